@@ -1,0 +1,33 @@
+"""Phosphene shows what the neurons of a vision network want to see, and proves it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["CLIMBS", "Climb", "PhospheneError", "PreferredInputs", "Subject", "load_subject", "synthesize", "wrap"]
+
+if TYPE_CHECKING:
+    from phosphene.errors import PhospheneError
+    from phosphene.subjects import Subject, load_subject, wrap
+    from phosphene.synthesis import CLIMBS, Climb, PreferredInputs, synthesize
+
+_ROOMS = {
+    "CLIMBS": "synthesis",
+    "Climb": "synthesis",
+    "PhospheneError": "errors",
+    "PreferredInputs": "synthesis",
+    "Subject": "subjects",
+    "load_subject": "subjects",
+    "synthesize": "synthesis",
+    "wrap": "subjects",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that the command line starts before torch does."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'phosphene' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    from importlib import import_module
+
+    return getattr(import_module(f"phosphene.{_ROOMS[name]}"), name)

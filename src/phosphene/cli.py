@@ -1,0 +1,938 @@
+"""The command line: the only room that reads arguments, prints, exits, and picks a device or a seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from phosphene import __version__
+from phosphene.errors import BadFile, BadRequest, PhospheneError
+
+if TYPE_CHECKING:
+    from phosphene.parameterizations import Parameterization
+    from phosphene.subjects import Subject
+    from phosphene.synthesis import Climb, Member, PreferredInputs
+    from phosphene.units import Target
+
+app = typer.Typer(
+    name="phosphene",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Show what the neurons of a vision network want to see.",
+)
+train_app = typer.Typer(no_args_is_help=True, help="Train a subject or a generator from a recipe.")
+zoo_app = typer.Typer(no_args_is_help=True, help="List, show and verify the bundled weights.")
+app.add_typer(train_app, name="train")
+app.add_typer(zoo_app, name="zoo")
+
+out, err = Console(), Console(stderr=True)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Machine")]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel="Machine")]
+Threads = Annotated[
+    int, typer.Option(help="CPU threads; 0 leaves the choice to torch.", min=0, max=1024, rich_help_panel="Machine")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+MOST_TILES = 400
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, Ctrl-C one line and 130."""
+    try:
+        app()
+    except PhospheneError as error:
+        err.print(f"[bold red]phosphene:[/] {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("phosphene: stopped; what is finished is kept")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"phosphene {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Show what the neurons of a vision network want to see."""
+
+
+@app.command(rich_help_panel="Main")
+def synthesize(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="caffenet-objects, a weights file, torchvision:NAME, timm:NAME, "
+            "python:module:factory or efficientnet-lite0.",
+            show_default=False,
+        ),
+    ] = "",
+    units: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="class:lion, conv5:151, conv5:0-31, conv5:7@2,3, conv5:7@max, 'fc8:3 + 0.5*fc8:7', 'fc8:3 - fc8:7'.",
+            show_default=False,
+        ),
+    ] = None,
+    out_folder: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for pictures, records, the contact sheet.")
+    ] = Path("preferred"),
+    seeds: Annotated[str, typer.Option(help="Seeds of the starts: 0, 0-3 or 1,5.")] = "0",
+    start: Annotated[str, typer.Option(help="random, mean, or a photograph's file.")] = "random",
+    least: Annotated[bool, typer.Option("--least", help="Climb down: the least preferred input.")] = False,
+    direction: Annotated[
+        list[str] | None, typer.Option(help="LAYER=FILE.npy: a direction in a layer's channels.")
+    ] = None,
+    prior: Annotated[
+        str, typer.Option(help="A generator's name or file, deepsim:fc6, pixels or fourier.", rich_help_panel="Climb")
+    ] = "objects-fc6",
+    prior_file: Annotated[
+        Path | None, typer.Option(help="Local weights for deepsim:LAYER.", rich_help_panel="Climb")
+    ] = None,
+    bounds: Annotated[
+        Path | None, typer.Option(help="Upper bounds for deepsim:LAYER, one number a unit.", rich_help_panel="Climb")
+    ] = None,
+    climb: Annotated[str, typer.Option(help="default or paper.", rich_help_panel="Climb")] = "default",
+    objective: Annotated[
+        str | None, typer.Option(help="activation or probability.", rich_help_panel="Climb", show_default="the climb's")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps.", rich_help_panel="Climb", show_default="the climb's")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="First step size.", rich_help_panel="Climb", show_default="the climb's")
+    ] = None,
+    decay: Annotated[
+        float | None,
+        typer.Option(help="Shrinking of the code at each step.", rich_help_panel="Climb", show_default="the climb's"),
+    ] = None,
+    tv: Annotated[
+        float | None,
+        typer.Option(help="Weight of total variation.", rich_help_panel="Climb", show_default="the climb's"),
+    ] = None,
+    blur: Annotated[
+        float | None,
+        typer.Option(
+            help="Blur of what the subject sees, in pixels.", rich_help_panel="Climb", show_default="the climb's"
+        ),
+    ] = None,
+    shift: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest random shift of the crop, in pixels.", rich_help_panel="Climb", show_default="the climb's"
+        ),
+    ] = None,
+    animate: Annotated[bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Make the picture of this record again.")] = None,
+    batch: Annotated[
+        int, typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine")
+    ] = 32,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Climb to the input that each unit prefers, and write it with its record.
+
+    Finished pictures are kept when the run is stopped, and are not climbed again by the same command.
+    """
+    if record is not None:
+        _again(record, out_folder, device, as_json)
+        return
+    if not subject:
+        raise BadRequest("no subject given; for example: phosphene synthesize caffenet-objects class:lion")
+    from phosphene.synthesis import Member, settings
+
+    machine = _machine(device, precision, threads)
+    seen = _subject(subject)
+    targets = [t for text in units or [] for t in seen.targets(text)] + [
+        _direction(seen, text) for text in direction or []
+    ]
+    targets = [target.negative() for target in targets] if least else targets
+    members = [Member(target, seed) for target in targets for seed in _seeds(seeds)]
+    parameterization = _parameterization(prior, seen, prior_file, bounds)
+    how = settings(
+        climb,
+        parameterization,
+        objective=_one_of(objective, ("activation", "probability")),
+        steps=steps,
+        rate=rate,
+        decay=decay,
+        tv=tv,
+        blur=blur,
+        shift=shift,
+    )
+    run = {
+        "subject": subject,
+        "prior": prior,
+        "prior_file": str(prior_file or ""),
+        "bounds": str(bounds or ""),
+        "climb": asdict(how),
+        "start": _start_request(start),
+        **machine,
+    }
+    _climb_into(out_folder, seen, parameterization, members, how, run, batch, animate, as_json)
+
+
+@app.command(rich_help_panel="Main")
+def layers(
+    subject: Annotated[str, typer.Argument(help="As for synthesize.")],
+    as_json: AsJson = False,
+    every: Annotated[bool, typer.Option("--all", help="Also the layers inside of layers.")] = False,
+) -> None:
+    """A table of a subject's layers: shape, units, receptive field."""
+    from phosphene.receptive_fields import receptive_fields
+
+    network = _subject(subject)
+    shapes = {
+        name: shape
+        for name, shape in network.shapes().items()
+        if shape and (every or "." not in name or len(network.shapes()) > 400)
+    }
+    shapes = shapes if every else _outer(network, shapes)
+    with _status(f"receptive fields of {len(shapes)} layers"):
+        boxes = receptive_fields(network.network, network.size, list(shapes))
+    rows = [
+        {
+            "layer": name,
+            "kind": type(network.network.get_submodule(name)).__name__,
+            "shape": list(shape),
+            "channels": shape[0],
+            "units": _product(shape),
+            "receptive_field": asdict(boxes[name]) if name in boxes else None,
+        }
+        for name, shape in shapes.items()
+    ]
+    if as_json:
+        _print_json({"subject": subject, "input": list(network.size), "output": network.output, "layers": rows})
+        return
+    table = Table(
+        "layer",
+        "kind",
+        "shape",
+        "channels",
+        "units",
+        "receptive field",
+        title=f"{subject}: {network.size[0]} × {network.size[1]} pixels",
+    )
+    for row in rows:
+        table.add_row(
+            row["layer"],
+            row["kind"],
+            " × ".join(map(str, row["shape"])),
+            f"{row['channels']:,}",
+            f"{row['units']:,}",
+            str(boxes.get(row["layer"], "–")),
+        )
+    out.print(table)
+
+
+@app.command(rich_help_panel="Main")
+def reconstruct(
+    image: Annotated[Path, typer.Argument(help="A photograph.")],
+    prior: Annotated[str, typer.Option(help="A generator's name or file.")] = "objects-fc6",
+    out_file: Annotated[Path, typer.Option("--out", "-o", help="PNG: the photograph beside G(E(photograph)).")] = Path(
+        "reconstruction.png"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Encode a photograph and generate it again: what the prior can show of it."""
+    import torch
+
+    from phosphene import images
+    from phosphene.parameterizations import load_generated
+    from phosphene.synthesis import encode
+
+    generated = load_generated(prior)
+    pixels = images.read_image(image, generated.image_size)
+    photograph = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    with torch.no_grad():
+        again = generated.images(encode(generated, photograph)[None])[0].clamp(0, 1)
+    error = float((again - photograph).abs().mean())
+    images.write_png(
+        out_file,
+        images.contact_sheet([pixels, images.to_pixels(again.numpy())], ["photograph", f"{prior}"], 2, scale=2),
+    )
+    if as_json:
+        _print_json({"image": str(image), "prior": prior, "out": str(out_file), "mean_absolute_error": error})
+    else:
+        out.print(f"{out_file}: mean absolute error {error:.3f} of the range 0 … 1", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Main")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A folder made by synthesize.")],
+    images_folder: Annotated[
+        Path | None, typer.Option("--images", help="Photographs to compare with, as for train.")
+    ] = None,
+    judge: Annotated[str, typer.Option(help="A network that took no part.")] = "efficientnet-lite2",
+    photographs: Annotated[int, typer.Option(help="Natural photographs to judge.", min=1)] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Does an independent network see the target class in the pictures, as it does in photographs?"""
+    import numpy as np
+    import torch
+
+    from phosphene import datasets, records
+    from phosphene.evaluation import judge_channels, recognised
+
+    folder = records.Folder(run)
+    found = [records.read(file) for file in sorted(run.glob("*.json"))]
+    if not found:
+        raise BadFile(f"{run} holds no records; make some with phosphene synthesize")
+    subject, network = _subject(str(found[0].request["subject"])), _subject(judge)
+    classes = [_class_of(record, subject) for record in found]
+    judged = [
+        (record, c) for record, c in zip(found, classes, strict=True) if c is not None and record.status == "climbed"
+    ]
+    if not judged:
+        raise BadRequest(f"{run} holds no picture of a lone output unit, so no class can be recognised")
+    channels = judge_channels(network, subject.classes)
+    crops = np.stack([folder.picture(record) for record, _ in judged])
+    with _status(f"{judge} looks at {len(judged)} pictures"):
+        synthetic = recognised(network, _floats(crops), torch.tensor([c for _, c in judged]), channels)
+    result: dict[str, Any] = {"judge": judge, "recognised": asdict(synthetic)}
+    if images_folder is not None:
+        data = datasets.load(images_folder, "val")
+        chosen = np.random.default_rng(0).permutation(len(data))[:photographs]
+        with _status(f"{judge} looks at {len(chosen)} photographs"):
+            natural = recognised(network, _floats(data.images[chosen]), torch.from_numpy(data.labels[chosen]), channels)
+        result["natural"] = asdict(natural)
+    if as_json:
+        _print_json(result)
+        return
+    table = Table(
+        "pictures", "n", "top-1", "top-5", "95 % of top-1", title=f"recognised by {judge} among {len(channels)} classes"
+    )
+    for name in ("recognised", "natural"):
+        if name in result:
+            r = result[name]
+            table.add_row(
+                "synthesized" if name == "recognised" else "photographs",
+                str(r["n"]),
+                f"{r['top1']:.1%}",
+                f"{r['top5']:.1%}",
+                f"{r['interval'][0]:.1%} … {r['interval'][1]:.1%}",
+            )
+    out.print(table)
+
+
+@zoo_app.command("list")
+def zoo_list(as_json: AsJson = False) -> None:
+    """The bundled weights."""
+    from phosphene import weights
+
+    entries = weights.manifest()
+    if as_json:
+        _print_json(entries)
+        return
+    table = Table("name", "kind", "MB", "summary")
+    for name, entry in entries.items():
+        table.add_row(name, entry["kind"], f"{entry['bytes'] / 1e6:.1f}", entry["summary"])
+    out.print(table)
+
+
+@zoo_app.command("show")
+def zoo_show(
+    name: Annotated[str, typer.Argument(help="A bundled name or a weights file.")], as_json: AsJson = False
+) -> None:
+    """A weights file's card."""
+    from phosphene import weights
+
+    file = weights.read(name)
+    card = {
+        **file.card,
+        "sha256": file.sha256,
+        "parameters": sum(t.numel() for n, t in file.tensors.items() if n.startswith("network.")),
+    }
+    if as_json:
+        _print_json(card)
+        return
+    for key, value in card.items():
+        if key == "classes":
+            value = f"{len(value)}: {value[0]} … {value[-1]}"
+        elif key == "history":
+            value = value[-1] if value else "none"
+        out.print(
+            f"[bold]{key}[/]: {escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@zoo_app.command("verify")
+def zoo_verify() -> None:
+    """Check every bundled file against the manifest, and its contents against its own digest."""
+    from phosphene import weights
+
+    for name in weights.manifest():
+        weights.read(name)
+        out.print(f"{name}: whole")
+
+
+@train_app.command("subject")
+def train_subject(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
+    data: Annotated[Path, typer.Option(help="Folder of parquet shards or class folders, with train and val.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
+    out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Train a classifier to be looked into."""
+    from phosphene import datasets
+    from phosphene.training.run import read_recipe
+    from phosphene.training.subject import subject_card, train_subject
+
+    where = _machine(device, "bfloat16", threads)["device"]
+    steps = read_recipe(recipe)
+    with _status("decoding photographs"):
+        train, val = datasets.load(data, "train", cache=run / "cache"), datasets.load(data, "val", cache=run / "cache")
+    with _training() as report:
+        network, folder, finished = train_subject(
+            steps, train, val, run, device=where, time_budget=_seconds(time_budget), report=report
+        )
+    name = Path(recipe).stem
+    _publish(
+        out_file or run / f"{name}.safetensors",
+        {"network": network},
+        subject_card(name, steps, train, val, network, folder),
+        finished,
+    )
+
+
+@train_app.command("generator")
+def train_generator(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
+    data: Annotated[Path, typer.Option("--images", help="Folder of parquet shards or class folders.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
+    encoder: Annotated[str, typer.Option(help="The subject to invert.")] = "caffenet-objects",
+    layer: Annotated[str | None, typer.Option(help="Its code layer.", show_default="the recipe's")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Train a generator that inverts a layer of an encoder."""
+    from phosphene import datasets
+    from phosphene.training.generator import generator_card, train_generator
+    from phosphene.training.run import read_recipe
+
+    where = _machine(device, "bfloat16", threads)["device"]
+    steps = read_recipe(recipe)
+    steps["code_layer"] = layer or steps["code_layer"]
+    network = _subject(encoder)
+    with _status("decoding photographs"):
+        train, val = datasets.load(data, "train", cache=run / "cache"), datasets.load(data, "val", cache=run / "cache")
+    with _training() as report:
+        trained = train_generator(
+            steps, network, train, run, device=where, time_budget=_seconds(time_budget), report=report
+        )
+    name = Path(recipe).stem
+    with _status("held-out error"):
+        card = generator_card(name, steps, network, train, val, trained.generator)
+    _publish(
+        out_file or run / f"{name}.safetensors",
+        {"network": trained.generator, "code": trained.statistics},
+        card,
+        trained.finished,
+    )
+    _publish(
+        run / f"{name}-training.safetensors",
+        trained.helpers,
+        {**card, "name": f"{name}-training", "kind": "training"},
+        trained.finished,
+    )
+
+
+def _climb_into(
+    folder_path: Path,
+    subject: Subject,
+    parameterization: Parameterization,
+    members: Sequence[Member],
+    how: Climb,
+    run: dict[str, Any],
+    batch: int,
+    animate: bool,
+    as_json: bool,
+) -> None:
+    """Climb batch by batch, write what is finished, skip what the folder already holds, then the contact sheet."""
+    from phosphene import records
+    from phosphene.synthesis import climb_all, climb_batch
+
+    if not members:
+        next(climb_all(subject, members, parameterization, how))
+    folder = records.Folder(folder_path)
+    folder.create()
+    hashes = _hashes(subject, parameterization)
+    start = _start(run["start"], parameterization)
+    chunks = [list(members[at : at + batch]) for at in range(0, len(members), batch)]
+    finished: list[records.Record] = []
+    with _bar(len(members) * how.steps, "climbing", "step") as advance:
+        for chunk in chunks:
+            requests = [_request(run, chunk, i) for i in range(len(chunk))]
+            names = [_file_name(member) for member in chunk]
+            kept = [folder.find(name, request, hashes) for name, request in zip(names, requests, strict=True)]
+            if all(kept) and not animate:
+                advance(len(chunk) * how.steps)
+                finished += [record for record in kept if record]
+                continue
+            result = climb_batch(
+                subject,
+                chunk,
+                parameterization,
+                how,
+                start=start,
+                device=run["device"],
+                precision=run["precision"],
+                every_frame=max(1, how.steps // 60) if animate else 0,
+                report=advance,
+            )
+            for i, name in enumerate(names):
+                finished.append(_keep(folder, name, result, i, requests[i], hashes))
+                if animate and result.frames is not None:
+                    _write_frames(folder_path / f"{name}.webp", result, i)
+            _write_sheet(folder, finished)
+    _write_sheet(folder, finished)
+    _tell(folder, finished, as_json)
+
+
+def _keep(
+    folder: Any, name: str, result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]
+) -> Any:
+    """Write one member's picture and record."""
+    from phosphene import images, records
+
+    pixels = images.to_pixels(result.images[i].numpy())
+    if result.statuses[i] == "dead":
+        pixels = images.crossed_out(pixels)
+    target = result.members[i].target
+    record = records.Record(
+        target=str(target),
+        label=target.label or str(target),
+        request=request,
+        weights=hashes,
+        score=float(result.scores[i]),
+        start_score=float(result.start_scores[i]),
+        curve=[round(v, 5) for v in result.curves[i].tolist()],
+        status=result.statuses[i],
+        image=f"{name}.png",
+        image_sha256=records.pixels_sha256(pixels),
+        command=shlex.join(["phosphene", "synthesize", "--record", f"{name}.json"]),
+        versions=_versions(),
+    )
+    folder.add(name, record, pixels)
+    return record
+
+
+def _again(file: Path, out_folder: Path, device: str, as_json: bool) -> None:
+    """Remake a record's picture: the whole batch that it was climbed in, since batches may round differently."""
+    from phosphene import records
+    from phosphene.synthesis import Climb, Member, climb_batch
+    from phosphene.units import Target
+
+    record = records.read(file)
+    try:
+        run = dict(record.request)
+        members = [Member(Target.from_json(target), int(seed)) for target, seed in run.pop("members")]
+        member, how = int(run.pop("member")), Climb(**run["climb"])
+        chosen = members[member]
+        subject_name, prior = str(run["subject"]), str(run["prior"])
+        machine = _machine(run["device"] if device == "auto" else device, run["precision"], int(run["threads"]))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BadFile(f"{file}: its request is not whole: {error}") from None
+    subject = _subject(subject_name)
+    _check_units(subject, members)
+    parameterization = _parameterization(prior, subject, _path(run["prior_file"]), _path(run["bounds"]))
+    hashes = _hashes(subject, parameterization)
+    if hashes != record.weights:
+        raise BadFile(
+            f"{file} was made with other weights than these: {', '.join(sorted(set(hashes.items()) ^ set(record.weights.items()), key=str)[0])}"
+        )
+    with _bar(len(members) * how.steps, "climbing", "step") as advance:
+        result = climb_batch(
+            subject,
+            members,
+            parameterization,
+            how,
+            start=_start(run["start"], parameterization),
+            report=advance,
+            device=machine["device"],
+            precision=machine["precision"],
+        )
+    folder = records.Folder(out_folder)
+    folder.create()
+    new = _keep(folder, _file_name(chosen), result, member, record.request, hashes)
+    if new.image_sha256 != record.image_sha256:
+        err.print(
+            f"phosphene: not the same bits; the record was made with {_told(record.versions)}, this is {_told(_versions())}",
+            soft_wrap=True,
+        )
+    _tell(folder, [new], as_json)
+
+
+def _request(run: dict[str, Any], chunk: Sequence[Member], i: int) -> dict[str, Any]:
+    return {**run, "members": [[member.target.as_json(), member.seed] for member in chunk], "member": i}
+
+
+def _write_sheet(folder: Any, finished: Sequence[Any]) -> None:
+    from phosphene import images
+
+    shown = finished[:MOST_TILES]
+    labels = [
+        f"{record.label}\n{record.score:.2f}" if record.status == "climbed" else f"{record.label}\n{record.status}"
+        for record in shown
+    ]
+    if shown:
+        columns = min(10, max(4, round(len(shown) ** 0.5)))
+        images.write_png(
+            folder.path / "contact-sheet.png",
+            images.contact_sheet(
+                [folder.picture(r) for r in shown], labels, columns, scale=2 if len(shown) <= 40 else 1
+            ),
+        )
+
+
+def _write_frames(path: Path, result: PreferredInputs, i: int) -> None:
+    from phosphene import images
+
+    if result.frames is not None:
+        images.write_animation(
+            path,
+            [images.to_pixels(frame.numpy()) for frame in result.frames[:, i]]
+            + [images.to_pixels(result.images[i].numpy())],
+        )
+
+
+def _tell(folder: Any, finished: Sequence[Any], as_json: bool) -> None:
+    for record in finished:
+        if record.status != "climbed":
+            err.print(
+                f"phosphene: {record.target}: {record.status}"
+                + ("; no start gave it a gradient" if record.status == "dead" else ""),
+                soft_wrap=True,
+            )
+    if as_json:
+        _print_json(
+            [
+                {
+                    "target": r.target,
+                    "label": r.label,
+                    "score": r.score,
+                    "start_score": r.start_score,
+                    "status": r.status,
+                    "image": str(folder.path / r.image),
+                }
+                for r in finished
+            ]
+        )
+        return
+    table = Table("unit", "prefers", "score", "at the start", "picture")
+    for r in finished[:MOST_TILES]:
+        table.add_row(escape(r.target), escape(r.label), f"{r.score:.2f}", f"{r.start_score:.2f}", r.image)
+    out.print(table)
+    sheet = folder.path / "contact-sheet.png"
+    if sheet.exists():
+        more = f" (its first {MOST_TILES} pictures)" if len(finished) > MOST_TILES else ""
+        out.print(f"contact sheet: {sheet}{more}", soft_wrap=True, highlight=False)
+
+
+def _subject(name: str) -> Subject:
+    from phosphene.subjects import load_subject
+
+    return load_subject(name)
+
+
+def _parameterization(prior: str, subject: Subject, prior_file: Path | None, bounds: Path | None) -> Parameterization:
+    from phosphene.parameterizations import load_generated
+    from phosphene.synthesis import load_parameterization
+
+    return (
+        load_generated(prior, prior_file, bounds)
+        if prior.startswith("deepsim:")
+        else load_parameterization(prior, subject)
+    )
+
+
+def _direction(subject: Subject, text: str) -> Target:
+    """A target from LAYER=FILE.npy."""
+    import numpy as np
+
+    from phosphene.units import Direction, Target
+
+    layer, _, file = text.partition("=")
+    if not file:
+        raise BadRequest(f"--direction takes LAYER=FILE.npy; got {text!r}")
+    (probe_target,) = subject.targets(f"{layer}:0")
+    channels = subject.shapes()[layer][0]
+    try:
+        vector = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadFile(f"{file} is not a .npy array: {error}") from None
+    if not isinstance(vector, np.ndarray) or vector.shape != (channels,) or not np.issubdtype(vector.dtype, np.number):
+        raise BadFile(
+            f"{file} holds {getattr(vector, 'shape', 'no array')}; {layer} needs a vector of {channels} numbers"
+        )
+    if not np.isfinite(vector).all() or not np.any(vector):
+        raise BadFile(f"{file}: a direction needs finite numbers, not all zero")
+    return Target(
+        ((1.0, Direction(layer, tuple(map(float, vector)), probe_target.terms[0][1].position, Path(file).stem)),),
+        Path(file).stem,
+    )
+
+
+def _check_units(subject: Subject, members: Sequence[Member]) -> None:
+    """A record comes from outside: its layers and channels must exist."""
+    from phosphene.units import Unit
+
+    shapes = subject.shapes()
+    for member in members:
+        for _, unit in member.target.terms:
+            if isinstance(unit, Unit):
+                subject.targets(f"{unit.layer}:{unit.channel}")
+            elif shapes.get(unit.layer, (0,))[0] != len(unit.vector):
+                raise BadFile(f"the record's direction does not fit layer {unit.layer!r}")
+
+
+def _seeds(text: str) -> list[int]:
+    from phosphene.units import channel_range
+
+    seeds = channel_range(text.strip())
+    if seeds is None:
+        raise BadRequest(f"--seeds takes numbers such as 0, 0-3 or 1,5; got {text!r}")
+    return seeds
+
+
+def _start_request(start: str) -> str | dict[str, str]:
+    """What the record keeps of the start: a word, or a photograph's file and hash."""
+    if start in ("random", "mean"):
+        return start
+    import hashlib
+
+    try:
+        return {"file": str(Path(start).resolve()), "sha256": hashlib.sha256(Path(start).read_bytes()).hexdigest()}
+    except OSError as error:
+        raise BadFile(
+            f"--start takes random, mean or a photograph; {start!r} cannot be read: {error.strerror}"
+        ) from None
+
+
+def _start(request: Any, parameterization: Parameterization) -> Any:
+    if isinstance(request, str):
+        return request
+    import torch
+
+    from phosphene import images
+
+    if not isinstance(request, dict) or _start_request(str(request.get("file")))["sha256"] != request.get("sha256"):  # type: ignore[index]
+        raise BadFile(
+            f"{request.get('file') if isinstance(request, dict) else request} is not the photograph that the record began with"
+        )
+    return (
+        torch.from_numpy(images.read_image(request["file"], parameterization.image_size).copy())
+        .permute(2, 0, 1)
+        .float()
+        / 255
+    )
+
+
+def _machine(device: str, precision: str, threads: int) -> dict[str, Any]:
+    """Where and how to compute; "auto" takes the accelerator, and bfloat16 where the hardware has it."""
+    import torch
+
+    _one_of(device, ("auto", "cpu", "cuda", "mps"))
+    _one_of(precision, ("auto", "float32", "bfloat16"))
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, there in has.items() if there)
+    if not has[device]:
+        raise BadRequest(f"--device {device}: there is none here; use auto or cpu")
+    if threads:
+        torch.set_num_threads(threads)
+    if precision == "auto":
+        fast = device == "cuda" or (device == "cpu" and torch.cpu._is_avx512_bf16_supported())
+        precision = "bfloat16" if fast else "float32"
+    return {"device": device, "precision": precision, "threads": torch.get_num_threads()}
+
+
+def _hashes(subject: Subject, parameterization: Parameterization) -> dict[str, str]:
+    hashes = {"subject": str(subject.card.get("sha256", subject.name))}
+    if (card := getattr(parameterization, "card", None)) is not None:
+        hashes["prior"] = str(card.get("sha256", card.get("name", "")))
+    return hashes
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    return {
+        "phosphene": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _told(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _file_name(member: Member) -> str:
+    """A safe, unique and readable name: unit, label, seed."""
+    import hashlib
+
+    label = re.sub(r"[^a-z0-9]+", "-", member.target.label.lower()).strip("-")[:40]
+    text = re.sub(r"[^A-Za-z0-9.]+", "-", str(member.target)).strip("-.")
+    if len(text) > 60:
+        text = f"{text[:40]}-{hashlib.sha256(str(member.target).encode()).hexdigest()[:8]}"
+    return "-".join(part for part in (text, label if label not in text.lower() else "", f"s{member.seed}") if part)
+
+
+def _outer(subject: Subject, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Layers that a reader would name: down to two levels, without activations inside of blocks."""
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if name.count(".") == 0 or (name.count(".") == 1 and name.rsplit(".")[-1].isdigit())
+    }
+
+
+def _class_of(record: Any, subject: Subject) -> int | None:
+    """The class of a picture of one output unit; None for anything else."""
+    from phosphene.units import Target, Unit
+
+    target = Target.from_json(record.request["members"][record.request["member"]][0])
+    (weight, unit), *others = target.terms
+    plain = not others and weight > 0 and isinstance(unit, Unit) and unit.layer == subject.output
+    return unit.channel if plain and isinstance(unit, Unit) else None
+
+
+def _floats(pixels: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
+def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool) -> None:
+    from phosphene import weights
+
+    tensors = {
+        f"{part}.{name}": value
+        for part, content in parts.items()
+        for name, value in (content if isinstance(content, dict) else content.state_dict()).items()
+    }
+    weights.write(path, tensors, {**card, "finished": finished})
+    out.print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB"
+        + ("" if finished else "; stopped before the recipe's end, the same command goes on"),
+        soft_wrap=True,
+    )
+
+
+def _one_of(value: str | None, allowed: Sequence[str]) -> str | None:
+    if value is not None and value not in allowed:
+        raise BadRequest(f"{value!r} is none of: {', '.join(allowed)}")
+    return value
+
+
+def _path(text: Any) -> Path | None:
+    return Path(str(text)) if text else None
+
+
+def _seconds(minutes: float | None) -> float | None:
+    return None if minutes is None else 60 * minutes
+
+
+def _product(shape: Sequence[int]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@contextmanager
+def _status(text: str) -> Iterator[None]:
+    with err.status(text):
+        yield
+
+
+@contextmanager
+def _bar(total: int, text: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr with rate and time left; lends the function that advances it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(text, total=total, rate="")
+
+        def advance(count: int) -> None:
+            speed = progress.tasks[task].speed
+            progress.update(task, advance=count, rate=f"{speed:,.0f} {unit}s/s" if speed else "")
+
+        yield advance
+
+
+@contextmanager
+def _training() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """A progress bar with a run's figures, rate and time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=False) as progress:
+        task, total_before = progress.add_task("training", total=None, figures="", rate=""), 0
+
+        def report(step: int, steps: int, figures: dict[str, float]) -> None:
+            nonlocal total_before
+            if steps != total_before:
+                progress.reset(task, total=steps, completed=step)
+                total_before = steps
+            speed = progress.tasks[task].speed
+            progress.update(
+                task,
+                completed=step,
+                figures=" ".join(f"{name} {value:.3f}" for name, value in figures.items()),
+                rate=f"{speed:.1f} steps/s" if speed else "",
+            )
+
+        yield report

@@ -1,0 +1,117 @@
+"""Pictures on disk: reading what may not be one, writing PNG, contact sheets and animations."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from phosphene.errors import BadFile, OutOfSpace
+
+Pixels = npt.NDArray[np.uint8]
+"""(height, width, 3) RGB."""
+
+LARGEST = 64_000_000
+"""Pixels; a larger picture is refused before it is decoded."""
+
+
+def read_image(path: str | Path, size: int) -> Pixels:
+    """A photograph's central square, resized to `size` pixels; `BadFile` when it is not a picture."""
+    picture = _open(path)
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def read_png(path: str | Path) -> Pixels:
+    """A picture as it is; `BadFile` when it is not one."""
+    return np.asarray(_open(path))
+
+
+def _open(path: str | Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                if picture.width * picture.height > LARGEST:
+                    raise BadFile(f"{path} has {picture.width} × {picture.height} pixels; at most {LARGEST:,} are read")
+                return picture.convert("RGB")
+    except FileNotFoundError:
+        raise BadFile(f"{path} does not exist") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise BadFile(f"{path} cannot be read as an image: {error}") from None
+
+
+def to_pixels(image: npt.NDArray[np.floating]) -> Pixels:
+    """(3, height, width) float in [0, 1] to 8-bit pixels, clipped and rounded."""
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+
+
+def write_png(path: Path, pixels: Pixels) -> None:
+    """Write a PNG whole or not at all; `OutOfSpace` when the disk takes no more."""
+    _write(path, [Image.fromarray(pixels)])
+
+
+def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60) -> None:
+    """Write the climb as an animated WebP that holds its last frame for a second."""
+    _write(
+        path,
+        [Image.fromarray(frame) for frame in frames],
+        duration=[milliseconds] * (len(frames) - 1) + [1000],
+        save_all=True,
+        loop=0,
+        quality=85,
+    )
+
+
+def contact_sheet(pictures: Sequence[Pixels], labels: Sequence[str], columns: int, scale: int = 1) -> Pixels:
+    """A grid of pictures of one size, row by row, each with its label below it (a label may hold a newline)."""
+    height, width = (side * scale for side in pictures[0].shape[:2])
+    font = ImageFont.load_default(size=12)
+    lines = max(label.count("\n") + 1 for label in labels)
+    gap, strip = 6, 16 * lines + 2
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + strip + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        x, y = gap + i % columns * (width + gap), gap + i // columns * (height + strip + gap)
+        sheet.paste(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS), (x, y))
+        for number, line in enumerate(label.split("\n")):
+            draw.text((x, y + height + 1 + 16 * number), _fitting(line, width, font), fill="black", font=font)
+    return np.asarray(sheet)
+
+
+def _fitting(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The line, or as much of it as fits in `width` pixels, with an ellipsis."""
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(line + "…") > width:
+        line = line[:-1]
+    return line + "…"
+
+
+def _write(path: Path, frames: list[Image.Image], **options: object) -> None:
+    scratch = path.with_name(f".{path.name}.tmp")
+    try:
+        kind = path.suffix.removeprefix(".")
+        frames[0].save(scratch, format=kind, **({"append_images": frames[1:], **options} if len(frames) > 1 else {}))
+        os.replace(scratch, path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise OutOfSpace(f"cannot write {path}: {error.strerror or error}; what was finished before is kept") from None
+
+
+def crossed_out(pixels: Pixels) -> Pixels:
+    """A light tile with a cross, of the same size: there is no picture to show."""
+    tile = Image.new("RGB", (pixels.shape[1], pixels.shape[0]), (236, 236, 236))
+    draw = ImageDraw.Draw(tile)
+    for line in ((0, 0, *tile.size), (0, tile.height, tile.width, 0)):
+        draw.line(line, fill=(190, 190, 190), width=2)
+    return np.asarray(tile)

@@ -1,0 +1,25 @@
+"""Architectures, by name: pure modules that know nothing of files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from phosphene.errors import BadFile, UnknownName
+from phosphene.networks.caffenet import CaffeNet
+from phosphene.networks.generator import TwoStageGenerator
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"caffenet": CaffeNet, "two-stage": TwoStageGenerator}
+
+
+def build(architecture: dict[str, Any]) -> nn.Module:
+    """A module from `{"name": …, **arguments}`, as recipes and weights files write it."""
+    arguments = dict(architecture)
+    name = arguments.pop("name", None)
+    if name not in ARCHITECTURES:
+        raise UnknownName(f"no architecture {name!r}; there are: {', '.join(ARCHITECTURES)}")
+    try:
+        return ARCHITECTURES[name](**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadFile(f"architecture {name!r} cannot be built from {arguments}: {error}") from None

@@ -1,0 +1,80 @@
+"""Scores of activations: one number for each image, always to be made larger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from phosphene.probe import before
+from phosphene.units import Direction, Position, Target, Unit
+
+Kind = Literal["activation", "probability"]
+
+
+class Objective:
+    """The score of member i of a batch is target i's weighted sum of activations; members never mix.
+
+    `kind="probability"` scores a lone unit by its log-probability among its layer's channels (a softmax
+    over them), which also pushes the rivals down; targets of several terms keep the activation.
+    """
+
+    def __init__(self, targets: Sequence[Target], kind: Kind = "activation"):
+        self.targets = tuple(targets)
+        self.kind = kind
+
+    @property
+    def layers(self) -> list[str]:
+        """What `probe` must read: every layer of every target, and each from before its closing ReLU."""
+        layers = sorted({layer for target in self.targets for layer in target.layers})
+        return layers + [before(layer) for layer in layers]
+
+    def scores(self, activations: Mapping[str, Tensor]) -> Tensor:
+        """The activations themselves, (batch,) float32: what a picture is reported with."""
+        return torch.stack([_sum(target, activations, i) for i, target in enumerate(self.targets)])
+
+    def __call__(self, activations: Mapping[str, Tensor]) -> Tensor:
+        """What the climb follows, (batch,) float32: as `scores`, but never flat where a ReLU is shut."""
+        return torch.stack([self._slope(target, activations, i) for i, target in enumerate(self.targets)])
+
+    def _slope(self, target: Target, activations: Mapping[str, Tensor], i: int) -> Tensor:
+        if self.kind == "probability" and len(target.terms) == 1:
+            ((weight, unit),) = target.terms
+            if isinstance(unit, Unit):
+                layer = _pool(activations[unit.layer][i].float(), unit.position)
+                return weight * torch.log_softmax(layer, 0)[unit.channel]
+        return _sum(target, activations, i, open_relu=True)
+
+
+def _sum(target: Target, activations: Mapping[str, Tensor], i: int, open_relu: bool = False) -> Tensor:
+    total = torch.zeros((), device=next(iter(activations.values())).device)
+    for weight, unit in target.terms:
+        value = _read(unit, activations[unit.layer][i])
+        if open_relu and before(unit.layer) in activations:
+            value = torch.where(value > 0, value, _read(unit, activations[before(unit.layer)][i]))
+        total = total + weight * value
+    return total
+
+
+def _read(unit: Unit | Direction, layer: Tensor) -> Tensor:
+    """One member's layer, (channels, …), to the value of a unit or along a direction."""
+    if isinstance(unit, Direction):
+        vector = torch.tensor(unit.vector, device=layer.device)
+        return _pool(layer.float(), unit.position) @ (vector / vector.norm())
+    return _pool(layer[unit.channel : unit.channel + 1].float(), unit.position)[0]
+
+
+def _pool(layer: Tensor, position: Position) -> Tensor:
+    """(channels, rows, columns) → (channels,). Tokens, (tokens, channels), arrive here as a flat vector."""
+    if layer.ndim == 1:
+        return layer
+    if position == "max":
+        return layer.flatten(1).amax(1)
+    if position == "mean":
+        return layer.flatten(1).mean(1)
+    if position == "centre":
+        position = (layer.shape[1] // 2, layer.shape[2] // 2) if layer.ndim == 3 else (layer.shape[1] // 2, 0)
+    row, column = position
+    return layer[:, row, column] if layer.ndim == 3 else layer[:, row]

@@ -1,0 +1,197 @@
+"""Ways to write an image as something that can be climbed: a generator's code, pixels, Fourier coefficients."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phosphene import weights
+from phosphene.errors import BadRequest
+from phosphene.networks import build
+from phosphene.networks.deepsim import approximate_statistics, load_deepsim, read_bounds
+from phosphene.priors import CodeStatistics
+
+
+class Parameterization(ABC):
+    """Codes to RGB images in [0, 1], (batch, 3, image_size, image_size), and where to begin.
+
+    The subject is shown the central `seen` pixels. Start codes are drawn on the CPU and then moved, so one
+    seed means one start on every machine, alone or in a batch.
+    """
+
+    image_size: int
+    seen: int
+
+    @abstractmethod
+    def images(self, codes: Tensor) -> Tensor:
+        """The images of a batch of codes."""
+
+    @abstractmethod
+    def start(self, seed: int, normal: bool = False) -> Tensor:
+        """The code, without a batch axis, at which the climb with this seed begins (`normal`: standard normal)."""
+
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """The code, without a batch axis, of the most ordinary start."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The code, without a batch axis, of a real image (3, image_size, image_size)."""
+        raise BadRequest("only a generator's encoder knows the code of an image")
+
+    def to(self, device: str | torch.device) -> Parameterization:
+        """The same parameterization with its tensors on another device."""
+        return self
+
+
+def seen_part(images: Tensor, seen: int, shifts: Sequence[tuple[int, int]] | None = None) -> Tensor:
+    """The central `seen` pixels of each image, moved by its own (rows, columns) where `shifts` are given."""
+    at = (images.shape[-1] - seen) // 2
+    if shifts is None:
+        return images[..., at : at + seen, at : at + seen]
+    return torch.stack(
+        [
+            image[:, at + row : at + row + seen, at + column : at + column + seen]
+            for image, (row, column) in zip(images, shifts, strict=True)
+        ]
+    )
+
+
+class Generated(Parameterization):
+    """A generator's codes. `encoder` names the subject whose layer `layer` it inverts."""
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        statistics: CodeStatistics,
+        encoder: str = "",
+        layer: str = "",
+        card: dict[str, Any] | None = None,
+    ):
+        self.generator, self.statistics = generator, statistics
+        self.encoder, self.layer, self.card = encoder, layer, card or {}
+        self.image_size, self.seen = int(generator.image_size), int(generator.seen)  # type: ignore[arg-type]
+
+    def images(self, codes: Tensor) -> Tensor:
+        return self.generator(codes)
+
+    def start(self, seed: int, normal: bool = False) -> Tensor:
+        """A draw from the code's Gaussian over natural images, negative values cut as the encoder's ReLU does."""
+        s = self.statistics
+        noise = torch.randn(s.mean.shape, generator=torch.Generator().manual_seed(seed)).to(s.mean)
+        return noise if normal else (s.mean + s.whitened(noise[None], 1.0)[0]).clamp(min=0)
+
+    def mean(self) -> Tensor:
+        return self.statistics.mean.clone()
+
+    def to(self, device: str | torch.device) -> Generated:
+        return Generated(self.generator.to(device), self.statistics.to(device), self.encoder, self.layer, self.card)
+
+
+class Pixels(Parameterization):
+    """The image itself, through a sigmoid so that it stays in range."""
+
+    def __init__(self, size: int, seen: int | None = None):
+        self.image_size, self.seen = size, seen or size
+
+    def images(self, codes: Tensor) -> Tensor:
+        return codes.sigmoid()
+
+    def start(self, seed: int, normal: bool = False) -> Tensor:
+        return 0.1 * torch.randn(3, self.image_size, self.image_size, generator=torch.Generator().manual_seed(seed))
+
+    def mean(self) -> Tensor:
+        return torch.zeros(3, self.image_size, self.image_size)
+
+    def encode(self, image: Tensor) -> Tensor:
+        return torch.logit(image, 1e-3)
+
+
+class Fourier(Parameterization):
+    """Coefficients of a 2-D Fourier basis scaled by 1 / frequency, in decorrelated colours (Olah et al. 2017)."""
+
+    def __init__(self, size: int, seen: int | None = None):
+        self.image_size, self.seen = size, seen or size
+        rows, columns = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
+        self.scale = size / torch.sqrt(rows**2 + columns**2).clamp(min=1 / size) / size
+        self.colours = torch.tensor(COLOURS) / 0.4619524  # the largest norm of the map's columns
+
+    def images(self, codes: Tensor) -> Tensor:
+        spectrum = torch.view_as_complex(codes.contiguous()) * self.scale.to(codes.device)
+        planes = torch.fft.irfft2(spectrum, s=(self.image_size, self.image_size), norm="ortho") / 4
+        return torch.einsum("ij,bjhw->bihw", self.colours.to(codes), planes).sigmoid()
+
+    def start(self, seed: int, normal: bool = False) -> Tensor:
+        return 0.01 * torch.randn(3, *self.scale.shape, 2, generator=torch.Generator().manual_seed(seed))
+
+    def mean(self) -> Tensor:
+        return torch.zeros(3, *self.scale.shape, 2)
+
+    def encode(self, image: Tensor) -> Tensor:
+        planes = torch.einsum("ij,jhw->ihw", torch.linalg.inv(self.colours).to(image), torch.logit(image, 1e-3))
+        return torch.view_as_real(torch.fft.rfft2(4 * planes, norm="ortho") / self.scale.to(image.device))
+
+
+COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+"""Columns: the directions in which the colours of natural images vary independently (Olah et al. 2017)."""
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, for each image: (batch,)."""
+    return (images[..., 1:, :] - images[..., :-1, :]).abs().mean((1, 2, 3)) + (
+        images[..., 1:] - images[..., :-1]
+    ).abs().mean((1, 2, 3))
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur with a standard deviation of `sigma` pixels."""
+    if sigma <= 0:
+        return images
+    radius = math.ceil(3 * sigma)
+    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=images.device) / sigma) ** 2)
+    line = (line / line.sum()).to(images)
+    kernel = line.expand(3, 1, -1)
+    padded = nn.functional.pad(images, (radius,) * 4, mode="reflect")
+    return nn.functional.conv2d(
+        nn.functional.conv2d(padded, kernel[:, :, :, None], groups=3), kernel[:, :, None], groups=3
+    )
+
+
+def load_generated(name: str | Path, file: str | Path | None = None, bounds: str | Path | None = None) -> Generated:
+    """A generator with its statistics: bundled by name, a weights file, or `deepsim:LAYER` (see `networks.deepsim`)."""
+    if str(name).startswith("deepsim:"):
+        return _published(str(name), file, bounds)
+    checked = weights.read(name, "generator")
+    with torch.device("meta"):
+        network = build(checked.card["architecture"])
+    weights.fill(network, checked.part("network"), checked.path.name)
+    return Generated(
+        network,
+        CodeStatistics.of(checked.part("code")),
+        str(checked.card.get("encoder", "")),
+        str(checked.card.get("code_layer", "")),
+        {**checked.card, "sha256": checked.sha256},
+    )
+
+
+def _published(name: str, file: str | Path | None, bounds: str | Path | None) -> Generated:
+    """A DeePSiM generator. Its release has no statistics: bounds (μ + 3σ) from a file, or rough ones."""
+    layer = name.partition(":")[2]
+    generator = load_deepsim(layer, file)
+    if bounds is None:
+        mean, std = approximate_statistics(layer)
+    else:
+        upper = read_bounds(bounds, generator.code_shape)
+        mean, std = upper * MEAN_SHARE, upper * (1 - MEAN_SHARE) / 3
+    rest = std.square().mean()
+    statistics = CodeStatistics(mean, std, mean + 3 * std, torch.zeros(0, mean.numel()), torch.zeros(0), rest)
+    return Generated(generator, statistics, "", layer, {"name": name})
+
+
+MEAN_SHARE = 0.63 / (0.63 + 3 * 3.74)
+"""μ / (μ + 3σ) of the paper's fc6 on the average (method: §2), to split a bound into its parts."""

@@ -1,0 +1,97 @@
+"""What keeps a code plausible: decay, the box, the Gaussian. Pure maps from codes to codes.
+
+All of them act on each code by itself. A code is what the encoder's layer gave: (batch, *code_shape).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CodeStatistics:
+    """A generator's code over natural images: `mean`, `std`, `upper` (the 99.9 % quantile), each of the code's shape;
+    orthonormal principal `axes` (k, code) with their `variances` (k,), and `rest`, the mean variance off them.
+    """
+
+    mean: Tensor
+    std: Tensor
+    upper: Tensor
+    axes: Tensor
+    variances: Tensor
+    rest: Tensor
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> CodeStatistics:
+        """From the `code.` part of a generator's weights file."""
+        return cls(*(tensors[name] for name in ("mean", "std", "upper", "axes", "variances", "rest")))
+
+    def to(self, device: str | torch.device) -> CodeStatistics:
+        """The same statistics on another device."""
+        return CodeStatistics(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def whitened(self, vectors: Tensor, power: float = -1.0) -> Tensor:
+        """Multiply (batch, *code) by the covariance to `power` / 2: −1 whitens, 1 colours, 2 applies the covariance."""
+        flat = vectors.flatten(1)
+        along = flat @ self.axes.T
+        rest = flat - along @ self.axes
+        along = along * self.variances.clamp(min=1e-8) ** (power / 2)
+        return (along @ self.axes + rest * self.rest.clamp(min=1e-8) ** (power / 2)).view(vectors.shape)
+
+
+class Prior(ABC):
+    """A map that pulls codes towards what the encoder really produces."""
+
+    @abstractmethod
+    def __call__(self, codes: Tensor) -> Tensor:
+        """Codes (batch, …) to codes of the same shape."""
+
+
+@dataclass(frozen=True)
+class Free(Prior):
+    """No prior at all."""
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        return codes
+
+
+@dataclass(frozen=True, eq=False)
+class BoxDecay(Prior):
+    """The paper's: clip each code unit to [lower, upper], then shrink (Nguyen et al. 2016, §2; 0.99 as coded)."""
+
+    lower: Tensor
+    upper: Tensor
+    decay: float = 0.99
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        return self.decay * torch.minimum(torch.maximum(codes, self.lower), self.upper)
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian(Prior):
+    """Shrink towards the mean, in the covariance's own metric, and stay inside the code's range.
+
+    `pull` is the share of the way to the mean in each step; directions in which natural codes vary little
+    are pulled `stiffness` times as hard as the widest (0: all alike).
+    """
+
+    statistics: CodeStatistics
+    pull: float = 0.01
+    upper: Tensor | None = None
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        mean = self.statistics.mean
+        codes = mean + (1 - self.pull) * (codes - mean)
+        codes = codes.clamp(min=0)
+        return codes if self.upper is None else torch.minimum(codes, self.upper)
+
+
+def paper_box(statistics: CodeStatistics, sigmas: float = 3.0, decay: float = 0.99) -> BoxDecay:
+    """Each unit between 0 and its mean plus three standard deviations over natural images, with decay."""
+    upper = statistics.mean + sigmas * statistics.std
+    return BoxDecay(torch.zeros_like(upper), upper, decay)

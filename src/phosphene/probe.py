@@ -1,0 +1,135 @@
+"""Reading activations out of a network. The only room that touches hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import UnknownName
+
+Read = Callable[[Tensor], dict[str, Tensor]]
+
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold)
+_BEFORE = "~"
+
+
+class _Deepest(Exception):
+    """Raised by the hook that has everything: nothing deeper is needed."""
+
+
+def find_layer(network: nn.Module, layer: str, name: str = "the network") -> nn.Module:
+    """The module at a `named_modules()` path; `UnknownName` tells the near ones."""
+    modules = dict(network.named_modules())
+    if layer and layer in modules:
+        return modules[layer]
+    known = [path for path in modules if path]
+    near = get_close_matches(layer, known, n=3, cutoff=0.4)
+    near += [path for path in known if path.count(".") == 0 and path not in near][: 3 - len(near)]
+    raise UnknownName(f"{name} has no layer {layer!r}; near: {', '.join(near) or 'none'}")
+
+
+def before(layer: str) -> str:
+    """The key under which `probe` gives a layer's values from before its closing ReLU."""
+    return layer + _BEFORE
+
+
+@contextmanager
+def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
+    """Lend a function from inputs to activations by layer; hooks live only inside the `with`.
+
+    The forward pass stops at the deepest layer asked for. A key made by `before(layer)` reads the
+    layer ahead of its closing ReLU where it has one (it is absent otherwise). A layer that runs
+    several times gives its first run, one that returns several tensors its first tensor.
+    """
+    layers = list(dict.fromkeys(layers))
+    found: dict[str, Tensor] = {}
+    handles = []
+    plain = [layer for layer in layers if not layer.endswith(_BEFORE)]
+    wanted = set(plain)
+
+    def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+            if layer not in found:
+                found[layer] = _tensor(output)
+                if wanted.issubset(found):
+                    raise _Deepest
+
+        return hook
+
+    def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if key not in found:
+                found[key] = inputs[0].clone()  # an in-place ReLU would overwrite it
+
+        return hook
+
+    try:
+        for layer in layers:
+            if layer.endswith(_BEFORE):
+                if (closing := _closing_activation(find_layer(network, layer.removesuffix(_BEFORE)))) is not None:
+                    handles.append(closing.register_forward_pre_hook(keep_input(layer)))
+        for layer in plain:
+            handles.append(find_layer(network, layer).register_forward_hook(keep(layer)))
+
+        def read(inputs: Tensor) -> dict[str, Tensor]:
+            found.clear()
+            try:
+                network(inputs)
+            except _Deepest:
+                pass
+            missing = wanted.difference(found)
+            if missing:
+                raise UnknownName(f"the forward pass never runs layer {', '.join(sorted(missing))}")
+            return dict(found)
+
+        yield read
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_shapes(network: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...]]:
+    """The output shape, without the batch, of every layer that runs on these inputs, in order of completion."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    handles = []
+
+    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+            try:
+                shapes.setdefault(path, tuple(_tensor(output).shape[1:]))
+            except UnknownName:
+                return  # a module whose output is no tensor has no units
+
+        return hook
+
+    try:
+        for path, module in network.named_modules():
+            if path:
+                handles.append(module.register_forward_hook(note(path)))
+        with torch.no_grad():
+            network(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def _closing_activation(layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, _ACTIVATIONS):
+        return layer
+    children = list(layer.children())
+    return _closing_activation(children[-1]) if isinstance(layer, nn.Sequential) and children else None
+
+
+def _tensor(output: object) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (tuple, list)) and output:
+        return _tensor(output[0])
+    if isinstance(output, dict) and output:
+        return _tensor(next(iter(output.values())))
+    raise UnknownName(f"a layer returns {type(output).__name__}, not a tensor")

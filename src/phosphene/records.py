@@ -1,0 +1,115 @@
+"""The record of a picture: JSON that says how it came to be and can make it again, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from phosphene.errors import BadFile, OutOfSpace
+from phosphene.images import Pixels, read_png, write_png
+
+FORMAT = 1
+LARGEST = 16 << 20
+"""Bytes; a longer record is not read."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that `phosphene synthesize --record FILE` needs, and what came out.
+
+    `request` holds the arguments of the call for this one picture; `weights` the sha256 of each file that
+    took part; `score` is the target's activation on the picture, `start_score` on the start; `status` is
+    "climbed", "dead" or "stopped: …"; `image_sha256` is of the picture's 8-bit pixels.
+    """
+
+    target: str
+    label: str
+    request: dict[str, Any]
+    weights: dict[str, str]
+    score: float
+    start_score: float
+    curve: list[float]
+    status: str
+    image: str
+    image_sha256: str
+    command: str
+    versions: dict[str, str]
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of pictures, each with its record; whatever is in it is finished and whole."""
+
+    path: Path
+
+    def create(self) -> None:
+        """Make the folder, or say why not."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutOfSpace(f"cannot make the folder {self.path}: {error.strerror}") from None
+
+    def add(self, name: str, record: Record, pixels: Pixels) -> None:
+        """Write the picture, then its record: a record never lacks its picture."""
+        write_png(self.path / f"{name}.png", pixels)
+        write(record, self.path / f"{name}.json")
+
+    def find(self, name: str, request: dict[str, Any], weights: dict[str, str]) -> Record | None:
+        """The record of that name if the same request with the same weights made it and its picture is whole."""
+        try:
+            record = read(self.path / f"{name}.json")
+            same = record.request == json.loads(json.dumps(request)) and record.weights == weights
+            return record if same and pixels_sha256(read_png(self.path / record.image)) == record.image_sha256 else None
+        except BadFile:
+            return None
+
+    def picture(self, record: Record) -> Pixels:
+        """A record's picture."""
+        return read_png(self.path / record.image)
+
+
+def pixels_sha256(pixels: Pixels) -> str:
+    """The hash of a picture's shape and 8-bit pixels, whatever file they lie in."""
+    return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
+def write(record: Record, path: Path) -> None:
+    """Write a record whole or not at all."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    try:
+        scratch.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise OutOfSpace(f"cannot write {path}: {error.strerror}; what was finished before is kept") from None
+
+
+def read(path: Path) -> Record:
+    """Read a record and check its form; `BadFile` says what is wrong with it."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise BadFile(f"{path} is too large for a record ({path.stat().st_size:,} bytes)")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{path} is not a record: {error}") from None
+    known = {f.name: f for f in fields(Record)}
+    if not isinstance(data, dict) or not {"target", "request", "weights", "image_sha256", "format"} <= data.keys():
+        raise BadFile(f"{path} is JSON but not phosphene's record")
+    if data["format"] != FORMAT:
+        raise BadFile(f"{path} has format {data['format']!r}, this version reads {FORMAT}; update phosphene")
+    if unknown := data.keys() - known.keys():
+        raise BadFile(f"{path} has unknown fields: {', '.join(sorted(unknown))}")
+    kinds = {"target": str, "label": str, "request": dict, "weights": dict, "image_sha256": str, "status": str}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]:
+        raise BadFile(f"{path}: field {wrong[0]} is not of the form that a record has")
+    try:
+        return Record(**data)
+    except TypeError as error:
+        raise BadFile(f"{path} is not a whole record: {error}") from None

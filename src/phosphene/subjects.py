@@ -1,0 +1,210 @@
+"""The network under study, with its way of looking at an image and the names of its classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phosphene import weights
+from phosphene.errors import BadRequest, UnknownName
+from phosphene.networks import build
+from phosphene.networks.external import LOADERS, load_external
+from phosphene.probe import find_layer, layer_shapes
+from phosphene.units import Target, Term, Unit, channel_range, parse
+
+MOST_TARGETS = 20_000
+"""A longer list of targets in one call is taken for a slip."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A frozen network that reads `size` (height, width) pixels, normalised by `mean` and `std` on [0, 1] RGB.
+
+    `output` is the layer whose channels are the classes ("" when unknown). `card` holds what its weights
+    file says of it; `seen` is the share of a 96-pixel generator's picture that this network's training
+    photographs correspond to (84 / 96 for ours, as 227 / 256 in the paper).
+    """
+
+    name: str
+    network: nn.Module
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    classes: tuple[str, ...] = ()
+    output: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """RGB in [0, 1], (batch, 3, height, width) of any size, to what the network reads."""
+        if images.shape[-2:] != self.size:
+            images = F.interpolate(
+                images, self.size, mode="bilinear", align_corners=False, antialias=_shrinks(images, self.size)
+            )
+        return (images - images.new_tensor(self.mean)[:, None, None]) / images.new_tensor(self.std)[:, None, None]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The network's output for RGB images in [0, 1]."""
+        return self.network(self.prepare(images))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Output shape, without the batch, of every layer that runs."""
+        parameter = next(self.network.parameters(), torch.zeros(()))
+        return layer_shapes(self.network, self.prepare(torch.zeros(1, 3, *self.size, device=parameter.device)))
+
+    def targets(self, text: str) -> list[Target]:
+        """The targets that a text names (see `units`): one, or one for each channel of a range."""
+        terms = parse(text)
+        if len(terms) == 1:
+            (term,) = terms
+            return [Target(((term.weight, unit),), self._label(unit, term)) for unit in self._units(term)]
+        found = []
+        for term in terms:
+            units = self._units(term)
+            if len(units) != 1:
+                raise BadRequest(
+                    f"{term.layer}:{term.channels} names {len(units)} units; a sum takes one unit in each term"
+                )
+            found.append((term.weight, units[0]))
+        return [
+            Target(
+                tuple(found), " ".join(_signed(weight, self._label(unit)) for weight, unit in found).removeprefix("+ ")
+            )
+        ]
+
+    def _units(self, term: Term) -> list[Unit]:
+        if term.layer == "class":
+            return [Unit(self._output(), self._class(term.channels))]
+        find_layer(self.network, term.layer, self.name)
+        shape = self.shapes().get(term.layer)
+        if shape is None or not shape:
+            raise UnknownName(f"{self.name}: layer {term.layer!r} gives no activations for an image")
+        channels = None if term.quoted else channel_range(term.channels)
+        if channels is None:
+            if term.layer != self.output:
+                raise UnknownName(
+                    f"{term.layer}:{term.channels}: only the output layer ({self.output or 'unknown here'}) "
+                    f"has names; {term.layer} has channels 0 … {shape[0] - 1}"
+                )
+            channels = [self._class(term.channels)]
+        if wrong := [channel for channel in channels if channel >= shape[0]]:
+            raise UnknownName(f"{self.name}: {term.layer} has {shape[0]} channels, 0 … {shape[0] - 1}; got {wrong[0]}")
+        if isinstance(term.position, tuple):
+            limits = tuple(shape[1:])
+            if len(limits) != 2:
+                raise BadRequest(f"{term.layer} has no map, so no position; write {term.layer}:{term.channels}")
+            if any(p >= limit for p, limit in zip(term.position, limits, strict=True)):
+                raise BadRequest(
+                    f"{term.layer} has a map of {limits[0]} rows and {limits[1]} columns, counted from 0; "
+                    f"got @{term.position[0]},{term.position[1]}"
+                )
+        position = term.position if len(shape) > 1 else "centre"
+        return [Unit(term.layer, channel, position) for channel in channels]
+
+    def _output(self) -> str:
+        if not self.output or not self.classes:
+            raise UnknownName(f"{self.name} has no class names; write LAYER:CHANNEL (`phosphene layers {self.name}`)")
+        return self.output
+
+    def _class(self, name: str) -> int:
+        """The class that a name means: a number, a whole synonym, or the only one with that word in it."""
+        if not self.classes:
+            raise UnknownName(f"{self.name} has no class names; write LAYER:CHANNEL")
+        wanted = name.strip().lower()
+        if wanted.isdigit() and int(wanted) < len(self.classes):
+            return int(wanted)
+        synonyms = [[s.strip().lower() for s in names.split(",")] for names in self.classes]
+        exact = [i for i, names in enumerate(synonyms) if wanted in names or wanted == self.classes[i].lower()]
+        if not exact:
+            word = re.compile(rf"\b{re.escape(wanted)}\b")
+            exact = [i for i, names in enumerate(synonyms) if any(word.search(s) for s in names)]
+        if len(exact) == 1:
+            return exact[0]
+        if exact:
+            some = ", ".join(repr(self.classes[i].split(",")[0]) for i in exact[:4])
+            raise UnknownName(f"{self.name}: {name!r} fits {len(exact)} classes: {some}; write one of them whole")
+        every = {s: i for i, names in enumerate(synonyms) for s in names}
+        near = get_close_matches(wanted, every, n=3, cutoff=0.5) or get_close_matches(wanted, every, n=3, cutoff=0.0)
+        raise UnknownName(f"{self.name} has no class {name!r}; near: {', '.join(near)}")
+
+    def _label(self, unit: Unit, term: Term | None = None) -> str:
+        sign = "" if term is None or term.weight == 1 else f"{term.weight:g} × "
+        if unit.layer == self.output and unit.channel < len(self.classes):
+            return sign + self.classes[unit.channel].split(",")[0]
+        return sign + str(unit)
+
+
+def load_subject(name: str | Path) -> Subject:
+    """A subject by bundled name, weights file, or `torchvision:`, `timm:`, `python:`, `efficientnet-lite…` name."""
+    if str(name).partition(":")[0] in LOADERS:
+        outside = load_external(str(name))
+        return Subject(
+            str(name),
+            outside.network,
+            outside.size,
+            outside.mean,
+            outside.std,
+            outside.classes,
+            outside.output or _last_layer(outside.network),
+            outside.card,
+        )
+    file = weights.read(name, "subject")
+    with torch.device("meta"):
+        network = build(file.card["architecture"])
+    weights.fill(network, file.part("network"), file.path.name)
+    look, classes = file.card["preprocessing"], tuple(file.card.get("classes", ()))
+    return Subject(
+        file.name,
+        network,
+        tuple(look["size"]),
+        tuple(look["mean"]),
+        tuple(look["std"]),
+        classes,
+        file.card.get("output", _last_layer(network)),
+        {**file.card, "sha256": file.sha256},
+    )
+
+
+def wrap(
+    network: nn.Module,
+    *,
+    size: tuple[int, int],
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
+    std: Sequence[float] = (0.229, 0.224, 0.225),
+    classes: Sequence[str] = (),
+    name: str = "",
+) -> Subject:
+    """Any module of one's own as a subject; its parameters are left as they are, only put in eval mode."""
+    if not isinstance(network, nn.Module):
+        raise BadRequest(f"a subject is an nn.Module; got {type(network).__name__}")
+    return Subject(
+        name or type(network).__name__,
+        network.eval(),
+        size,
+        tuple(mean),
+        tuple(std),
+        tuple(classes),
+        _last_layer(network),
+    )
+
+
+def _last_layer(network: nn.Module) -> str:
+    """The last linear layer or 1×1 convolution, where a classifier's logits are."""
+    linear = [path for path, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    return linear[-1] if linear else ""
+
+
+def _shrinks(images: Tensor, size: tuple[int, int]) -> bool:
+    return images.shape[-2] > size[0] or images.shape[-1] > size[1]
+
+
+def _signed(weight: float, label: str) -> str:
+    sign = "-" if weight < 0 else "+"
+    return f"{sign} {label}" if abs(weight) == 1 else f"{sign} {abs(weight):g} × {label}"

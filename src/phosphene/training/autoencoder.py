@@ -1,0 +1,103 @@
+"""The first stage of a two-stage generator: an autoencoder of patches, whose decoder becomes G's second half."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phosphene.datasets import Photographs
+from phosphene.networks.generator import Decoder, LatentEncoder
+from phosphene.probe import Read, probe
+from phosphene.subjects import Subject
+from phosphene.training.augment import random_crops
+from phosphene.training.run import (
+    Averaged,
+    Recipe,
+    Report,
+    RunFolder,
+    Stateful,
+    one_cycle,
+    recipe_hash,
+    seeded,
+    silent,
+)
+
+
+class Autoencoder(nn.Module):
+    """Images in [0, 1] to latent maps and back to images in (0, 1)."""
+
+    def __init__(self, latent: int, encoder: list[int], decoder: list[int]):
+        super().__init__()
+        self.encoder = LatentEncoder(latent, encoder)
+        self.decoder = Decoder(latent, decoder)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encoder(images)).float().sigmoid()
+
+
+def train_autoencoder(
+    recipe: Recipe,
+    comparator: Subject,
+    photographs: Photographs,
+    run: str | Path,
+    *,
+    device: str = "cpu",
+    time_budget: float | None = None,
+    report: Report = silent,
+) -> tuple[Autoencoder, bool]:
+    """Train on random crops of the photographs; returns the averaged autoencoder and whether it is finished.
+
+    Loss: mean absolute error of the image, plus the feature distance of `comparator` at the recipe's layers.
+    """
+    stage = recipe["autoencoder"]
+    shape = {
+        "latent": recipe["architecture"]["latent"],
+        "encoder": stage["encoder"],
+        "decoder": recipe["architecture"]["decoder"],
+    }
+    folder = RunFolder(
+        Path(run), recipe_hash({"shape": shape, **stage, "seed": recipe["seed"]}, photographs.fingerprint)
+    )
+    torch.manual_seed(recipe["seed"])
+    network = Autoencoder(**shape).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
+    averaged = Averaged(network, 0.998)
+    images = torch.from_numpy(photographs.images).to(device)
+    batch, steps = stage["batch"], stage["steps"]
+    parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
+    with probe(comparator.network, stage["layers"]) as read:
+        for step in folder.steps(parts, steps, time_budget=time_budget):
+            generator = seeded(recipe["seed"], 2, step)
+            chosen = torch.randint(len(images), (batch,), generator=generator).to(device)
+            x = images[chosen].permute(0, 3, 1, 2).float() / 255
+            x = random_crops(x, stage["crop"], generator, scale=tuple(stage["scale"]), ratio=1.1)
+            for group in optimizer.param_groups:
+                group["lr"] = stage["lr"] * one_cycle(step / steps)
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                y = network(x)
+                features = feature_distance(read, comparator.prepare, y, x)
+            image = (y - x).abs().mean()
+            loss = stage["image"] * image + stage["feature"] * features
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            averaged.update(network, step + 1)
+            if step % 20 == 0:
+                report(step + 1, steps, {"image": image.item(), "feature": features.item()})
+    finished = folder.load(parts) == steps
+    return averaged.network(Autoencoder(**shape)), finished  # type: ignore[return-value]
+
+
+def feature_distance(read: Read, prepare, images: Tensor, targets: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    """LPIPS' form (Zhang et al. 2018) without its learnt weights: unit-length channels, squared difference."""
+    with torch.no_grad():
+        wanted = read(prepare(targets).contiguous(memory_format=torch.channels_last))
+    got = read(prepare(images).contiguous(memory_format=torch.channels_last))
+    distances = [
+        (F.normalize(got[layer].float(), dim=1) - F.normalize(wanted[layer].float(), dim=1)).square().sum(1).mean()
+        for layer in wanted
+    ]
+    return torch.stack(distances).mean()

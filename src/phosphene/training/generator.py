@@ -1,0 +1,419 @@
+"""Training a generator that inverts a layer of an encoder, in three stages, each resumable at any step.
+
+1. `autoencoder`: an autoencoder of photographs; its decoder is the generator's second half.
+2. `latent`: the map from code to latents, against a discriminator of latents that sees the code too.
+3. `image`: both halves together, with the comparator's and a patch discriminator's eyes on the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phosphene.datasets import Photographs
+from phosphene.errors import BadRequest
+from phosphene.networks.generator import LatentDiscriminator, PatchDiscriminator, TwoStageGenerator
+from phosphene.probe import probe
+from phosphene.subjects import Subject
+from phosphene.training.augment import random_crops
+from phosphene.training.autoencoder import Autoencoder, feature_distance, train_autoencoder
+from phosphene.training.run import Averaged, Clock, Recipe, Report, RunFolder, Stateful, recipe_hash, seeded, silent
+
+
+@dataclass(frozen=True)
+class Views:
+    """Cached training pairs: codes (n, code) float16, latents (n, latent, h, w) float16 normalised, and their source.
+
+    View i is photograph `i % photographs` under an augmentation that is a function of the seed and i.
+    """
+
+    codes: Tensor
+    latents: Tensor
+    latent_mean: Tensor
+    latent_std: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The generator with averaged weights, its code's `statistics`, the training-only networks by name (so that
+    training can go on from published weights), and whether the recipe's end was reached.
+    """
+
+    generator: TwoStageGenerator
+    statistics: dict[str, Tensor]
+    helpers: dict[str, nn.Module]
+    finished: bool
+
+
+def train_generator(
+    recipe: Recipe,
+    encoder: Subject,
+    photographs: Photographs,
+    run: str | Path,
+    *,
+    device: str = "cpu",
+    time_budget: float | None = None,
+    report: Report = silent,
+) -> Trained:
+    """Train all stages as far as the budget (seconds) goes, and measure the code's statistics."""
+    run, clock = Path(run), Clock(time_budget)
+    autoencoder, finished = train_autoencoder(
+        recipe, encoder, photographs, run / "autoencoder", device=device, time_budget=time_budget, report=report
+    )
+    generator = fresh_generator(recipe, autoencoder)
+    helpers: dict[str, nn.Module] = {"latent_encoder": autoencoder.encoder}
+    if not finished:
+        raise BadRequest(
+            "the time budget ended within the first stage, so there is no generator yet; "
+            "what is done is kept: give the same command again"
+        )
+    views = cached_views(recipe, encoder, autoencoder, photographs, run, device)
+    whiten(generator, views)
+    generator, helpers["latent_discriminator"], finished = train_latent(
+        recipe,
+        generator,
+        views,
+        run / "latent",
+        photographs.fingerprint,
+        device=device,
+        time_budget=clock.left(),
+        report=report,
+    )
+    if finished and recipe["image"]["steps"]:
+        generator, helpers["patch_discriminator"], finished = train_image(
+            recipe,
+            encoder,
+            generator,
+            photographs,
+            run / "image",
+            device=device,
+            time_budget=clock.left(),
+            report=report,
+        )
+    return Trained(generator, code_statistics(views.codes), helpers, finished)
+
+
+def generator_card(
+    name: str, recipe: Recipe, encoder: Subject, train: Photographs, val: Photographs, generator: TwoStageGenerator
+) -> dict[str, Any]:
+    """What the weights file says of the generator, its held-out errors among it."""
+    return {
+        "name": name,
+        "kind": "generator",
+        "architecture": recipe["architecture"],
+        "recipe": recipe,
+        "encoder": encoder.name,
+        "encoder_sha256": encoder.card.get("sha256", ""),
+        "code_layer": recipe["code_layer"],
+        "images": "RGB in (0, 1), the encoder sees the central part",
+        "data": {
+            "name": train.name,
+            "photographs": len(train),
+            "fingerprint": train.fingerprint,
+            "licence": train.licence,
+        },
+        "measured": held_out_errors(recipe, encoder, val, generator),
+    }
+
+
+def held_out_errors(
+    recipe: Recipe, encoder: Subject, val: Photographs, generator: TwoStageGenerator, batch: int = 100
+) -> dict[str, float]:
+    """On every held-out photograph, plainly resized: mean absolute error of the image on [0, 1], mean squared
+    error of its code after another pass through the encoder (whitened), and the share of reconstructions whose
+    class the encoder's own network still names.
+    """
+    layer, device = recipe["code_layer"], next(generator.parameters()).device
+    totals = torch.zeros(3, dtype=torch.float64)
+    with torch.no_grad(), probe(encoder.network.to(device), [layer, encoder.output]) as read:
+        for at in range(0, len(val), batch):
+            x = torch.from_numpy(val.images[at : at + batch]).to(device).permute(0, 3, 1, 2).float() / 255
+            x = F.interpolate(x, generator.image_size, mode="bilinear", align_corners=False)
+            with _mixed_precision(str(device.type)):
+                code = read(encoder.prepare(_seen(x, recipe)))[layer].flatten(1).float()
+                y = generator(code)
+                again = read(encoder.prepare(_seen(y, recipe)))
+            shift = (again[layer].flatten(1).float() - code) / generator.code_std
+            named = again[encoder.output].argmax(1).cpu() == torch.from_numpy(val.labels[at : at + batch])
+            totals += torch.stack(
+                [(y - x).abs().mean((1, 2, 3)).sum().cpu(), shift.square().mean(1).sum().cpu(), named.sum()]
+            ).double()
+    image, code_error, named_share = (totals / len(val)).tolist()
+    return {"photographs": len(val), "image_error": image, "code_error": code_error, "class_kept": named_share}
+
+
+def train_latent(
+    recipe: Recipe,
+    generator: TwoStageGenerator,
+    views: Views,
+    run: Path,
+    data: str,
+    *,
+    device: str = "cpu",
+    time_budget: float | None = None,
+    report: Report = silent,
+) -> tuple[TwoStageGenerator, LatentDiscriminator, bool]:
+    """Stage 2: squared error, feature matching and a non-saturating adversarial loss with R1, all on latents."""
+    stage = recipe["latent"]
+    folder = RunFolder(
+        run, recipe_hash({**stage, "architecture": recipe["architecture"], "seed": recipe["seed"]}, data)
+    )
+    torch.manual_seed(recipe["seed"] + 1)
+    generator = generator.to(device, memory_format=torch.channels_last).requires_grad_(True)
+    discriminator = LatentDiscriminator(recipe["architecture"]["latent"], views.codes.shape[1], stage["widths"])
+    discriminator = discriminator.to(device, memory_format=torch.channels_last)
+    climber = torch.optim.Adam(generator.map.parameters(), betas=(0.5, 0.99))
+    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99))
+    averaged = Averaged(generator.map, stage["ema"])
+    parts: dict[str, Stateful] = {
+        "map": generator.map,
+        "discriminator": discriminator,
+        "climber": climber,
+        "judge": judge,
+        "averaged": averaged,
+    }
+    codes, latents = views.codes.to(device), views.latents.to(device)
+    batch, steps = stage["batch"], stage["steps"]
+    for step in folder.steps(parts, steps, time_budget=time_budget):
+        decay = min(1.0, 2 * (1 - step / steps)) if stage["decay"] else 1.0
+        chosen = torch.randint(len(codes), (batch,), generator=seeded(recipe["seed"], 3, step)).to(device)
+        code = (codes[chosen].float() - generator.code_mean) / generator.code_std
+        real = latents[chosen].float()
+        with _mixed_precision(device):
+            fake = generator.map(code)
+            judged, features = discriminator(fake, code)
+            with torch.no_grad():
+                _, wanted = discriminator(real, code)
+        error = (fake.float() - real).square().mean()
+        matching = torch.stack(
+            [(a.float() - b.float()).abs().mean() for a, b in zip(features, wanted, strict=True)]
+        ).mean()
+        adversarial = F.softplus(-judged.float()).mean()
+        _descend(
+            climber,
+            stage["lr"] * decay,
+            stage["error"] * error + stage["matching"] * matching + stage["adversarial"] * adversarial,
+        )
+        with _mixed_precision(device):
+            real_logit, _ = discriminator(real, code)
+            fake_logit, _ = discriminator(fake.detach(), code)
+        hold = F.softplus(-real_logit.float()).mean() + F.softplus(fake_logit.float()).mean()
+        if step % stage["r1_every"] == 0:
+            hold = hold + stage["r1_every"] * stage["r1"] / 2 * _r1(discriminator, real, code)
+        _descend(judge, stage["lr_discriminator"] * decay, hold)
+        averaged.update(generator.map, step + 1)
+        if step % 20 == 0:
+            report(
+                step + 1,
+                steps,
+                {
+                    "error": error.item(),
+                    "matching": matching.item(),
+                    "real": real_logit.mean().item(),
+                    "fake": fake_logit.mean().item(),
+                },
+            )
+    finished = folder.load(parts) == steps
+    generator.map.load_state_dict(averaged.state)
+    return generator.eval(), discriminator, finished
+
+
+def train_image(
+    recipe: Recipe,
+    encoder: Subject,
+    generator: TwoStageGenerator,
+    photographs: Photographs,
+    run: Path,
+    *,
+    device: str = "cpu",
+    time_budget: float | None = None,
+    report: Report = silent,
+) -> tuple[TwoStageGenerator, PatchDiscriminator, bool]:
+    """Stage 3: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2)."""
+    stage = recipe["image"]
+    folder = RunFolder(
+        run,
+        recipe_hash({**stage, "architecture": recipe["architecture"], "seed": recipe["seed"]}, photographs.fingerprint),
+    )
+    torch.manual_seed(recipe["seed"] + 2)
+    generator = generator.to(device, memory_format=torch.channels_last).requires_grad_(True)
+    discriminator = PatchDiscriminator(stage["widths"]).to(device, memory_format=torch.channels_last)
+    climber = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99))
+    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99))
+    averaged = Averaged(generator, stage["ema"])
+    parts: dict[str, Stateful] = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "climber": climber,
+        "judge": judge,
+        "averaged": averaged,
+    }
+    images = torch.from_numpy(photographs.images).to(device)
+    batch, steps, layer = stage["batch"], stage["steps"], recipe["code_layer"]
+    with probe(encoder.network, [*stage["layers"], layer]) as read:
+        for step in folder.steps(parts, steps, time_budget=time_budget):
+            rng = seeded(recipe["seed"], 4, step)
+            chosen = torch.randint(len(images), (batch,), generator=rng).to(device)
+            x = _views(images[chosen], recipe, rng)
+            look = lambda pictures: encoder.prepare(_seen(pictures, recipe))  # noqa: E731
+            with torch.no_grad(), _mixed_precision(device):
+                code = read(look(x))[layer].flatten(1)
+            with _mixed_precision(device):
+                y = generator(code.float())
+                features = feature_distance(read, look, y, x)
+                judged, _ = discriminator(y)
+            image = (y - x).abs().mean()
+            adversarial = F.softplus(-judged.float()).mean()
+            _descend(
+                climber,
+                stage["lr"],
+                stage["image"] * image + stage["feature"] * features + stage["adversarial"] * adversarial,
+            )
+            with _mixed_precision(device):
+                real_logit, _ = discriminator(x)
+                fake_logit, _ = discriminator(y.detach())
+            hold = F.softplus(-real_logit.float()).mean() + F.softplus(fake_logit.float()).mean()
+            if step % stage["r1_every"] == 0:
+                hold = hold + stage["r1_every"] * stage["r1"] / 2 * _r1(discriminator, x)
+            _descend(judge, stage["lr_discriminator"], hold)
+            averaged.update(generator, step + 1)
+            if step % 20 == 0:
+                report(
+                    step + 1,
+                    steps,
+                    {
+                        "image": image.item(),
+                        "feature": features.item(),
+                        "real": real_logit.mean().item(),
+                        "fake": fake_logit.mean().item(),
+                    },
+                )
+    finished = folder.load(parts) == steps
+    generator.load_state_dict(averaged.state)
+    return generator.eval(), discriminator, finished
+
+
+def fresh_generator(recipe: Recipe, autoencoder: Autoencoder) -> TwoStageGenerator:
+    """A generator with an untrained map and the autoencoder's decoder."""
+    torch.manual_seed(recipe["seed"] + 1)
+    arguments = {key: value for key, value in recipe["architecture"].items() if key != "name"}
+    generator = TwoStageGenerator(**arguments)
+    generator.decoder.load_state_dict(autoencoder.decoder.state_dict())
+    return generator
+
+
+def cached_views(
+    recipe: Recipe, encoder: Subject, autoencoder: Autoencoder, photographs: Photographs, run: Path, device: str
+) -> Views:
+    """Codes and latents of `views` augmented views of each photograph, computed once and kept beside the run."""
+    from safetensors.torch import load_file, save_file
+
+    identity = recipe_hash(
+        {
+            "views": recipe["views"],
+            "seed": recipe["seed"],
+            "autoencoder": recipe["autoencoder"],
+            "encoder": encoder.card.get("sha256", encoder.name),
+        },
+        photographs.fingerprint,
+    )
+    file = run / f"views-{identity[:16]}.safetensors"
+    if not file.exists():
+        pairs = list(_encode(recipe, encoder, autoencoder, photographs, device))
+        codes, latents = (torch.cat(part) for part in zip(*pairs, strict=True))
+        mean = latents.float().mean((0, 2, 3), keepdim=True)
+        std = latents.float().std((0, 2, 3), keepdim=True)
+        latents = ((latents.float() - mean) / std).half()
+        save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, file)
+    kept = load_file(file)
+    return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
+
+
+def _encode(
+    recipe: Recipe, encoder: Subject, autoencoder: Autoencoder, photographs: Photographs, device: str, batch: int = 250
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Codes and latents, (batch, …) float16, of every view of every photograph, in order."""
+    autoencoder = autoencoder.to(device).eval()
+    with probe(encoder.network, [recipe["code_layer"]]) as read, torch.no_grad():
+        for view in range(recipe["views"]["number"]):
+            for at in range(0, len(photographs), batch):
+                x = _views(
+                    torch.from_numpy(photographs.images[at : at + batch]).to(device),
+                    recipe,
+                    seeded(recipe["seed"], 5, view, at),
+                )
+                with _mixed_precision(device):
+                    latents = autoencoder.encoder(x)
+                    codes = read(encoder.prepare(_seen(x, recipe)).contiguous(memory_format=torch.channels_last))
+                yield codes[recipe["code_layer"]].flatten(1).half().cpu(), latents.contiguous().half().cpu()
+
+
+def _views(pictures: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """uint8 (batch, height, width, 3) to augmented views in [0, 1] at the generator's size."""
+    x = pictures.permute(0, 3, 1, 2).float() / 255
+    return random_crops(x, recipe["architecture"]["size"], generator, scale=tuple(recipe["views"]["scale"]), ratio=1.05)
+
+
+def _seen(images: Tensor, recipe: Recipe) -> Tensor:
+    """The central part of the generator's image, which the encoder is shown."""
+    seen = recipe["architecture"]["seen"]
+    at = (images.shape[-1] - seen) // 2
+    return images[..., at : at + seen, at : at + seen]
+
+
+def whiten(generator: TwoStageGenerator, views: Views) -> None:
+    """Set the generator's code and latent statistics from its training pairs."""
+    codes = views.codes.float()
+    generator.code_mean.copy_(codes.mean(0))
+    generator.code_std.copy_(codes.std(0).clamp(min=1e-3))
+    generator.latent_mean.copy_(views.latent_mean)
+    generator.latent_std.copy_(views.latent_std)
+
+
+def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
+    """What a prior needs to know of a code (n, code): mean, std, upper quantile, leading principal axes.
+
+    `axes` (axes, code) are orthonormal, `variances` (axes,) their variances, `rest` () the mean variance
+    of all other directions.
+    """
+    codes = codes.float()
+    mean, std = codes.mean(0), codes.std(0)
+    centred = codes - mean
+    covariance = centred.T @ centred / (len(codes) - 1)
+    values, vectors = torch.linalg.eigh(covariance.double())
+    values, vectors = values.flip(0).float().clamp(min=0), vectors.flip(1).float()
+    upper = torch.stack([column.kthvalue(max(1, int(0.999 * len(codes)))).values for column in codes.T])
+    return {
+        "mean": mean,
+        "std": std,
+        "upper": upper,
+        "axes": vectors[:, :axes].T.contiguous(),
+        "variances": values[:axes].clone(),
+        "rest": values[axes:].mean(),
+    }
+
+
+def _r1(discriminator: nn.Module, real: Tensor, *condition: Tensor) -> Tensor:
+    """The gradient penalty of Mescheder et al. (2018) on real data, in float32."""
+    real = real.detach().requires_grad_()
+    logit, _ = discriminator(real, *condition)
+    (gradient,) = torch.autograd.grad(logit.mean(1).sum(), real, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+def _descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def _mixed_precision(device: str) -> Any:
+    return torch.autocast(torch.device(device).type, torch.bfloat16)

@@ -1,0 +1,220 @@
+"""What every training run shares: a folder that survives being killed, a clock, averaged weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import BadFile, BadRequest, OutOfSpace
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[import-not-found,no-redef]
+
+Recipe = dict[str, Any]
+
+
+def read_recipe(name: str | Path) -> Recipe:
+    """A recipe by its bundled name or as a TOML file of one's own."""
+    file = Path(name)  # a folder of that name is not a recipe
+    if not file.is_file():
+        folder = Path(__file__).parent.parent / "recipes"
+        file = folder / f"{name}.toml"
+        if not file.is_file():
+            known = ", ".join(sorted(f.stem for f in folder.glob("*.toml")))
+            raise BadRequest(f"no recipe {str(name)!r}; bundled: {known}; or give a TOML file")
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadFile(f"recipe {file} is not TOML: {error}") from None
+
+
+def recipe_hash(recipe: Recipe, data: str) -> str:
+    """One hash for the recipe and the fingerprint of the data it is run on."""
+    return hashlib.sha256(json.dumps([recipe, data], sort_keys=True).encode()).hexdigest()
+
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""Called after a step with the step, the number of steps, and the figures to show."""
+
+
+def silent(step: int, steps: int, figures: dict[str, float]) -> None:
+    """A report that nobody reads."""
+
+
+class Stateful(Protocol):
+    """What a checkpoint can keep: a network, an optimizer, averaged weights."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+@dataclass
+class RunFolder:
+    """A folder with one checkpoint, replaced whole or not at all, and a log of one JSON object a line.
+
+    A checkpoint carries the hash of its recipe and data; another recipe is refused, not mixed in.
+    """
+
+    path: Path
+    identity: str
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    def load(self, parts: Mapping[str, Stateful]) -> int:
+        """Put the last checkpoint into the parts and return its step; 0 on a fresh run."""
+        if not self.checkpoint.exists():
+            return 0
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load has no common error of its own
+            raise BadFile(f"{self.checkpoint} cannot be read ({error}); give another --run folder") from None
+        if state.get("identity") != self.identity:
+            raise BadRequest(
+                f"{self.path} was trained with another recipe or other data; "
+                "give another --run folder, or the recipe it began with"
+            )
+        self.history = state["history"]
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return int(state["step"])
+
+    def save(self, parts: Mapping[str, Stateful], step: int) -> None:
+        state = {name: part.state_dict() for name, part in parts.items()}
+        scratch = self.checkpoint.with_suffix(".tmp")
+        try:
+            torch.save({**state, "step": step, "identity": self.identity, "history": self.history}, scratch)
+        except (OSError, RuntimeError) as error:
+            scratch.unlink(missing_ok=True)
+            raise OutOfSpace(f"cannot write {self.checkpoint} ({error}); the checkpoint before it is kept") from None
+        os.replace(scratch, self.checkpoint)
+
+    def log(self, **values: float) -> None:
+        self.history.append(values)
+        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def steps(
+        self, parts: Mapping[str, Stateful], total: int, *, time_budget: float | None = None, every: float = 180.0
+    ) -> Iterator[int]:
+        """The steps that are still to be done, from the last checkpoint to the end, the budget or a signal.
+
+        A checkpoint is written every `every` seconds and at the end; `time_budget` is in seconds.
+        """
+        step, clock, saved = self.load(parts), Clock(time_budget), time.monotonic()
+        with stop_signal() as stopped:
+            while step < total and not clock.over() and not stopped:
+                yield step
+                step += 1
+                if time.monotonic() - saved > every:
+                    self.save(parts, step)
+                    saved = time.monotonic()
+            self.save(parts, step)
+
+
+@contextmanager
+def stop_signal() -> Iterator[list[str]]:
+    """A list that is empty until Ctrl-C or a polite kill; the loop ends at the next step and saves."""
+    stopped: list[str] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(signal.Signals(number).name)
+
+    kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+class Clock:
+    """Says how much of a time budget (seconds, None for no end) is used up since it was made."""
+
+    def __init__(self, budget: float | None):
+        self.begun, self.budget = time.monotonic(), budget
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def over(self) -> bool:
+        return self.budget is not None and self.seconds >= self.budget
+
+    def left(self) -> float | None:
+        """Seconds of the budget that are left, or None without one."""
+        return None if self.budget is None else self.budget - self.seconds
+
+
+class Averaged:
+    """An exponential moving average of a network's weights and buffers."""
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, steps: int) -> None:
+        decay = min(self.decay, (1 + steps) / (10 + steps))
+        mine, theirs = [], []
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                mine.append(self.state[name])
+                theirs.append(value.detach())
+            else:
+                self.state[name].copy_(value)
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+
+    def network(self, fresh: nn.Module) -> nn.Module:
+        """A network of the same architecture with the averaged weights, in eval mode, where they are."""
+        device = next(iter(self.state.values())).device
+        fresh.load_state_dict(self.state)
+        return fresh.to(device, memory_format=torch.channels_last).eval()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.state
+
+    def load_state_dict(self, state: dict[str, Tensor], /) -> None:
+        for name, value in state.items():
+            self.state[name].copy_(value)
+
+
+def one_cycle(fraction: float, warmup: float = 0.1) -> float:
+    """The learning rate's share of its peak at this fraction of the run: up in a line, down in a cosine."""
+    if fraction < warmup:
+        return 0.05 + 0.95 * fraction / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (fraction - warmup) / (1 - warmup)))) + 1e-4
+
+
+def seeded(seed: int, *counters: int) -> torch.Generator:
+    """A generator that is a pure function of a seed and counters, so that a resumed run needs no random state."""
+    text = ":".join(str(value) for value in (seed, *counters))
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+    return torch.Generator().manual_seed(number)
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch sees its n photographs."""
+    return torch.randperm(n, generator=seeded(seed, epoch))

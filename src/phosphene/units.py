@@ -1,0 +1,175 @@
+"""Names of what a climb can excite: units, weighted sums of them, directions.
+
+Grammar of a target, as typed on the command line:
+
+    conv5:151          channel 151 of conv5, at the centre of its map (as in the paper)
+    conv5:151@6,2      … at row 6, column 2;   @max, @mean: over all positions
+    conv5:0-31         one target for each channel;   fc8:1,5,9 likewise
+    class:lion         the output unit of a class, by name
+    fc8:3 + 0.5*fc8:7  several at once;   fc8:3 - fc8:7  the difference of two
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from phosphene.errors import BadRequest
+
+Position = tuple[int, int] | Literal["centre", "max", "mean"]
+
+_TERM = re.compile(
+    r"""\s*(?:(?P<weight>[-+]?\d+(?:\.\d*)?|[-+]?\.\d+)\s*\*\s*)?   # 0.5*
+                       (?P<layer>[^\s:@*"]+):                                     # conv5:
+                       (?:"(?P<quoted>[^"]*)"|(?P<channels>[^@"]+?))              # 151, 0-31, "golden retriever"
+                       (?:@(?P<position>[^@"]+))?\s*$""",
+    re.VERBOSE,
+)
+_SEPARATOR = re.compile(r"""\s([+-])\s(?=(?:[^"]*"[^"]*")*[^"]*$)""")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A channel of a layer, read at one position or over all of them.
+
+    `layer` is a `named_modules()` path, `position` is (row, column) counted from 0. In a layer without
+    a map the position has no meaning and is "centre".
+    """
+
+    layer: str
+    channel: int
+    position: Position = "centre"
+
+    def __str__(self) -> str:
+        where = (
+            ""
+            if self.position == "centre"
+            else "@" + (self.position if isinstance(self.position, str) else f"{self.position[0]},{self.position[1]}")
+        )
+        return f"{self.layer}:{self.channel}{where}"
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction in a layer's channels: the score is the activations' product with the unit vector."""
+
+    layer: str
+    vector: tuple[float, ...]
+    position: Position = "centre"
+    name: str = "direction"
+
+    def __str__(self) -> str:
+        return f"{self.layer}:<{self.name}>"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one picture is climbed for: a weighted sum of units and directions. `label` is for people."""
+
+    terms: tuple[tuple[float, Unit | Direction], ...]
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise BadRequest("a target needs at least one unit")
+
+    def __str__(self) -> str:
+        text = ""
+        for weight, unit in self.terms:
+            sign = " - " if weight < 0 and text else " + " if text else "-1*" if weight == -1 else ""
+            size = abs(weight) if text else weight
+            text += sign + (str(unit) if abs(weight) == 1 else f"{size:g}*{unit}")
+        return text
+
+    @property
+    def layers(self) -> set[str]:
+        return {unit.layer for _, unit in self.terms}
+
+    def as_json(self) -> dict[str, Any]:
+        """The target as a record keeps it; `Target.from_json` reads it back."""
+        return {"label": self.label, "terms": [[weight, asdict(unit)] for weight, unit in self.terms]}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Target:
+        """A target from a record; `BadRequest` when it is not one."""
+        try:
+            terms = tuple((float(weight), _unit_from_json(dict(unit))) for weight, unit in data["terms"])
+            return cls(terms, str(data["label"]))
+        except (TypeError, ValueError, KeyError) as error:
+            raise BadRequest(f"a record's target is not of the form that a record has: {error}") from None
+
+    def negative(self) -> Target:
+        """The same target, to be excited least."""
+        return Target(tuple((-weight, unit) for weight, unit in self.terms), f"least {self.label}".strip())
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term as typed: channels still a text, since only a subject knows its classes."""
+
+    weight: float
+    layer: str
+    channels: str
+    position: Position
+    quoted: bool
+
+
+def parse(text: str) -> list[Term]:
+    """The terms of one target as typed; `BadRequest` says what a target looks like."""
+    pieces = _SEPARATOR.split(text)
+    terms = []
+    for sign, piece in zip(["+", *pieces[1::2]], pieces[::2], strict=True):
+        match = _TERM.match(piece)
+        if match is None:
+            raise BadRequest(
+                f"cannot read {piece.strip()!r} as a unit; write LAYER:CHANNEL, LAYER:CHANNEL@ROW,COLUMN, "
+                "LAYER:CHANNEL@max or class:NAME, with ' + ' or ' - ' between several"
+            )
+        weight = float(match["weight"] or 1) * (-1 if sign == "-" else 1)
+        quoted = match["quoted"] is not None
+        channels = match["quoted"] if quoted else match["channels"].strip()
+        terms.append(Term(weight, match["layer"], channels, _position(match["position"], piece), quoted))
+    return terms
+
+
+def channel_range(text: str) -> list[int] | None:
+    """Channels of "7", "0-31", "1,5,9" or "0-3,8"; None when the text is not of that form, so a name."""
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        return None
+    channels: list[int] = []
+    for piece in text.split(","):
+        first, _, last = piece.partition("-")
+        low, high = int(first), int(last or first)
+        if high < low:
+            raise BadRequest(f"range {piece} runs backwards; write {high}-{low}")
+        if high - low > 1_000_000:
+            raise BadRequest(f"range {piece} has {high - low + 1:,} channels; no layer has so many")
+        channels.extend(range(low, high + 1))
+    return channels
+
+
+def _unit_from_json(data: dict[str, Any]) -> Unit | Direction:
+    where = data.pop("position")
+    position: Position = (int(where[0]), int(where[1])) if isinstance(where, list) else where
+    if isinstance(position, str) and position not in ("centre", "max", "mean"):
+        raise ValueError(f"position {position!r}")
+    if "vector" in data:
+        return Direction(str(data["layer"]), tuple(float(v) for v in data["vector"]), position, str(data["name"]))
+    return Unit(str(data["layer"]), int(data["channel"]), position)
+
+
+def _position(text: str | None, term: str) -> Position:
+    if text is None:
+        return "centre"
+    text = text.strip()
+    if text == "max":
+        return "max"
+    if text == "mean":
+        return "mean"
+    if text in ("centre", "center"):
+        return "centre"
+    match = re.fullmatch(r"(\d+)\s*,\s*(\d+)", text)
+    if match is None:
+        raise BadRequest(f"position @{text} in {term.strip()!r} is neither @ROW,COLUMN nor @centre, @max, @mean")
+    return int(match[1]), int(match[2])

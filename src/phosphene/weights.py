@@ -1,0 +1,193 @@
+"""Weights files: one safetensors file is one whole network, and a damaged one is refused.
+
+The tensors lie beside a JSON card in the file's own metadata (kind, architecture, preprocessing or code
+layer, class names, data and licence, recipe, measured figures) and a digest over card and tensors. The
+bundled files are checked against `zoo/manifest.json` too. Reading never runs code from a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import BadFile, OutOfSpace, UnknownName
+
+FORMAT = 1
+LARGEST = 4 << 30
+"""Bytes; a bigger file is refused before it is opened."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checked file in memory: tensors by name, the card, and the sha256 of the file's bytes."""
+
+    tensors: dict[str, Tensor]
+    card: dict[str, Any]
+    sha256: str
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.card["name"])
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under `prefix.`, their names without it, in float32."""
+        start = prefix + "."
+        return {
+            name.removeprefix(start): value.float() if value.is_floating_point() else value
+            for name, value in self.tensors.items()
+            if name.startswith(start)
+        }
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
+    """Write a weights file in half precision (vectors stay float32) and return its sha256."""
+    from safetensors.torch import save
+
+    path = Path(path)
+    halves = {
+        name: value.detach().cpu().to(torch.float16)
+        if value.is_floating_point() and value.ndim > 1
+        else value.detach().cpu()
+        for name, value in tensors.items()
+    }
+    halves = {name: value.contiguous() for name, value in halves.items()}
+    text = json.dumps({**card, "format": FORMAT}, sort_keys=True)
+    raw = save(halves, {"phosphene": text, "digest": _digest(halves, text)})
+    scratch = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(raw)
+        os.replace(scratch, path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise OutOfSpace(f"cannot write {path}: {error.strerror}; nothing was changed there") from None
+    return hashlib.sha256(raw).hexdigest()
+
+
+def read(name: str | Path, kind: str | None = None) -> Weights:
+    """Read a weights file by its bundled name or by path, checking everything before it is believed."""
+    path, expected = locate(name)
+    raw = _bytes(path)
+    sha256 = hashlib.sha256(raw).hexdigest()
+    if expected is not None and sha256 != expected:
+        raise BadFile(
+            f"{path.name} is damaged: sha256 is {sha256[:16]}…, the manifest says {expected[:16]}…; reinstall phosphene"
+        )
+    tensors, text, digest = _parse(raw, path)
+    if digest != _digest(tensors, text):
+        raise BadFile(f"{path} is damaged: its contents do not match its own digest")
+    card = _card(text, path)
+    if kind is not None and card["kind"] != kind:
+        raise BadFile(f"{path} is a {card['kind']}, not a {kind}")
+    return Weights(tensors, card, sha256, path)
+
+
+def locate(name: str | Path) -> tuple[Path, str | None]:
+    """Where a weights file lies and the hash it must have (None for a file of one's own)."""
+    listed = manifest()
+    if str(name) in listed:
+        entry = listed[str(name)]
+        return zoo_folder() / entry["file"], entry["sha256"]
+    path = Path(name)
+    if path.is_file():
+        return path, None
+    near = get_close_matches(str(name), listed, n=3, cutoff=0.3) or sorted(listed)[:3]
+    raise UnknownName(
+        f"no weights {str(name)!r}; near: {', '.join(near) or 'none bundled'}; or give a .safetensors file"
+    )
+
+
+def manifest() -> dict[str, dict[str, Any]]:
+    """The bundled files: name → {file, sha256, bytes, kind}."""
+    file = zoo_folder() / "manifest.json"
+    if not file.exists():
+        return {}
+    entries: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return entries
+
+
+def zoo_folder() -> Path:
+    """The folder of bundled weights inside the package."""
+    return Path(__file__).parent / "zoo"
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+    """Put tensors into a network built on the meta device, so that no size is believed before it is checked."""
+    own = network.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors or name not in own or own[name].shape != tensors[name].shape:
+            shape = list(tensors[name].shape) if name in tensors else "missing"
+            wanted = list(own[name].shape) if name in own else "no such tensor"
+            raise BadFile(f"{source} does not fit its architecture: {name} is {shape}, expected {wanted}")
+    network.load_state_dict(tensors, assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network.eval()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise BadFile(f"{path} has {size:,} bytes; more than {LARGEST:,} is not read")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parse(raw: bytes, path: Path) -> tuple[dict[str, Tensor], str, str]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(raw)
+        length = int.from_bytes(raw[:8], "little")
+        metadata = json.loads(raw[8 : 8 + length]).get("__metadata__", {})
+        return tensors, metadata["phosphene"], metadata["digest"]
+    except (SafetensorError, ValueError, AttributeError) as error:
+        raise BadFile(f"{path} is not a safetensors file, or a truncated one: {error}") from None
+    except KeyError:
+        raise BadFile(f"{path} is a safetensors file without phosphene's card; `phosphene train` writes one") from None
+
+
+def _card(text: str, path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(text)
+    except ValueError as error:
+        raise BadFile(f"{path}: its card is not JSON: {error}") from None
+    needed = {"name": str, "kind": str, "architecture": dict, "format": int}
+    if not isinstance(card, dict) or any(not isinstance(card.get(key), type_) for key, type_ in needed.items()):
+        raise BadFile(f"{path}: its card lacks one of {', '.join(needed)}")
+    if card["format"] > FORMAT:
+        raise BadFile(f"{path} has format {card['format']}, this version reads up to {FORMAT}; update phosphene")
+    numbers = [value for value in _leaves(card["architecture"]) if isinstance(value, (int, float))]
+    if any(not 0 <= value <= 65536 for value in numbers):
+        raise BadFile(f"{path}: its architecture has a number outside 0 … 65536")
+    return card
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for item in value.values() for leaf in _leaves(item)]
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value]
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name}:{value.dtype}:{list(value.shape)}".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,81 @@
+"""What the README and the docs show is what happens: their blocks run, and their help is the program's own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^(?P<skip><!-- not run: [^\n]+ -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str, int]]:
+    """Kind, text and first line of every block of a page that is to be run."""
+    text = page.read_text(encoding="utf-8")
+    for block in BLOCK.finditer(text):
+        if not block["skip"]:
+            yield block["kind"], block["text"], text.count("\n", 0, block.start("text")) + 1
+
+
+def commands(text: str) -> list[list[str]]:
+    """The phosphene commands of a shell block: each line, or in a console the lines after `$ `."""
+    lines = text.replace("\\\n", " ").splitlines()
+    if any(line.startswith("$ ") for line in lines):
+        lines = [line[2:] for line in lines if line.startswith("$ ")]
+    words = [words for line in lines if (words := shlex.split(line, comments=True))]
+    if not any(line[0] == "phosphene" for line in words):
+        return []
+    for line in words:
+        if line[0] != "phosphene" or {"|", ">", ">>", "<", "&&", "||", ";", "&"} & set(line):
+            raise ValueError(f"not a plain phosphene command, so not run: {shlex.join(line)}")
+    return [line[1:] for line in words]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of reading, in one folder and one namespace, with a `photo.jpg` for the reader's own."""
+    monkeypatch.chdir(tmp_path)
+    Image.radial_gradient("L").convert("RGB").save("photo.jpg")
+    namespace = {"__name__": "__main__"}
+    for kind, text, line in blocks(page):
+        if kind == "python":
+            exec(compile("\n" * (line - 1) + text, str(page), "exec"), namespace)
+        elif kind in ("bash", "console"):
+            for arguments in commands(text):
+                code = phosphene(arguments, monkeypatch)
+                assert code == 0, f"{page.name}:{line}: {shlex.join(['phosphene', *arguments])} ended with {code}"
+
+
+def phosphene(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of the command line, entered where its script enters it."""
+    from phosphene.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["phosphene", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def test_help_pages_are_current(tmp_path: Path) -> None:
+    fresh = tmp_path / "cli.md"
+    subprocess.run([sys.executable, ROOT / "scripts" / "help-pages", fresh], check=True)
+    shown = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert shown == fresh.read_text(encoding="utf-8"), "run scripts/help-pages"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page: Path) -> None:
+    """Every relative link and picture of a page is a file of the project."""
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert not missing, missing

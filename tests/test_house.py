@@ -1,0 +1,155 @@
+"""The house stands: imports go down, hooks and pickles stay where they belong, the public namespace is what it says."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from types import ModuleType
+
+import phosphene
+
+SOURCE = Path(__file__).parent.parent / "src"
+TREES = {file: ast.parse(file.read_text(encoding="utf-8"), str(file)) for file in sorted(SOURCE.rglob("*.py"))}
+
+FLOORS = {
+    "cli": 6,
+    "claims": 5, "bench": 5,
+    "synthesis": 4, "evolution": 4, "training": 4,
+    "evaluation": 3, "exemplars": 3, "dissection": 3, "atlas": 3,
+    "subjects": 2, "parameterizations": 2, "objectives": 2, "receptive_fields": 2,
+    "networks": 1, "priors": 1, "probe": 1, "weights": 1, "records": 1, "datasets": 1,
+    "units": 0, "images": 0,
+    "errors": -1,
+}
+
+HEAVY = ("torchvision", "timm", "pyarrow", "tensorboard", "huggingface_hub")
+
+
+def dotted(file: Path) -> str:
+    """`phosphene.training.run` for its file; a package's `__init__.py` is the package."""
+    return ".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {dotted(file) for file in TREES}
+
+
+def room(module: str) -> str:
+    """The room of a dotted name; the front door `phosphene` itself is the room ''."""
+    return (module + ".").split(".")[1]
+
+
+def at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below this one that run when the file is imported: all but the bodies of functions."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from at_import(child)
+
+
+def imports(file: Path, nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
+    """Every phosphene module that these nodes import, with its line; `from phosphene import x` is x where x is one.
+
+    `from phosphene import __version__` brings in no room, so it may stand anywhere.
+    """
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = file.relative_to(SOURCE).parent.parts
+                base = ".".join([*package[: len(package) + 1 - node.level], *filter(None, [node.module])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else base for name in names if name != "phosphene.__version__"]
+        else:
+            continue
+        yield from ((name, node.lineno) for name in names if name.split(".")[0] == "phosphene")
+
+
+def found(*kinds: type[ast.AST]) -> Iterator[tuple[Path, ast.AST]]:
+    """Every node of these kinds in the whole source."""
+    return ((file, node) for file, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kinds))
+
+
+def place(file: Path, line: int) -> str:
+    return f"{file.relative_to(SOURCE)}:{line}"
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room(module) for module in MODULES} - {""} <= FLOORS.keys()
+
+
+def test_imports_only_go_down() -> None:
+    wrong = [
+        f"{place(file, line)} imports {name}"
+        for file, tree in TREES.items()
+        if (here := room(dotted(file)))
+        for name, line in imports(file, ast.walk(tree))
+        if (there := room(name)) != here and FLOORS.get(there, 99) >= FLOORS.get(here, 0)
+    ]
+    assert not wrong, wrong
+
+
+def test_no_file_imports_itself_in_a_circle() -> None:
+    graph = {dotted(file): {name for name, _ in imports(file, at_import(tree))} for file, tree in TREES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" → ".join(error.args[1])) from None
+
+
+def test_all_is_the_public_namespace() -> None:
+    names = {name for name in {*vars(phosphene), *dir(phosphene), *phosphene.__all__} if not name.startswith("_")}
+    values = {name: getattr(phosphene, name) for name in names}
+    other = ModuleType | type(annotations)  # the latter is what `from __future__ import annotations` leaves behind
+    public = {name for name, value in values.items() if not isinstance(value, other)}
+    assert set(phosphene.__all__) == public
+    assert len(phosphene.__all__) == len(public)
+
+
+def test_only_probe_registers_hooks() -> None:
+    hooks = re.compile(r"register_\w*hook\b")
+    assert [f for f in TREES if hooks.search(f.read_text(encoding="utf-8"))] == [SOURCE / "phosphene" / "probe.py"]
+
+
+def test_nothing_unpickles() -> None:
+    wrong = []
+    for file, node in found(ast.Import, ast.ImportFrom, ast.Call):
+        if isinstance(node, ast.Import):
+            bad = any(alias.name.split(".")[0] in {"pickle", "_pickle", "dill", "shelve"} for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            bad = node.module in {"pickle", "_pickle", "dill", "shelve"} or (node.module == "torch" and "load" in names)
+        else:
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            loads = ast.unparse(node.func) == "torch.load"
+            bad = options.get("allow_pickle", "False") != "False" or (loads and options.get("weights_only") != "True")
+        wrong += [place(file, node.lineno)] if bad else []
+    assert not wrong, wrong
+
+
+def test_only_the_command_line_prints_reads_arguments_and_exits() -> None:
+    wrong = []
+    for file, node in found(ast.Name, ast.Attribute, ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom):
+            bad = node.module == "sys" and {"argv", "exit"} & {alias.name for alias in node.names}
+        else:
+            bad = ast.unparse(node) in {"print", "sys.argv", "sys.exit"}
+        wrong += [place(file, node.lineno)] if bad and room(dotted(file)) != "cli" else []
+    assert not wrong, wrong
+
+
+def test_no_check_disappears_under_optimisation() -> None:
+    wrong = [place(file, node.lineno) for file, node in found(ast.Assert)]
+    assert not wrong, f"raise instead of assert: {wrong}"
+
+
+def test_importing_phosphene_stays_light() -> None:
+    code = f"import sys, phosphene, phosphene.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout == "[]\n", run.stdout + run.stderr
