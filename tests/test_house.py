@@ -18,7 +18,7 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8"), str(file)) for file i
 
 FLOORS = {
     "cli": 6,
-    "claims": 5, "bench": 5,
+    "runs": 5, "claims": 5, "bench": 5,
     "synthesis": 4, "evolution": 4, "training": 4,
     "evaluation": 3, "exemplars": 3, "dissection": 3, "atlas": 3,
     "subjects": 2, "parameterizations": 2, "objectives": 2, "receptive_fields": 2,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import typing
 
 __version__ = "0.1.0"
 __all__ = ["CLIMBS", "Climb", "PhospheneError", "PreferredInputs", "Subject", "load_subject", "synthesize", "wrap"]
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from phosphene.errors import PhospheneError
     from phosphene.subjects import Subject, load_subject, wrap
     from phosphene.synthesis import CLIMBS, Climb, PreferredInputs, synthesize
@@ -24,10 +24,14 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     """Import a public name when it is first used, so that the command line starts before torch does."""
     if name not in _ROOMS:
         raise AttributeError(f"module 'phosphene' has no attribute {name!r}; it has: {', '.join(__all__)}")
     from importlib import import_module
 
     return getattr(import_module(f"phosphene.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
-import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +21,7 @@ from phosphene import __version__
 from phosphene.errors import BadFile, BadRequest, PhospheneError
 
 if TYPE_CHECKING:
-    from phosphene.parameterizations import Parameterization
     from phosphene.subjects import Subject
-    from phosphene.synthesis import Climb, Member, PreferredInputs
     from phosphene.units import Target
 
 app = typer.Typer(
@@ -48,17 +44,25 @@ Threads = Annotated[
     int, typer.Option(help="CPU threads; 0 leaves the choice to torch.", min=0, max=1024, rich_help_panel="Machine")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-MOST_TILES = 400
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C. Not KeyboardInterrupt, which the command-line library would turn into an exit of its own."""
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, Ctrl-C one line and 130."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise _Interrupted
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         app()
     except PhospheneError as error:
         err.print(f"[bold red]phosphene:[/] {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except _Interrupted:
         err.print("phosphene: stopped; what is finished is kept")
         sys.exit(130)
     except BrokenPipeError:
@@ -161,41 +165,39 @@ def synthesize(
     Finished pictures are kept when the run is stopped, and are not climbed again by the same command.
     """
     if record is not None:
-        _again(record, out_folder, device, as_json)
+        _remake(record, out_folder, device, as_json)
         return
     if not subject:
         raise BadRequest("no subject given; for example: phosphene synthesize caffenet-objects class:lion")
-    from phosphene.synthesis import Member, settings
+    from phosphene.records import Folder
+    from phosphene.runs import Request, climb_into, open_parameterization, start_request
+    from phosphene.synthesis import Member, check, settings
 
     machine = _machine(device, precision, threads)
     seen = _subject(subject)
-    targets = [t for text in units or [] for t in seen.targets(text)] + [
-        _direction(seen, text) for text in direction or []
-    ]
+    targets = [t for text in units or [] for t in seen.targets(text)]
+    targets += [_direction(seen, text) for text in direction or []]
     targets = [target.negative() for target in targets] if least else targets
     members = [Member(target, seed) for target in targets for seed in _seeds(seeds)]
-    parameterization = _parameterization(prior, seen, prior_file, bounds)
-    how = settings(
-        climb,
-        parameterization,
-        objective=_one_of(objective, ("activation", "probability")),
-        steps=steps,
-        rate=rate,
-        decay=decay,
-        tv=tv,
-        blur=blur,
-        shift=shift,
-    )
-    run = {
-        "subject": subject,
-        "prior": prior,
-        "prior_file": str(prior_file or ""),
-        "bounds": str(bounds or ""),
-        "climb": asdict(how),
-        "start": _start_request(start),
-        **machine,
-    }
-    _climb_into(out_folder, seen, parameterization, members, how, run, batch, animate, as_json)
+    check(members)
+    own_file, own_bounds = str(prior_file or ""), str(bounds or "")
+    parameterization = open_parameterization(prior, seen, own_file, own_bounds)
+    changes = {"steps": steps, "rate": rate, "decay": decay, "tv": tv, "blur": blur, "shift": shift}
+    how = settings(climb, parameterization, objective=_one_of(objective, ("activation", "probability")), **changes)
+    request = Request(subject, prior, how, start_request(start), own_file, own_bounds, **machine)
+    with _bar(len(members) * how.steps, "climbing") as advance:
+        finished = climb_into(
+            Folder(out_folder),
+            request,
+            seen,
+            parameterization,
+            members,
+            batch=batch,
+            animate=animate,
+            report=advance,
+        )
+        records = list(finished)
+    _tell(out_folder, records, as_json)
 
 
 @app.command(rich_help_panel="Main")
@@ -216,7 +218,7 @@ def layers(
     shapes = shapes if every else _outer(network, shapes)
     with _status(f"receptive fields of {len(shapes)} layers"):
         boxes = receptive_fields(network.network, network.size, list(shapes))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "layer": name,
             "kind": type(network.network.get_submodule(name)).__name__,
@@ -470,166 +472,22 @@ def train_generator(
     )
 
 
-def _climb_into(
-    folder_path: Path,
-    subject: Subject,
-    parameterization: Parameterization,
-    members: Sequence[Member],
-    how: Climb,
-    run: dict[str, Any],
-    batch: int,
-    animate: bool,
-    as_json: bool,
-) -> None:
-    """Climb batch by batch, write what is finished, skip what the folder already holds, then the contact sheet."""
-    from phosphene import records
-    from phosphene.synthesis import climb_all, climb_batch
+def _remake(file: Path, out_folder: Path, device: str, as_json: bool) -> None:
+    from phosphene.records import Folder
+    from phosphene.runs import remake
 
-    if not members:
-        next(climb_all(subject, members, parameterization, how))
-    folder = records.Folder(folder_path)
-    folder.create()
-    hashes = _hashes(subject, parameterization)
-    start = _start(run["start"], parameterization)
-    chunks = [list(members[at : at + batch]) for at in range(0, len(members), batch)]
-    finished: list[records.Record] = []
-    with _bar(len(members) * how.steps, "climbing", "step") as advance:
-        for chunk in chunks:
-            requests = [_request(run, chunk, i) for i in range(len(chunk))]
-            names = [_file_name(member) for member in chunk]
-            kept = [folder.find(name, request, hashes) for name, request in zip(names, requests, strict=True)]
-            if all(kept) and not animate:
-                advance(len(chunk) * how.steps)
-                finished += [record for record in kept if record]
-                continue
-            result = climb_batch(
-                subject,
-                chunk,
-                parameterization,
-                how,
-                start=start,
-                device=run["device"],
-                precision=run["precision"],
-                every_frame=max(1, how.steps // 60) if animate else 0,
-                report=advance,
-            )
-            for i, name in enumerate(names):
-                finished.append(_keep(folder, name, result, i, requests[i], hashes))
-                if animate and result.frames is not None:
-                    _write_frames(folder_path / f"{name}.webp", result, i)
-            _write_sheet(folder, finished)
-    _write_sheet(folder, finished)
-    _tell(folder, finished, as_json)
+    where = None if device == "auto" else str(_machine(device, "float32", 0)["device"])
+    with _bar(None, "climbing") as advance:
+        old, new = remake(file, Folder(out_folder), device=where, report=advance)
+    if new.image_sha256 != old.image_sha256:
+        was, now = (", ".join(f"{name} {version}" for name, version in r.versions.items()) for r in (old, new))
+        err.print(f"phosphene: not the same bits; the record was made with {was}, this is {now}", soft_wrap=True)
+    _tell(out_folder, [new], as_json)
 
 
-def _keep(
-    folder: Any, name: str, result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]
-) -> Any:
-    """Write one member's picture and record."""
-    from phosphene import images, records
+def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
+    from phosphene.runs import MOST_TILES
 
-    pixels = images.to_pixels(result.images[i].numpy())
-    if result.statuses[i] == "dead":
-        pixels = images.crossed_out(pixels)
-    target = result.members[i].target
-    record = records.Record(
-        target=str(target),
-        label=target.label or str(target),
-        request=request,
-        weights=hashes,
-        score=float(result.scores[i]),
-        start_score=float(result.start_scores[i]),
-        curve=[round(v, 5) for v in result.curves[i].tolist()],
-        status=result.statuses[i],
-        image=f"{name}.png",
-        image_sha256=records.pixels_sha256(pixels),
-        command=shlex.join(["phosphene", "synthesize", "--record", f"{name}.json"]),
-        versions=_versions(),
-    )
-    folder.add(name, record, pixels)
-    return record
-
-
-def _again(file: Path, out_folder: Path, device: str, as_json: bool) -> None:
-    """Remake a record's picture: the whole batch that it was climbed in, since batches may round differently."""
-    from phosphene import records
-    from phosphene.synthesis import Climb, Member, climb_batch
-    from phosphene.units import Target
-
-    record = records.read(file)
-    try:
-        run = dict(record.request)
-        members = [Member(Target.from_json(target), int(seed)) for target, seed in run.pop("members")]
-        member, how = int(run.pop("member")), Climb(**run["climb"])
-        chosen = members[member]
-        subject_name, prior = str(run["subject"]), str(run["prior"])
-        machine = _machine(run["device"] if device == "auto" else device, run["precision"], int(run["threads"]))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise BadFile(f"{file}: its request is not whole: {error}") from None
-    subject = _subject(subject_name)
-    _check_units(subject, members)
-    parameterization = _parameterization(prior, subject, _path(run["prior_file"]), _path(run["bounds"]))
-    hashes = _hashes(subject, parameterization)
-    if hashes != record.weights:
-        raise BadFile(
-            f"{file} was made with other weights than these: {', '.join(sorted(set(hashes.items()) ^ set(record.weights.items()), key=str)[0])}"
-        )
-    with _bar(len(members) * how.steps, "climbing", "step") as advance:
-        result = climb_batch(
-            subject,
-            members,
-            parameterization,
-            how,
-            start=_start(run["start"], parameterization),
-            report=advance,
-            device=machine["device"],
-            precision=machine["precision"],
-        )
-    folder = records.Folder(out_folder)
-    folder.create()
-    new = _keep(folder, _file_name(chosen), result, member, record.request, hashes)
-    if new.image_sha256 != record.image_sha256:
-        err.print(
-            f"phosphene: not the same bits; the record was made with {_told(record.versions)}, this is {_told(_versions())}",
-            soft_wrap=True,
-        )
-    _tell(folder, [new], as_json)
-
-
-def _request(run: dict[str, Any], chunk: Sequence[Member], i: int) -> dict[str, Any]:
-    return {**run, "members": [[member.target.as_json(), member.seed] for member in chunk], "member": i}
-
-
-def _write_sheet(folder: Any, finished: Sequence[Any]) -> None:
-    from phosphene import images
-
-    shown = finished[:MOST_TILES]
-    labels = [
-        f"{record.label}\n{record.score:.2f}" if record.status == "climbed" else f"{record.label}\n{record.status}"
-        for record in shown
-    ]
-    if shown:
-        columns = min(10, max(4, round(len(shown) ** 0.5)))
-        images.write_png(
-            folder.path / "contact-sheet.png",
-            images.contact_sheet(
-                [folder.picture(r) for r in shown], labels, columns, scale=2 if len(shown) <= 40 else 1
-            ),
-        )
-
-
-def _write_frames(path: Path, result: PreferredInputs, i: int) -> None:
-    from phosphene import images
-
-    if result.frames is not None:
-        images.write_animation(
-            path,
-            [images.to_pixels(frame.numpy()) for frame in result.frames[:, i]]
-            + [images.to_pixels(result.images[i].numpy())],
-        )
-
-
-def _tell(folder: Any, finished: Sequence[Any], as_json: bool) -> None:
     for record in finished:
         if record.status != "climbed":
             err.print(
@@ -646,7 +504,7 @@ def _tell(folder: Any, finished: Sequence[Any], as_json: bool) -> None:
                     "score": r.score,
                     "start_score": r.start_score,
                     "status": r.status,
-                    "image": str(folder.path / r.image),
+                    "image": str(folder / r.image),
                 }
                 for r in finished
             ]
@@ -656,7 +514,7 @@ def _tell(folder: Any, finished: Sequence[Any], as_json: bool) -> None:
     for r in finished[:MOST_TILES]:
         table.add_row(escape(r.target), escape(r.label), f"{r.score:.2f}", f"{r.start_score:.2f}", r.image)
     out.print(table)
-    sheet = folder.path / "contact-sheet.png"
+    sheet = folder / "contact-sheet.png"
     if sheet.exists():
         more = f" (its first {MOST_TILES} pictures)" if len(finished) > MOST_TILES else ""
         out.print(f"contact sheet: {sheet}{more}", soft_wrap=True, highlight=False)
@@ -666,17 +524,6 @@ def _subject(name: str) -> Subject:
     from phosphene.subjects import load_subject
 
     return load_subject(name)
-
-
-def _parameterization(prior: str, subject: Subject, prior_file: Path | None, bounds: Path | None) -> Parameterization:
-    from phosphene.parameterizations import load_generated
-    from phosphene.synthesis import load_parameterization
-
-    return (
-        load_generated(prior, prior_file, bounds)
-        if prior.startswith("deepsim:")
-        else load_parameterization(prior, subject)
-    )
 
 
 def _direction(subject: Subject, text: str) -> Target:
@@ -706,19 +553,6 @@ def _direction(subject: Subject, text: str) -> Target:
     )
 
 
-def _check_units(subject: Subject, members: Sequence[Member]) -> None:
-    """A record comes from outside: its layers and channels must exist."""
-    from phosphene.units import Unit
-
-    shapes = subject.shapes()
-    for member in members:
-        for _, unit in member.target.terms:
-            if isinstance(unit, Unit):
-                subject.targets(f"{unit.layer}:{unit.channel}")
-            elif shapes.get(unit.layer, (0,))[0] != len(unit.vector):
-                raise BadFile(f"the record's direction does not fit layer {unit.layer!r}")
-
-
 def _seeds(text: str) -> list[int]:
     from phosphene.units import channel_range
 
@@ -726,39 +560,6 @@ def _seeds(text: str) -> list[int]:
     if seeds is None:
         raise BadRequest(f"--seeds takes numbers such as 0, 0-3 or 1,5; got {text!r}")
     return seeds
-
-
-def _start_request(start: str) -> str | dict[str, str]:
-    """What the record keeps of the start: a word, or a photograph's file and hash."""
-    if start in ("random", "mean"):
-        return start
-    import hashlib
-
-    try:
-        return {"file": str(Path(start).resolve()), "sha256": hashlib.sha256(Path(start).read_bytes()).hexdigest()}
-    except OSError as error:
-        raise BadFile(
-            f"--start takes random, mean or a photograph; {start!r} cannot be read: {error.strerror}"
-        ) from None
-
-
-def _start(request: Any, parameterization: Parameterization) -> Any:
-    if isinstance(request, str):
-        return request
-    import torch
-
-    from phosphene import images
-
-    if not isinstance(request, dict) or _start_request(str(request.get("file")))["sha256"] != request.get("sha256"):  # type: ignore[index]
-        raise BadFile(
-            f"{request.get('file') if isinstance(request, dict) else request} is not the photograph that the record began with"
-        )
-    return (
-        torch.from_numpy(images.read_image(request["file"], parameterization.image_size).copy())
-        .permute(2, 0, 1)
-        .float()
-        / 255
-    )
 
 
 def _machine(device: str, precision: str, threads: int) -> dict[str, Any]:
@@ -780,37 +581,8 @@ def _machine(device: str, precision: str, threads: int) -> dict[str, Any]:
     return {"device": device, "precision": precision, "threads": torch.get_num_threads()}
 
 
-def _hashes(subject: Subject, parameterization: Parameterization) -> dict[str, str]:
-    hashes = {"subject": str(subject.card.get("sha256", subject.name))}
-    if (card := getattr(parameterization, "card", None)) is not None:
-        hashes["prior"] = str(card.get("sha256", card.get("name", "")))
-    return hashes
-
-
-def _versions() -> dict[str, str]:
-    import torch
-
-    return {
-        "phosphene": __version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }
-
-
 def _told(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _file_name(member: Member) -> str:
-    """A safe, unique and readable name: unit, label, seed."""
-    import hashlib
-
-    label = re.sub(r"[^a-z0-9]+", "-", member.target.label.lower()).strip("-")[:40]
-    text = re.sub(r"[^A-Za-z0-9.]+", "-", str(member.target)).strip("-.")
-    if len(text) > 60:
-        text = f"{text[:40]}-{hashlib.sha256(str(member.target).encode()).hexdigest()[:8]}"
-    return "-".join(part for part in (text, label if label not in text.lower() else "", f"s{member.seed}") if part)
 
 
 def _outer(subject: Subject, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -860,10 +632,6 @@ def _one_of(value: str | None, allowed: Sequence[str]) -> str | None:
     return value
 
 
-def _path(text: Any) -> Path | None:
-    return Path(str(text)) if text else None
-
-
 def _seconds(minutes: float | None) -> float | None:
     return None if minutes is None else 60 * minutes
 
@@ -886,7 +654,7 @@ def _status(text: str) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(total: int, text: str, unit: str) -> Iterator[Callable[[int], None]]:
+def _bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr with rate and time left; lends the function that advances it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -902,7 +670,7 @@ def _bar(total: int, text: str, unit: str) -> Iterator[Callable[[int], None]]:
 
         def advance(count: int) -> None:
             speed = progress.tasks[task].speed
-            progress.update(task, advance=count, rate=f"{speed:,.0f} {unit}s/s" if speed else "")
+            progress.update(task, advance=count, rate=f"{speed:,.0f} steps/s" if speed else "")
 
         yield advance
 

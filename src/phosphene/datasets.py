@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +136,7 @@ def _decode(raw: bytes, size: int | None) -> npt.NDArray[np.uint8]:
     return np.asarray(picture)
 
 
-def _meta(folder: Path) -> dict[str, object]:
+def _meta(folder: Path) -> dict[str, Any]:
     file = (folder if folder.is_dir() else folder.parent) / "meta.json"
     if not file.exists():
         return {}

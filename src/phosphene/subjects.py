@@ -29,15 +29,14 @@ class Subject:
     """A frozen network that reads `size` (height, width) pixels, normalised by `mean` and `std` on [0, 1] RGB.
 
     `output` is the layer whose channels are the classes ("" when unknown). `card` holds what its weights
-    file says of it; `seen` is the share of a 96-pixel generator's picture that this network's training
-    photographs correspond to (84 / 96 for ours, as 227 / 256 in the paper).
+    file says of it.
     """
 
     name: str
     network: nn.Module
     size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     classes: tuple[str, ...] = ()
     output: str = ""
     card: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +47,8 @@ class Subject:
             images = F.interpolate(
                 images, self.size, mode="bilinear", align_corners=False, antialias=_shrinks(images, self.size)
             )
-        return (images - images.new_tensor(self.mean)[:, None, None]) / images.new_tensor(self.std)[:, None, None]
+        mean, std = images.new_tensor(self.mean)[:, None, None], images.new_tensor(self.std)[:, None, None]
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def __call__(self, images: Tensor) -> Tensor:
         """The network's output for RGB images in [0, 1]."""

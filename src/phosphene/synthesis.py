@@ -209,10 +209,7 @@ def climb_all(
     report: Callable[[int], None] = lambda steps: None,
 ) -> Iterator[PreferredInputs]:
     """Climb any number of members, `batch` at a time; what is yielded is finished. `report` hears of steps done."""
-    if not members:
-        raise BadRequest("no units given; for example class:lion or conv5:0-31")
-    if len(members) > MOST_TARGETS:
-        raise BadRequest(f"{len(members):,} pictures in one call; at most {MOST_TARGETS:,} are taken")
+    check(members)
     subject = replace(subject, network=subject.network.to(device))
     parameterization = parameterization.to(device)
     for at in range(0, len(members), batch):
@@ -227,6 +224,14 @@ def climb_all(
             every_frame=every_frame,
             report=report,
         )
+
+
+def check(members: Sequence[Member]) -> None:
+    """Refuse an empty list of members, and one so long that it must be a slip."""
+    if not members:
+        raise BadRequest("no units given; for example class:lion or conv5:0-31")
+    if len(members) > MOST_TARGETS:
+        raise BadRequest(f"{len(members):,} pictures in one call; at most {MOST_TARGETS:,} are taken")
 
 
 def climb_batch(

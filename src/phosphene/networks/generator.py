@@ -16,6 +16,11 @@ class TwoStageGenerator(nn.Module):
     was shown the central `seen` pixels of such an image. `code_mean` and `code_std` whiten what enters.
     """
 
+    code_mean: Tensor
+    code_std: Tensor
+    latent_mean: Tensor
+    latent_std: Tensor
+
     def __init__(
         self,
         code: int = 1024,
@@ -71,15 +76,16 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        last = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.normal_(last.weight, std=1e-3)
         self.body = nn.Sequential(
             nn.GroupNorm(16, channels),
             nn.LeakyReLU(0.2),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.GroupNorm(16, channels),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            last,
         )
-        nn.init.normal_(self.body[-1].weight, std=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from phosphene.training.run import (
     RunFolder,
     Stateful,
     one_cycle,
+    placed,
     recipe_hash,
     seeded,
     silent,
@@ -62,7 +64,7 @@ def train_autoencoder(
         Path(run), recipe_hash({"shape": shape, **stage, "seed": recipe["seed"]}, photographs.fingerprint)
     )
     torch.manual_seed(recipe["seed"])
-    network = Autoencoder(**shape).to(device, memory_format=torch.channels_last)
+    network = placed(Autoencoder(**shape), device)
     optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
     averaged = Averaged(network, 0.998)
     images = torch.from_numpy(photographs.images).to(device)
@@ -88,14 +90,14 @@ def train_autoencoder(
             if step % 20 == 0:
                 report(step + 1, steps, {"image": image.item(), "feature": features.item()})
     finished = folder.load(parts) == steps
-    return averaged.network(Autoencoder(**shape)), finished  # type: ignore[return-value]
+    return averaged.network(Autoencoder(**shape)), finished
 
 
-def feature_distance(read: Read, prepare, images: Tensor, targets: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def feature_distance(read: Read, prepare: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
     """LPIPS' form (Zhang et al. 2018) without its learnt weights: unit-length channels, squared difference."""
     with torch.no_grad():
-        wanted = read(prepare(targets).contiguous(memory_format=torch.channels_last))
-    got = read(prepare(images).contiguous(memory_format=torch.channels_last))
+        wanted = read(prepare(targets))
+    got = read(prepare(images))
     distances = [
         (F.normalize(got[layer].float(), dim=1) - F.normalize(wanted[layer].float(), dim=1)).square().sum(1).mean()
         for layer in wanted

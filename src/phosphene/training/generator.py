@@ -23,7 +23,18 @@ from phosphene.probe import probe
 from phosphene.subjects import Subject
 from phosphene.training.augment import random_crops
 from phosphene.training.autoencoder import Autoencoder, feature_distance, train_autoencoder
-from phosphene.training.run import Averaged, Clock, Recipe, Report, RunFolder, Stateful, recipe_hash, seeded, silent
+from phosphene.training.run import (
+    Averaged,
+    Clock,
+    Recipe,
+    Report,
+    RunFolder,
+    Stateful,
+    placed,
+    recipe_hash,
+    seeded,
+    silent,
+)
 
 
 @dataclass(frozen=True)
@@ -165,9 +176,9 @@ def train_latent(
         run, recipe_hash({**stage, "architecture": recipe["architecture"], "seed": recipe["seed"]}, data)
     )
     torch.manual_seed(recipe["seed"] + 1)
-    generator = generator.to(device, memory_format=torch.channels_last).requires_grad_(True)
+    generator = placed(generator, device).requires_grad_(True)
     discriminator = LatentDiscriminator(recipe["architecture"]["latent"], views.codes.shape[1], stage["widths"])
-    discriminator = discriminator.to(device, memory_format=torch.channels_last)
+    discriminator = placed(discriminator, device)
     climber = torch.optim.Adam(generator.map.parameters(), betas=(0.5, 0.99))
     judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99))
     averaged = Averaged(generator.map, stage["ema"])
@@ -242,8 +253,8 @@ def train_image(
         recipe_hash({**stage, "architecture": recipe["architecture"], "seed": recipe["seed"]}, photographs.fingerprint),
     )
     torch.manual_seed(recipe["seed"] + 2)
-    generator = generator.to(device, memory_format=torch.channels_last).requires_grad_(True)
-    discriminator = PatchDiscriminator(stage["widths"]).to(device, memory_format=torch.channels_last)
+    generator = placed(generator, device).requires_grad_(True)
+    discriminator = placed(PatchDiscriminator(stage["widths"]), device)
     climber = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99))
     judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99))
     averaged = Averaged(generator, stage["ema"])
@@ -350,7 +361,7 @@ def _encode(
                 )
                 with _mixed_precision(device):
                     latents = autoencoder.encoder(x)
-                    codes = read(encoder.prepare(_seen(x, recipe)).contiguous(memory_format=torch.channels_last))
+                    codes = read(encoder.prepare(_seen(x, recipe)))
                 yield codes[recipe["code_layer"]].flatten(1).half().cpu(), latents.contiguous().half().cpu()
 
 

@@ -21,6 +21,7 @@ from phosphene.training.run import (
     Stateful,
     epoch_order,
     one_cycle,
+    placed,
     recipe_hash,
     seeded,
     silent,
@@ -48,7 +49,7 @@ def train_subject(
     """
     folder = RunFolder(Path(run), recipe_hash(recipe, train.fingerprint))
     torch.manual_seed(recipe["seed"])
-    network = build(recipe["architecture"]).to(device, memory_format=torch.channels_last)
+    network = placed(build(recipe["architecture"]), device)
     optimizer = torch.optim.SGD(_groups(network, recipe["weight_decay"]), lr=0.0, momentum=0.9, nesterov=True)
     averaged = Averaged(network, recipe["ema"])
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)

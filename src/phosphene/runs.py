@@ -1,0 +1,256 @@
+"""A folder of pictures: climb into it, keep what is finished, make a picture again from its record."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phosphene import __version__, images
+from phosphene.errors import BadFile, BadRequest
+from phosphene.parameterizations import Parameterization, load_generated
+from phosphene.records import Folder, Record, pixels_sha256, read
+from phosphene.subjects import Subject, load_subject
+from phosphene.synthesis import Climb, Member, PreferredInputs, check, climb_batch, load_parameterization
+from phosphene.units import Target, Unit
+
+MOST_TILES = 400
+"""Pictures on a contact sheet; it shows the first ones of a longer run."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that decides a run's pictures but their targets and seeds. Files are kept with their hashes.
+
+    `start` is "random", "mean" or {"file", "sha256"} of a photograph; `threads` counts because a machine's
+    sums round differently with another number of them.
+    """
+
+    subject: str
+    prior: str
+    climb: Climb
+    start: str | dict[str, str] = "random"
+    prior_file: str = ""
+    bounds: str = ""
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int = 1
+
+    def loaded(self) -> tuple[Subject, Parameterization]:
+        """The subject and the parameterization that the request names."""
+        subject = load_subject(self.subject)
+        return subject, open_parameterization(self.prior, subject, self.prior_file, self.bounds)
+
+    def for_member(self, members: Sequence[Member], i: int) -> dict[str, Any]:
+        """What one picture's record keeps: with it, the whole batch that it climbed in."""
+        return {**asdict(self), "members": [[member.target.as_json(), member.seed] for member in members], "member": i}
+
+    @classmethod
+    def from_record(cls, record: Record, file: Path) -> tuple[Request, list[Member], int]:
+        """The request, the batch, and the picture's place in it; `BadFile` when the record is not whole."""
+        try:
+            kept = dict(record.request)
+            members = [Member(Target.from_json(target), int(seed)) for target, seed in kept.pop("members")]
+            member = int(kept.pop("member"))
+            request = cls(**{**kept, "climb": Climb(**kept["climb"])})
+            members[member]
+        except (KeyError, TypeError, ValueError, IndexError, BadRequest) as error:
+            raise BadFile(f"{file}: its request is not whole: {error}") from None
+        return request, members, member
+
+
+def open_parameterization(prior: str, subject: Subject, prior_file: str = "", bounds: str = "") -> Parameterization:
+    """A parameterization by name; the files are for `deepsim:LAYER`."""
+    if prior.startswith("deepsim:"):
+        return load_generated(prior, prior_file or None, bounds or None)
+    return load_parameterization(prior, subject)
+
+
+def start_request(start: str) -> str | dict[str, str]:
+    """ "random", "mean", or a photograph's path with the hash of what it holds."""
+    if start in ("random", "mean"):
+        return start
+    try:
+        return {"file": str(Path(start).resolve()), "sha256": hashlib.sha256(Path(start).read_bytes()).hexdigest()}
+    except OSError as error:
+        raise BadFile(f"--start takes random, mean or a photograph; {start!r}: {error.strerror}") from None
+
+
+def climb_into(
+    folder: Folder,
+    request: Request,
+    subject: Subject,
+    parameterization: Parameterization,
+    members: Sequence[Member],
+    *,
+    batch: int = 32,
+    animate: bool = False,
+    report: Callable[[int], None] = lambda steps: None,
+) -> Iterator[Record]:
+    """Climb batch by batch and yield each record once its picture is safe on disk.
+
+    A batch whose pictures the folder already holds, whole and from the same request, is not climbed again.
+    The contact sheet is written after every batch.
+    """
+    check(members)
+    folder.create()
+    start, hashes = _start(request.start, parameterization), _hashes(subject, parameterization)
+    finished: list[Record] = []
+    for at in range(0, len(members), batch):
+        chunk = members[at : at + batch]
+        kept = [folder.find(file_name(m), request.for_member(chunk, i), hashes) for i, m in enumerate(chunk)]
+        if all(kept) and not animate:
+            report(len(chunk) * request.climb.steps)
+            finished += [record for record in kept if record]
+        else:
+            every = max(1, request.climb.steps // 60) if animate else 0
+            result = _climb(request, subject, parameterization, chunk, start, every, report)
+            for i in range(len(chunk)):
+                finished.append(_keep(folder, result, i, request.for_member(chunk, i), hashes))
+        _write_sheet(folder, finished)
+        yield from finished[at:]
+
+
+def remake(
+    file: Path, folder: Folder, *, device: str | None = None, report: Callable[[int], None] = lambda steps: None
+) -> tuple[Record, Record]:
+    """Make a record's picture again and return the old record and the new one.
+
+    The whole batch that it climbed in is climbed, since batches of other sizes may round differently.
+    """
+    old = read(file)
+    request, members, member = Request.from_record(old, file)
+    if device is not None:
+        request = replace(request, device=device)
+    if request.threads != torch.get_num_threads():
+        torch.set_num_threads(request.threads)
+    subject, parameterization = request.loaded()
+    _check_units(subject, members, file)
+    hashes = _hashes(subject, parameterization)
+    if wrong := [part for part in hashes if hashes[part] != old.weights.get(part)]:
+        was, now = old.weights.get(wrong[0], "none")[:16], hashes[wrong[0]][:16]
+        raise BadFile(f"{file} was made with another {wrong[0]}: its hash was {was}, here it is {now}")
+    start = _start(request.start, parameterization)
+    result = _climb(request, subject, parameterization, members, start, 0, report)
+    folder.create()
+    return old, _keep(folder, result, member, old.request, hashes)
+
+
+def file_name(member: Member) -> str:
+    """A safe, readable name for a picture: unit, label, seed; unique within a run."""
+    text = str(member.target)
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
+    if not re.fullmatch(r"[\w.]+:\d+", text):
+        name = f"{name[:40]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    label = re.sub(r"[^a-z0-9]+", "-", member.target.label.lower()).strip("-")[:40]
+    return "-".join(part for part in (name, label if label not in name.lower() else "", f"s{member.seed}") if part)
+
+
+def versions() -> dict[str, str]:
+    """What else decides the bits of a picture."""
+    return {
+        "phosphene": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _climb(
+    request: Request,
+    subject: Subject,
+    parameterization: Parameterization,
+    members: Sequence[Member],
+    start: str | Tensor,
+    every_frame: int,
+    report: Callable[[int], None],
+) -> PreferredInputs:
+    return climb_batch(
+        subject,
+        members,
+        parameterization,
+        request.climb,
+        start=start,
+        device=request.device,
+        precision=request.precision,
+        every_frame=every_frame,
+        report=report,
+    )
+
+
+def _keep(folder: Folder, result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]) -> Record:
+    """Write one member's picture, its animation where there are frames, and its record."""
+    member, status = result.members[i], result.statuses[i]
+    name, pixels = file_name(member), images.to_pixels(result.images[i].numpy())
+    if status == "dead":
+        pixels = images.crossed_out(pixels)
+    elif result.frames is not None:
+        frames = [images.to_pixels(frame.numpy()) for frame in result.frames[:, i]]
+        images.write_animation(folder.path / f"{name}.webp", [*frames, pixels])
+    record = Record(
+        target=str(member.target),
+        label=member.target.label or str(member.target),
+        request=request,
+        weights=hashes,
+        score=float(result.scores[i]),
+        start_score=float(result.start_scores[i]),
+        curve=[round(value, 5) for value in result.curves[i].tolist()],
+        status=status,
+        image=f"{name}.png",
+        image_sha256=pixels_sha256(pixels),
+        command=shlex.join(["phosphene", "synthesize", "--record", f"{name}.json"]),
+        versions=versions(),
+    )
+    folder.add(name, record, pixels)
+    return record
+
+
+def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
+    shown = finished[:MOST_TILES]
+    notes = [f"{record.score:.2f}" if record.status == "climbed" else record.status for record in shown]
+    labels = [f"{record.label}\n{note}" for record, note in zip(shown, notes, strict=True)]
+    sheet = images.contact_sheet(
+        [folder.picture(record) for record in shown],
+        labels,
+        columns=min(10, max(4, round(len(shown) ** 0.5))),
+        scale=2 if len(shown) <= 40 else 1,
+    )
+    images.write_png(folder.path / "contact-sheet.png", sheet)
+
+
+def _start(request: str | dict[str, str], parameterization: Parameterization) -> str | Tensor:
+    """The start as the climb takes it; a photograph must be the one that was asked for."""
+    if isinstance(request, str):
+        return request
+    file = str(request.get("file"))
+    if start_request(file) != request:
+        raise BadFile(f"{file} is not the photograph that the record began with")
+    pixels = images.read_image(file, parameterization.image_size)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def _hashes(subject: Subject, parameterization: Parameterization) -> dict[str, str]:
+    """What the pictures depend on: the hash of each weights file, or a name where there is none."""
+    hashes = {"subject": str(subject.card.get("sha256", subject.name))}
+    card = getattr(parameterization, "card", None)
+    if card is not None:
+        hashes["prior"] = str(card.get("sha256", card.get("name", "")))
+    return hashes
+
+
+def _check_units(subject: Subject, members: Sequence[Member], file: Path) -> None:
+    """A record comes from outside: its layers and channels must exist."""
+    for member in members:
+        for _, unit in member.target.terms:
+            if isinstance(unit, Unit):
+                subject.targets(str(unit))
+            elif subject.shapes().get(unit.layer, (0,))[0] != len(unit.vector):
+                raise BadFile(f"{file}: its direction does not fit layer {unit.layer!r}")
