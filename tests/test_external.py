@@ -68,12 +68,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # EfficientNet-Lite, with its real weights
 
 
-def test_lite0_recognises_photographs(lite0: Subject) -> None:
+def test_lite0_recognises_photographs_and_only_as_it_was_trained_to_read_them(lite0: Subject) -> None:
     images, labels = photographs(range(0, 1000, 10))
     with torch.no_grad():
         guesses = torch.cat([lite0(few).argmax(1) for few in images.split(5)])
     accuracy = (guesses == labels).float().mean()
-    assert accuracy > 0.65  # 0.71 measured; from 128-pixel files, the published 0.75 is from whole photographs
+    # 0.71 measured, from 128-pixel files (published: 0.75, from whole photographs); with the usual ImageNet mean and
+    # standard deviation it is 0.61, with 0 … 1 left as it is 0.60, with red and blue exchanged 0.49
+    assert accuracy > 0.65
 
 
 @pytest.mark.parametrize(("name", "side"), LITES.items())
@@ -220,11 +222,13 @@ def test_torchvision_names_that_do_not_exist(torchvision: ModuleType, name: str,
 # timm
 
 
-@pytest.mark.parametrize(("model", "output"), [
-    ("test_resnet", "fc"), ("test_vit", "head"), ("test_byobnet", "head.fc")])
-def test_timm_architectures(timm: ModuleType, model: str, output: str) -> None:
+@pytest.mark.parametrize(("model", "mean", "output"), [
+    ("test_resnet", (0.5, 0.5, 0.5), "fc"), ("test_vit", (0.5, 0.5, 0.5), "head"),
+    ("test_byobnet", (0.485, 0.456, 0.406), "head.fc")])
+def test_timm_architectures(
+        timm: ModuleType, model: str, mean: tuple[float, float, float], output: str) -> None:
     subject = load_subject(f"timm:{model}@random")
-    assert (subject.size, subject.mean, subject.output) == ((160, 160), (0.5, 0.5, 0.5), output)
+    assert (subject.size, subject.mean, subject.output) == ((160, 160), mean, output)
     assert (subject.classes[0], subject.card["weights"]) == ("tench, Tinca tinca", "random")
     logits_are_the_output(subject)
 

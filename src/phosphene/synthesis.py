@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -40,9 +40,10 @@ class Climb:
     `rule` "mean": gradient over its mean magnitude, in the paper's code units (Nguyen et al. 2016); "whitened":
     in coordinates where natural codes are white, of root mean square `rate`; "adam": Adam on the codes.
     `prior` "box": 0 … μ + `sigmas`·σ, then × `decay`; "gaussian": × `decay` towards the mean, then that box;
-    "none". `start`: a random start is drawn from the code's Gaussian, or from N(0, 1) in
-    the paper's code units. `shift`: the crop moves by up to so many pixels at each step. `tv`, `blur` (pixels): for
-    parameterizations without a learned prior.
+    "none". `start`: a random start is drawn from the code's Gaussian, or from N(0, 1) in the paper's code units.
+    `cycle`: the share of the way to E(G(code)) taken at each step (PPGN's ε₁, Nguyen et al. 2017). `shift`: the
+    crop moves by up to so many pixels at each step. `tv`, `blur` (pixels): for parameterizations without a
+    learned prior.
     """
 
     steps: int = 200
@@ -53,6 +54,7 @@ class Climb:
     prior: Literal["box", "gaussian", "none"] = "gaussian"
     sigmas: float = 3.0
     decay: float = 0.99
+    cycle: float = 0.0
     shift: int = 0
     start: Literal["gaussian", "normal"] = "gaussian"
     tv: float = 0.0
@@ -210,8 +212,6 @@ def climb_all(
 ) -> Iterator[PreferredInputs]:
     """Climb any number of members, `batch` at a time; what is yielded is finished. `report` hears of steps done."""
     check(members)
-    subject = replace(subject, network=subject.network.to(device))
-    parameterization = parameterization.to(device)
     for at in range(0, len(members), batch):
         yield climb_batch(
             subject,
@@ -247,11 +247,13 @@ def climb_batch(
     report: Callable[[int], None] = lambda steps: None,
 ) -> PreferredInputs:
     """Climb one batch; each member climbs as it would alone. `steps` forward passes, and two that measure."""
+    subject = replace(subject, network=subject.network.to(device))
+    parameterization = parameterization.to(device)
     objective = Objective([member.target for member in members], climb.objective)
     prior, rule = _prior(climb, parameterization), RULES[climb.rule](parameterization)
     shifts = _shifts(members, climb, parameterization)
     state = _State(len(members), climb.steps)
-    with probe(subject.network, objective.layers) as read:
+    with probe(subject.network, objective.layers) as read, _encoder(parameterization, climb, device) as encoded:
         look = _Look(subject, parameterization, climb, read, precision)
         codes, alive = _starts(members, objective, look, start, device)
         start_scores = _measure(codes, objective, look)[1]
@@ -264,7 +266,10 @@ def climb_batch(
                     score = score - climb.tv * total_variation(shown) * len(shown[0, 0])
             (gradient,) = torch.autograd.grad(score.sum(), codes)
             codes = codes.detach()
-            moved = prior(codes + rule(gradient.float(), climb.rate_at(step)))
+            moved = codes + rule(gradient.float(), climb.rate_at(step))
+            if climb.cycle:
+                moved = moved + climb.cycle * (encoded(shown) - codes)
+            moved = prior(moved)
             codes = state.after(step, score.detach(), gradient, codes, moved)
             if every_frame and step % every_frame == 0:
                 state.frames.append(shown.detach().float().clamp(0, 1).cpu())
@@ -286,12 +291,29 @@ def encode(parameterization: Parameterization, image: Tensor) -> Tensor:
     """The code, without a batch axis, of a real image (3, image_size, image_size) in [0, 1]."""
     if not isinstance(parameterization, Generated):
         return parameterization.encode(image)
+    with _encoder(parameterization, Climb(cycle=1.0), image.device) as encoded:
+        return encoded(image[None])[0]
+
+
+@contextmanager
+def _encoder(
+    parameterization: Parameterization, climb: Climb, device: str | torch.device
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Lend a function from images to the codes that the generator's encoder gives them, where the climb needs it."""
+    if not climb.cycle or not isinstance(parameterization, Generated):
+        yield lambda images: images
+        return
     if not parameterization.encoder:
         raise BadRequest("this generator does not say which encoder it inverts, so an image has no code in it")
-    encoder = load_subject(parameterization.encoder)
-    with torch.no_grad(), probe(encoder.network.to(image.device), [parameterization.layer]) as read:
-        code = read(encoder.prepare(seen_part(image[None], parameterization.seen)))[parameterization.layer]
-    return code.float().view_as(parameterization.mean())
+    subject, layer = load_subject(parameterization.encoder), parameterization.layer
+    with probe(subject.network.to(device), [layer]) as read:
+
+        def encoded(images: Tensor) -> Tensor:
+            with torch.no_grad():
+                seen = seen_part(images.detach().float(), parameterization.seen)
+                return read(subject.prepare(seen))[layer].float().view(len(images), *parameterization.mean().shape)
+
+        yield encoded
 
 
 def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:

@@ -36,8 +36,10 @@ class Autoencoder(nn.Module):
         self.encoder = LatentEncoder(latent, encoder)
         self.decoder = Decoder(latent, decoder)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.decoder(self.encoder(images)).float().sigmoid()
+    def forward(self, images: Tensor, noise: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        """The images again, and their latent maps; `noise` is added to what the decoder is given."""
+        latents = self.encoder(images)
+        return self.decoder(latents + noise).float().sigmoid(), latents
 
 
 def train_autoencoder(
@@ -52,7 +54,8 @@ def train_autoencoder(
 ) -> tuple[Autoencoder, bool]:
     """Train on random crops of the photographs; returns the averaged autoencoder and whether it is finished.
 
-    Loss: mean absolute error of the image, plus the feature distance of `comparator` at the recipe's layers.
+    Loss: mean absolute error of the image, plus the feature distance of `comparator` at the recipe's layers. Noise
+    on the latents, and a penalty on their size, make the decoder forgive what the map gets slightly wrong.
     """
     stage = recipe["autoencoder"]
     shape = {
@@ -69,6 +72,7 @@ def train_autoencoder(
     averaged = Averaged(network, 0.998)
     images = torch.from_numpy(photographs.images).to(device)
     batch, steps = stage["batch"], stage["steps"]
+    latent_shape = (shape["latent"], stage["crop"] // 8, stage["crop"] // 8)
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
     with probe(comparator.network, stage["layers"]) as read:
         for step in folder.steps(parts, steps, time_budget=time_budget):
@@ -79,10 +83,12 @@ def train_autoencoder(
             for group in optimizer.param_groups:
                 group["lr"] = stage["lr"] * one_cycle(step / steps)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
-                y = network(x)
+                noise = stage["noise"] * torch.randn(len(x), *latent_shape, generator=generator).to(device)
+                y, latents = network(x, noise)
                 features = feature_distance(read, comparator.prepare, y, x)
             image = (y - x).abs().mean()
             loss = stage["image"] * image + stage["feature"] * features
+            loss = loss + stage["penalty"] * latents.float().square().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

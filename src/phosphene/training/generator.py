@@ -164,7 +164,7 @@ def train_latent(
     generator: TwoStageGenerator,
     views: Views,
     run: Path,
-    data: str,
+    identity: str,
     *,
     device: str = "cpu",
     time_budget: float | None = None,
@@ -172,9 +172,7 @@ def train_latent(
 ) -> tuple[TwoStageGenerator, LatentDiscriminator, bool]:
     """Stage 2: squared error, feature matching and a non-saturating adversarial loss with R1, all on latents."""
     stage = recipe["latent"]
-    folder = RunFolder(
-        run, recipe_hash({**stage, "architecture": recipe["architecture"], "seed": recipe["seed"]}, data)
-    )
+    folder = RunFolder(run, identity)
     torch.manual_seed(recipe["seed"] + 1)
     generator = placed(generator, device).requires_grad_(True)
     discriminator = LatentDiscriminator(recipe["architecture"]["latent"], views.codes.shape[1], stage["widths"])
@@ -192,7 +190,6 @@ def train_latent(
     codes, latents = views.codes.to(device), views.latents.to(device)
     batch, steps = stage["batch"], stage["steps"]
     for step in folder.steps(parts, steps, time_budget=time_budget):
-        decay = min(1.0, 2 * (1 - step / steps)) if stage["decay"] else 1.0
         chosen = torch.randint(len(codes), (batch,), generator=seeded(recipe["seed"], 3, step)).to(device)
         code = (codes[chosen].float() - generator.code_mean) / generator.code_std
         real = latents[chosen].float()
@@ -208,7 +205,7 @@ def train_latent(
         adversarial = F.softplus(-judged.float()).mean()
         _descend(
             climber,
-            stage["lr"] * decay,
+            stage["lr"],
             stage["error"] * error + stage["matching"] * matching + stage["adversarial"] * adversarial,
         )
         with _mixed_precision(device):
@@ -217,7 +214,7 @@ def train_latent(
         hold = F.softplus(-real_logit.float()).mean() + F.softplus(fake_logit.float()).mean()
         if step % stage["r1_every"] == 0:
             hold = hold + stage["r1_every"] * stage["r1"] / 2 * _r1(discriminator, real, code)
-        _descend(judge, stage["lr_discriminator"] * decay, hold)
+        _descend(judge, stage["lr_discriminator"], hold)
         averaged.update(generator.map, step + 1)
         if step % 20 == 0:
             report(
@@ -248,10 +245,7 @@ def train_image(
 ) -> tuple[TwoStageGenerator, PatchDiscriminator, bool]:
     """Stage 3: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2)."""
     stage = recipe["image"]
-    folder = RunFolder(
-        run,
-        recipe_hash({**stage, "architecture": recipe["architecture"], "seed": recipe["seed"]}, photographs.fingerprint),
-    )
+    folder = RunFolder(run, _identity(recipe, encoder, photographs, "image"))
     torch.manual_seed(recipe["seed"] + 2)
     generator = placed(generator, device).requires_grad_(True)
     discriminator = placed(PatchDiscriminator(stage["widths"]), device)
@@ -325,15 +319,7 @@ def cached_views(
     """Codes and latents of `views` augmented views of each photograph, computed once and kept beside the run."""
     from safetensors.torch import load_file, save_file
 
-    identity = recipe_hash(
-        {
-            "views": recipe["views"],
-            "seed": recipe["seed"],
-            "autoencoder": recipe["autoencoder"],
-            "encoder": encoder.card.get("sha256", encoder.name),
-        },
-        photographs.fingerprint,
-    )
+    identity = _identity(recipe, encoder, photographs, "views")
     file = run / f"views-{identity[:16]}.safetensors"
     if not file.exists():
         pairs = list(_encode(recipe, encoder, autoencoder, photographs, device))
@@ -344,6 +330,16 @@ def cached_views(
         save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, file)
     kept = load_file(file)
     return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
+
+
+def _identity(recipe: Recipe, encoder: Subject, photographs: Photographs, stage: str) -> str:
+    """What a stage's results depend on. The later stages have constant rates, so that more steps go on from fewer."""
+    parts = {"views": ["views"], "latent": ["views", "latent"], "image": ["views", "latent", "image"]}[stage]
+    settings = {part: {k: v for k, v in recipe[part].items() if k != "steps"} for part in parts}
+    whole = {part: recipe[part] for part in ("seed", "architecture", "autoencoder", "code_layer")}
+    return recipe_hash(
+        {**settings, **whole, "encoder": encoder.card.get("sha256", encoder.name)}, photographs.fingerprint
+    )
 
 
 def _encode(
