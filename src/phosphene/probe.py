@@ -57,6 +57,7 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
                 found[layer] = _tensor(output)
                 if wanted.issubset(found):
                     raise _Deepest
+                found[layer] = found[layer].clone()  # an in-place ReLU after it would overwrite it
 
         return hook
 

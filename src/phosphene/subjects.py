@@ -155,7 +155,7 @@ def load_subject(name: str | Path) -> Subject:
             outside.output or _last_layer(outside.network),
             outside.card,
         )
-    file = weights.read(name, "subject")
+    file = weights.read(name, "subject", LOADERS)
     with torch.device("meta"):
         network = build(file.card["architecture"])
     weights.fill(network, file.part("network"), file.path.name)

@@ -33,6 +33,26 @@ PAPER_SIGMA = 3.74
 """Mean standard deviation of the paper's code (CaffeNet fc6), the unit of its step sizes (method: §2)."""
 
 
+_CHOICES = {
+    "rule": ("mean", "whitened", "adam"),
+    "objective": ("activation", "probability"),
+    "prior": ("box", "gaussian", "none"),
+    "start": ("gaussian", "normal"),
+}
+_RANGES: dict[str, tuple[type, int]] = {
+    "steps": (int, 100_000),
+    "rate": (float, 1_000_000),
+    "last_rate": (float, 1_000_000),
+    "sigmas": (float, 1_000_000),
+    "decay": (float, 1),
+    "cycle": (float, 1),
+    "shift": (int, 10_000),
+    "tv": (float, 1_000_000),
+    "blur": (float, 1_000),
+}
+"""Of each number of a `Climb`: its type and the largest that makes sense; none is below 0."""
+
+
 @dataclass(frozen=True)
 class Climb:
     """How to climb. Step sizes fall linearly from `rate` to `last_rate` over `steps`.
@@ -61,14 +81,19 @@ class Climb:
     blur: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.steps <= 100_000:
-            raise BadRequest(f"--steps must lie in 0 … 100,000; got {self.steps}")
-        if not 0 < self.decay <= 1:
-            raise BadRequest(f"--decay must lie in (0, 1]; got {self.decay}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise BadRequest(f"no {name} {getattr(self, name)!r}; there are: {', '.join(allowed)}")
+        for name, (kind, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, kind)) or not 0 <= value <= most:
+                raise BadRequest(f"--{name.replace('_', '-')} must be a number in 0 … {most:,}; got {value!r}")
+        if not self.decay:
+            raise BadRequest("--decay must lie above 0; 1 is none")
 
     def rate_at(self, step: int) -> float:
-        """The step size of step 0 … steps − 1."""
-        share = step / max(1, self.steps - 1)
+        """The step size of step 0 … steps − 1; `last_rate` lies one step beyond, as in the 2016 code (act_max.py)."""
+        share = step / max(1, self.steps)
         return self.rate + (self.last_rate - self.rate) * share
 
 
@@ -194,6 +219,8 @@ def settings(climb: str | Climb, parameterization: Parameterization, **changes: 
     climb = replace(climb, **{name: value for name, value in changes.items() if value is not None})
     if not isinstance(parameterization, Generated) and (climb.rule != "adam" or climb.prior != "none"):
         raise BadRequest("that climb moves in a generator's code; for pixels and fourier use --climb default")
+    if 3 * climb.blur > parameterization.seen - 2:
+        raise BadRequest(f"--blur {climb.blur:g} is too wide for the {parameterization.seen} pixels that are seen")
     return climb
 
 
@@ -246,7 +273,11 @@ def climb_batch(
     every_frame: int = 0,
     report: Callable[[int], None] = lambda steps: None,
 ) -> PreferredInputs:
-    """Climb one batch; each member climbs as it would alone. `steps` forward passes, and two that measure."""
+    """Climb one batch; each member climbs as it would alone.
+
+    `steps` forward and backward passes; one of each to see who can start (again, up to seven times, where a member
+    cannot); two forward passes that measure the start and the end.
+    """
     subject = replace(subject, network=subject.network.to(device))
     parameterization = parameterization.to(device)
     objective = Objective([member.target for member in members], climb.objective)
@@ -266,7 +297,7 @@ def climb_batch(
                     score = score - climb.tv * total_variation(shown) * len(shown[0, 0])
             (gradient,) = torch.autograd.grad(score.sum(), codes)
             codes = codes.detach()
-            moved = codes + rule(gradient.float(), climb.rate_at(step))
+            moved = codes + rule(gradient, climb.rate_at(step))
             if climb.cycle:
                 moved = moved + climb.cycle * (encoded(shown) - codes)
             moved = prior(moved)
@@ -305,6 +336,8 @@ def _encoder(
         return
     if not parameterization.encoder:
         raise BadRequest("this generator does not say which encoder it inverts, so an image has no code in it")
+    if parameterization.encoder.startswith("python:"):
+        raise BadRequest(f"this generator's encoder is {parameterization.encoder}; a weights file may not run code")
     subject, layer = load_subject(parameterization.encoder), parameterization.layer
     with probe(subject.network.to(device), [layer]) as read:
 
@@ -412,9 +445,9 @@ class _Look:
 def _measure(codes: Tensor, objective: Objective, look: _Look) -> tuple[Tensor, Tensor]:
     """The 8-bit images of codes, on the CPU, and their targets' activations in float32."""
     with torch.no_grad():
-        images = (look.parameterization.images(codes).float().clamp(0, 1) * 255).round() / 255
+        images = (look.parameterization.images(codes).clamp(0, 1) * 255).round() / 255
         scores = objective.scores(look.plainly(images))
-    return images.cpu(), scores.cpu()
+    return images.float().cpu(), scores.cpu()
 
 
 def _starts(
@@ -428,6 +461,9 @@ def _starts(
         return torch.stack(codes).to(device)
 
     if isinstance(start, Tensor):
+        side = parameterization.image_size
+        if start.shape != (3, side, side):
+            raise BadRequest(f"a start image must be (3, {side}, {side}); got {tuple(start.shape)}")
         batch = torch.stack([encode(parameterization, start.to(device))] * len(members))
     elif start == "mean":
         batch = torch.stack([parameterization.mean()] * len(members)).to(device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -74,9 +74,9 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, An
     return hashlib.sha256(raw).hexdigest()
 
 
-def read(name: str | Path, kind: str | None = None) -> Weights:
+def read(name: str | Path, kind: str | None = None, others: Iterable[str] = ()) -> Weights:
     """Read a weights file by its bundled name or by path, checking everything before it is believed."""
-    path, expected = locate(name)
+    path, expected = locate(name, others)
     raw = _bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     if expected is not None and sha256 != expected:
@@ -92,8 +92,11 @@ def read(name: str | Path, kind: str | None = None) -> Weights:
     return Weights(tensors, card, sha256, path)
 
 
-def locate(name: str | Path) -> tuple[Path, str | None]:
-    """Where a weights file lies and the hash it must have (None for a file of one's own)."""
+def locate(name: str | Path, others: Iterable[str] = ()) -> tuple[Path, str | None]:
+    """Where a weights file lies and the hash it must have (None for a file of one's own).
+
+    `others` are names that would have worked too where this one was looked for.
+    """
     listed = manifest()
     if str(name) in listed:
         entry = listed[str(name)]
@@ -101,10 +104,9 @@ def locate(name: str | Path) -> tuple[Path, str | None]:
     path = Path(name)
     if path.is_file():
         return path, None
-    near = get_close_matches(str(name), listed, n=3, cutoff=0.3) or sorted(listed)[:3]
-    raise UnknownName(
-        f"no weights {str(name)!r}; near: {', '.join(near) or 'none bundled'}; or give a .safetensors file"
-    )
+    known = [*listed, *others]
+    near = get_close_matches(str(name), known, n=3, cutoff=0.4) or known
+    raise UnknownName(f"no weights {str(name)!r}; near: {', '.join(near) or 'none'}; or give a .safetensors file")
 
 
 def manifest() -> dict[str, dict[str, Any]]:

@@ -11,7 +11,6 @@ import importlib
 import importlib.metadata
 import io
 import math
-import pickle
 import sys
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from difflib import get_close_matches
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
 from traceback import extract_tb
 from types import ModuleType
 from typing import Any
@@ -115,7 +115,7 @@ def _torchvision_trained(models: ModuleType, model: str, weights: Any) -> nn.Mod
     with _fetching(name, "download.pytorch.org"):
         try:
             weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        except (UnpicklingError, EOFError, RuntimeError) as error:
             file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
             raise BadFile(f"the weights of {name} are damaged ({_line(error)}); delete {file} and try again") from None
     network: nn.Module = models.get_model(model, weights=weights)
@@ -166,7 +166,7 @@ def _timm_trained(library: ModuleType, model: str) -> nn.Module:
             _ask(hub)
         try:
             network: nn.Module = library.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
-        except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        except (SafetensorError, UnpicklingError, EOFError) as error:
             where = f"; delete {cached} and try again" if overlay else ""
             raise BadFile(f"the weights of {name} are damaged ({_line(error)}){where}") from None
     return network
@@ -175,7 +175,7 @@ def _timm_trained(library: ModuleType, model: str) -> nn.Module:
 def _timm_output(network: Any) -> str:
     """The path of timm's own answer to where the classifier is (the first of several)."""
     classifier = network.get_classifier()
-    if isinstance(classifier, (tuple, list)):
+    if isinstance(classifier, (tuple, list, nn.ModuleList)):
         classifier = classifier[0]
     if classifier is None or isinstance(classifier, nn.Identity):
         return ""

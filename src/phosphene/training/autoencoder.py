@@ -63,8 +63,9 @@ def train_autoencoder(
         "encoder": stage["encoder"],
         "decoder": recipe["architecture"]["decoder"],
     }
+    seen_by = {"comparator": comparator.card.get("sha256", comparator.name)}
     folder = RunFolder(
-        Path(run), recipe_hash({"shape": shape, **stage, "seed": recipe["seed"]}, photographs.fingerprint)
+        Path(run), recipe_hash({"shape": shape, **stage, "seed": recipe["seed"], **seen_by}, photographs.fingerprint)
     )
     torch.manual_seed(recipe["seed"])
     network = placed(Autoencoder(**shape), device)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def train_generator(
         generator,
         views,
         run / "latent",
-        photographs.fingerprint,
+        _identity(recipe, encoder, photographs, "latent"),
         device=device,
         time_budget=clock.left(),
         report=report,
@@ -327,7 +328,9 @@ def cached_views(
         mean = latents.float().mean((0, 2, 3), keepdim=True)
         std = latents.float().std((0, 2, 3), keepdim=True)
         latents = ((latents.float() - mean) / std).half()
-        save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, file)
+        scratch = file.with_suffix(".tmp")  # a killed run leaves no half file to be believed
+        save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
+        os.replace(scratch, file)
     kept = load_file(file)
     return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
 
@@ -402,7 +405,7 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
         "upper": upper,
         "axes": vectors[:, :axes].T.contiguous(),
         "variances": values[:axes].clone(),
-        "rest": values[axes:].mean(),
+        "rest": values[axes:].mean() if len(values) > axes else values[-1].clone(),
     }
 
 
