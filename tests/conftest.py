@@ -92,22 +92,29 @@ def statistics_of(codes: Tensor, axes: int = 4) -> CodeStatistics:
     """Code statistics, computed plainly and in the codes' own precision."""
     values, vectors = torch.linalg.eigh(torch.cov(codes.T))
     values, vectors = values.flip(0), vectors.flip(1)
-    upper = codes.amax(0)
+    rest = values[min(axes, len(values) - 1) :].mean()
     return CodeStatistics(
-        codes.mean(0), codes.std(0), upper, vectors[:, :axes].T.contiguous(), values[:axes], values[axes:].mean()
+        codes.mean(0), codes.std(0), codes.amax(0), vectors[:, :axes].T.contiguous(), values[:axes], rest
     )
 
 
-def tiny_subject(network: nn.Module | None = None, size: tuple[int, int] = (SEEN, SEEN)) -> Subject:
+def lively(network: nn.Module) -> nn.Module:
+    """The network with random weights under which every layer really answers to its input."""
     torch.manual_seed(0)
-    network = (network or TinyNet()).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return network.eval().requires_grad_(False)
+
+
+def tiny_subject(network: nn.Module | None = None, size: tuple[int, int] = (SEEN, SEEN)) -> Subject:
+    network = lively(TinyNet()) if network is None else network.eval()
     return Subject("tiny", network, size, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), CLASSES, "fc")
 
 
 def tiny_generated() -> Generated:
-    torch.manual_seed(1)
-    generator = TinyGenerator().eval().requires_grad_(False)
-    codes = torch.randn(400, CODE).relu() * torch.linspace(0.5, 3, CODE) + 0.5
+    generator = lively(TinyGenerator())
+    codes = torch.randn(400, CODE).relu() * torch.linspace(0.2, 1.2, CODE)
     return Generated(generator, statistics_of(codes))
 
 
@@ -138,11 +145,7 @@ def exact_generated() -> Generated:
 
 def write_subject(path: Path, architecture: dict[str, object] | None = None, **card: object) -> Path:
     """A subject's weights file with random weights; keywords replace entries of the card."""
-    torch.manual_seed(0)
-    network = build(SUBJECT_ARCHITECTURE).eval()
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
+    network = lively(build(SUBJECT_ARCHITECTURE))
     whole = {
         "name": "tiny-objects",
         "kind": "subject",
@@ -157,11 +160,7 @@ def write_subject(path: Path, architecture: dict[str, object] | None = None, **c
 
 def write_generator(path: Path, encoder: str = "", **card: object) -> Path:
     """A generator's weights file with random weights; keywords replace entries of the card."""
-    torch.manual_seed(1)
-    network = build(GENERATOR_ARCHITECTURE)
-    for name, value in network.named_parameters():
-        if value.ndim > 1:
-            nn.init.kaiming_normal_(value)
+    network = lively(build(GENERATOR_ARCHITECTURE))
     statistics = statistics_of(torch.randn(300, 16).relu() * torch.linspace(0.5, 3, 16))
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"code.{name}": getattr(statistics, name) for name in CodeStatistics.__annotations__}
@@ -188,7 +187,9 @@ def photographs() -> Callable[[int, int], Photographs]:
         labels = np.arange(n, dtype=np.int64) % 10
         slope = np.linspace(0, 1, size)[None, :, None, None] * rng.random((n, 1, 1, 3))
         colours = rng.random((10, 3))[labels][:, None, None]
-        images = (255 * np.clip(0.5 * colours + 0.5 * slope + 0.05 * rng.random((n, size, size, 3)), 0, 1)).astype(np.uint8)
+        images = (255 * np.clip(0.5 * colours + 0.5 * slope + 0.05 * rng.random((n, size, size, 3)), 0, 1)).astype(
+            np.uint8
+        )
         return Photographs("synthetic", images, labels, CLASSES, f"synthetic-{n}-{size}", "made here")
 
     return make

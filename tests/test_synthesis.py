@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CODE, IMAGE, SEEN, TinyNet, hooks, statistics_of, tiny_generated, tiny_subject
+from conftest import CODE, IMAGE, SEEN, TinyNet, hooks, lively, statistics_of, tiny_generated, tiny_subject
 from PIL import Image
 from torch import Tensor, nn
 
@@ -81,9 +81,9 @@ class Fails(nn.Module):
 
 
 def linear(dimensions: int, weight: Tensor) -> Subject:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(dimensions, 1, bias=False))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(dimensions, 1, bias=False)).double()
     network[1].weight.data.copy_(weight[None])
-    return Subject("linear", network.double(), (4, 4), (0.0,) * 3, (1.0,) * 3)
+    return Subject("linear", network, (4, 4), (0.0,) * 3, (1.0,) * 3)
 
 
 def identity(mean: float = 100.0) -> Generated:
@@ -94,10 +94,8 @@ def identity(mean: float = 100.0) -> Generated:
 
 
 def test_a_linear_units_preferred_input_under_decay_is_its_weight_vector() -> None:
-    weight, generated, decay, rate = torch.rand(48).double() + 0.1, identity(0.0), 0.9, 0.01
+    weight, generated, decay, rate = torch.rand(48).double() + 0.1, identity(), 0.9, 0.01
     unit = float(generated.statistics.std.mean()) / 3.74  # of the paper's step size
-    generated.statistics.std.fill_(1e3)  # no bound in sight
-    unit = float(generated.statistics.std.mean()) / 3.74
     climb = Climb(steps=400, rate=rate, last_rate=rate, rule="mean", prior="box", decay=decay)
     (code,) = climb_batch(linear(48, weight), [member("1", 0)], generated, climb).codes
     wanted = rate * unit * weight / weight.mean() * decay / (1 - decay)  # where step and decay are even
@@ -120,7 +118,6 @@ def test_the_whitened_step_follows_the_covariance() -> None:
     weight, generated, rate = torch.randn(48).double(), identity(), 0.01
     s = generated.statistics
     covariance = s.axes.T @ torch.diag(s.variances) @ s.axes
-    generated.statistics.rest.copy_(s.variances[-1])
     climb = Climb(steps=400, rate=rate, last_rate=rate, rule="whitened", decay=0.9)
     (code,) = climb_batch(linear(48, weight), [member("1", 0)], generated, climb).codes
     white = (weight @ covariance @ weight / 48).sqrt()  # root mean square of the gradient in white coordinates
@@ -170,18 +167,18 @@ def plain_layers(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("unit", "read"),
     [
-        ("fc:3", lambda layers: layers["fc"][0, 3]),
-        ("conv:2", lambda layers: layers["conv"][0, 2, 7, 7]),
-        ("block:5@1,4", lambda layers: layers["block"][0, 5, 1, 4]),  # its ReLU is read from before, if shut
+        (Unit("fc", 3), lambda layers: layers["fc"][0, 3]),
+        (Unit("conv", 2), lambda layers: layers["conv"][0, 2, 7, 7]),
+        (Unit("block", 5, (1, 4)), lambda layers: layers["block"][0, 5, 1, 4]),  # its ReLU is read from before, if shut
     ],
 )
 def test_the_paper_climb_is_the_papers(
-    exact_subject: Subject, exact_generated: Generated, text: str, read: Callable[[dict[str, Tensor]], Tensor]
+    exact_subject: Subject, exact_generated: Generated, unit: Unit, read: Callable[[dict[str, Tensor]], Tensor]
 ) -> None:
     s = exact_generated.statistics
-    result = synthesize(exact_subject, text, prior=exact_generated, climb=PAPER, seeds=[7])
+    result = synthesize(exact_subject, [one(unit)], prior=exact_generated, climb=PAPER, seeds=[7])
     wanted = transcribed_paper_climb(
         lambda images: read(plain_layers(exact_subject.network, images)),
         exact_generated.generator,
@@ -252,7 +249,9 @@ def test_the_batch_size_changes_no_conclusion(exact_subject: Subject, exact_gene
 
 @pytest.mark.parametrize("name", ["generated", "pixels", "fourier"])
 def test_the_same_seed_gives_the_same_bits_and_another_gives_others(subject: Subject, name: str) -> None:
-    prior: Parameterization = {"generated": tiny_generated(), "pixels": Pixels(16, 14), "fourier": Fourier(16, 14)}[name]
+    prior: Parameterization = {"generated": tiny_generated(), "pixels": Pixels(16, 14), "fourier": Fourier(16, 14)}[
+        name
+    ]
     climb = settings("default", prior, steps=5)
     runs = [synthesize(subject, "fc:0-1", prior=prior, climb=climb, seeds=[4]) for _ in range(2)]
     assert torch.equal(runs[0].codes, runs[1].codes)
@@ -270,7 +269,7 @@ def test_a_climb_leaves_the_global_random_numbers_alone(subject: Subject, genera
 
 def test_n_steps_cost_n_passes_and_the_stated_measuring_ones(generated: Generated) -> None:
     """One forward and backward pass sees who can start, two forward passes measure start and end."""
-    counted = Counted(TinyNet())
+    counted = Counted(lively(TinyNet()))
     generator = Counted(generated.generator)
     generator.image_size, generator.seen = IMAGE, SEEN
     prior = Generated(generator, generated.statistics)
@@ -283,7 +282,7 @@ def test_n_steps_cost_n_passes_and_the_stated_measuring_ones(generated: Generate
 
 
 def test_the_forward_pass_stops_at_the_deepest_layer_that_is_needed(generated: Generated) -> None:
-    network = TinyNet()
+    network = lively(TinyNet())
     network.squash, network.fc = Counted(network.squash), Counted(network.fc)
     subject = tiny_subject(network)
     climb_batch(subject, [member("conv", 0), member("block", 0)], generated, SHORT)
@@ -341,13 +340,15 @@ class Canvas(Parameterization):
 
 
 @pytest.mark.parametrize(
-    ("where", "turned"), [((1, 17), (17, 1)), ("centre", "centre"), ((2, 10), "centre"), ("max", "max"), ("mean", "mean")]
+    ("where", "turned"),
+    [((1, 17), (17, 1)), ("centre", "centre"), ((2, 10), "centre"), ("max", "max"), ("mean", "mean")],
 )
 def test_maps_that_are_not_square_give_the_same_answer_transposed(where: Any, turned: Any) -> None:
     found = []
     for is_turned, position, size in ((False, where, (8, 40)), (True, turned, (40, 8))):
-        subject = tiny_subject(Wide(is_turned).double(), size)
+        subject = tiny_subject(Wide(is_turned), size)
         assert subject.shapes()["fc"] == ((5, 20, 4) if is_turned else (5, 4, 20))
+        subject.network.double()
         members = [member("fc", 3, position, 1), member("conv", 2, position, 2)]
         climb = settings("fourier", Canvas(is_turned), steps=6, shift=0)
         found.append(climb_batch(subject, members, Canvas(is_turned), climb))
@@ -362,7 +363,7 @@ def test_maps_that_are_not_square_give_the_same_answer_transposed(where: Any, tu
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), MemoryError()])
 @pytest.mark.parametrize("at", [1, 3, 6])
 def test_no_hook_remains_after_a_failure(generated: Generated, error: BaseException, at: int) -> None:
-    network = TinyNet()
+    network = lively(TinyNet())
     network.squash = nn.Sequential(nn.Tanh(), Fails(error, at))
     subject = tiny_subject(network)
     with pytest.raises(type(error)):
@@ -465,25 +466,15 @@ def test_a_functional_relus_silent_unit_is_tried_from_other_starts(generated: Ge
 
 
 class Breaks(nn.Module):
-    """Channel 3's value is not finite once the image is brighter than at the climb's start."""
+    """`bad` gives something that is not finite wherever its input, `good`, is above a limit."""
 
     def __init__(self, value: float, above: float) -> None:
         super().__init__()
-        self.conv, self.value, self.above = nn.Conv2d(3, 4, 3), value, above
+        self.good, self.bad, self.value, self.above = nn.Conv2d(3, 4, 3), nn.Identity(), value, above
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.conv(images)
-        broken = torch.where(x[:, 3:] > self.above, x[:, 3:] * self.value, x[:, 3:])
-        return torch.cat([x[:, :3], broken], 1)
-
-
-class Outer(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.layer = inner
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layer(images)
+        x = self.good(images)
+        return self.bad(torch.where(x > self.above, x * self.value, x))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -492,16 +483,17 @@ class Outer(nn.Module):
 def test_a_number_that_is_not_finite_stops_its_member_only(
     generated: Generated, value: float, above: float, rule: str
 ) -> None:
-    subject = tiny_subject(Outer(Breaks(value, above)))
+    subject = tiny_subject(lively(Breaks(value, above)))
     climb = dataclasses.replace(SHORT, rule=rule, steps=25)
-    whole = [member("layer", 0, seed=1), member("layer", 1, seed=2), member("layer", 2, seed=3)]
-    broken = [whole[0], member("layer", 3, seed=2), whole[2]]
+    whole = [member("good", 0, seed=1), member("good", 1, seed=2), member("good", 2, seed=3)]
+    broken = [whole[0], member("bad", 1, seed=2), whole[2]]
     without, beside = (climb_batch(subject, members, generated, climb) for members in (whole, broken))
     assert beside.statuses[1].startswith("stopped: not a finite number at step ")
     assert beside.statuses[0] == beside.statuses[2] == "climbed"
     for i in (0, 2):
         assert torch.equal(beside.codes[i], without.codes[i])
         assert torch.equal(beside.scores[i], without.scores[i])
+        assert torch.equal(beside.curves[i], without.curves[i])
     assert beside.codes.isfinite().all(), "a stopped member stays where it last was finite"
     assert beside.images.isfinite().all()
 
@@ -510,17 +502,18 @@ def test_a_number_that_is_not_finite_stops_its_member_only(
 
 
 def test_bfloat16_comes_to_the_same_conclusion(subject: Subject, generated: Generated) -> None:
-    climb = dataclasses.replace(SHORT, steps=60, rate=0.3)
+    """These units win their layer by a clear margin; rounding moves a score by less than a tenth of its rise."""
+    climb, units = dataclasses.replace(SHORT, steps=80, rate=0.2, objective="probability"), [1, 2, 6, 8, 9]
     results = [
-        synthesize(subject, "fc:0-9", prior=generated, climb=climb, precision=precision)
+        synthesize(subject, [f"fc:{unit}" for unit in units], prior=generated, climb=climb, precision=precision)
         for precision in ("float32", "bfloat16")
     ]
     assert not torch.equal(results[0].codes, results[1].codes), "bfloat16 was not used"
-    with torch.no_grad():
-        logits = [subject(result.images[..., 1:15, 1:15]) for result in results]
-    assert torch.equal(logits[0].argmax(1), logits[1].argmax(1))
+    for result in results:
+        with torch.no_grad():
+            assert subject(result.images[..., 1:15, 1:15]).argmax(1).tolist() == units
     risen = results[0].scores - results[0].start_scores
-    torch.testing.assert_close(results[1].scores, results[0].scores, rtol=0, atol=0.03 * float(risen.mean()))
+    torch.testing.assert_close(results[1].scores, results[0].scores, rtol=0, atol=0.1 * float(risen.mean()))
 
 
 # ---------------------------------------------------------------- what is asked and what comes back

@@ -24,16 +24,19 @@ class Recognised:
 
 
 def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
-    """The judge's output channel for each class name; a class it does not have is an error."""
-    known = {frozenset(_synonyms(name)): i for i, name in enumerate(judge.classes)}
+    """The judge's output channel for each class name: the one that shares most synonyms, the first of them above all.
+
+    A class that the judge does not have, or that two of its classes fit equally, is an error.
+    """
+    known = [_synonyms(name) for name in judge.classes]
     channels = []
     for name in classes:
-        words = frozenset(_synonyms(name))
-        exact = known.get(words)
-        shared = [i for synonyms, i in known.items() if synonyms & words] if exact is None else [exact]
-        if len(shared) != 1:
-            raise BadRequest(f"judge {judge.name} has {'no' if not shared else 'several'} classes named {name!r}")
-        channels.append(shared[0])
+        words = _synonyms(name)
+        fits = [(len({*words} & {*other}) + (words[0] == other[0]), i) for i, other in enumerate(known)]
+        best = max(fits)[0]
+        if best == 0 or sum(fit == best for fit, _ in fits) > 1:
+            raise BadRequest(f"judge {judge.name} has {'several classes' if best else 'no class'} named {name!r}")
+        channels.append(max(fits)[1])
     return channels
 
 

@@ -35,9 +35,12 @@ class Objective:
         """The activations themselves, (batch,) float32: what a picture is reported with."""
         return torch.stack([_sum(target, activations, i) for i, target in enumerate(self.targets)])
 
-    def __call__(self, activations: Mapping[str, Tensor]) -> Tensor:
-        """What the climb follows, (batch,) float32: as `scores`, but never flat where a ReLU is shut."""
-        return torch.stack([self._slope(target, activations, i) for i, target in enumerate(self.targets)])
+    def __call__(self, activations: Mapping[str, Tensor]) -> list[Tensor]:
+        """What the climb follows, one number for each member: as `scores`, but never flat where a ReLU is shut.
+
+        They stay apart, because 0 · NaN is NaN: on its way back a stacked score would reach every member's layers.
+        """
+        return [self._slope(target, activations, i) for i, target in enumerate(self.targets)]
 
     def _slope(self, target: Target, activations: Mapping[str, Tensor], i: int) -> Tensor:
         if self.kind == "probability" and len(target.terms) == 1:

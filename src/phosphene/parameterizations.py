@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene import weights
-from phosphene.errors import BadRequest
+from phosphene.errors import BadFile, BadRequest
 from phosphene.networks import build
 from phosphene.networks.deepsim import approximate_statistics, load_deepsim, read_bounds
 from phosphene.priors import CodeStatistics
@@ -169,14 +169,29 @@ def load_generated(name: str | Path, file: str | Path | None = None, bounds: str
     checked = weights.read(name, "generator")
     with torch.device("meta"):
         network = build(checked.card["architecture"])
+    if not hasattr(network, "image_size"):
+        raise BadFile(f"{checked.path} is no generator: architecture {checked.card['architecture']} makes no images")
     weights.fill(network, checked.part("network"), checked.path.name)
     return Generated(
         network,
-        CodeStatistics.of(checked.part("code")),
+        _statistics(checked.part("code"), network.code_shape, checked.path.name),  # type: ignore[arg-type]
         str(checked.card.get("encoder", "")),
         str(checked.card.get("code_layer", "")),
         {**checked.card, "sha256": checked.sha256},
     )
+
+
+def _statistics(tensors: Mapping[str, Tensor], code_shape: tuple[int, ...], source: str) -> CodeStatistics:
+    """The `code.` part of a weights file, its shapes those of the code."""
+    code, axes = math.prod(code_shape), tensors["variances"].numel() if "variances" in tensors else 0
+    shapes = {"axes": (axes, code), "variances": (axes,), "rest": ()}
+    shapes |= {name: code_shape for name in ("mean", "std", "upper")}
+    for name, shape in shapes.items():
+        value = tensors.get(name)
+        if value is None or value.shape != shape or not value.isfinite().all():
+            got = "missing" if value is None else list(value.shape)
+            raise BadFile(f"{source}: code.{name} is {got}, expected finite numbers of shape {list(shape)}")
+    return CodeStatistics.of(tensors)
 
 
 def _published(name: str, file: str | Path | None, bounds: str | Path | None) -> Generated:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene import weights
-from phosphene.errors import BadRequest, UnknownName
+from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks import build
 from phosphene.networks.external import LOADERS, load_external
 from phosphene.probe import find_layer, layer_shapes
@@ -22,6 +23,9 @@ from phosphene.units import Target, Term, Unit, channel_range, parse
 
 MOST_TARGETS = 20_000
 """A longer list of targets in one call is taken for a slip."""
+
+LARGEST_SIDE = 4096
+"""Pixels; a weights file that asks for larger images is refused."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,7 @@ class Subject:
 
     def _units(self, term: Term) -> list[Unit]:
         if term.layer == "class":
-            return [Unit(self._output(), self._class(term.channels))]
+            term = replace(term, layer=self._output(), channels=str(self._class(term.channels)), quoted=False)
         find_layer(self.network, term.layer, self.name)
         shape = self.shapes().get(term.layer)
         if shape is None or not shape:
@@ -118,7 +122,7 @@ class Subject:
         if not self.classes:
             raise UnknownName(f"{self.name} has no class names; write LAYER:CHANNEL")
         wanted = name.strip().lower()
-        if wanted.isdigit() and int(wanted) < len(self.classes):
+        if re.fullmatch(r"[0-9]{1,9}", wanted) and int(wanted) < len(self.classes):
             return int(wanted)
         synonyms = [[s.strip().lower() for s in names.split(",")] for names in self.classes]
         exact = [i for i, names in enumerate(synonyms) if wanted in names or wanted == self.classes[i].lower()]
@@ -158,17 +162,44 @@ def load_subject(name: str | Path) -> Subject:
     file = weights.read(name, "subject", LOADERS)
     with torch.device("meta"):
         network = build(file.card["architecture"])
+    if hasattr(network, "image_size"):
+        raise BadFile(f"{file.path} is no subject: architecture {file.card['architecture']} makes images")
     weights.fill(network, file.part("network"), file.path.name)
-    look, classes = file.card["preprocessing"], tuple(file.card.get("classes", ()))
+    _check_card(file.card, network, file.path.name)
+    look = file.card["preprocessing"]
     return Subject(
         file.name,
         network,
         tuple(look["size"]),
         tuple(look["mean"]),
         tuple(look["std"]),
-        classes,
+        tuple(file.card.get("classes", ())),
         file.card.get("output", _last_layer(network)),
         {**file.card, "sha256": file.sha256},
+    )
+
+
+def _check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
+    """`BadFile` where a card's preprocessing or class names are not of the form that a subject's are."""
+    look, classes, output = card.get("preprocessing"), card.get("classes", []), card.get("output", "")
+    look = look if isinstance(look, dict) else {}
+    size, mean, std = (look.get(name) for name in ("size", "mean", "std"))
+    right = {
+        "size": _numbers(size, 2) and all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in size),
+        "mean": _numbers(mean, 3),
+        "std": _numbers(std, 3) and min(std) > 0,
+        "classes": isinstance(classes, list) and all(isinstance(name, str) for name in classes),
+        "output": isinstance(output, str) and (not output or output in dict(network.named_modules())),
+    }
+    if wrong := [name for name, fine in right.items() if not fine]:
+        raise BadFile(f"{source}: its card's {wrong[0]} is not of the form that a subject's is")
+
+
+def _numbers(values: Any, n: int) -> TypeGuard[list[float]]:
+    return (
+        isinstance(values, list)
+        and len(values) == n
+        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
     )
 
 

@@ -292,18 +292,19 @@ def climb_batch(
             codes = codes.detach().requires_grad_()
             with look.precision():
                 shown = parameterization.images(codes)
-                score = objective(look.at(shown, shifts[step] if shifts else None))
+                scores = objective(look.at(shown, shifts[step] if shifts else None))
                 if climb.tv:
-                    score = score - climb.tv * total_variation(shown) * len(shown[0, 0])
-            (gradient,) = torch.autograd.grad(score.sum(), codes)
-            codes = codes.detach()
+                    rough = climb.tv * total_variation(shown) * len(shown[0, 0])
+                    scores = [score - each for score, each in zip(scores, rough, strict=True)]
+            gradient = _gradient(scores, codes, state.going)
+            codes, shown, score = codes.detach(), shown.detach(), torch.stack(scores).detach()
             moved = codes + rule(gradient, climb.rate_at(step))
             if climb.cycle:
                 moved = moved + climb.cycle * (encoded(shown) - codes)
             moved = prior(moved)
-            codes = state.after(step, score.detach(), gradient, codes, moved)
+            codes = state.after(step, score, gradient, codes, moved)
             if every_frame and step % every_frame == 0:
-                state.frames.append(shown.detach().float().clamp(0, 1).cpu())
+                state.frames.append(shown.float().clamp(0, 1).cpu())
             report(len(members))
         images, scores = _measure(codes, objective, look)
     return PreferredInputs(
@@ -390,11 +391,15 @@ class _State:
     steps: int
     stopped: dict[int, int] = field(default_factory=dict)
     frames: list[Tensor] = field(default_factory=list)
-    moved: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.curves = torch.full((self.n, self.steps), float("nan"))
         self.ever = torch.zeros(self.n, dtype=torch.bool)
+
+    @property
+    def going(self) -> list[int]:
+        """Who has not stopped."""
+        return [i for i in range(self.n) if i not in self.stopped]
 
     def after(self, step: int, score: Tensor, gradient: Tensor, codes: Tensor, moved: Tensor) -> Tensor:
         """The next codes: a member with a number that is not finite stays where it was, for good."""
@@ -500,10 +505,25 @@ def _paper_unit(parameterization: Parameterization) -> float:
 def _has_gradient(codes: Tensor, objective: Objective, look: _Look) -> list[bool]:
     """Who can climb from here. A gradient that is not finite counts: the climb reports it."""
     codes = codes.detach().requires_grad_()
-    score = objective(look.plainly(look.parameterization.images(codes)))
-    (gradient,) = torch.autograd.grad(score.sum(), codes)
-    flat = gradient.flatten(1)
+    scores = objective(look.plainly(look.parameterization.images(codes)))
+    flat = _gradient(scores, codes, range(len(codes))).flatten(1)
     return ((flat != 0).any(1) | ~flat.isfinite().all(1)).tolist()
+
+
+def _gradient(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> Tensor:
+    """Each member's gradient, (batch, …); one that is not finite is taken again without the other members.
+
+    A member's zero gradient still runs through every layer that the batch needs, and 0 · NaN is NaN. A score that
+    no code reaches has a gradient of zero.
+    """
+    reached = [i for i in going if scores[i].requires_grad]
+    if not reached:
+        return torch.zeros_like(codes)
+    (gradient,) = torch.autograd.grad([scores[i] for i in reached], codes, retain_graph=True)
+    wrong = (~gradient.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    for i in set(wrong).intersection(reached):
+        gradient[i] = torch.autograd.grad(scores[i], codes, retain_graph=True)[0][i]
+    return gradient
 
 
 def _shifts(members: Sequence[Member], climb: Climb, parameterization: Parameterization) -> list[list[tuple[int, int]]]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,8 +70,10 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, An
         scratch.write_bytes(raw)
         os.replace(scratch, path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise OutOfSpace(f"cannot write {path}: {error.strerror}; nothing was changed there") from None
+    finally:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
     return hashlib.sha256(raw).hexdigest()
 
 
@@ -131,6 +134,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.M
             shape = list(tensors[name].shape) if name in tensors else "missing"
             wanted = list(own[name].shape) if name in own else "no such tensor"
             raise BadFile(f"{source} does not fit its architecture: {name} is {shape}, expected {wanted}")
+        if own[name].is_floating_point() != tensors[name].is_floating_point() or not tensors[name].isfinite().all():
+            raise BadFile(f"{source} is damaged: {name} holds {tensors[name].dtype} or numbers that are not finite")
     network.load_state_dict(tensors, assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -165,15 +170,15 @@ def _parse(raw: bytes, path: Path) -> tuple[dict[str, Tensor], str, str]:
 def _card(text: str, path: Path) -> dict[str, Any]:
     try:
         card = json.loads(text)
-    except ValueError as error:
+        leaves = _leaves(card["architecture"] if isinstance(card, dict) and "architecture" in card else [])
+    except (ValueError, RecursionError) as error:
         raise BadFile(f"{path}: its card is not JSON: {error}") from None
     needed = {"name": str, "kind": str, "architecture": dict, "format": int}
     if not isinstance(card, dict) or any(not isinstance(card.get(key), type_) for key, type_ in needed.items()):
         raise BadFile(f"{path}: its card lacks one of {', '.join(needed)}")
     if card["format"] > FORMAT:
         raise BadFile(f"{path} has format {card['format']}, this version reads up to {FORMAT}; update phosphene")
-    numbers = [value for value in _leaves(card["architecture"]) if isinstance(value, (int, float))]
-    if any(not 0 <= value <= 65536 for value in numbers):
+    if any(not 0 <= value <= 65536 for value in leaves if isinstance(value, (int, float))):
         raise BadFile(f"{path}: its architecture has a number outside 0 … 65536")
     return card
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
@@ -17,9 +18,11 @@ def build(architecture: dict[str, Any]) -> nn.Module:
     """A module from `{"name": …, **arguments}`, as recipes and weights files write it."""
     arguments = dict(architecture)
     name = arguments.pop("name", None)
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnknownName(f"no architecture {name!r}; there are: {', '.join(ARCHITECTURES)}")
     try:
-        return ARCHITECTURES[name](**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # torch only warns of a layer without weights
+            return ARCHITECTURES[name](**arguments)
+    except (TypeError, ValueError, RuntimeError, UserWarning) as error:
         raise BadFile(f"architecture {name!r} cannot be built from {arguments}: {error}") from None

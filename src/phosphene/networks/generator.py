@@ -34,6 +34,8 @@ class TwoStageGenerator(nn.Module):
         seen: int = 84,
     ):
         super().__init__()
+        if size != 16 * grid or not 0 < seen <= size:
+            raise ValueError(f"size must be 16 × grid and seen within it; got size {size}, grid {grid}, seen {seen}")
         self.image_size, self.seen, self.code_shape = size, seen, (code,)
         self.register_buffer("code_mean", torch.zeros(code))
         self.register_buffer("code_std", torch.ones(code))

@@ -43,6 +43,7 @@ def train_subject(
 ) -> tuple[nn.Module, RunFolder, bool]:
     """Train until the recipe's end, the budget's (seconds), or a signal.
 
+    After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole (Touvron et al. 2019).
     Returns the network with averaged weights, the run (with its history), and whether the recipe's end was
     reached. The data order, crops and dropout are functions of the recipe's seed and the step, so a resumed
     run takes the same steps.
@@ -55,7 +56,8 @@ def train_subject(
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     batch = recipe["batch"]
     steps_an_epoch = len(train) // batch
-    steps = steps_an_epoch * recipe["epochs"]
+    main, cooldown = steps_an_epoch * recipe["epochs"], recipe["cooldown"]
+    steps = main + steps_an_epoch * cooldown["epochs"]
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
     step = -1
     for step in folder.steps(parts, steps, time_budget=time_budget):
@@ -63,11 +65,12 @@ def train_subject(
         generator = seeded(recipe["seed"], 1, step)
         chosen = epoch_order(len(train), recipe["seed"], epoch)[place * batch : (place + 1) * batch].to(device)
         x = images[chosen].permute(0, 3, 1, 2).float() / 255
-        x = random_crops(x, _size(recipe, step / steps), generator, scale=tuple(recipe["crop"]))
+        crop = recipe["crop"] if step < main else cooldown["crop"]
+        x = random_crops(x, _size(recipe, step / main), generator, scale=tuple(crop))
         x = normalise(jitter_colours(x, recipe["jitter"], generator))
         x, other, share = mixed(x, labels[chosen], recipe["mixup"], generator)
         for group in optimizer.param_groups:
-            group["lr"] = recipe["lr"] * one_cycle(step / steps)
+            group["lr"] = recipe["lr"] * one_cycle(step / main) if step < main else cooldown["lr"] * (1 - step / steps)
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout's
         network.train()
         with torch.autocast(torch.device(device).type, torch.bfloat16):
