@@ -53,6 +53,11 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _signals_as_they_were() -> Iterator[None]:
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
@@ -104,6 +109,8 @@ def lively(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.1)
     return network.eval().requires_grad_(False)
 
 

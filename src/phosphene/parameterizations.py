@@ -184,8 +184,12 @@ def load_generated(name: str | Path, file: str | Path | None = None, bounds: str
 def _statistics(tensors: Mapping[str, Tensor], code_shape: tuple[int, ...], source: str) -> CodeStatistics:
     """The `code.` part of a weights file, its shapes those of the code."""
     code, axes = math.prod(code_shape), tensors["variances"].numel() if "variances" in tensors else 0
-    shapes = {"axes": (axes, code), "variances": (axes,), "rest": ()}
-    shapes |= {name: code_shape for name in ("mean", "std", "upper")}
+    shapes = {
+        "axes": (axes, code),
+        "variances": (axes,),
+        "rest": (),
+        **dict.fromkeys(("mean", "std", "upper"), code_shape),
+    }
     for name, shape in shapes.items():
         value = tensors.get(name)
         if value is None or value.shape != shape or not value.isfinite().all():

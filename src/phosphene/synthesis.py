@@ -39,7 +39,7 @@ _CHOICES = {
     "prior": ("box", "gaussian", "none"),
     "start": ("gaussian", "normal"),
 }
-_RANGES: dict[str, tuple[type, int]] = {
+_RANGES: dict[str, tuple[type[float], int]] = {
     "steps": (int, 100_000),
     "rate": (float, 1_000_000),
     "last_rate": (float, 1_000_000),
@@ -292,12 +292,12 @@ def climb_batch(
             codes = codes.detach().requires_grad_()
             with look.precision():
                 shown = parameterization.images(codes)
-                scores = objective(look.at(shown, shifts[step] if shifts else None))
+                followed = objective(look.at(shown, shifts[step] if shifts else None))
                 if climb.tv:
                     rough = climb.tv * total_variation(shown) * len(shown[0, 0])
-                    scores = [score - each for score, each in zip(scores, rough, strict=True)]
-            gradient = _gradient(scores, codes, state.going)
-            codes, shown, score = codes.detach(), shown.detach(), torch.stack(scores).detach()
+                    followed = [score - each for score, each in zip(followed, rough, strict=True)]
+            gradient = _gradient(followed, codes, state.going)
+            codes, shown, score = codes.detach(), shown.detach(), torch.stack(followed).detach()
             moved = codes + rule(gradient, climb.rate_at(step))
             if climb.cycle:
                 moved = moved + climb.cycle * (encoded(shown) - codes)
