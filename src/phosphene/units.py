@@ -26,6 +26,7 @@ _TERM = re.compile(
                        (?:@(?P<position>[^@"]+))?\s*$""",
     re.VERBOSE,
 )
+_MOST_DIGITS = 18
 _SEPARATOR = re.compile(r"""\s([+-])\s(?=(?:[^"]*"[^"]*")*[^"]*$)""")
 
 
@@ -135,15 +136,17 @@ def parse(text: str) -> list[Term]:
 
 def channel_range(text: str) -> list[int] | None:
     """Channels of "7", "0-31", "1,5,9" or "0-3,8"; None when the text is not of that form, so a name."""
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+    if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text):
         return None
     channels: list[int] = []
     for piece in text.split(","):
         first, _, last = piece.partition("-")
+        if max(len(first), len(last)) > _MOST_DIGITS:
+            raise BadRequest(f"{piece[:20]}… has {max(len(first), len(last))} digits; no layer has so many channels")
         low, high = int(first), int(last or first)
         if high < low:
             raise BadRequest(f"range {piece} runs backwards; write {high}-{low}")
-        if high - low > 1_000_000:
+        if len(channels) + high - low > 1_000_000:
             raise BadRequest(f"range {piece} has {high - low + 1:,} channels; no layer has so many")
         channels.extend(range(low, high + 1))
     return channels
@@ -169,7 +172,7 @@ def _position(text: str | None, term: str) -> Position:
         return "mean"
     if text in ("centre", "center"):
         return "centre"
-    match = re.fullmatch(r"(\d+)\s*,\s*(\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,9})\s*,\s*([0-9]{1,9})", text)
     if match is None:
         raise BadRequest(f"position @{text} in {term.strip()!r} is neither @ROW,COLUMN nor @centre, @max, @mean")
     return int(match[1]), int(match[2])

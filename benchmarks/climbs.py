@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Which climb? Variants of the default, one thing changed at a time, on every fifth class of caffenet-objects.
+
+    python benchmarks/climbs.py [--every 5] [--judge efficientnet-lite0] [VARIANT …]
+
+Prints the unit's activation, the subject's own probability of the class, how many pictures a second network names
+(not the one that the docs' figures are judged by), and how far the codes lie from the mean, in standard deviations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+
+import torch
+
+from phosphene.evaluation import judge_channels, recognised
+from phosphene.parameterizations import load_generated, seen_part
+from phosphene.subjects import load_subject
+from phosphene.synthesis import CLIMBS, Climb, Member, climb_all, joined
+
+DEFAULT = CLIMBS["default"]
+VARIANTS: dict[str, Climb] = {
+    "paper": CLIMBS["paper"],
+    "default": DEFAULT,
+    "rate 0.1": replace(DEFAULT, rate=0.1),
+    "rate 0.4": replace(DEFAULT, rate=0.4),
+    "decay 0.98": replace(DEFAULT, decay=0.98),
+    "decay 0.995": replace(DEFAULT, decay=0.995),
+    "probability": replace(DEFAULT, objective="probability"),
+    "shift 4": replace(DEFAULT, shift=4),
+    "cycle 0.05": replace(DEFAULT, cycle=0.05),
+    "cycle 0.2": replace(DEFAULT, cycle=0.2),
+    "100 steps": replace(DEFAULT, steps=100),
+    "box": replace(DEFAULT, prior="box"),
+    "mean rule": replace(DEFAULT, rule="mean", rate=2.0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--every", type=int, default=5)
+    parser.add_argument("--prior", default="objects-fc6")
+    parser.add_argument("--judge", default="efficientnet-lite0")
+    parser.add_argument("--precision", default="bfloat16")
+    options = parser.parse_args()
+    subject, generated = load_subject("caffenet-objects"), load_generated(options.prior)
+    judge = load_subject(options.judge)
+    channels = judge_channels(judge, subject.classes)
+    classes = torch.arange(0, len(subject.classes), options.every)
+    members = [Member(subject.targets(f"fc8:{i}")[0], 0) for i in classes.tolist()]
+    mean, std = generated.statistics.mean, generated.statistics.std
+    print("| climb | activation | probability | top-1 | top-5 | code | s |\n| --- | --- | --- | --- | --- | --- | --- |")
+    for name in options.variants:
+        begun = time.monotonic()
+        climbed = joined(list(climb_all(subject, members, generated, VARIANTS[name], precision=options.precision)))
+        seconds = time.monotonic() - begun
+        with torch.no_grad():
+            sure = subject(seen_part(climbed.images, generated.seen)).softmax(1)[torch.arange(len(classes)), classes]
+        seen = recognised(judge, climbed.images, classes, channels)
+        far = ((climbed.codes - mean) / std).square().mean().sqrt()
+        figures = f"{climbed.scores.mean():.1f} | {sure.mean():.2f} | {seen.top1:.0%} | {seen.top5:.0%} | {far:.2f}"
+        print(f"| {name} | {figures} | {seconds:.0f} |", flush=True)
+
+
+main()
