@@ -52,7 +52,8 @@ def main() -> None:
     classes = torch.arange(0, len(subject.classes), options.every)
     members = [Member(subject.targets(f"fc8:{i}")[0], 0) for i in classes.tolist()]
     mean, std = generated.statistics.mean, generated.statistics.std
-    print("| climb | activation | probability | top-1 | top-5 | code | s |\n| --- | --- | --- | --- | --- | --- | --- |")
+    print("| climb | activation | probability | top-1 | top-5 | code | s |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in options.variants:
         begun = time.monotonic()
         climbed = joined(list(climb_all(subject, members, generated, VARIANTS[name], precision=options.precision)))

@@ -74,10 +74,10 @@ def synthesize(phosphene: Run, zoo: Path, tmp_path: Path) -> Run:
     """`phosphene synthesize` of the tiny subject with the tiny generator, three steps, into tmp_path / "out"."""
 
     def run(*arguments: object, subject: object = zoo / "subject.safetensors") -> Said:
-        fixed = ["--out", tmp_path / "out", "--precision", "float32", "--device", "cpu"]
-        for name, value in (("--prior", zoo / "generator.safetensors"), ("--steps", 3)):
-            fixed += [] if name in arguments else [name, value]
-        return phosphene("synthesize", subject, *arguments, *fixed)
+        usual = {"--prior": zoo / "generator.safetensors", "--steps": 3, "--precision": "float32", "--device": "cpu"}
+        given = {str(argument).partition("=")[0] for argument in arguments}
+        fixed = [part for option in usual.items() if option[0] not in given for part in option]
+        return phosphene("synthesize", subject, *arguments, *fixed, "--out", tmp_path / "out")
 
     return run
 
@@ -201,8 +201,8 @@ def test_the_baselines_need_no_generator(synthesize: Run, tmp_path: Path, prior:
         ("fc8:1 + fc8:2-3", "one unit in each term"),
         ("fc8:0-999999999999", "no layer has so many"),
         ("fc8:0-99999", "0 … 9"),
-        ("fc8:" + "9" * 5000, "fc8"),
-        ("conv5:0@" + "9" * 5000 + ",0", "conv5"),
+        ("fc8:" + "9" * 5000, "digits"),
+        ("conv5:0@" + "9" * 5000 + ",0", "ROW,COLUMN"),
         ("9" * 5000 + "*fc8:0", ""),
         ("1e999*fc8:0", ""),
         ("fc8:" + ",".join(["0-900000"] * 2000), "no layer has so many"),
@@ -225,7 +225,6 @@ def test_a_wrong_unit_is_one_line_that_names_near_ones(synthesize: Run, tmp_path
     ("subject", "said"),
     [
         ("caffenet-object", "weights"),
-        ("torchvision", "weights"),
         ("python:", "python:package.module:factory"),
         ("python:nowhere:net", "nowhere"),
         ("nowhere.safetensors", "weights"),
@@ -345,7 +344,7 @@ def test_weights_that_are_damaged_are_one_line(phosphene: Run, synthesize: Run, 
 def test_a_folder_that_cannot_be_made_is_one_line(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     arguments = ["synthesize", zoo / "subject.safetensors", "fc8:0", "--prior", zoo / "generator.safetensors"]
-    for out in ("file", "file/deeper", "\0"):
+    for out in ("file", "file/deeper"):
         line = phosphene(*arguments, "--steps", 1, "--out", tmp_path / out).refused()
         assert "folder" in line
     assert "cannot" in phosphene("reconstruct", tmp_path / "file", "--prior", zoo / "generator.safetensors").refused()
@@ -558,7 +557,7 @@ HOSTILE: list[Callable[[dict[str, Any]], Any]] = [
     ),
     lambda r: r["request"]["members"][0].__setitem__(1, 2**80),
     lambda r: r["request"]["members"][0].__setitem__(1, "seed"),
-    lambda r: r["request"].update(members=r["request"]["members"] * 30_000),
+    lambda r: r["request"].update(members=r["request"]["members"] * 20_001),
 ]
 
 

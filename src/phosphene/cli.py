@@ -68,6 +68,13 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:  # what no room foresaw: a full disk, a folder that may not be written
+        err.print(f"[bold red]phosphene:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        try:
+            sys.stdout.flush()
+        except OSError:  # stdout itself: nothing more can go there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
 
 
 def _version(show: bool) -> None:
@@ -210,12 +217,8 @@ def layers(
     from phosphene.receptive_fields import receptive_fields
 
     network = _subject(subject)
-    shapes = {
-        name: shape
-        for name, shape in network.shapes().items()
-        if shape and (every or "." not in name or len(network.shapes()) > 400)
-    }
-    shapes = shapes if every else _outer(network, shapes)
+    shapes = {name: shape for name, shape in network.shapes().items() if shape}
+    shapes = shapes if every else _outer(shapes)
     with _status(f"receptive fields of {len(shapes)} layers"):
         boxes = receptive_fields(network.network, network.size, list(shapes))
     rows: list[dict[str, Any]] = [
@@ -375,7 +378,7 @@ def zoo_show(
         _print_json(card)
         return
     for key, value in card.items():
-        if key == "classes":
+        if key == "classes" and value:
             value = f"{len(value)}: {value[0]} … {value[-1]}"
         elif key == "history":
             value = value[-1] if value else "none"
@@ -541,7 +544,7 @@ def _direction(subject: Subject, text: str) -> Target:
         vector = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise BadFile(f"{file} is not a .npy array: {error}") from None
-    if not isinstance(vector, np.ndarray) or vector.shape != (channels,) or not np.issubdtype(vector.dtype, np.number):
+    if not isinstance(vector, np.ndarray) or vector.shape != (channels,) or vector.dtype.kind not in "iuf":
         raise BadFile(
             f"{file} holds {getattr(vector, 'shape', 'no array')}; {layer} needs a vector of {channels} numbers"
         )
@@ -585,7 +588,7 @@ def _told(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _outer(subject: Subject, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _outer(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Layers that a reader would name: down to two levels, without activations inside of blocks."""
     return {
         name: shape
@@ -644,7 +647,9 @@ def _product(shape: Sequence[int]) -> int:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    from phosphene.records import without_nan
+
+    typer.echo(json.dumps(without_nan(value), indent=1, ensure_ascii=False))
 
 
 @contextmanager
@@ -665,7 +670,7 @@ def _bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(text, total=total, rate="")
 
         def advance(count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -50,18 +51,19 @@ def _open(path: str | Path) -> Image.Image:
 
 def to_pixels(image: npt.NDArray[np.floating]) -> Pixels:
     """(3, height, width) float in [0, 1] to 8-bit pixels, clipped and rounded."""
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+    return (np.clip(np.nan_to_num(image), 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
     """Write a PNG whole or not at all; `OutOfSpace` when the disk takes no more."""
-    _write(path, [Image.fromarray(pixels)])
+    _write(path, "png", [Image.fromarray(pixels)])
 
 
 def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60) -> None:
     """Write the climb as an animated WebP that holds its last frame for a second."""
     _write(
         path,
+        "webp",
         [Image.fromarray(frame) for frame in frames],
         duration=[milliseconds] * (len(frames) - 1) + [1000],
         save_all=True,
@@ -97,15 +99,16 @@ def _fitting(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
     return line + "…"
 
 
-def _write(path: Path, frames: list[Image.Image], **options: object) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
+def _write(path: Path, kind: str, frames: list[Image.Image], **options: object) -> None:
+    scratch = path.parent / f".{path.name}.tmp"
     try:
-        kind = path.suffix.removeprefix(".")
         frames[0].save(scratch, format=kind, **({"append_images": frames[1:], **options} if len(frames) > 1 else {}))
         os.replace(scratch, path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise OutOfSpace(f"cannot write {path}: {error.strerror or error}; what was finished before is kept") from None
+    finally:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 def crossed_out(pixels: Pixels) -> Pixels:

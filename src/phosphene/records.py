@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from phosphene.errors import BadFile, OutOfSpace
@@ -81,12 +84,24 @@ def pixels_sha256(pixels: Pixels) -> str:
 def write(record: Record, path: Path) -> None:
     """Write a record whole or not at all."""
     scratch = path.with_name(f".{path.name}.tmp")
+    text = json.dumps(without_nan(asdict(record)), indent=1, ensure_ascii=False)
     try:
-        scratch.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        scratch.write_text(text + "\n", encoding="utf-8")
         os.replace(scratch, path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise OutOfSpace(f"cannot write {path}: {error.strerror}; what was finished before is kept") from None
+    finally:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def without_nan(value: Any) -> Any:
+    """The value with None for every number that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read(path: Path) -> Record:
@@ -106,9 +121,17 @@ def read(path: Path) -> Record:
         raise BadFile(f"{path} has format {data['format']!r}, this version reads {FORMAT}; update phosphene")
     if unknown := data.keys() - known.keys():
         raise BadFile(f"{path} has unknown fields: {', '.join(sorted(unknown))}")
-    kinds = {"target": str, "label": str, "request": dict, "weights": dict, "image_sha256": str, "status": str}
-    if wrong := [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]:
+    texts = ("target", "label", "status", "image", "image_sha256", "command")
+    kinds = {**dict.fromkeys(texts, str), **dict.fromkeys(("request", "weights", "versions"), dict), "curve": list}
+    wrong = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
+    wrong += [name for name in ("score", "start_score") if not isinstance(data.get(name), (float, int, NoneType))]
+    if wrong:
         raise BadFile(f"{path}: field {wrong[0]} is not of the form that a record has")
+    if Path(data["image"]).name != data["image"]:
+        raise BadFile(f"{path}: its picture {data['image']!r} does not lie beside it")
+    for name in ("score", "start_score"):
+        data[name] = math.nan if data[name] is None else float(data[name])
+    data["curve"] = [math.nan if value is None else value for value in data["curve"]]
     try:
         return Record(**data)
     except TypeError as error:

@@ -20,10 +20,13 @@ from phosphene.parameterizations import Parameterization, load_generated
 from phosphene.records import Folder, Record, pixels_sha256, read
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import Climb, Member, PreferredInputs, check, climb_batch, load_parameterization
-from phosphene.units import Target, Unit
+from phosphene.units import Direction, Target, Unit
 
 MOST_TILES = 400
 """Pictures on a contact sheet; it shows the first ones of a longer run."""
+
+
+DEVICES, PRECISIONS = ("cpu", "cuda", "mps"), ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ class Request:
     precision: str = "float32"
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        start = self.start if isinstance(self.start, dict) else {"file": self.start, "sha256": ""}
+        texts = [self.subject, self.prior, self.prior_file, self.bounds, start.get("file"), start.get("sha256")]
+        if not all(isinstance(text, str) for text in texts):
+            raise BadRequest("subject, prior, start and files are texts")
+        if self.device not in DEVICES or self.precision not in PRECISIONS:
+            raise BadRequest(f"device is one of {', '.join(DEVICES)}, precision one of {', '.join(PRECISIONS)}")
+        if not isinstance(self.threads, int) or not 1 <= self.threads <= 1024:
+            raise BadRequest(f"threads must lie in 1 … 1024; got {self.threads!r}")
+
     def loaded(self) -> tuple[Subject, Parameterization]:
         """The subject and the parameterization that the request names."""
         subject = load_subject(self.subject)
@@ -61,8 +74,10 @@ class Request:
             members = [Member(Target.from_json(target), int(seed)) for target, seed in kept.pop("members")]
             member = int(kept.pop("member"))
             request = cls(**{**kept, "climb": Climb(**kept["climb"])})
-            members[member]
-        except (KeyError, TypeError, ValueError, IndexError, BadRequest) as error:
+            check(members)
+            if not 0 <= member < len(members):
+                raise IndexError(f"member {member} of {len(members)}")
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, BadRequest) as error:
             raise BadFile(f"{file}: its request is not whole: {error}") from None
         return request, members, member
 
@@ -130,6 +145,9 @@ def remake(
     request, members, member = Request.from_record(old, file)
     if device is not None:
         request = replace(request, device=device)
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here[request.device]:
+        raise BadRequest(f"{file} was made on {request.device}, which is not here; --device cpu comes close")
     if request.threads != torch.get_num_threads():
         torch.set_num_threads(request.threads)
     subject, parameterization = request.loaded()
@@ -149,7 +167,8 @@ def file_name(member: Member) -> str:
     text = str(member.target)
     name = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
     if not re.fullmatch(r"[\w.]+:\d+", text):
-        name = f"{name[:40]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        vectors = [unit.vector for _, unit in member.target.terms if isinstance(unit, Direction)]
+        name = f"{name[:40]}-{hashlib.sha256((text + str(vectors or '')).encode()).hexdigest()[:8]}"
     label = re.sub(r"[^a-z0-9]+", "-", member.target.label.lower()).strip("-")[:40]
     return "-".join(part for part in (name, label if label not in name.lower() else "", f"s{member.seed}") if part)
 
@@ -230,7 +249,7 @@ def _start(request: str | dict[str, str], parameterization: Parameterization) ->
     """The start as the climb takes it; a photograph must be the one that was asked for."""
     if isinstance(request, str):
         return request
-    file = str(request.get("file"))
+    file = request["file"]
     if start_request(file) != request:
         raise BadFile(f"{file} is not the photograph that the record began with")
     pixels = images.read_image(file, parameterization.image_size)

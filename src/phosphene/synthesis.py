@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene import images as pictures
-from phosphene.errors import BadRequest
+from phosphene.errors import BadFile, BadRequest
 from phosphene.objectives import Kind, Objective
 from phosphene.parameterizations import (
     Fourier,
@@ -32,6 +32,9 @@ from phosphene.units import Target
 PAPER_SIGMA = 3.74
 """Mean standard deviation of the paper's code (CaffeNet fc6), the unit of its step sizes (method: §2)."""
 
+
+MOST_SEED = 2**53
+"""As large a whole number as every reader of JSON keeps."""
 
 _CHOICES = {
     "rule": ("mean", "whitened", "adam"),
@@ -112,6 +115,10 @@ class Member:
 
     target: Target
     seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MOST_SEED:
+            raise BadRequest(f"seeds lie in 0 … {MOST_SEED:,}; got {self.seed}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,6 +347,9 @@ def _encoder(
     if parameterization.encoder.startswith("python:"):
         raise BadRequest(f"this generator's encoder is {parameterization.encoder}; a weights file may not run code")
     subject, layer = load_subject(parameterization.encoder), parameterization.layer
+    inverted = parameterization.card.get("encoder_sha256")
+    if inverted and inverted != subject.card.get("sha256"):
+        raise BadFile(f"{parameterization.encoder} is not the encoder that this generator was trained to invert")
     with probe(subject.network.to(device), [layer]) as read:
 
         def encoded(images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ Grammar of a target, as typed on the command line:
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from phosphene.errors import BadRequest
 Position = tuple[int, int] | Literal["centre", "max", "mean"]
 
 _TERM = re.compile(
-    r"""\s*(?:(?P<weight>[-+]?\d+(?:\.\d*)?|[-+]?\.\d+)\s*\*\s*)?   # 0.5*
+    r"""\s*(?:(?P<weight>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?)\s*\*\s*)?   # 0.5*
                        (?P<layer>[^\s:@*"]+):                                     # conv5:
                        (?:"(?P<quoted>[^"]*)"|(?P<channels>[^@"]+?))              # 151, 0-31, "golden retriever"
                        (?:@(?P<position>[^@"]+))?\s*$""",
@@ -60,6 +61,10 @@ class Direction:
     position: Position = "centre"
     name: str = "direction"
 
+    def __post_init__(self) -> None:
+        if not any(self.vector) or not all(map(math.isfinite, self.vector)):
+            raise BadRequest(f"direction {self.name!r} needs finite numbers, not all zero")
+
     def __str__(self) -> str:
         return f"{self.layer}:<{self.name}>"
 
@@ -74,13 +79,15 @@ class Target:
     def __post_init__(self) -> None:
         if not self.terms:
             raise BadRequest("a target needs at least one unit")
+        if not all(math.isfinite(weight) for weight, _ in self.terms):
+            raise BadRequest("a target's weights are finite numbers")
 
     def __str__(self) -> str:
         text = ""
         for weight, unit in self.terms:
             sign = " - " if weight < 0 and text else " + " if text else "-1*" if weight == -1 else ""
             size = abs(weight) if text else weight
-            text += sign + (str(unit) if abs(weight) == 1 else f"{size:g}*{unit}")
+            text += sign + (str(unit) if abs(weight) == 1 else f"{_exactly(size)}*{unit}")
         return text
 
     @property
@@ -97,7 +104,7 @@ class Target:
         try:
             terms = tuple((float(weight), _unit_from_json(dict(unit))) for weight, unit in data["terms"])
             return cls(terms, str(data["label"]))
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise BadRequest(f"a record's target is not of the form that a record has: {error}") from None
 
     def negative(self) -> Target:
@@ -150,6 +157,11 @@ def channel_range(text: str) -> list[int] | None:
             raise BadRequest(f"range {piece} has {high - low + 1:,} channels; no layer has so many")
         channels.extend(range(low, high + 1))
     return channels
+
+
+def _exactly(number: float) -> str:
+    """A number as short as it can be read back the same."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
 def _unit_from_json(data: dict[str, Any]) -> Unit | Direction:

@@ -64,7 +64,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, An
     halves = {name: value.contiguous() for name, value in halves.items()}
     text = json.dumps({**card, "format": FORMAT}, sort_keys=True)
     raw = save(halves, {"phosphene": text, "digest": _digest(halves, text)})
-    scratch = path.with_name(path.name + ".tmp")
+    scratch = path.parent / f"{path.name}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_bytes(raw)

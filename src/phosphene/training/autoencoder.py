@@ -69,7 +69,7 @@ def train_autoencoder(
     )
     torch.manual_seed(recipe["seed"])
     network = placed(Autoencoder(**shape), device)
-    optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
     averaged = Averaged(network, 0.998)
     images = torch.from_numpy(photographs.images).to(device)
     batch, steps = stage["batch"], stage["steps"]

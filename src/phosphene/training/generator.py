@@ -178,8 +178,8 @@ def train_latent(
     generator = placed(generator, device).requires_grad_(True)
     discriminator = LatentDiscriminator(recipe["architecture"]["latent"], views.codes.shape[1], stage["widths"])
     discriminator = placed(discriminator, device)
-    climber = torch.optim.Adam(generator.map.parameters(), betas=(0.5, 0.99))
-    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99))
+    climber = torch.optim.Adam(generator.map.parameters(), betas=(0.5, 0.99), fused=True)
+    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99), fused=True)
     averaged = Averaged(generator.map, stage["ema"])
     parts: dict[str, Stateful] = {
         "map": generator.map,
@@ -250,8 +250,8 @@ def train_image(
     torch.manual_seed(recipe["seed"] + 2)
     generator = placed(generator, device).requires_grad_(True)
     discriminator = placed(PatchDiscriminator(stage["widths"]), device)
-    climber = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99))
-    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99))
+    climber = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99), fused=True)
+    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99), fused=True)
     averaged = Averaged(generator, stage["ema"])
     parts: dict[str, Stateful] = {
         "generator": generator,
