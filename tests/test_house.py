@@ -23,7 +23,7 @@ FLOORS = {
     "evaluation": 3, "exemplars": 3, "dissection": 3, "atlas": 3,
     "subjects": 2, "parameterizations": 2, "objectives": 2, "receptive_fields": 2,
     "networks": 1, "priors": 1, "probe": 1, "weights": 1, "records": 1, "datasets": 1,
-    "units": 0, "images": 0,
+    "units": 0, "images": 0, "files": 0,
     "errors": -1,
 }
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from phosphene.errors import BadFile, BadRequest
+from phosphene.files import whole
 
 SPLITS = {"train": ("train",), "val": ("val", "test"), "all": ("train", "val", "test", "all", "samples")}
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -52,7 +52,7 @@ def load(
     """Decode one split once, to square uint8 pictures that training can keep in memory.
 
     `size` resizes (pixels; default: the size of the first picture); `limit` takes an even share of
-    every shard's start. With `cache` (a folder) the decoded array is kept and memory-mapped next time.
+    every shard's start. With `cache` (a folder) the decoded arrays are kept and read next time.
     """
     folder = Path(folder)
     files = _files(folder, split)
@@ -75,13 +75,10 @@ def load(
             raise BadFile(f"{folder} holds no photographs of split {split!r}")
         images, labels = np.stack(pictures), np.array(targets, np.int64)
         if stored is not None:
-            stored.parent.mkdir(parents=True, exist_ok=True)
-            scratch = stored.with_suffix(".tmp.npz")
-            np.savez(scratch, images=images, labels=labels, names=np.array(names))
-            os.replace(scratch, stored)
+            with whole(stored) as scratch, open(scratch, "wb") as file:
+                np.savez(file, images=images, labels=labels, names=np.array(names))
     classes = tuple(meta.get("classes", names)) or tuple(str(i) for i in range(int(labels.max()) + 1))
-    licence = str(meta.get("licence", meta.get("license", "not stated; see the data's own README")))
-    return Photographs(folder.name, images, labels, classes, fingerprint, licence)
+    return Photographs(folder.name, images, labels, classes, fingerprint, _licence(folder, meta))
 
 
 def _files(folder: Path, split: str) -> list[Path]:
@@ -145,6 +142,18 @@ def _meta(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BadFile(f"{file} is not JSON: {error}") from None
     return meta if isinstance(meta, dict) else {}
+
+
+def _licence(folder: Path, meta: dict[str, Any]) -> str:
+    """What `meta.json` says, or the line of the data's README that begins with "Licence:"."""
+    if stated := meta.get("licence", meta.get("license")):
+        return str(stated)
+    readme = folder / "README.md"
+    if readme.is_file():
+        for line in readme.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lstrip("-* ").lower().startswith(("licence:", "license:")):
+                return line.partition(":")[2].strip()
+    return "not stated"
 
 
 def _fingerprint(files: list[Path], split: str, size: int | None, limit: int | None) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from phosphene.errors import BadFile, OutOfSpace
+from phosphene.errors import BadFile
+from phosphene.files import whole
 
 Pixels = npt.NDArray[np.uint8]
 """(height, width, 3) RGB."""
@@ -100,15 +99,8 @@ def _fitting(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
 
 
 def _write(path: Path, kind: str, frames: list[Image.Image], **options: object) -> None:
-    scratch = path.parent / f".{path.name}.tmp"
-    try:
+    with whole(path) as scratch:
         frames[0].save(scratch, format=kind, **({"append_images": frames[1:], **options} if len(frames) > 1 else {}))
-        os.replace(scratch, path)
-    except OSError as error:
-        raise OutOfSpace(f"cannot write {path}: {error.strerror or error}; what was finished before is kept") from None
-    finally:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
 
 
 def crossed_out(pixels: Pixels) -> Pixels:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from phosphene.errors import BadFile, OutOfSpace
+from phosphene.files import whole
 from phosphene.images import Pixels, read_png, write_png
 
 FORMAT = 1
@@ -83,16 +82,9 @@ def pixels_sha256(pixels: Pixels) -> str:
 
 def write(record: Record, path: Path) -> None:
     """Write a record whole or not at all."""
-    scratch = path.with_name(f".{path.name}.tmp")
     text = json.dumps(without_nan(asdict(record)), indent=1, ensure_ascii=False)
-    try:
+    with whole(path) as scratch:
         scratch.write_text(text + "\n", encoding="utf-8")
-        os.replace(scratch, path)
-    except OSError as error:
-        raise OutOfSpace(f"cannot write {path}: {error.strerror}; what was finished before is kept") from None
-    finally:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
 
 
 def without_nan(value: Any) -> Any:

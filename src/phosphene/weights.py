@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, OutOfSpace, UnknownName
+from phosphene.errors import BadFile, UnknownName
+from phosphene.files import whole
 
 FORMAT = 1
 LARGEST = 4 << 30
@@ -64,16 +63,8 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, An
     halves = {name: value.contiguous() for name, value in halves.items()}
     text = json.dumps({**card, "format": FORMAT}, sort_keys=True)
     raw = save(halves, {"phosphene": text, "digest": _digest(halves, text)})
-    scratch = path.parent / f"{path.name}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as scratch:
         scratch.write_bytes(raw)
-        os.replace(scratch, path)
-    except OSError as error:
-        raise OutOfSpace(f"cannot write {path}: {error.strerror}; nothing was changed there") from None
-    finally:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
     return hashlib.sha256(raw).hexdigest()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,8 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, BadRequest, OutOfSpace
+from phosphene.errors import BadFile, BadRequest
+from phosphene.files import whole
 
 try:
     import tomllib
@@ -102,13 +102,11 @@ class RunFolder:
 
     def save(self, parts: Mapping[str, Stateful], step: int) -> None:
         state = {name: part.state_dict() for name, part in parts.items()}
-        scratch = self.checkpoint.with_suffix(".tmp")
-        try:
-            torch.save({**state, "step": step, "identity": self.identity, "history": self.history}, scratch)
-        except (OSError, RuntimeError) as error:
-            scratch.unlink(missing_ok=True)
-            raise OutOfSpace(f"cannot write {self.checkpoint} ({error}); the checkpoint before it is kept") from None
-        os.replace(scratch, self.checkpoint)
+        with whole(self.checkpoint) as scratch:
+            try:
+                torch.save({**state, "step": step, "identity": self.identity, "history": self.history}, scratch)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise OSError(str(error)) from None
 
     def log(self, **values: float) -> None:
         self.history.append(values)
