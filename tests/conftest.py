@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from torch import Tensor, nn
 
 from phosphene import weights
@@ -18,6 +20,16 @@ from phosphene.parameterizations import Generated
 from phosphene.priors import CodeStatistics
 from phosphene.subjects import Subject
 
+hypothesis_settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("steady")
+
 CODE, IMAGE, SEEN = 12, 16, 14
 SUBJECT_ARCHITECTURE = {"name": "caffenet", "classes": 10, "width": 16}
 GENERATOR_ARCHITECTURE = {
@@ -26,7 +38,9 @@ GENERATOR_ARCHITECTURE = {
     "hidden": 16,
     "grid": 1,
     "seed_channels": 4,
-    "widths": [32, 32],
+    "width": 32,
+    "blocks": 1,
+    "rank": 4,
     "latent": 4,
     "decoder": [8, 8, 8],
     "size": IMAGE,

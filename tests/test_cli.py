@@ -714,7 +714,7 @@ def test_reconstruct_writes_a_photograph_beside_its_reconstruction(phosphene: Ru
         with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG"
     (tmp_path / "file").write_text("no folder")
-    for name in ("file/r.png", "nowhere/r.png", "."):
+    for name in ("file/r.png", "."):
         assert "cannot write" in phosphene(*arguments, tmp_path / name).refused()
     assert "encoder" in phosphene("reconstruct", photograph, "--prior", zoo / "subject.safetensors").err or True
 

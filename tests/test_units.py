@@ -15,7 +15,7 @@ from phosphene.objectives import Objective
 from phosphene.probe import before
 from phosphene.units import Direction, Target, Term, Unit, channel_range, parse
 
-LAYERS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_\-]{0,8}(\.[A-Za-z0-9_]{1,4}){0,3}", fullmatch=True)
+LAYERS = st.lists(st.text("abcXYZ019_-", min_size=1, max_size=5), min_size=1, max_size=3).map(".".join)
 POSITIONS = st.one_of(
     st.sampled_from(["centre", "max", "mean"]), st.tuples(st.integers(0, 99_999), st.integers(0, 99_999))
 )
@@ -205,7 +205,7 @@ def test_a_subject_without_class_names_says_so() -> None:
     subject = tiny_subject()
     object.__setattr__(subject, "classes", ())
     for text in ("class:lion", "fc:lion"):
-        with pytest.raises(PhospheneError, match="LAYER:CHANNEL|no class"):
+        with pytest.raises(PhospheneError, match=r"LAYER:CHANNEL|no class"):
             subject.targets(text)
 
 
@@ -219,7 +219,7 @@ def test_a_sum_takes_one_unit_in_each_term() -> None:
 
 @pytest.mark.parametrize("text", ["conv:0@14,0", "conv:0@0,14", "fc:0@0,0", "class:tench@0,0"])
 def test_a_position_outside_of_the_map_is_refused(text: str) -> None:
-    with pytest.raises(BadRequest, match="14 rows and 14 columns|no map"):
+    with pytest.raises(BadRequest, match=r"14 rows and 14 columns|no map"):
         tiny_subject().targets(text)
 
 
@@ -271,6 +271,6 @@ def test_a_shut_relu_is_followed_from_before_it() -> None:
     (followed,) = Objective(targets)(activations)
     (gradient,) = torch.autograd.grad(followed, x)
     assert gradient.tolist() == [[1.0, 0.0]]
-    assert float(Objective(targets).scores(activations)[0]) == 0
+    assert Objective(targets).scores(activations).tolist() == [0]
     (followed,) = Objective([Target(((1.0, Unit("r", 1)),))])(activations)
-    assert float(followed) == 2
+    assert followed.tolist() == 2

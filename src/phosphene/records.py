@@ -117,9 +117,10 @@ def read(path: Path) -> Record:
     kinds = {**dict.fromkeys(texts, str), **dict.fromkeys(("request", "weights", "versions"), dict), "curve": list}
     wrong = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
     wrong += [name for name in ("score", "start_score") if not isinstance(data.get(name), (float, int, NoneType))]
+    wrong += sorted(known.keys() - data.keys())
     if wrong:
         raise BadFile(f"{path}: field {wrong[0]} is not of the form that a record has")
-    if Path(data["image"]).name != data["image"]:
+    if not data["image"] or Path(data["image"]).name != data["image"]:
         raise BadFile(f"{path}: its picture {data['image']!r} does not lie beside it")
     for name in ("score", "start_score"):
         data[name] = math.nan if data[name] is None else float(data[name])

@@ -167,7 +167,7 @@ def _exactly(number: float) -> str:
 def _unit_from_json(data: dict[str, Any]) -> Unit | Direction:
     where = data.pop("position")
     position: Position = (int(where[0]), int(where[1])) if isinstance(where, list) else where
-    if isinstance(position, str) and position not in ("centre", "max", "mean"):
+    if not isinstance(position, tuple) and position not in ("centre", "max", "mean"):
         raise ValueError(f"position {position!r}")
     if "vector" in data:
         return Direction(str(data["layer"]), tuple(float(v) for v in data["vector"]), position, str(data["name"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,21 +28,25 @@ class TwoStageGenerator(nn.Module):
         hidden: int = 1024,
         grid: int = 6,
         seed_channels: int = 96,
-        widths: Sequence[int] = (256, 192),
+        width: int = 192,
+        blocks: int = 3,
+        rank: int = 256,
         latent: int = 24,
         decoder: Sequence[int] = (192, 128, 64),
         size: int = 96,
         seen: int = 84,
     ):
         super().__init__()
-        if size != 16 * grid or not 0 < seen <= size:
-            raise ValueError(f"size must be 16 × grid and seen within it; got size {size}, grid {grid}, seen {seen}")
+        if size != 16 * grid or not 0 < seen <= size or not 0 <= blocks <= 64:
+            raise ValueError(
+                f"size is 16 × grid, seen within it, blocks at most 64; got {size}, {grid}, {seen}, {blocks}"
+            )
         self.image_size, self.seen, self.code_shape = size, seen, (code,)
         self.register_buffer("code_mean", torch.zeros(code))
         self.register_buffer("code_std", torch.ones(code))
         self.register_buffer("latent_mean", torch.zeros(1, latent, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent, 1, 1))
-        self.map = CodeToLatent(code, hidden, grid, seed_channels, widths, latent)
+        self.map = CodeToLatent(code, hidden, grid, seed_channels, width, blocks, rank, latent)
         self.decoder = Decoder(latent, decoder)
 
     def latents(self, codes: Tensor) -> Tensor:
@@ -53,24 +58,31 @@ class TwoStageGenerator(nn.Module):
 
 
 class CodeToLatent(nn.Module):
-    """Whitened codes (batch, code) → latent maps (batch, latent, 2 grid, 2 grid)."""
+    """Whitened codes (batch, code) → latent maps (batch, latent, 2 grid, 2 grid).
 
-    def __init__(self, code: int, hidden: int, grid: int, seed_channels: int, widths: Sequence[int], latent: int):
+    A linear map of low rank, which has a closed form, plus what a network adds to it.
+    """
+
+    def __init__(
+        self, code: int, hidden: int, grid: int, seed_channels: int, width: int, blocks: int, rank: int, latent: int
+    ):
         super().__init__()
-        low, high = widths
-        self.grid, self.seed_channels = grid, seed_channels
+        self.seed_shape = (seed_channels, grid, grid)
+        self.latent_shape = (latent, 2 * grid, 2 * grid)
+        self.linear = nn.Sequential(nn.Linear(code, rank, bias=False), nn.Linear(rank, math.prod(self.latent_shape)))
         self.first = nn.Linear(code, hidden)
-        self.second = nn.Linear(hidden, seed_channels * grid * grid)
-        self.low = nn.Sequential(nn.Conv2d(seed_channels, low, 3, padding=1), Residual(low), Residual(low))
-        self.up = nn.Conv2d(low, high, 3, padding=1)
-        self.high = nn.Sequential(Residual(high), Residual(high))
-        self.last = nn.Sequential(nn.GroupNorm(16, high), nn.LeakyReLU(0.2), nn.Conv2d(high, latent, 3, padding=1))
+        self.second = nn.Linear(hidden, math.prod(self.seed_shape))
+        self.grow = nn.Conv2d(seed_channels, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(Residual(width) for _ in range(blocks)))
+        last = nn.Conv2d(width, latent, 3, padding=1)
+        nn.init.normal_(last.weight, std=1e-3)
+        self.last = nn.Sequential(nn.GroupNorm(16, width), nn.LeakyReLU(0.2), last)
 
     def forward(self, codes: Tensor) -> Tensor:
         hidden = F.leaky_relu(self.first(codes), 0.2)
-        seed = F.leaky_relu(self.second(hidden), 0.2).view(-1, self.seed_channels, self.grid, self.grid)
-        low = self.low(seed.contiguous(memory_format=torch.channels_last))
-        return self.last(self.high(self.up(F.interpolate(low, scale_factor=2))))
+        seed = F.leaky_relu(self.second(hidden), 0.2).view(-1, *self.seed_shape)
+        seed = F.interpolate(seed.contiguous(memory_format=torch.channels_last), scale_factor=2)
+        return self.linear(codes).view(-1, *self.latent_shape) + self.last(self.blocks(self.grow(seed)))
 
 
 class Residual(nn.Module):
@@ -156,18 +168,12 @@ class LatentDiscriminator(nn.Module):
     features that feature matching compares.
     """
 
-    def __init__(self, latent: int, code: int, widths: Sequence[int] = (128, 256, 256)):
+    def __init__(self, latent: int, code: int, width: int = 128, depth: int = 4):
         super().__init__()
-        a, b, c = widths
-        self.stages = nn.ModuleList(
-            [
-                nn.Sequential(nn.Conv2d(latent, a, 3, padding=1), nn.LeakyReLU(0.2)),
-                nn.Sequential(nn.Conv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.2)),
-                nn.Sequential(nn.Conv2d(b, c, 3, padding=1), nn.LeakyReLU(0.2)),
-            ]
-        )
-        self.logit = nn.Conv2d(c, 1, 1)
-        self.project = nn.Linear(code, c, bias=False)
+        inputs = [latent] + [width] * (depth - 1)
+        self.stages = nn.ModuleList(nn.Sequential(nn.Conv2d(n, width, 3, padding=1), nn.LeakyReLU(0.2)) for n in inputs)
+        self.logit = nn.Conv2d(width, 1, 1)
+        self.project = nn.Linear(code, width, bias=False)
         nn.init.normal_(self.project.weight, std=code**-0.5)
 
     def forward(self, latents: Tensor, codes: Tensor) -> tuple[Tensor, list[Tensor]]:

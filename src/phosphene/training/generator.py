@@ -171,13 +171,20 @@ def train_latent(
     time_budget: float | None = None,
     report: Report = silent,
 ) -> tuple[TwoStageGenerator, LatentDiscriminator, bool]:
-    """Stage 2: squared error, feature matching and a non-saturating adversarial loss with R1, all on latents."""
+    """Stage 2: squared error, then also feature matching and a non-saturating adversarial loss with R1, on latents.
+
+    It starts from the closed-form linear regression of latents on codes; the discriminator joins when the
+    recipe's `adversarial_from` steps have settled the rest.
+    """
     stage = recipe["latent"]
     folder = RunFolder(run, identity)
     torch.manual_seed(recipe["seed"] + 1)
     generator = placed(generator, device).requires_grad_(True)
-    discriminator = LatentDiscriminator(recipe["architecture"]["latent"], views.codes.shape[1], stage["widths"])
+    discriminator = LatentDiscriminator(
+        recipe["architecture"]["latent"], views.codes.shape[1], stage["width"], stage["depth"]
+    )
     discriminator = placed(discriminator, device)
+    regress(generator, views)
     climber = torch.optim.Adam(generator.map.parameters(), betas=(0.5, 0.99), fused=True)
     judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99), fused=True)
     averaged = Averaged(generator.map, stage["ema"])
@@ -196,38 +203,32 @@ def train_latent(
         real = latents[chosen].float()
         with _mixed_precision(device):
             fake = generator.map(code)
-            judged, features = discriminator(fake, code)
-            with torch.no_grad():
-                _, wanted = discriminator(real, code)
         error = (fake.float() - real).square().mean()
-        matching = torch.stack(
-            [(a.float() - b.float()).abs().mean() for a, b in zip(features, wanted, strict=True)]
-        ).mean()
-        adversarial = F.softplus(-judged.float()).mean()
-        _descend(
-            climber,
-            stage["lr"],
-            stage["error"] * error + stage["matching"] * matching + stage["adversarial"] * adversarial,
-        )
-        with _mixed_precision(device):
-            real_logit, _ = discriminator(real, code)
-            fake_logit, _ = discriminator(fake.detach(), code)
-        hold = F.softplus(-real_logit.float()).mean() + F.softplus(fake_logit.float()).mean()
-        if step % stage["r1_every"] == 0:
-            hold = hold + stage["r1_every"] * stage["r1"] / 2 * _r1(discriminator, real, code)
-        _descend(judge, stage["lr_discriminator"], hold)
+        figures = {"error": error}
+        if step < stage["adversarial_from"]:
+            _descend(climber, stage["lr"], error)
+        else:
+            with _mixed_precision(device):
+                judged, features = discriminator(fake, code)
+                with torch.no_grad():
+                    _, wanted = discriminator(real, code)
+            apart = [(a.float() - b.float()).abs().mean() for a, b in zip(features, wanted, strict=True)]
+            matching, adversarial = torch.stack(apart).mean(), F.softplus(-judged.float()).mean()
+            loss = stage["error"] * error + stage["matching"] * matching + stage["adversarial"] * adversarial
+            _descend(climber, stage["lr"], loss)
+            with _mixed_precision(device):
+                real_logit, _ = discriminator(real, code)
+                fake_logit, _ = discriminator(fake.detach(), code)
+            hold = F.softplus(-real_logit.float()).mean() + F.softplus(fake_logit.float()).mean()
+            if step % stage["r1_every"] == 0:
+                hold = hold + stage["r1_every"] * stage["r1"] / 2 * _r1(discriminator, real, code)
+            _descend(judge, stage["lr_discriminator"], hold)
+            figures |= {"matching": matching, "real": real_logit.mean(), "fake": fake_logit.mean()}
         averaged.update(generator.map, step + 1)
         if step % 20 == 0:
-            report(
-                step + 1,
-                steps,
-                {
-                    "error": error.item(),
-                    "matching": matching.item(),
-                    "real": real_logit.mean().item(),
-                    "fake": fake_logit.mean().item(),
-                },
-            )
+            report(step + 1, steps, {name: value.item() for name, value in figures.items()})
+        if step % 200 == 0:
+            folder.log(step=step, **{name: value.item() for name, value in figures.items()})
     finished = folder.load(parts) == steps
     generator.map.load_state_dict(averaged.state)
     return generator.eval(), discriminator, finished
@@ -340,6 +341,8 @@ def _identity(recipe: Recipe, encoder: Subject, photographs: Photographs, stage:
     parts = {"views": ["views"], "latent": ["views", "latent"], "image": ["views", "latent", "image"]}[stage]
     settings = {part: {k: v for k, v in recipe[part].items() if k != "steps"} for part in parts}
     whole = {part: recipe[part] for part in ("seed", "architecture", "autoencoder", "code_layer")}
+    if stage == "views":
+        whole["architecture"] = {part: recipe["architecture"][part] for part in ("latent", "decoder", "size", "seen")}
     return recipe_hash(
         {**settings, **whole, "encoder": encoder.card.get("sha256", encoder.name)}, photographs.fingerprint
     )
@@ -384,6 +387,24 @@ def whiten(generator: TwoStageGenerator, views: Views) -> None:
     generator.code_std.copy_(codes.std(0).clamp(min=1e-3))
     generator.latent_mean.copy_(views.latent_mean)
     generator.latent_std.copy_(views.latent_std)
+
+
+@torch.no_grad()
+def regress(generator: TwoStageGenerator, views: Views, most: int = 50_000, ridge: float = 1e-3) -> None:
+    """Set the map's linear part to the reduced-rank ridge regression of latents on whitened codes (Izenman 1975)."""
+    inward, outward = generator.map.linear
+    mean, std = generator.code_mean.cpu(), generator.code_std.cpu()
+    x = (views.codes[:most].float() - mean) / std
+    y = views.latents[:most].flatten(1).float()
+    centre = y.mean(0)
+    gram = x.T @ x / len(x)
+    gram += ridge * torch.eye(len(gram))
+    weight = torch.linalg.solve(gram, x.T @ (y - centre) / len(x))
+    root = torch.linalg.cholesky(gram)
+    leading = torch.linalg.svd(root.T @ weight, full_matrices=False).Vh[: inward.out_features]
+    inward.weight.copy_((weight @ leading.T).T)
+    outward.weight.copy_(leading.T)
+    outward.bias.copy_(centre)
 
 
 def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
