@@ -415,7 +415,7 @@ def train_subject(
     from phosphene.training.subject import subject_card, train_subject
 
     where = _machine(device, "bfloat16", threads)["device"]
-    steps = read_recipe(recipe)
+    steps = read_recipe(recipe, "subject")
     with _status("decoding photographs"):
         train, val = datasets.load(data, "train", cache=run / "cache"), datasets.load(data, "val", cache=run / "cache")
     with _training() as report:
@@ -449,7 +449,7 @@ def train_generator(
     from phosphene.training.run import read_recipe
 
     where = _machine(device, "bfloat16", threads)["device"]
-    steps = read_recipe(recipe)
+    steps = read_recipe(recipe, "generator")
     steps["code_layer"] = layer or steps["code_layer"]
     network = _subject(encoder)
     with _status("decoding photographs"):

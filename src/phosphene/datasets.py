@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from phosphene.errors import BadFile, BadRequest
+from phosphene.errors import BadFile, BadRequest, Unreachable
 from phosphene.files import whole
+from phosphene.images import opened
 
 SPLITS = {"train": ("train",), "val": ("val", "test"), "all": ("train", "val", "test", "all", "samples")}
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -51,21 +54,21 @@ def load(
 ) -> Photographs:
     """Decode one split once, to square uint8 pictures that training can keep in memory.
 
-    `size` resizes (pixels; default: the size of the first picture); `limit` takes an even share of
-    every shard's start. With `cache` (a folder) the decoded arrays are kept and read next time.
+    `size` resizes (pixels; default: the size of the first picture); `limit` takes the first so many. With
+    `cache` (a folder) the decoded arrays are kept and read next time; a damaged cache is decoded anew.
     """
     folder = Path(folder)
     files = _files(folder, split)
     fingerprint = _fingerprint(files, split, size, limit)
     meta = _meta(folder)
     stored = Path(cache) / f"{folder.name}-{split}-{fingerprint[:16]}.npz" if cache else None
-    if stored is not None and stored.exists():
-        with np.load(stored, allow_pickle=False) as kept:
-            images, labels, names = kept["images"], kept["labels"], tuple(kept["names"].tolist())
+    kept = _cached(stored)
+    if kept is not None:
+        images, labels, names = kept
     else:
         pictures, targets, names = [], [], ()
-        for raw, label, names in _rows(files, folder):
-            picture = _decode(raw, size)
+        for where, raw, label, names in _rows(files):
+            picture = _decode(raw, size, where)
             size = size or picture.shape[0]
             pictures.append(picture)
             targets.append(label)
@@ -78,6 +81,10 @@ def load(
             with whole(stored) as scratch, open(scratch, "wb") as file:
                 np.savez(file, images=images, labels=labels, names=np.array(names))
     classes = tuple(meta.get("classes", names)) or tuple(str(i) for i in range(int(labels.max()) + 1))
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise BadFile(
+            f"{folder} has labels {labels.min()} … {labels.max()}, and {len(classes)} classes in its meta.json"
+        )
     return Photographs(folder.name, images, labels, classes, fingerprint, _licence(folder, meta))
 
 
@@ -101,29 +108,50 @@ def _files(folder: Path, split: str) -> list[Path]:
     return found
 
 
-def _rows(files: list[Path], folder: Path) -> Iterator[tuple[bytes, int, tuple[str, ...]]]:
+def _rows(files: list[Path]) -> Iterator[tuple[str, bytes, int, tuple[str, ...]]]:
+    """Where a photograph lies, its encoded bytes, its label, and the names of the classes where folders tell them."""
     if files[0].suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
         for file in files:
-            try:
-                table = pyarrow.parquet.read_table(file, columns=["image", "label"])
-            except (pyarrow.ArrowException, OSError, KeyError) as error:
-                raise BadFile(f"{file} is not a readable shard with columns image, label: {error}") from None
-            for raw, label in zip(table["image"], table["label"], strict=True):
-                yield raw.as_py(), int(label.as_py()), ()
+            for row, (raw, label) in enumerate(_shard(file)):
+                if not isinstance(raw, bytes) or not isinstance(label, int):
+                    raise BadFile(f"{file}, row {row}: image holds encoded bytes and label a whole number")
+                yield f"{file}, row {row}", raw, label, ()
     else:
         names = tuple(sorted({file.parent.name for file in files}))
         for file in files:
-            yield file.read_bytes(), names.index(file.parent.name), names
+            try:
+                yield str(file), file.read_bytes(), names.index(file.parent.name), names
+            except OSError as error:
+                raise BadFile(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _decode(raw: bytes, size: int | None) -> npt.NDArray[np.uint8]:
+def _shard(file: Path) -> Iterator[tuple[Any, Any]]:
     try:
-        picture = Image.open(io.BytesIO(raw)).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise BadFile(f"a photograph of the data set cannot be decoded: {error}") from None
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise Unreachable(f"{file} needs pyarrow; pip install 'phosphene[data]'") from None
+    try:
+        table = pyarrow.parquet.read_table(file, columns=["image", "label"])
+        yield from ((raw.as_py(), label.as_py()) for raw, label in zip(table["image"], table["label"], strict=True))
+    except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]  # pyarrow adds whole schemas
+        raise BadFile(f"{file} is not a readable shard with columns image, label: {reason}") from None
+
+
+def _cached(stored: Path | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], tuple[str, ...]] | None:
+    """A cache's photographs, labels and class names; None where there is none that is whole."""
+    if stored is None or not stored.exists():
+        return None
+    try:
+        with open(stored, "rb") as file, np.load(file, allow_pickle=False) as kept:
+            return kept["images"], kept["labels"], tuple(kept["names"].tolist())
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _decode(raw: bytes, size: int | None, where: str) -> npt.NDArray[np.uint8]:
+    picture = opened(io.BytesIO(raw), where)
     side = min(picture.size)
     if picture.size != (side, side):
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
@@ -139,9 +167,13 @@ def _meta(folder: Path) -> dict[str, Any]:
         return {}
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadFile(f"{file} is not JSON: {error}") from None
-    return meta if isinstance(meta, dict) else {}
+    meta = meta if isinstance(meta, dict) else {}
+    classes = meta.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise BadFile(f"{file}: classes is a list of names")
+    return meta
 
 
 def _licence(folder: Path, meta: dict[str, Any]) -> str:

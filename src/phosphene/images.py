@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ LARGEST = 64_000_000
 
 def read_image(path: str | Path, size: int) -> Pixels:
     """A photograph's central square, resized to `size` pixels; `BadFile` when it is not a picture."""
-    picture = _open(path)
+    picture = opened(path)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     square = picture.crop((left, top, left + side, top + side))
@@ -31,21 +32,23 @@ def read_image(path: str | Path, size: int) -> Pixels:
 
 def read_png(path: str | Path) -> Pixels:
     """A picture as it is; `BadFile` when it is not one."""
-    return np.asarray(_open(path))
+    return np.asarray(opened(path))
 
 
-def _open(path: str | Path) -> Image.Image:
+def opened(path: str | Path | IO[bytes], name: str = "") -> Image.Image:
+    """A picture in RGB, from a file or from bytes that are called `name`; `BadFile` when it is not one."""
+    name = name or str(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 if picture.width * picture.height > LARGEST:
-                    raise BadFile(f"{path} has {picture.width} × {picture.height} pixels; at most {LARGEST:,} are read")
+                    raise BadFile(f"{name} has {picture.width} × {picture.height} pixels; at most {LARGEST:,} are read")
                 return picture.convert("RGB")
     except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
+        raise BadFile(f"{name} does not exist") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise BadFile(f"{path} cannot be read as an image: {error}") from None
+        raise BadFile(f"{name} cannot be read as an image: {error}") from None
 
 
 def to_pixels(image: npt.NDArray[np.floating]) -> Pixels:

@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks.generator import LatentDiscriminator, PatchDiscriminator, TwoStageGenerator
-from phosphene.probe import probe
+from phosphene.probe import find_layer, probe
 from phosphene.subjects import Subject
 from phosphene.training.augment import random_crops
 from phosphene.training.autoencoder import Autoencoder, feature_distance, train_autoencoder
@@ -75,6 +76,7 @@ def train_generator(
 ) -> Trained:
     """Train all stages as far as the budget (seconds) goes, and measure the code's statistics."""
     run, clock = Path(run), Clock(time_budget)
+    _check_code(recipe, encoder)
     autoencoder, finished = train_autoencoder(
         recipe, encoder, photographs, run / "autoencoder", device=device, time_budget=time_budget, report=report
     )
@@ -109,6 +111,14 @@ def train_generator(
             report=report,
         )
     return Trained(generator, code_statistics(views.codes), helpers, finished)
+
+
+def _check_code(recipe: Recipe, encoder: Subject) -> None:
+    layer, code = recipe["code_layer"], recipe["architecture"]["code"]
+    find_layer(encoder.network, layer, encoder.name)
+    units = math.prod(encoder.shapes().get(layer, ()))
+    if units != code:
+        raise BadRequest(f"{encoder.name}: layer {layer} has {units} units, and the recipe's code {code}")
 
 
 def generator_card(
@@ -392,7 +402,7 @@ def whiten(generator: TwoStageGenerator, views: Views) -> None:
 @torch.no_grad()
 def regress(generator: TwoStageGenerator, views: Views, most: int = 50_000, ridge: float = 1e-3) -> None:
     """Set the map's linear part to the reduced-rank ridge regression of latents on whitened codes (Izenman 1975)."""
-    inward, outward = generator.map.linear
+    inward, outward = cast("tuple[nn.Linear, nn.Linear]", tuple(generator.map.linear))
     mean, std = generator.code_mean.cpu(), generator.code_std.cpu()
     x = (views.codes[:most].float() - mean) / std
     y = views.latents[:most].flatten(1).float()

@@ -28,20 +28,35 @@ except ModuleNotFoundError:  # Python 3.10
 Recipe = dict[str, Any]
 N = TypeVar("N", bound=nn.Module)
 
+RECIPES = Path(__file__).parent.parent / "recipes"
 
-def read_recipe(name: str | Path) -> Recipe:
-    """A recipe by its bundled name or as a TOML file of one's own."""
+
+class _Settings(dict[str, Any]):
+    """A table of a recipe; what it lacks is the recipe's mistake."""
+
+    def __missing__(self, key: str) -> Any:
+        raise BadRequest(f"the recipe lacks {key!r}; phosphene's own are in {RECIPES}")
+
+
+def _settings(value: Any) -> Any:
+    return _Settings({key: _settings(each) for key, each in value.items()}) if isinstance(value, dict) else value
+
+
+def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
+    """A recipe by its bundled name or as a TOML file of one's own; `kind` is what it must make."""
     file = Path(name)  # a folder of that name is not a recipe
     if not file.is_file():
-        folder = Path(__file__).parent.parent / "recipes"
-        file = folder / f"{name}.toml"
+        file = RECIPES / f"{name}.toml"
         if not file.is_file():
-            known = ", ".join(sorted(f.stem for f in folder.glob("*.toml")))
+            known = ", ".join(sorted(f.stem for f in RECIPES.glob("*.toml")))
             raise BadRequest(f"no recipe {str(name)!r}; bundled: {known}; or give a TOML file")
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        recipe: Recipe = _settings(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadFile(f"recipe {file} is not TOML: {error}") from None
+    if kind is not None and recipe["kind"] != kind:
+        raise BadRequest(f"recipe {file} makes a {recipe['kind']}, not a {kind}")
+    return recipe
 
 
 def recipe_hash(recipe: Recipe, data: str) -> str:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
+from phosphene.errors import BadRequest
 from phosphene.evaluation import wilson
 from phosphene.networks import build
 from phosphene.training.augment import jitter_colours, mixed, random_crops
@@ -55,7 +56,9 @@ def train_subject(
     averaged = Averaged(network, recipe["ema"])
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     batch = recipe["batch"]
-    steps_an_epoch = len(train) // batch
+    steps_an_epoch, most = len(train) // batch, int(labels.max())
+    if not steps_an_epoch:
+        raise BadRequest(f"{train.name} has {len(train)} photographs for training, fewer than one batch of {batch}")
     main, cooldown = steps_an_epoch * recipe["epochs"], recipe["cooldown"]
     steps = main + steps_an_epoch * cooldown["epochs"]
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
@@ -75,6 +78,8 @@ def train_subject(
         network.train()
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             logits = network(x.contiguous(memory_format=torch.channels_last))
+        if most >= logits.shape[1]:
+            raise BadRequest(f"{train.name} has {most + 1} classes, the recipe's architecture {logits.shape[1]}")
         loss = share * _loss(logits, labels[chosen], recipe) + (1 - share) * _loss(logits, other, recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -97,7 +102,8 @@ def accuracy(network: nn.Module, photographs: Photographs, batch: int = 250) -> 
     with torch.no_grad():
         for at in range(0, len(photographs), batch):
             x = torch.from_numpy(photographs.images[at : at + batch]).permute(0, 3, 1, 2).float().to(device) / 255
-            top = network(normalise(x).contiguous(memory_format=torch.channels_last)).topk(5).indices.cpu()
+            logits = network(normalise(x).contiguous(memory_format=torch.channels_last))
+            top = logits.topk(min(5, logits.shape[1])).indices.cpu()
             right = top == torch.from_numpy(photographs.labels[at : at + batch])[:, None]
             hits += torch.stack([right[:, 0].sum(), right.sum()])
     return float(hits[0]) / len(photographs), float(hits[1]) / len(photographs)

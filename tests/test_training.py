@@ -1,0 +1,561 @@
+"""Training: a run that is killed ends as one that is not, a recipe is not mixed with another, a budget is kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import CI_SAMPLE, GENERATOR_ARCHITECTURE, SEEN, lively
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from phosphene import weights
+from phosphene.datasets import Photographs
+from phosphene.errors import BadFile, BadRequest, OutOfSpace, PhospheneError, UnknownName
+from phosphene.networks import build
+from phosphene.parameterizations import load_generated
+from phosphene.subjects import Subject, load_subject
+from phosphene.training import generator as generators
+from phosphene.training import run as runs
+from phosphene.training.augment import jitter_colours, mixed, random_crops
+from phosphene.training.generator import Trained, generator_card, train_generator
+from phosphene.training.run import Averaged, RunFolder, epoch_order, one_cycle, read_recipe, seeded
+from phosphene.training.subject import subject_card, train_subject
+
+SUBJECT: dict[str, Any] = {
+    **read_recipe("caffenet-objects"),
+    "architecture": {"name": "caffenet", "classes": 10, "width": 16, "dropout": 0.5},
+    "epochs": 2,
+    "batch": 16,
+    "sizes": [[0.0, 12], [0.5, 16]],
+    "mixup": 0.2,
+    "evaluate_every": 1,
+    "cooldown": {"epochs": 1, "crop": [0.9, 1.0], "lr": 0.01},
+}
+"""Two epochs and a cooldown of two steps each on 40 photographs: six steps."""
+
+GENERATOR: dict[str, Any] = copy.deepcopy(dict(read_recipe("objects-fc6")))
+GENERATOR["architecture"] = GENERATOR_ARCHITECTURE
+GENERATOR["autoencoder"] |= {"encoder": [8, 8, 8], "batch": 4, "steps": 3, "crop": 16, "layers": ["conv1"]}
+GENERATOR["latent"] |= {"width": 8, "depth": 2, "batch": 4, "steps": 4, "adversarial_from": 1, "r1_every": 2}
+GENERATOR["image"] |= {"widths": [8, 8, 8], "layers": ["conv1"], "batch": 4, "steps": 3, "r1_every": 2}
+"""Three, four and three steps."""
+
+
+class Killed(BaseException):
+    """What cannot be caught: nothing is saved on the way out."""
+
+
+Make = Callable[[int, int], Photographs]
+Bits = dict[str, Tensor]
+
+
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every step."""
+    monkeypatch.setitem(RunFolder.steps.__kwdefaults__, "every", -1.0)
+
+
+@pytest.fixture
+def after_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Do something at the end of the n-th step from now, before its checkpoint is written."""
+    plain, left = Averaged.update, [0, lambda: None]
+
+    def update(self: Averaged, network: nn.Module, steps: int) -> None:
+        plain(self, network, steps)
+        left[0] -= 1  # type: ignore[operator]
+        if left[0] == 0:
+            left[1]()  # type: ignore[operator]
+
+    monkeypatch.setattr(Averaged, "update", update)
+
+    def arm(n: int, deed: Callable[[], None]) -> None:
+        left[:] = [n, deed]
+
+    return arm
+
+
+def kill() -> None:
+    raise Killed
+
+
+@pytest.fixture
+def encoder() -> Subject:
+    network = lively(build({"name": "caffenet", "classes": 10, "width": 16}))
+    return Subject("tiny", network, (SEEN, SEEN), (0.5,) * 3, (0.25,) * 3, tuple("abcdefghij"), "fc8", {"sha256": "e"})
+
+
+def subject_bits(folder: Path, photographs: Make, **options: Any) -> tuple[Bits, RunFolder, bool]:
+    network, run, finished = train_subject(SUBJECT, photographs(40, 16), photographs(10, 16), folder, **options)
+    return network.state_dict(), run, finished
+
+
+def generator_bits(folder: Path, encoder: Subject, photographs: Make, **options: Any) -> tuple[Bits, Trained]:
+    trained = train_generator(GENERATOR, encoder, photographs(12, 16), folder, **options)
+    bits = {f"generator.{name}": value for name, value in trained.generator.state_dict().items()}
+    bits |= {f"code.{name}": value for name, value in trained.statistics.items()}
+    for helper, network in trained.helpers.items():
+        bits |= {f"{helper}.{name}": value for name, value in network.state_dict().items()}
+    return bits, trained
+
+
+def same(one: Bits, other: Bits) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ---------------------------------------------------------------- killed and resumed
+
+
+@pytest.mark.usefixtures("every_step")
+def test_a_subject_killed_at_any_step_ends_with_the_same_bits(
+    tmp_path: Path, photographs: Make, after_steps: Callable[[int, Callable[[], None]], None]
+) -> None:
+    whole, run, finished = subject_bits(tmp_path / "whole", photographs)
+    assert finished
+    assert [entry["step"] for entry in run.history] == [2, 4, 6]
+    for steps in ([1], [6], [2, 1, 2]):
+        folder = tmp_path / str(steps)
+        for n in steps:
+            after_steps(n, kill)
+            with pytest.raises(Killed):
+                subject_bits(folder, photographs)
+        again, resumed, finished = subject_bits(folder, photographs)
+        assert finished
+        assert same(again, whole), f"killed after {steps}"
+        assert resumed.history == run.history
+
+
+def test_a_subject_killed_before_its_first_checkpoint_begins_again(
+    tmp_path: Path, photographs: Make, after_steps: Callable[[int, Callable[[], None]], None]
+) -> None:
+    after_steps(4, kill)
+    with pytest.raises(Killed):
+        subject_bits(tmp_path / "a", photographs)
+    again, _, _ = subject_bits(tmp_path / "a", photographs)
+    assert same(again, subject_bits(tmp_path / "b", photographs)[0])
+
+
+@pytest.mark.usefixtures("every_step")
+def test_a_generator_killed_in_any_stage_ends_with_the_same_bits(
+    tmp_path: Path,
+    photographs: Make,
+    encoder: Subject,
+    after_steps: Callable[[int, Callable[[], None]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, trained = generator_bits(tmp_path / "whole", encoder, photographs)
+    assert trained.finished
+    assert all(value.isfinite().all() for value in whole.values())
+    for steps in ([3], [4], [7], [10], [1, 2, 2, 1, 3]):
+        folder = tmp_path / str(steps)
+        for n in steps:
+            after_steps(n, kill)
+            with pytest.raises(Killed):
+                generator_bits(folder, encoder, photographs)
+        again, trained = generator_bits(folder, encoder, photographs)
+        assert trained.finished
+        assert same(again, whole), f"killed after {steps}"
+
+
+def test_a_cache_of_views_cut_short_by_a_kill_is_not_believed(
+    tmp_path: Path, photographs: Make, encoder: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(tensors: Any, file: Path) -> None:
+        Path(file).write_bytes(b"half a file")
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.save_file", half)
+        with pytest.raises(Killed):
+            generator_bits(tmp_path / "a", encoder, photographs)
+    again, _ = generator_bits(tmp_path / "a", encoder, photographs)
+    assert same(again, generator_bits(tmp_path / "b", encoder, photographs)[0])
+
+
+def test_a_finished_run_does_no_step_again(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
+    first, _, _ = subject_bits(tmp_path / "s", photographs)
+    seen: list[int] = []
+    again, _, finished = subject_bits(tmp_path / "s", photographs, report=lambda step, *_: seen.append(step))
+    assert finished
+    assert same(first, again)
+    bits, _ = generator_bits(tmp_path / "g", encoder, photographs)
+    more, trained = generator_bits(tmp_path / "g", encoder, photographs, report=lambda step, *_: seen.append(step))
+    assert trained.finished
+    assert same(bits, more)
+    assert seen == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_signal_saves_stops_and_is_resumed(
+    tmp_path: Path, photographs: Make, after_steps: Callable[[int, Callable[[], None]], None], number: signal.Signals
+) -> None:
+    handler = signal.getsignal(number)
+    after_steps(3, lambda: os.kill(os.getpid(), number))
+    _, run, finished = subject_bits(tmp_path / "a", photographs)
+    assert not finished
+    assert torch.load(run.checkpoint, weights_only=True)["step"] == 3
+    assert signal.getsignal(number) is handler, "the signal is given back"
+    again, _, finished = subject_bits(tmp_path / "a", photographs)
+    assert finished
+    assert same(again, subject_bits(tmp_path / "b", photographs)[0])
+
+
+def test_a_second_control_c_leaves_at_once(tmp_path: Path, photographs: Make, after_steps: Any) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    after_steps(2, twice)
+    with pytest.raises(KeyboardInterrupt):
+        subject_bits(tmp_path, photographs)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# ---------------------------------------------------------------- budgets
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that every step moves on by one second."""
+    now = [0.0]
+    plain = Averaged.update
+
+    def update(self: Averaged, network: nn.Module, steps: int) -> None:
+        plain(self, network, steps)
+        now[0] += 1
+
+    monkeypatch.setattr(Averaged, "update", update)
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_budget_ends_a_subjects_run_cleanly(tmp_path: Path, photographs: Make, clock: list[float]) -> None:
+    whole, _, _ = subject_bits(tmp_path / "whole", photographs)
+    for budget, step in ((0.0, 0), (2.0, 2), (2.5, 5), (100.0, 6)):
+        bits, run, finished = subject_bits(tmp_path / "run", photographs, time_budget=budget)
+        assert torch.load(run.checkpoint, weights_only=True)["step"] == step
+        assert finished == (step == 6)
+    assert same(bits, whole)
+
+
+def test_a_budget_covers_all_stages_of_a_generator(
+    tmp_path: Path, photographs: Make, encoder: Subject, clock: list[float]
+) -> None:
+    whole, _ = generator_bits(tmp_path / "whole", encoder, photographs)
+    with pytest.raises(BadRequest, match="what is done is kept"):
+        generator_bits(tmp_path / "run", encoder, photographs, time_budget=2.0)
+    bits, trained = generator_bits(tmp_path / "run", encoder, photographs, time_budget=3.0)
+    assert not trained.finished
+    assert all(value.isfinite().all() for value in bits.values()), "what there is can be used"
+    bits, trained = generator_bits(tmp_path / "run", encoder, photographs, time_budget=4.0)
+    assert not trained.finished
+    bits, trained = generator_bits(tmp_path / "run", encoder, photographs, time_budget=4.0)
+    assert trained.finished
+    assert same(bits, whole)
+
+
+# ---------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.01}, {"seed": 1}, {"epochs": 3}, {"crop": [0.5, 1.0]}], ids=str)
+def test_a_subjects_run_refuses_another_recipe(tmp_path: Path, photographs: Make, change: dict[str, Any]) -> None:
+    subject_bits(tmp_path, photographs, time_budget=0.0)
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(BadRequest, match="another recipe or other data"):
+        train_subject({**SUBJECT, **change}, photographs(40, 16), photographs(10, 16), tmp_path)
+    with pytest.raises(BadRequest, match="another recipe or other data"):
+        train_subject(SUBJECT, photographs(41, 16), photographs(10, 16), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("autoencoder", {"lr": 5e-3}),
+        ("autoencoder", {"feature": 0.1}),
+        ("latent", {"lr": 5e-3}),
+        ("latent", {"adversarial": 0.9}),
+        ("image", {"lr": 5e-3}),
+        ("image", {"feature": 0.1}),
+        ("views", {"number": 1}),
+        ("architecture", {"hidden": 8}),
+    ],
+    ids=str,
+)
+def test_a_generators_run_refuses_another_recipe(
+    tmp_path: Path, photographs: Make, encoder: Subject, part: str, change: dict[str, Any]
+) -> None:
+    generator_bits(tmp_path, encoder, photographs)
+    other = {**GENERATOR, part: {**GENERATOR[part], **change}}
+    with pytest.raises(BadRequest, match="another recipe or other data"):
+        train_generator(other, encoder, photographs(12, 16), tmp_path)
+
+
+def test_a_generators_run_refuses_another_encoder_and_other_data(
+    tmp_path: Path, photographs: Make, encoder: Subject
+) -> None:
+    generator_bits(tmp_path, encoder, photographs, time_budget=1e9)
+    encoder.card["sha256"] = "another"
+    with pytest.raises(BadRequest, match="another recipe or other data"):
+        generator_bits(tmp_path, encoder, photographs)
+    encoder.card["sha256"] = "e"
+    with pytest.raises(BadRequest, match="another recipe or other data"):
+        train_generator(GENERATOR, encoder, photographs(13, 16), tmp_path)
+
+
+def test_a_generators_later_stages_go_on_with_more_steps(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
+    """Their rates are constant, so that four steps and then two are six."""
+    longer = {**GENERATOR, "latent": {**GENERATOR["latent"], "steps": 6}, "image": {**GENERATOR["image"], "steps": 0}}
+    shorter = {**longer, "latent": GENERATOR["latent"]}
+    train_generator(shorter, encoder, photographs(12, 16), tmp_path / "a")
+    grown = train_generator(longer, encoder, photographs(12, 16), tmp_path / "a").generator.state_dict()
+    assert same(grown, train_generator(longer, encoder, photographs(12, 16), tmp_path / "b").generator.state_dict())
+
+
+@pytest.mark.parametrize(("layer", "error"), [("fc66", UnknownName), ("conv5", BadRequest), ("fc8", BadRequest)])
+def test_a_code_layer_that_does_not_fit_is_refused_before_any_work(
+    tmp_path: Path, photographs: Make, encoder: Subject, layer: str, error: type[PhospheneError]
+) -> None:
+    with pytest.raises(error, match=r"fc6|units"):
+        train_generator({**GENERATOR, "code_layer": layer}, encoder, photographs(12, 16), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_photographs_than_a_batch_and_too_many_classes_are_refused(tmp_path: Path, photographs: Make) -> None:
+    with pytest.raises(BadRequest, match="fewer than one batch"):
+        train_subject(SUBJECT, photographs(15, 16), photographs(10, 16), tmp_path / "a")
+    few = {**SUBJECT, "architecture": {**SUBJECT["architecture"], "classes": 9}}
+    with pytest.raises(BadRequest, match="10 classes"):
+        train_subject(few, photographs(40, 16), photographs(10, 16), tmp_path / "b")
+
+
+def test_three_classes_are_enough(tmp_path: Path, photographs: Make) -> None:
+    data = photographs(48, 16)
+    data.labels[:] %= 3
+    few = {**SUBJECT, "architecture": {**SUBJECT["architecture"], "classes": 3}}
+    _, run, _ = train_subject(few, data, data, tmp_path)
+    assert run.history[-1]["top5"] == 1.0
+
+
+def test_a_recipe_is_a_name_or_a_file_and_says_what_it_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('kind = "subject"\nseed = 0\n[architecture]\nname = "caffenet"\n')
+    assert read_recipe(file, "subject")["architecture"] == {"name": "caffenet"}
+    with pytest.raises(BadRequest, match="lacks 'batch'"):
+        read_recipe(file)["batch"]
+    with pytest.raises(BadRequest, match="lacks 'width'"):
+        read_recipe(file)["architecture"]["width"]
+    with pytest.raises(BadRequest, match="makes a subject, not a generator"):
+        read_recipe(file, "generator")
+    with pytest.raises(BadRequest, match="bundled: caffenet-objects, objects-fc6"):
+        read_recipe("nothing")
+    for raw in (b"kind = ", b"\xff\xfe", b"[" * 10_000):
+        file.write_bytes(raw)
+        with pytest.raises(BadFile, match="not TOML"):
+            read_recipe(file)
+
+
+# ---------------------------------------------------------------- damage and the disk
+
+
+@pytest.mark.parametrize("raw", [b"", b"not a checkpoint", b"PK\x03\x04" + b"\0" * 50])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, photographs: Make, raw: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(raw)
+    with pytest.raises(BadFile, match=r"checkpoint\.pt"):
+        subject_bits(tmp_path, photographs)
+
+
+def test_a_hostile_checkpoint_runs_nothing(tmp_path: Path, photographs: Make) -> None:
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"identity": Hostile(), "step": 1}, tmp_path / "checkpoint.pt")
+    with pytest.raises(BadFile):
+        subject_bits(tmp_path, photographs)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tmp_path: Path, photographs: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    subject_bits(tmp_path, photographs, time_budget=0.0)
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(state: Any, file: Path) -> None:
+        Path(file).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutOfSpace):
+        subject_bits(tmp_path, photographs)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+    assert not list(tmp_path.glob("*tmp*")) + list(tmp_path.glob(".*"))
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_averaged_weights_are_the_moving_average() -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    averaged, wanted = Averaged(network, 0.9), {k: v.clone().double() for k, v in network.state_dict().items()}
+    for step in range(1, 30):
+        with torch.no_grad():
+            for value in network.parameters():
+                value.add_(torch.randn_like(value))
+            network[1].num_batches_tracked += 1
+        averaged.update(network, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                wanted[name] = decay * wanted[name] + (1 - decay) * value.double()
+    for name, value in averaged.state.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), wanted[name], rtol=1e-5, atol=1e-6)
+    assert averaged.state["1.num_batches_tracked"] == 29, "counts are not averaged"
+    fresh = averaged.network(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))
+    assert same(fresh.state_dict(), averaged.state)
+    assert not fresh.training
+
+
+def test_the_learning_rate_goes_up_in_a_line_and_down_in_a_cosine() -> None:
+    rates = [one_cycle(i / 1000) for i in range(1001)]
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == pytest.approx(1, abs=2e-3)
+    assert rates.index(max(rates)) == pytest.approx(100, abs=1)
+    assert rates[50] == pytest.approx((0.05 + 1) / 2)
+    assert rates[550] == pytest.approx(0.5, abs=1e-3)
+    assert rates[1000] == pytest.approx(1e-4)
+
+
+def test_random_numbers_are_a_function_of_seed_and_counters() -> None:
+    def first(*key: int) -> float:
+        return float(torch.rand((), generator=seeded(*key)))
+
+    keys = [(0,), (1,), (0, 1), (0, 1, 2), (0, 12), (1, 1), (0, 2, 1)]
+    assert len({first(*key) for key in keys}) == len(keys)
+    assert first(0, 1, 2) == first(0, 1, 2)
+    orders = [epoch_order(50, 0, epoch) for epoch in range(3)]
+    assert all(order.sort().values.tolist() == list(range(50)) for order in orders)
+    assert not torch.equal(orders[0], orders[1])
+
+
+def test_a_crop_of_everything_without_a_flip_is_the_image() -> None:
+    images = torch.rand(5, 3, 16, 16)
+    same_images = random_crops(images, 16, seeded(0), scale=(1.0, 1.0), ratio=1.0, flip=False)
+    torch.testing.assert_close(same_images, images, atol=1e-5, rtol=0)
+    flipped = random_crops(images, 16, seeded(0), scale=(1.0, 1.0), ratio=1.0)
+    for image, other in zip(images, flipped, strict=True):
+        close = [torch.allclose(other, candidate, atol=1e-5) for candidate in (image, image.flip(2))]
+        assert any(close)
+
+
+def test_crops_stay_inside_of_the_picture() -> None:
+    ramp = torch.linspace(0.2, 0.8, 32).repeat(64, 3, 32, 1)
+    crops = random_crops(ramp, 16, seeded(1), scale=(0.2, 0.5))
+    assert crops.min() >= 0.2 - 1e-5
+    assert crops.max() <= 0.8 + 1e-5
+    spans = (crops.amax((1, 2, 3)) - crops.amin((1, 2, 3))) / 0.6
+    assert (spans < math.sqrt(0.5 * 4 / 3) + 0.05).all(), "a crop of a share of the area is that much narrower"
+
+
+def test_jitter_and_mixing_of_nothing_change_nothing() -> None:
+    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6)
+    assert jitter_colours(images, 0.0, seeded(0)) is images
+    assert mixed(images, labels, 0.0, seeded(0))[2] == 1.0
+    blend, other, share = mixed(images, labels, 0.4, seeded(0))
+    torch.testing.assert_close(blend, share * images + (1 - share) * images[other])
+    assert 0.5 <= share <= 1
+    jittered = jitter_colours(images, 0.3, seeded(0))
+    assert not torch.equal(jittered, images)
+    assert 0 <= jittered.min() <= jittered.max() <= 1
+
+
+def test_the_regression_starts_the_map_at_its_closed_form(
+    tmp_path: Path, photographs: Make, encoder: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With full rank and hardly a ridge, the linear part's error is that of ordinary least squares."""
+    torch.manual_seed(0)
+    network = build({**GENERATOR_ARCHITECTURE, "rank": 16})
+    codes = torch.randn(300, 16).relu()
+    latents = (codes @ torch.randn(16, 16) + 0.3 * torch.randn(300, 16)).view(300, 4, 2, 2)
+    views = generators.Views(codes.half(), latents.half(), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1))
+    generators.whiten(network, views)
+    generators.regress(network, views, ridge=1e-6)
+    x = (views.codes.float() - network.code_mean) / network.code_std
+    y = views.latents.float().flatten(1)
+    design = torch.cat([x, torch.ones(300, 1)], 1).double()
+    best = design @ torch.linalg.lstsq(design, y.double()).solution
+    torch.testing.assert_close(network.map.linear(x).double(), best, atol=1e-3, rtol=1e-3)
+
+
+# ---------------------------------------------------------------- from the command line
+
+
+def toml(recipe: dict[str, Any]) -> str:
+    """A recipe as TOML: JSON's inline values are TOML's but for tables."""
+
+    def value(each: Any) -> str:
+        if isinstance(each, dict):
+            return "{" + ", ".join(f"{key} = {value(item)}" for key, item in each.items()) + "}"
+        return json.dumps(each)
+
+    return "\n".join(f"{key} = {value(each)}" for key, each in recipe.items())
+
+
+@pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
+def test_from_photographs_to_a_preferred_input_by_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from phosphene import cli
+
+    def phosphene(*arguments: object) -> None:
+        monkeypatch.setattr("sys.argv", ["phosphene", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert not left.value.code, capfd.readouterr().err
+
+    recipes = {
+        "small-subject": {**SUBJECT, "batch": 100, "epochs": 1, "sizes": [[0.0, SEEN]]},
+        "small-generator": GENERATOR,
+    }
+    for name, recipe in recipes.items():
+        (tmp_path / f"{name}.toml").write_text(toml(recipe))
+    subject, generator = tmp_path / "s" / "small-subject.safetensors", tmp_path / "out.safetensors"
+    phosphene("train", "subject", tmp_path / "small-subject.toml", "--data", CI_SAMPLE, "--run", tmp_path / "s")
+    phosphene(
+        *("train", "generator", tmp_path / "small-generator.toml", "--images", CI_SAMPLE, "--encoder", subject),
+        *("--run", tmp_path / "g", "--out", generator),
+    )
+    trained, generated = load_subject(subject), load_generated(generator)
+    assert trained.card["finished"]
+    assert generated.card["finished"]
+    assert trained.card["measured"]["photographs"] == 100
+    assert 0 < generated.card["measured"]["image_error"] < 1
+    assert generated.card["encoder_sha256"] == trained.card["sha256"]
+    assert trained.classes[0] == "tench, Tinca tinca"
+    assert weights.read(tmp_path / "g" / "small-generator-training.safetensors").card["kind"] == "training"
+    assert len(load_file(generator)) > 10
+    phosphene("synthesize", subject, "class:tench", "--prior", generator, "--steps", 3, "--out", tmp_path / "p")
+    assert (tmp_path / "p" / "contact-sheet.png").exists()
+
+
+def test_cards_hold_what_a_reader_needs(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
+    network, run, _ = train_subject(SUBJECT, photographs(40, 16), photographs(10, 16), tmp_path / "s")
+    card = subject_card("s", SUBJECT, photographs(40, 16), photographs(10, 16), network, run)
+    assert {"preprocessing", "classes", "data", "measured", "recipe", "history"} <= card.keys()
+    low, high = card["measured"]["top1_interval"]
+    assert 0 <= low <= card["measured"]["top1"] <= high <= 1
+    _, trained = generator_bits(tmp_path / "g", encoder, photographs)
+    card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained.generator)
+    assert {"encoder", "encoder_sha256", "code_layer", "data", "measured", "recipe"} <= card.keys()
+    assert json.loads(json.dumps(card)) == json.loads(json.dumps(card, allow_nan=False))
