@@ -186,8 +186,6 @@ def test_the_baselines_need_no_generator(synthesize: Run, tmp_path: Path, prior:
         ("conv5:1@9,9", "rows"),
         ("fc8:1@0,0", "no map"),
         ("class:tensh", "tench"),
-        ("class:chain", ""),
-        ("class:golden", "golden retriever"),
         ("class:²", "class"),
         ("class:tench@1,1", "no map"),
         ("conv5:lion", "fc8"),
@@ -213,9 +211,6 @@ def test_the_baselines_need_no_generator(synthesize: Run, tmp_path: Path, prior:
     ids=lambda text: repr(text[:30]),
 )
 def test_a_wrong_unit_is_one_line_that_names_near_ones(synthesize: Run, tmp_path: Path, unit: str, near: str) -> None:
-    if unit == "class:chain" or unit == "class:golden":
-        assert synthesize(unit).code == 0, "one class has that word"
-        return
     line = synthesize(unit).refused()
     assert near in line
     assert not (tmp_path / "out").exists(), "nothing is made before everything is checked"
@@ -716,7 +711,6 @@ def test_reconstruct_writes_a_photograph_beside_its_reconstruction(phosphene: Ru
     (tmp_path / "file").write_text("no folder")
     for name in ("file/r.png", "."):
         assert "cannot write" in phosphene(*arguments, tmp_path / name).refused()
-    assert "encoder" in phosphene("reconstruct", photograph, "--prior", zoo / "subject.safetensors").err or True
 
 
 def test_reconstruct_refuses_what_has_no_encoder(phosphene: Run, tmp_path: Path) -> None:
