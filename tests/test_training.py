@@ -45,9 +45,12 @@ SUBJECT: dict[str, Any] = {
 GENERATOR: dict[str, Any] = copy.deepcopy(dict(read_recipe("objects-fc6")))
 GENERATOR["architecture"] = GENERATOR_ARCHITECTURE
 GENERATOR["autoencoder"] |= {"encoder": [8, 8, 8], "batch": 4, "steps": 3, "crop": 16, "layers": ["conv1"]}
-GENERATOR["latent"] |= {"width": 8, "depth": 2, "batch": 4, "steps": 4, "adversarial_from": 1, "r1_every": 2}
-GENERATOR["image"] |= {"widths": [8, 8, 8], "layers": ["conv1"], "batch": 4, "steps": 3, "r1_every": 2}
-"""Three, four and three steps."""
+GENERATOR["reader"] |= {"widths": [8, 8], "batch": 4, "steps": 2}
+GENERATOR["latent"] |= {"width": 8, "halvings": [1, 1, 0], "batch": 4, "steps": 4, "adversarial_from": 1, "r1_every": 2}
+GENERATOR["image"] |= {
+    "width": 8, "layers": ["conv1"], "halvings": [3, 1], "batch": 4, "steps": 3, "r1_every": 2,
+}
+"""Three, two, four and three steps."""
 
 
 class Killed(BaseException):

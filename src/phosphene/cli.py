@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -46,6 +46,10 @@ Threads = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
+"""What the command-line library raises for arguments that it cannot use."""
+
+
 class _Interrupted(BaseException):
     """Ctrl-C. Not KeyboardInterrupt, which the command-line library would turn into an exit of its own."""
 
@@ -58,10 +62,11 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, interrupt)
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except PhospheneError as error:
-        err.print(f"[bold red]phosphene:[/] {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except _UsageError as error:
+        _refuse(error.format_message())
     except _Interrupted:
         err.print("phosphene: stopped; what is finished is kept")
         sys.exit(130)
@@ -69,12 +74,17 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:  # what no room foresaw: a full disk, a folder that may not be written
-        err.print(f"[bold red]phosphene:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         try:
             sys.stdout.flush()
         except OSError:  # stdout itself: nothing more can go there
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> NoReturn:
+    if line := " ".join(message.split()):  # empty where the help was shown instead
+        err.print(f"[bold red]phosphene:[/] {escape(line)}", highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 def _version(show: bool) -> None:

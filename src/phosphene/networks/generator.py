@@ -1,4 +1,4 @@
-"""Generators from a code to an image, and the networks that only their training needs."""
+"""Generators from a code to an image, and the autoencoder's first half that their training needs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class TwoStageGenerator(nn.Module):
         hidden: int = 1024,
         grid: int = 6,
         seed_channels: int = 96,
-        width: int = 192,
-        blocks: int = 3,
+        widths: Sequence[int] = (256, 128),
+        blocks: Sequence[int] = (2, 1),
         rank: int = 256,
-        latent: int = 24,
-        decoder: Sequence[int] = (192, 128, 64),
+        latent: int = 16,
+        decoder: Sequence[int] = (128, 96, 48),
         size: int = 96,
         seen: int = 84,
     ):
         super().__init__()
-        if size != 16 * grid or not 0 < seen <= size or not 0 <= blocks <= 64:
+        if size != 16 * grid or not 0 < seen <= size or not all(0 <= number <= 64 for number in blocks):
             raise ValueError(
                 f"size is 16 × grid, seen within it, blocks at most 64; got {size}, {grid}, {seen}, {blocks}"
             )
@@ -46,7 +46,7 @@ class TwoStageGenerator(nn.Module):
         self.register_buffer("code_std", torch.ones(code))
         self.register_buffer("latent_mean", torch.zeros(1, latent, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent, 1, 1))
-        self.map = CodeToLatent(code, hidden, grid, seed_channels, width, blocks, rank, latent)
+        self.map = CodeToLatent(code, hidden, grid, seed_channels, widths, blocks, rank, latent)
         self.decoder = Decoder(latent, decoder)
 
     def latents(self, codes: Tensor) -> Tensor:
@@ -60,45 +60,54 @@ class TwoStageGenerator(nn.Module):
 class CodeToLatent(nn.Module):
     """Whitened codes (batch, code) → latent maps (batch, latent, 2 grid, 2 grid).
 
-    A linear map of low rank, which has a closed form, plus what a network adds to it.
+    A linear map of low rank, which has a closed form, plus what a network adds to it: residual blocks at
+    `grid` positions a side, where convolutions are cheap and see all of the picture, then at twice that.
     """
 
     def __init__(
-        self, code: int, hidden: int, grid: int, seed_channels: int, width: int, blocks: int, rank: int, latent: int
+        self,
+        code: int,
+        hidden: int,
+        grid: int,
+        seed_channels: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        rank: int,
+        latent: int,
     ):
         super().__init__()
+        (coarse, fine), (coarse_blocks, fine_blocks) = widths, blocks
         self.seed_shape = (seed_channels, grid, grid)
         self.latent_shape = (latent, 2 * grid, 2 * grid)
         self.linear = nn.Sequential(nn.Linear(code, rank, bias=False), nn.Linear(rank, math.prod(self.latent_shape)))
         self.first = nn.Linear(code, hidden)
         self.second = nn.Linear(hidden, math.prod(self.seed_shape))
-        self.grow = nn.Conv2d(seed_channels, width, 3, padding=1)
-        self.blocks = nn.Sequential(*(Residual(width) for _ in range(blocks)))
-        last = nn.Conv2d(width, latent, 3, padding=1)
-        nn.init.normal_(last.weight, std=1e-3)
-        self.last = nn.Sequential(nn.GroupNorm(16, width), nn.LeakyReLU(0.2), last)
+        self.coarse = nn.Sequential(
+            nn.Conv2d(seed_channels, coarse, 3, padding=1), *(Residual(coarse) for _ in range(coarse_blocks))
+        )
+        self.fine = nn.Sequential(
+            nn.Conv2d(coarse, fine, 3, padding=1), *(Residual(fine) for _ in range(fine_blocks)), nn.LeakyReLU(0.2)
+        )
+        self.last = nn.Conv2d(fine, latent, 3, padding=1)
+        nn.init.normal_(self.last.weight, std=1e-3)
 
     def forward(self, codes: Tensor) -> Tensor:
         hidden = F.leaky_relu(self.first(codes), 0.2)
         seed = F.leaky_relu(self.second(hidden), 0.2).view(-1, *self.seed_shape)
-        seed = F.interpolate(seed.contiguous(memory_format=torch.channels_last), scale_factor=2)
-        return self.linear(codes).view(-1, *self.latent_shape) + self.last(self.blocks(self.grow(seed)))
+        x = self.coarse(seed.contiguous(memory_format=torch.channels_last))
+        x = self.fine(F.interpolate(x, scale_factor=2))
+        return self.linear(codes).view(-1, *self.latent_shape) + self.last(x)
 
 
 class Residual(nn.Module):
-    """x + two 3×3 convolutions of it, each after group norm and LeakyReLU."""
+    """x + two 3×3 convolutions of it, each after a LeakyReLU; the second begins near zero, in place of a norm."""
 
     def __init__(self, channels: int):
         super().__init__()
         last = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.normal_(last.weight, std=1e-3)
         self.body = nn.Sequential(
-            nn.GroupNorm(16, channels),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(16, channels),
-            nn.LeakyReLU(0.2),
-            last,
+            nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(0.2), last
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,50 +168,3 @@ class LatentEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.body((2 * images - 1).contiguous(memory_format=torch.channels_last))
-
-
-class LatentDiscriminator(nn.Module):
-    """Is this latent map a photograph's, and this code's? (Miyato & Koyama 2018, at every position.)
-
-    Latents (batch, latent, n, n) and whitened codes (batch, code) → a logit for each position, and the
-    features that feature matching compares.
-    """
-
-    def __init__(self, latent: int, code: int, width: int = 128, depth: int = 4):
-        super().__init__()
-        inputs = [latent] + [width] * (depth - 1)
-        self.stages = nn.ModuleList(nn.Sequential(nn.Conv2d(n, width, 3, padding=1), nn.LeakyReLU(0.2)) for n in inputs)
-        self.logit = nn.Conv2d(width, 1, 1)
-        self.project = nn.Linear(code, width, bias=False)
-        nn.init.normal_(self.project.weight, std=code**-0.5)
-
-    def forward(self, latents: Tensor, codes: Tensor) -> tuple[Tensor, list[Tensor]]:
-        features, x = [], latents.contiguous(memory_format=torch.channels_last)
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        agreement = (x * self.project(codes)[:, :, None, None]).sum(1, keepdim=True) / x.shape[1] ** 0.5
-        return (self.logit(x) + agreement).flatten(1), features
-
-
-class PatchDiscriminator(nn.Module):
-    """Is this patch a photograph's? Images (batch, 3, n, n) in [0, 1] → a logit for each of (n / 8)² patches."""
-
-    def __init__(self, widths: Sequence[int] = (64, 128, 192)):
-        super().__init__()
-        a, b, c = widths
-        self.stages = nn.ModuleList(
-            [
-                nn.Sequential(nn.Conv2d(3, a, 4, stride=2, padding=1), nn.LeakyReLU(0.2)),
-                nn.Sequential(nn.Conv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.2)),
-                nn.Sequential(nn.Conv2d(b, c, 4, stride=2, padding=1), nn.LeakyReLU(0.2)),
-            ]
-        )
-        self.logit = nn.Conv2d(c, 1, 3, padding=1)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        features, x = [], (2 * images - 1).contiguous(memory_format=torch.channels_last)
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return self.logit(x).flatten(1), features

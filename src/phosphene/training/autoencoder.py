@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
 from phosphene.networks.generator import Decoder, LatentEncoder
-from phosphene.probe import Read, probe
+from phosphene.probe import probe
 from phosphene.subjects import Subject
 from phosphene.training.augment import random_crops
 from phosphene.training.run import (
@@ -86,7 +86,10 @@ def train_autoencoder(
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 noise = stage["noise"] * torch.randn(len(x), *latent_shape, generator=generator).to(device)
                 y, latents = network(x, noise)
-                features = feature_distance(read, comparator.prepare, y, x)
+                with torch.no_grad():
+                    wanted = read(comparator.prepare(x))
+                got = read(comparator.prepare(y))
+                features = apart([got[layer] for layer in wanted], list(wanted.values()))
             image = (y - x).abs().mean()
             loss = stage["image"] * image + stage["feature"] * features
             loss = loss + stage["penalty"] * latents.float().square().mean()
@@ -100,13 +103,13 @@ def train_autoencoder(
     return averaged.network(Autoencoder(**shape)), finished
 
 
-def feature_distance(read: Read, prepare: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
-    """LPIPS' form (Zhang et al. 2018) without its learnt weights: unit-length channels, squared difference."""
-    with torch.no_grad():
-        wanted = read(prepare(targets))
-    got = read(prepare(images))
+def apart(got: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """How far feature maps are apart: LPIPS' form (Zhang et al. 2018) without its learnt weights.
+
+    Mean over maps and positions of the squared difference of unit-length channel vectors, in [0, 4].
+    """
     distances = [
-        (F.normalize(got[layer].float(), dim=1) - F.normalize(wanted[layer].float(), dim=1)).square().sum(1).mean()
-        for layer in wanted
+        (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
+        for a, b in zip(got, wanted, strict=True)
     ]
     return torch.stack(distances).mean()

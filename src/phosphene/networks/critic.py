@@ -1,0 +1,79 @@
+"""What only the training of a generator needs: a critic that tells its work from photographs, and eyes for latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Critic(nn.Module):
+    """Which are a photograph's, and this code's? One small head for each of several feature maps.
+
+    Features of a frozen network let the heads see objects from their first step (Sauer et al. 2021, Projected
+    GANs); the code joins in at every position (Miyato & Koyama 2018). `maps` says for each its channels, and how
+    often its head halves it.
+    """
+
+    def __init__(self, maps: Sequence[tuple[int, int]], code: int, width: int):
+        super().__init__()
+        self.heads = nn.ModuleList(Head(channels, halvings, code, width) for channels, halvings in maps)
+
+    def forward(self, maps: Sequence[Tensor], codes: Tensor) -> list[Tensor]:
+        """Maps, each (batch, channels, n, n), and whitened codes (batch, code) → logits (batch, positions) each."""
+        return [head(x, codes) for head, x in zip(self.heads, maps, strict=True)]
+
+
+class Head(nn.Module):
+    """A feature map and a code → a logit at every position of the map, halved so many times."""
+
+    def __init__(self, channels: int, halvings: int, code: int, width: int):
+        super().__init__()
+        thin = [max(width >> (halvings - 1 - n), min(width, 16)) for n in range(halvings)]
+        inputs = [channels, *thin]
+        layers: list[nn.Module] = []
+        for before, after in zip(inputs, thin, strict=False):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for before in (inputs[-1], width):
+            layers += [nn.Conv2d(before, width, 3, padding=1), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers)
+        self.logit = nn.Conv2d(width, 1, 1)
+        self.project = nn.Linear(code, width, bias=False)
+        nn.init.normal_(self.project.weight, std=code**-0.5)
+
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        x = self.body(x.contiguous(memory_format=torch.channels_last))
+        agreement = (x * self.project(codes)[:, :, None, None]).sum(1, keepdim=True) / x.shape[1] ** 0.5
+        return (self.logit(x) + agreement).flatten(1)
+
+
+class LatentReader(nn.Module):
+    """Reads the whitened code off a latent map: what the encoder is to images, learnt for latents, and cheaper.
+
+    Latents (batch, latent, n, n) → features at n, n / 2 and n / 4 positions a side, and the code (batch, code).
+    """
+
+    def __init__(self, latent: int, code: int, widths: Sequence[int], positions: int):
+        super().__init__()
+        inputs = [latent, *widths[:-1]]
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, 4 if n else 3, stride=2 if n else 1, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(after, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+            )
+            for n, (before, after) in enumerate(zip(inputs, widths, strict=True))
+        )
+        side = positions // 2 ** (len(widths) - 1)
+        self.code = nn.Linear(widths[-1] * side**2, code)
+
+    def forward(self, latents: Tensor) -> tuple[list[Tensor], Tensor]:
+        features, x = [], latents.contiguous(memory_format=torch.channels_last)
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features, self.code(x.flatten(1))
