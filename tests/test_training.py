@@ -21,7 +21,7 @@ from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, PhospheneError, UnknownName
 from phosphene.networks import build
-from phosphene.parameterizations import load_generated
+from phosphene.parameterizations import Generated, load_generated
 from phosphene.subjects import Subject, load_subject
 from phosphene.training import generator as generators
 from phosphene.training import run as runs
@@ -324,6 +324,50 @@ def test_a_generators_later_stages_go_on_with_more_steps(tmp_path: Path, photogr
     assert same(grown, train_generator(longer, encoder, photographs(12, 16), tmp_path / "b").generator.state_dict())
 
 
+def published(
+    file: Path, encoder: Subject, photographs: Make, trained: Trained
+) -> tuple[Generated, weights.Weights]:
+    """A trained generator and its critic, written and read again as files."""
+    card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained.generator)
+    tensors = {f"network.{name}": value for name, value in trained.generator.state_dict().items()}
+    tensors |= {f"code.{name}": value for name, value in trained.statistics.items()}
+    weights.write(file, tensors, card)
+    helpers = {
+        f"{helper}.{name}": value
+        for helper, network in trained.helpers.items()
+        for name, value in network.state_dict().items()
+    }
+    weights.write(file.with_suffix(".critic"), helpers, {**card, "kind": "training"})
+    return load_generated(file), weights.read(file.with_suffix(".critic"), "training")
+
+
+@pytest.mark.usefixtures("every_step")
+def test_a_published_generator_is_trained_on(
+    tmp_path: Path, photographs: Make, encoder: Subject, after_steps: Callable[[int, Callable[[], None]], None]
+) -> None:
+    """Only the last stage runs, from the file's weights; killed, it ends with the same bits."""
+    _, trained = generator_bits(tmp_path / "run", encoder, photographs)
+    begin, critic = published(tmp_path / "g.safetensors", encoder, photographs, trained)
+    still = {**GENERATOR, "image": {**GENERATOR["image"], "lr": 0.0, "lr_discriminator": 0.0}}
+    kept = train_generator(still, encoder, photographs(12, 16), tmp_path / "still", begin=begin, critic=critic)
+    assert same(kept.generator.state_dict(), begin.generator.state_dict()), "no step, no change"
+    state = kept.helpers["image_critic"].state_dict()
+    assert same(state, critic.part("image_critic"))
+    bits, _ = generator_bits(tmp_path / "whole", encoder, photographs, begin=begin, critic=critic)
+    assert not torch.equal(bits["generator.decoder.last.weight"], begin.generator.state_dict()["decoder.last.weight"])
+    after_steps(2, kill)
+    with pytest.raises(Killed):
+        generator_bits(tmp_path / "killed", encoder, photographs, begin=begin, critic=critic)
+    again, resumed = generator_bits(tmp_path / "killed", encoder, photographs, begin=begin, critic=critic)
+    assert resumed.finished
+    assert same(again, bits)
+    with pytest.raises(BadRequest, match="another recipe"):
+        generator_bits(tmp_path / "killed", encoder, photographs, begin=begin)
+    other = {**GENERATOR, "architecture": {**GENERATOR["architecture"], "hidden": 8}}
+    with pytest.raises(BadRequest, match="another architecture"):
+        train_generator(other, encoder, photographs(12, 16), tmp_path / "other", begin=begin)
+
+
 @pytest.mark.parametrize(("layer", "error"), [("fc66", UnknownName), ("conv5", BadRequest), ("fc8", BadRequest)])
 def test_a_code_layer_that_does_not_fit_is_refused_before_any_work(
     tmp_path: Path, photographs: Make, encoder: Subject, layer: str, error: type[PhospheneError]
@@ -560,6 +604,14 @@ def test_from_photographs_to_a_preferred_input_by_command(
     assert trained.classes[0] == "tench, Tinca tinca"
     assert weights.read(tmp_path / "g" / "small-generator-training.safetensors").card["kind"] == "training"
     assert len(load_file(generator)) > 10
+    more, critic = tmp_path / "more.safetensors", tmp_path / "g" / "small-generator-training.safetensors"
+    again = ("train", "generator", tmp_path / "small-generator.toml", "--images", CI_SAMPLE, "--encoder", subject)
+    again += ("--from", generator, "--critic", critic, "--run", tmp_path / "h", "--out", more, "--device", "cpu")
+    phosphene(*again)
+    before, after = load_file(generator), load_file(more)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("code."))
+    assert not torch.equal(before["network.decoder.last.weight"], after["network.decoder.last.weight"])
     phosphene("synthesize", subject, "class:tench", "--prior", generator, "--steps", 3, "--out", tmp_path / "p")
     assert (tmp_path / "p" / "contact-sheet.png").exists()
 

@@ -448,13 +448,20 @@ def train_generator(
     run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
     encoder: Annotated[str, typer.Option(help="The subject to invert.")] = "caffenet-objects",
     layer: Annotated[str | None, typer.Option(help="Its code layer.", show_default="the recipe's")] = None,
+    begin: Annotated[
+        str | None, typer.Option("--from", help="A trained generator, by name or file, to run only the last stage on.")
+    ] = None,
+    critic: Annotated[
+        Path | None, typer.Option(help="What was trained beside it: its NAME-training.safetensors.")
+    ] = None,
     out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
     time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
     """Train a generator that inverts a layer of an encoder."""
-    from phosphene import datasets
+    from phosphene import datasets, weights
+    from phosphene.parameterizations import load_generated
     from phosphene.training.generator import generator_card, train_generator
     from phosphene.training.run import read_recipe
 
@@ -462,11 +469,21 @@ def train_generator(
     steps = read_recipe(recipe, "generator")
     steps["code_layer"] = layer or steps["code_layer"]
     network = _subject(encoder)
+    begun = load_generated(begin) if begin else None
+    judge = weights.read(critic, "training") if critic else None
     with _status("decoding photographs"):
         train, val = datasets.load(data, "train", cache=run / "cache"), datasets.load(data, "val", cache=run / "cache")
     with _training() as report:
         trained = train_generator(
-            steps, network, train, run, device=where, time_budget=_seconds(time_budget), report=report
+            steps,
+            network,
+            train,
+            run,
+            begin=begun,
+            critic=judge,
+            device=where,
+            time_budget=_seconds(time_budget),
+            report=report,
         )
     name = Path(recipe).stem
     with _status("held-out error"):

@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks.critic import Critic, LatentReader
 from phosphene.networks.generator import TwoStageGenerator
+from phosphene.parameterizations import Generated
+from phosphene.priors import CodeStatistics
 from phosphene.probe import find_layer, probe
 from phosphene.subjects import Subject
 from phosphene.training.augment import random_crops
@@ -79,13 +83,34 @@ def train_generator(
     photographs: Photographs,
     run: str | Path,
     *,
+    begin: Generated | None = None,
+    critic: weights.Weights | None = None,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
 ) -> Trained:
-    """Train all stages as far as the budget (seconds) goes, and measure the code's statistics."""
+    """Train all stages as far as the budget (seconds) goes, and measure the code's statistics.
+
+    With a trained generator to `begin` from, only the last stage is run, on it, and with its `critic` where there
+    is one; the statistics are its own.
+    """
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
+    if begin is not None:
+        generator, judge, finished = train_image(
+            recipe,
+            encoder,
+            _begun(recipe, begin),
+            photographs,
+            run / "image",
+            begun=[begin.card["sha256"]] + ([critic.sha256] if critic else []),
+            critic_state=critic.part("image_critic") if critic else None,
+            device=device,
+            time_budget=time_budget,
+            report=report,
+        )
+        kept = {name: getattr(begin.statistics, name) for name in CodeStatistics.__dataclass_fields__}
+        return Trained(generator, kept, {"image_critic": judge}, finished)
     autoencoder, finished = train_autoencoder(
         recipe, encoder, photographs, run / "autoencoder", device=device, time_budget=time_budget, report=report
     )
@@ -130,6 +155,16 @@ def train_generator(
             report=report,
         )
     return Trained(generator, code_statistics(views.codes), helpers, finished)
+
+
+def _begun(recipe: Recipe, begin: Generated) -> TwoStageGenerator:
+    """A trained generator to go on from; `BadRequest` where the recipe makes another."""
+    if begin.card.get("architecture") != recipe["architecture"]:
+        raise BadRequest(
+            f"{begin.card['name']} is of another architecture than the recipe's: "
+            f"{begin.card.get('architecture')}, not {dict(recipe['architecture'])}"
+        )
+    return cast("TwoStageGenerator", copy.deepcopy(begin.generator))
 
 
 def _check_code(recipe: Recipe, encoder: Subject) -> None:
@@ -304,13 +339,18 @@ def train_image(
     photographs: Photographs,
     run: Path,
     *,
+    begun: Sequence[str] = (),
+    critic_state: dict[str, Tensor] | None = None,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
 ) -> tuple[TwoStageGenerator, Critic, bool]:
-    """Stage 4: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2)."""
+    """Stage 4: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2).
+
+    `begun` are the hashes of the files that the run begins from, if any, and `critic_state` the critic's weights.
+    """
     stage = recipe["image"]
-    folder = RunFolder(run, _identity(recipe, encoder, photographs, "image"))
+    folder = RunFolder(run, _identity(recipe, encoder, photographs, "image", begun))
     torch.manual_seed(recipe["seed"] + 2)
     generator = placed(generator, device).requires_grad_(True)
     shapes = encoder.shapes()
@@ -318,6 +358,9 @@ def train_image(
     critic = Critic(
         list(zip(channels, stage["halvings"], strict=True)), math.prod(shapes[recipe["code_layer"]]), stage["width"]
     )
+    if critic_state is not None:
+        own = {name: value.clone() for name, value in critic_state.items()}
+        weights.fill(critic, own, "the critic's file").requires_grad_(True).train()
     critic = placed(critic, device)
     climber = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99), fused=True)
     judge = torch.optim.Adam(critic.parameters(), betas=(0.5, 0.99), fused=True)
@@ -397,16 +440,20 @@ def cached_views(
     return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
 
 
-def _identity(recipe: Recipe, encoder: Subject, photographs: Photographs, stage: str) -> str:
+def _identity(
+    recipe: Recipe, encoder: Subject, photographs: Photographs, stage: str, begun: Sequence[str] = ()
+) -> str:
     """What a stage's results depend on. The later stages have constant rates, so that more steps go on from fewer."""
     order = ["views", "reader", "latent", "image"]
     parts = order[: order.index(stage) + 1]
-    settings = {
+    settings: dict[str, Any] = {
         part: {k: v for k, v in recipe[part].items() if k != "steps" or part == "reader"} for part in parts
     }
     whole = {part: recipe[part] for part in ("seed", "architecture", "autoencoder", "code_layer")}
     if stage in ("views", "reader"):
         whole["architecture"] = {part: recipe["architecture"][part] for part in ("latent", "decoder", "size", "seen")}
+    if begun:
+        settings = {stage: settings[stage], "begun": list(begun)}
     return recipe_hash(
         {**settings, **whole, "encoder": encoder.card.get("sha256", encoder.name)}, photographs.fingerprint
     )
