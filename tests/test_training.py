@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,13 @@ GENERATOR["autoencoder"] |= {"encoder": [8, 8, 8], "batch": 4, "steps": 3, "crop
 GENERATOR["reader"] |= {"widths": [8, 8], "batch": 4, "steps": 2}
 GENERATOR["latent"] |= {"width": 8, "halvings": [1, 1, 0], "batch": 4, "steps": 4, "adversarial_from": 1, "r1_every": 2}
 GENERATOR["image"] |= {
-    "width": 8, "layers": ["conv1"], "halvings": [3, 1], "batch": 4, "steps": 3, "r1_every": 2,
+    "width": 8,
+    "layers": ["conv1"],
+    "judged": ["conv1"],
+    "halvings": [3, 1],
+    "batch": 4,
+    "steps": 3,
+    "r1_every": 2,
 }
 """Three, two, four and three steps."""
 
@@ -324,9 +331,7 @@ def test_a_generators_later_stages_go_on_with_more_steps(tmp_path: Path, photogr
     assert same(grown, train_generator(longer, encoder, photographs(12, 16), tmp_path / "b").generator.state_dict())
 
 
-def published(
-    file: Path, encoder: Subject, photographs: Make, trained: Trained
-) -> tuple[Generated, weights.Weights]:
+def published(file: Path, encoder: Subject, photographs: Make, trained: Trained) -> tuple[Generated, weights.Weights]:
     """A trained generator and its critic, written and read again as files."""
     card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained.generator)
     tensors = {f"network.{name}": value for name, value in trained.generator.state_dict().items()}
@@ -412,6 +417,27 @@ def test_a_recipe_is_a_name_or_a_file_and_says_what_it_lacks(tmp_path: Path) -> 
 
 
 # ---------------------------------------------------------------- damage and the disk
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("batch = 'many'", "batch is 'many'; it should be a whole number"),
+        ("batch = 1.5", "batch is 1.5; it should be a whole number"),
+        ("lr = -1", "lr is -1; it should be a number from 0 on"),
+        ("lr = inf", "lr is inf"),
+        ("sizes = [[0.0, 'x']]", "sizes is 'x'"),
+        ("cooldown = 3", "cooldown is 3"),
+        ("cooldown = {epochs = true}", "cooldown epochs is True"),
+    ],
+)
+def test_a_recipes_values_are_of_the_kind_they_should_be(tmp_path: Path, line: str, wrong: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f"kind = 'subject'\n{line}\n")
+    with pytest.raises(BadRequest, match=re.escape(wrong)):
+        read_recipe(file, "subject")
+    file.write_text(toml({**GENERATOR, "image": {**GENERATOR["image"], "lr": 1}}))
+    assert read_recipe(file)["image"]["lr"] == 1, "a whole number is a number"
 
 
 @pytest.mark.parametrize("raw", [b"", b"not a checkpoint", b"PK\x03\x04" + b"\0" * 50])

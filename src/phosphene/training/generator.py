@@ -354,7 +354,7 @@ def train_image(
     torch.manual_seed(recipe["seed"] + 2)
     generator = placed(generator, device).requires_grad_(True)
     shapes = encoder.shapes()
-    channels = [3, *(shapes[layer][0] for layer in stage["layers"])]
+    channels = [3, *(shapes[layer][0] for layer in stage["judged"])]
     critic = Critic(
         list(zip(channels, stage["halvings"], strict=True)), math.prod(shapes[recipe["code_layer"]]), stage["width"]
     )
@@ -375,7 +375,7 @@ def train_image(
     images = torch.from_numpy(photographs.images).to(device)
     batch, steps, layer = stage["batch"], stage["steps"], recipe["code_layer"]
     encoder.network.requires_grad_(False)
-    with probe(encoder.network, [*stage["layers"], layer]) as read:
+    with probe(encoder.network, [*stage["layers"], *stage["judged"], layer]) as read:
         look = lambda pictures: read(encoder.prepare(_seen(pictures, recipe)))  # noqa: E731
         for step in folder.steps(parts, steps, time_budget=time_budget):
             rng = seeded(recipe["seed"], 4, step)
@@ -389,9 +389,9 @@ def train_image(
             code = (wanted[layer].flatten(1).float() - generator.code_mean) / generator.code_std
             again = (got[layer].flatten(1).float() - generator.code_mean) / generator.code_std
             image, cycle = (y - x).abs().mean(), (again - code).square().mean()
-            real_maps = [x - 0.5, *(wanted[each] for each in stage["layers"])]
-            fake_maps = [y - 0.5, *(got[each] for each in stage["layers"])]
-            feature = apart(fake_maps[1:], real_maps[1:])
+            feature = apart([got[each] for each in stage["layers"]], [wanted[each] for each in stage["layers"]])
+            real_maps = [x - 0.5, *(wanted[each] for each in stage["judged"])]
+            fake_maps = [y - 0.5, *(got[each] for each in stage["judged"])]
             loss = stage["image"] * image + stage["feature"] * feature + stage["cycle"] * cycle
             loss = loss + stage["adversarial"] * _fooling(critic, fake_maps, code, device)
             _descend(climber, stage["lr"], loss)
@@ -440,9 +440,7 @@ def cached_views(
     return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
 
 
-def _identity(
-    recipe: Recipe, encoder: Subject, photographs: Photographs, stage: str, begun: Sequence[str] = ()
-) -> str:
+def _identity(recipe: Recipe, encoder: Subject, photographs: Photographs, stage: str, begun: Sequence[str] = ()) -> str:
     """What a stage's results depend on. The later stages have constant rates, so that more steps go on from fewer."""
     order = ["views", "reader", "latent", "image"]
     parts = order[: order.index(stage) + 1]

@@ -29,6 +29,9 @@ Recipe = dict[str, Any]
 N = TypeVar("N", bound=nn.Module)
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+MODELS = {"subject": "caffenet-objects", "generator": "objects-fc6"}
+"""The bundled recipe that shows what values a recipe of this kind takes."""
+NUMBERS = {int: "whole number from 0 on", float: "number from 0 on"}
 
 
 class _Settings(dict[str, Any]):
@@ -56,7 +59,25 @@ def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
         raise BadFile(f"recipe {file} is not TOML: {error}") from None
     if kind is not None and recipe["kind"] != kind:
         raise BadRequest(f"recipe {file} makes a {recipe['kind']}, not a {kind}")
+    model = RECIPES / f"{MODELS.get(recipe['kind'], '')}.toml"
+    if model.is_file() and file != model:
+        _check_values(recipe, tomllib.loads(model.read_text(encoding="utf-8")), f"recipe {file}:")
     return recipe
+
+
+def _check_values(given: Any, model: Any, where: str) -> None:
+    """`BadRequest` where a value is not of the kind that it is in a bundled recipe. Architectures check their own."""
+    if isinstance(model, dict) and isinstance(given, dict):
+        for key in given.keys() & model.keys() - {"architecture"}:
+            _check_values(given[key], model[key], f"{where} {key}")
+    elif isinstance(model, list) and isinstance(given, list):
+        for value in given:
+            _check_values(value, model[0], where)
+    elif isinstance(model, str | dict | list):
+        if not isinstance(given, type(model)):
+            raise BadRequest(f"{where} is {given!r}; it should be such as {model!r}")
+    elif isinstance(given, bool) or not isinstance(given, (int, type(model))) or not 0 <= given < math.inf:
+        raise BadRequest(f"{where} is {given!r}; it should be a {NUMBERS[type(model)]} such as {model!r}")
 
 
 def recipe_hash(recipe: Recipe, data: str) -> str:
