@@ -754,3 +754,20 @@ def test_a_run_of_more_pictures_than_a_sheet_holds_says_so(
     assert "its first 2 pictures" in synthesize("fc8:0-3").fine()
     two = images.contact_sheet([read_png(tmp_path / "out" / "fc8-0-tench-s0.png")] * 2, ["a\nb"] * 2, 4, 2)
     assert read_png(tmp_path / "out" / "contact-sheet.png").shape == two.shape
+
+
+def test_a_record_does_not_run_code_that_was_not_named(
+    synthesize: Run, phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record is a file from outside; its subject `python:…` is imported only where the user says the same."""
+    (tmp_path / "factory_of_test_cli.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    name = "python:factory_of_test_cli:net"
+    synthesize("conv:0", subject=name).fine()
+    record, out = tmp_path / "out" / "conv-0-s0.json", tmp_path / "again"
+    monkeypatch.delitem(sys.modules, "factory_of_test_cli")
+    assert "which is code" in phosphene("synthesize", "--record", record, "--out", out).refused()
+    assert "which is code" in phosphene("synthesize", "python:os:abort", "--record", record, "--out", out).refused()
+    assert "factory_of_test_cli" not in sys.modules
+    phosphene("synthesize", name, "--record", record, "--out", out).fine()
+    assert (out / "conv-0-s0.png").read_bytes() == (tmp_path / "out" / "conv-0-s0.png").read_bytes()

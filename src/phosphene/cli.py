@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -168,7 +169,7 @@ def synthesize(
         ),
     ] = None,
     animate: Annotated[bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")] = False,
-    record: Annotated[Path | None, typer.Option(help="Make the picture of this record again.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Make this record's picture again.")] = None,
     batch: Annotated[
         int, typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine")
     ] = 32,
@@ -182,7 +183,7 @@ def synthesize(
     Finished pictures are kept when the run is stopped, and are not climbed again by the same command.
     """
     if record is not None:
-        _remake(record, out_folder, device, as_json)
+        _remake(record, subject, out_folder, device, as_json)
         return
     if not subject:
         raise BadRequest("no subject given; for example: phosphene synthesize caffenet-objects class:lion")
@@ -502,13 +503,13 @@ def train_generator(
     )
 
 
-def _remake(file: Path, out_folder: Path, device: str, as_json: bool) -> None:
+def _remake(file: Path, trusted: str, out_folder: Path, device: str, as_json: bool) -> None:
     from phosphene.records import Folder
     from phosphene.runs import remake
 
     where = None if device == "auto" else str(_machine(device, "float32", 0)["device"])
     with _bar(None, "climbing") as advance:
-        old, new = remake(file, Folder(out_folder), device=where, report=advance)
+        old, new = remake(file, Folder(out_folder), trusted=trusted, device=where, report=advance)
     if new.image_sha256 != old.image_sha256:
         was, now = (", ".join(f"{name} {version}" for name, version in r.versions.items()) for r in (old, new))
         err.print(f"phosphene: not the same bits; the record was made with {was}, this is {now}", soft_wrap=True)
@@ -709,7 +710,7 @@ def _bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def _training() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A progress bar with a run's figures, rate and time left."""
+    """A progress bar with a run's figures, rate and time left; off a terminal, a line every half minute."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -720,19 +721,17 @@ def _training() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=False) as progress:
-        task, total_before = progress.add_task("training", total=None, figures="", rate=""), 0
+        task, total_before, told = progress.add_task("training", total=None, figures="", rate=""), 0, 0.0
 
         def report(step: int, steps: int, figures: dict[str, float]) -> None:
-            nonlocal total_before
+            nonlocal total_before, told
             if steps != total_before:
                 progress.reset(task, total=steps, completed=step)
                 total_before = steps
-            speed = progress.tasks[task].speed
-            progress.update(
-                task,
-                completed=step,
-                figures=" ".join(f"{name} {value:.3f}" for name, value in figures.items()),
-                rate=f"{speed:.1f} steps/s" if speed else "",
-            )
+            speed, text = progress.tasks[task].speed, " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            progress.update(task, completed=step, figures=text, rate=f"{speed:.1f} steps/s" if speed else "")
+            if not err.is_terminal and time.monotonic() - told > 30:
+                told = time.monotonic()
+                err.print(f"step {step:,} of {steps:,}: {text}", highlight=False, soft_wrap=True)
 
         yield report

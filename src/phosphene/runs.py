@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import re
 import shlex
@@ -135,14 +136,25 @@ def climb_into(
 
 
 def remake(
-    file: Path, folder: Folder, *, device: str | None = None, report: Callable[[int], None] = lambda steps: None
+    file: Path,
+    folder: Folder,
+    *,
+    trusted: str = "",
+    device: str | None = None,
+    report: Callable[[int], None] = lambda steps: None,
 ) -> tuple[Record, Record]:
     """Make a record's picture again and return the old record and the new one.
 
-    The whole batch that it climbed in is climbed, since batches of other sizes may round differently.
+    The whole batch that it climbed in is climbed, since batches of other sizes may round differently. A record is
+    a file from outside, and its subject `python:…` is code: it runs only where it is the `trusted` one.
     """
     old = read(file)
     request, members, member = Request.from_record(old, file)
+    if request.subject.startswith("python:") and request.subject != trusted:
+        raise BadRequest(
+            f"{file} would run {request.subject!r}, which is code; where you trust it, name it: "
+            f"phosphene synthesize {shlex.quote(request.subject)} --record {shlex.quote(str(file))}"
+        )
     if device is not None:
         request = replace(request, device=device)
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -239,10 +251,16 @@ def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
     sheet = images.contact_sheet(
         [folder.picture(record) for record in shown],
         labels,
-        columns=min(10, max(4, round(len(shown) ** 0.5))),
+        columns=_columns(len(shown)),
         scale=2 if len(shown) <= 40 else 1,
     )
     images.write_png(folder.path / "contact-sheet.png", sheet)
+
+
+def _columns(tiles: int) -> int:
+    """Tiles in a row of a contact sheet: near a square, with the fullest last row."""
+    square = min(10, max(4, math.ceil(tiles**0.5)))
+    return min(range(max(3, square - 1), min(10, square + 2) + 1), key=lambda n: (-tiles % n, abs(n - square)))
 
 
 def _start(request: str | dict[str, str], parameterization: Parameterization) -> str | Tensor:

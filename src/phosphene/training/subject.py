@@ -88,20 +88,22 @@ def train_subject(
         if step % 20 == 0:
             report(step + 1, steps, {"loss": loss.item()})
         if (step + 1) % (steps_an_epoch * recipe["evaluate_every"]) == 0 or step + 1 == steps:
-            top1, top5 = accuracy(averaged.network(build(recipe["architecture"])), val)
+            top1, top5 = accuracy(averaged.network(build(recipe["architecture"])), val, _size(recipe, 1.0))
             folder.log(step=step + 1, epoch=epoch + 1, loss=loss.item(), top1=top1, top5=top5)
             report(step + 1, steps, {"top1": top1, "top5": top5})
     return averaged.network(build(recipe["architecture"])), folder, folder.load(parts) == steps
 
 
-def accuracy(network: nn.Module, photographs: Photographs, batch: int = 250) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy of a network in float32 on photographs of its own size, as shares."""
+def accuracy(network: nn.Module, photographs: Photographs, size: int, batch: int = 250) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy of a network in float32 on whole photographs at `size` pixels, as shares."""
     device = next(network.parameters()).device
     network.eval()
     hits = torch.zeros(2)
     with torch.no_grad():
         for at in range(0, len(photographs), batch):
             x = torch.from_numpy(photographs.images[at : at + batch]).permute(0, 3, 1, 2).float().to(device) / 255
+            if x.shape[-2:] != (size, size):
+                x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
             logits = network(normalise(x).contiguous(memory_format=torch.channels_last))
             top = logits.topk(min(5, logits.shape[1])).indices.cpu()
             right = top == torch.from_numpy(photographs.labels[at : at + batch])[:, None]
@@ -133,8 +135,8 @@ def subject_card(
     name: str, recipe: Recipe, train: Photographs, val: Photographs, network: nn.Module, folder: RunFolder
 ) -> dict[str, Any]:
     """What the weights file says of the subject, its accuracy with a 95 % interval among it."""
-    top1, top5 = accuracy(network, val)
-    size = recipe["sizes"][-1][1]
+    size = _size(recipe, 1.0)
+    top1, top5 = accuracy(network, val, size)
     return {
         "name": name,
         "kind": "subject",
