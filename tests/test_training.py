@@ -333,7 +333,7 @@ def test_a_generators_later_stages_go_on_with_more_steps(tmp_path: Path, photogr
 
 def published(file: Path, encoder: Subject, photographs: Make, trained: Trained) -> tuple[Generated, weights.Weights]:
     """A trained generator and its critic, written and read again as files."""
-    card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained.generator)
+    card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained)
     tensors = {f"network.{name}": value for name, value in trained.generator.state_dict().items()}
     tensors |= {f"code.{name}": value for name, value in trained.statistics.items()}
     weights.write(file, tensors, card)
@@ -649,6 +649,6 @@ def test_cards_hold_what_a_reader_needs(tmp_path: Path, photographs: Make, encod
     low, high = card["measured"]["top1_interval"]
     assert 0 <= low <= card["measured"]["top1"] <= high <= 1
     _, trained = generator_bits(tmp_path / "g", encoder, photographs)
-    card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained.generator)
+    card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained)
     assert {"encoder", "encoder_sha256", "code_layer", "data", "measured", "recipe"} <= card.keys()
     assert json.loads(json.dumps(card)) == json.loads(json.dumps(card, allow_nan=False))

@@ -488,7 +488,7 @@ def train_generator(
         )
     name = Path(recipe).stem
     with _status("held-out error"):
-        card = generator_card(name, steps, network, train, val, trained.generator)
+        card = generator_card(name, steps, network, train, val, trained)
     _publish(
         out_file or run / f"{name}.safetensors",
         {"network": trained.generator, "code": trained.statistics},

@@ -118,7 +118,8 @@ class Decoder(nn.Module):
     """Latent maps (batch, latent, n, n) → image logits (batch, 3, 8n, 8n); no norm, so patches stay local.
 
     It runs in every step of a climb: two plain convolutions at each of three resolutions, the last
-    doubling by a pixel shuffle.
+    doubling by a pixel shuffle, and a binomial filter against the shuffle's checkerboard, which an encoder
+    that strides does not see.
     """
 
     def __init__(self, latent: int, widths: Sequence[int]):
@@ -133,7 +134,14 @@ class Decoder(nn.Module):
         x = self.low(latents.contiguous(memory_format=torch.channels_last))
         x = self.middle(F.interpolate(x, scale_factor=2))
         x = self.high(F.interpolate(x, scale_factor=2))
-        return F.pixel_shuffle(self.last(x), 2)
+        return _smoothed(F.pixel_shuffle(self.last(x), 2))
+
+
+def _smoothed(x: Tensor) -> Tensor:
+    """Maps filtered with (1, 2, 1) / 4 along both axes: what alternates from pixel to pixel is gone."""
+    x = F.pad(x.float(), (1, 1, 1, 1), mode="replicate")
+    x = (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4
+    return (x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]) / 4
 
 
 class _Plain(nn.Module):

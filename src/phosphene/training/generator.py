@@ -69,6 +69,8 @@ class Trained:
     statistics: dict[str, Tensor]
     helpers: dict[str, nn.Module]
     finished: bool
+    begun: tuple[str, ...] = ()
+    """The sha256 of the weights files that the run began from."""
 
 
 _NOTHING_YET = (
@@ -97,20 +99,21 @@ def train_generator(
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
     if begin is not None:
+        begun = (str(begin.card["sha256"]), *([critic.sha256] if critic else []))
         generator, judge, finished = train_image(
             recipe,
             encoder,
             _begun(recipe, begin),
             photographs,
             run / "image",
-            begun=[begin.card["sha256"]] + ([critic.sha256] if critic else []),
+            begun=begun,
             critic_state=critic.part("image_critic") if critic else None,
             device=device,
             time_budget=time_budget,
             report=report,
         )
         kept = {name: getattr(begin.statistics, name) for name in CodeStatistics.__dataclass_fields__}
-        return Trained(generator, kept, {"image_critic": judge}, finished)
+        return Trained(generator, kept, {"image_critic": judge}, finished, begun)
     autoencoder, finished = train_autoencoder(
         recipe, encoder, photographs, run / "autoencoder", device=device, time_budget=time_budget, report=report
     )
@@ -176,7 +179,7 @@ def _check_code(recipe: Recipe, encoder: Subject) -> None:
 
 
 def generator_card(
-    name: str, recipe: Recipe, encoder: Subject, train: Photographs, val: Photographs, generator: TwoStageGenerator
+    name: str, recipe: Recipe, encoder: Subject, train: Photographs, val: Photographs, trained: Trained
 ) -> dict[str, Any]:
     """What the weights file says of the generator, its held-out errors among it."""
     return {
@@ -194,7 +197,8 @@ def generator_card(
             "fingerprint": train.fingerprint,
             "licence": train.licence,
         },
-        "measured": held_out_errors(recipe, encoder, val, generator),
+        "begun_from": list(trained.begun),
+        "measured": held_out_errors(recipe, encoder, val, trained.generator),
     }
 
 
