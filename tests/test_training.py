@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -640,6 +641,27 @@ def test_from_photographs_to_a_preferred_input_by_command(
     assert not torch.equal(before["network.decoder.last.weight"], after["network.decoder.last.weight"])
     phosphene("synthesize", subject, "class:tench", "--prior", generator, "--steps", 3, "--out", tmp_path / "p")
     assert (tmp_path / "p" / "contact-sheet.png").exists()
+
+    listed = {file.stem: {"file": file.name, "sha256": weights.read(file).sha256} for file in (subject, more)}
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    for file in (subject, more):
+        shutil.copy(file, zoo)
+    (zoo / "manifest.json").write_text(json.dumps(listed))
+    monkeypatch.setattr(weights, "zoo_folder", lambda: zoo)
+    capfd.readouterr()
+    phosphene("zoo", "verify", "--accuracy", CI_SAMPLE, "--device", "cpu")
+    said = capfd.readouterr().out
+    assert [said.count(figure) for figure in ("whole", "top1", "top5", "image_error", "class_kept")] == [2, 1, 1, 1, 1]
+    wrong = weights.read(more)
+    measured = {**wrong.card["measured"], "image_error": wrong.card["measured"]["image_error"] + 0.01}
+    listed["more"]["sha256"] = weights.write(zoo / more.name, wrong.tensors, {**wrong.card, "measured": measured})
+    (zoo / "manifest.json").write_text(json.dumps(listed))
+    monkeypatch.setattr("sys.argv", ["phosphene", "zoo", "verify", "--accuracy", str(CI_SAMPLE)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert "more: image_error is" in capfd.readouterr().err
 
 
 def test_cards_hold_what_a_reader_needs(tmp_path: Path, photographs: Make, encoder: Subject) -> None:

@@ -401,13 +401,54 @@ def zoo_show(
 
 
 @zoo_app.command("verify")
-def zoo_verify() -> None:
-    """Check every bundled file against the manifest, and its contents against its own digest."""
+def zoo_verify(
+    data: Annotated[
+        Path | None,
+        typer.Option("--accuracy", help="Photographs: also measure again what the cards say of their val split."),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Check every bundled file against the manifest, and its contents against its own digest.
+
+    With --accuracy, a figure that is more than half a point from its card's is a failure.
+    """
     from phosphene import weights
 
+    where = _machine(device, "float32", threads)["device"]
+    wrong = []
     for name in weights.manifest():
-        weights.read(name)
+        card = weights.read(name).card
         out.print(f"{name}: whole")
+        if data is None or card.get("data", {}).get("name") != data.resolve().name:
+            continue
+        with _status(f"measuring {name}"):
+            found = _measured(name, card, data, where)
+        for figure, value in found.items():
+            said = card["measured"][figure]
+            fits = abs(value - said) <= 0.005
+            wrong += [] if fits else [f"{name}: {figure} is {value:.4f}, its card says {said:.4f}"]
+            out.print(f"{name}: {figure} {value:.4f}, card {said:.4f}", highlight=False)
+    if wrong:
+        raise BadFile("; ".join(wrong))
+
+
+def _measured(name: str, card: dict[str, Any], data: Path, device: str) -> dict[str, float]:
+    """What a card says of held-out photographs, measured again."""
+    from phosphene import datasets
+    from phosphene.parameterizations import load_generated
+    from phosphene.subjects import load_subject
+    from phosphene.training.generator import held_out_errors
+    from phosphene.training.subject import accuracy
+
+    val = datasets.load(data, "val")
+    if card["kind"] == "subject":
+        subject = load_subject(name)
+        return dict(zip(("top1", "top5"), accuracy(subject.network.to(device), val, subject.size[0]), strict=True))
+    generator: Any = load_generated(name).generator.to(device)
+    encoder = load_subject(card["encoder"])
+    errors = held_out_errors(card["recipe"], encoder, val, generator)
+    return {figure: errors[figure] for figure in ("image_error", "class_kept")}
 
 
 @train_app.command("subject")
