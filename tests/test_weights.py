@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import pickle
+import sys
+import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,7 @@ from conftest import (
 from safetensors.torch import load_file, save
 
 from phosphene import weights
-from phosphene.errors import BadFile, OutOfSpace, PhospheneError, UnknownName
+from phosphene.errors import BadFile, OutOfSpace, PhospheneError, UnknownName, Unreachable
 from phosphene.networks import build
 from phosphene.parameterizations import load_generated
 from phosphene.subjects import load_subject
@@ -340,8 +342,35 @@ def test_a_bundled_file_that_is_missing_or_cut_is_refused(bundled: Path) -> None
     file = bundled / "tiny.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     assert "manifest" in refused(lambda: load_subject("tiny-objects"))
-    file.unlink()
-    assert "cannot be read" in refused(lambda: load_subject("tiny-objects"))
+
+
+def test_a_file_that_the_package_lacks_is_looked_for_in_the_cache_and_on_the_hub(
+    bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is found is checked against the manifest, wherever it lay."""
+    cache, asked = tmp_path / "cache", []
+    cache.mkdir()
+    file = bundled / "tiny.safetensors"
+    away = file.rename(tmp_path / "away")
+
+    def download(repository: str, name: str) -> str:
+        asked.append((repository, name))
+        return str(away)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
+    monkeypatch.setenv("PHOSPHENE_CACHE", str(cache))
+    monkeypatch.delenv("PHOSPHENE_HUB", raising=False)
+    said = refused(lambda: load_subject("tiny-objects"), Unreachable)
+    assert str(cache) in said
+    assert "PHOSPHENE_HUB" in said
+    monkeypatch.setenv("PHOSPHENE_HUB", "someone/weights")
+    assert load_subject("tiny-objects").name == "tiny-objects"
+    assert asked == [("someone/weights", "tiny.safetensors")]
+    (cache / "tiny.safetensors").write_bytes(away.read_bytes()[:-1] + b"!")
+    assert "manifest" in refused(lambda: load_subject("tiny-objects"))
+    (cache / "tiny.safetensors").write_bytes(away.read_bytes())
+    assert load_subject("tiny-objects").name == "tiny-objects"
+    assert len(asked) == 1
 
 
 # ---------------------------------------------------------------- the disk

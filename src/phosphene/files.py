@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and files from a hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from phosphene.errors import OutOfSpace
+from phosphene.errors import OutOfSpace, Unreachable
 
 
 @contextmanager
@@ -27,3 +27,21 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
+
+
+def from_hub(repository: str, name: str) -> Path:
+    """A file of a repository on the Hugging Face hub, or from the hub's own cache where it is there already."""
+    address = f"https://huggingface.co/{repository}/resolve/main/{name}"
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise Unreachable(
+            f"huggingface-hub is not installed; pip install 'phosphene[hub]', or give a local copy of {name}"
+        ) from None
+    try:
+        return Path(hf_hub_download(repository, name))
+    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+        raise Unreachable(
+            f"{name} did not come from the hub ({type(error).__name__}); download "
+            f"{address} elsewhere and give that file"
+        ) from None

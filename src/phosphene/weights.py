@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, UnknownName
-from phosphene.files import whole
+from phosphene.errors import BadFile, UnknownName, Unreachable
+from phosphene.files import from_hub, whole
 
 FORMAT = 1
 LARGEST = 4 << 30
@@ -93,8 +94,7 @@ def locate(name: str | Path, others: Iterable[str] = ()) -> tuple[Path, str | No
     """
     listed = manifest()
     if str(name) in listed:
-        entry = listed[str(name)]
-        return zoo_folder() / entry["file"], entry["sha256"]
+        return _found(str(name), listed[str(name)]), listed[str(name)]["sha256"]
     path = Path(name)
     if path.is_file():
         return path, None
@@ -103,8 +103,27 @@ def locate(name: str | Path, others: Iterable[str] = ()) -> tuple[Path, str | No
     raise UnknownName(f"no weights {str(name)!r}; near: {', '.join(near) or 'none'}; or give a .safetensors file")
 
 
+def places() -> list[Path]:
+    """Folders where the zoo's files may lie: the package, a clone of the repository, the user's cache."""
+    cache = os.environ.get("PHOSPHENE_CACHE") or Path.home() / ".cache" / "phosphene"
+    return [zoo_folder(), Path(__file__).parents[2] / "weights", Path(cache)]
+
+
+def _found(name: str, entry: Mapping[str, Any]) -> Path:
+    """The first place that has a file of the zoo, else the hub; what it holds is checked by its reader."""
+    for folder in places():
+        if (folder / entry["file"]).is_file():
+            return folder / str(entry["file"])
+    if hub := os.environ.get("PHOSPHENE_HUB"):
+        return from_hub(hub, entry["file"])
+    raise Unreachable(
+        f"the weights of {name} ({entry['bytes'] / 1e6:.0f} MB) are not on this machine; put {entry['file']} into "
+        f"{places()[-1]}, or set PHOSPHENE_HUB to a repository OWNER/NAME of the Hugging Face hub that has it"
+    )
+
+
 def manifest() -> dict[str, dict[str, Any]]:
-    """The bundled files: name → {file, sha256, bytes, kind}."""
+    """The zoo: name → {file, sha256, bytes, kind, summary}, the files that the package lacks among them."""
     file = zoo_folder() / "manifest.json"
     if not file.exists():
         return {}

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, BadRequest, UnknownName, Unreachable
+from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.files import from_hub
 
 HUB = "binxu/DeePSim_DosovitskiyBrox2016"
 LICENCE = (
@@ -103,7 +104,7 @@ def load_deepsim(layer: str, file: str | Path | None = None) -> DeePSiM:
     """
     with torch.device("meta"):
         network = DeePSiM(layer)
-    path = _download(layer) if file is None else Path(file)
+    path = from_hub(HUB, f"upconvGAN_{layer}.pt") if file is None else Path(file)
     largest = 8 * sum(parameter.numel() for parameter in network.parameters()) + (1 << 20)
     tensors = _plain_names(_read(path, largest), network.state_dict(), path)
     _check(tensors, network, path)
@@ -335,24 +336,6 @@ def _finite(name: str, value: Tensor, path: Path) -> Tensor:
     if not value.isfinite().all():
         raise BadFile(f"{path} is damaged: {name!r} has values that are infinite or not numbers; fetch it again")
     return value
-
-
-def _download(layer: str) -> Path:
-    """The hub's file for a code layer, from the hub's own cache where it is there already."""
-    name = f"upconvGAN_{layer}.pt"
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise Unreachable(
-            f"huggingface-hub is not installed; pip install 'phosphene[hub]', or give a local copy of {name}"
-        ) from None
-    try:
-        return Path(hf_hub_download(HUB, name))
-    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
-        raise Unreachable(
-            f"{name} did not come from the hub ({type(error).__name__}); download "
-            f"https://huggingface.co/{HUB}/resolve/main/{name} elsewhere and give that file"
-        ) from None
 
 
 def _array(path: Path) -> Tensor:
