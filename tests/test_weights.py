@@ -344,6 +344,24 @@ def test_a_bundled_file_that_is_missing_or_cut_is_refused(bundled: Path) -> None
     assert "manifest" in refused(lambda: load_subject("tiny-objects"))
 
 
+def test_the_untrained_network_of_a_name_is_one_network_and_not_the_trained_one(bundled: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    one, again, trained = (
+        load_subject(name) for name in ("tiny-objects@random", "tiny-objects@random", "tiny-objects")
+    )
+    assert torch.equal(torch.rand(3), expected), "the caller's random numbers are left alone"
+    weight = lambda subject: subject.network.conv1.linear.weight  # noqa: E731
+    assert torch.equal(weight(one), weight(again))
+    assert not torch.equal(weight(one), weight(trained))
+    assert (one.name, one.classes, one.size) == ("tiny-objects@random", trained.classes, trained.size)
+    assert one.card["sha256"] != trained.card["sha256"]
+    assert "measured" not in one.card
+    assert not any(p.requires_grad for p in one.network.parameters())
+    assert "near: tiny-objects" in refused(lambda: load_subject("tiny-object@random"), UnknownName)
+
+
 def test_a_file_that_the_package_lacks_is_looked_for_in_the_cache_and_on_the_hub(
     bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,8 @@ from phosphene.units import Target, Term, Unit, channel_range, parse
 MOST_TARGETS = 20_000
 """A longer list of targets in one call is taken for a slip."""
 
+ALIASES = {"caffenet-random": "caffenet-objects@random"}
+
 LARGEST_SIDE = 4096
 """Pixels; a weights file that asks for larger images is refused."""
 
@@ -146,7 +148,11 @@ class Subject:
 
 
 def load_subject(name: str | Path) -> Subject:
-    """A subject by bundled name, weights file, or `torchvision:`, `timm:`, `python:`, `efficientnet-lite…` name."""
+    """A subject by bundled name, weights file, or `torchvision:`, `timm:`, `python:`, `efficientnet-lite…` name.
+
+    `NAME@random` is the same network untrained, its weights drawn with seed 0: the control of what training did.
+    """
+    name = ALIASES.get(str(name), name)
     if str(name).partition(":")[0] in LOADERS:
         outside = load_external(str(name))
         return Subject(
@@ -159,23 +165,29 @@ def load_subject(name: str | Path) -> Subject:
             outside.output or _last_layer(outside.network),
             outside.card,
         )
-    file = weights.read(name, "subject", LOADERS)
+    trained = name if Path(name).is_file() else str(name).removesuffix("@random")
+    file = weights.read(trained, "subject", LOADERS)
     with torch.device("meta"):
         network = build(file.card["architecture"])
     if hasattr(network, "image_size"):
         raise BadFile(f"{file.path} is no subject: architecture {file.card['architecture']} makes images")
     weights.fill(network, file.part("network"), file.path.name)
     _check_card(file.card, network, file.path.name)
-    look = file.card["preprocessing"]
+    look, card = file.card["preprocessing"], {**file.card, "sha256": file.sha256}
+    if trained != name:
+        card = {**{key: card[key] for key in card.keys() - {"measured", "history"}}, "sha256": f"{file.sha256}@random"}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = build(file.card["architecture"]).requires_grad_(False).eval()
     return Subject(
-        file.name,
+        file.name if trained == name else f"{file.name}@random",
         network,
         tuple(look["size"]),
         tuple(look["mean"]),
         tuple(look["std"]),
         tuple(file.card.get("classes", ())),
         file.card.get("output", _last_layer(network)),
-        {**file.card, "sha256": file.sha256},
+        card,
     )
 
 
