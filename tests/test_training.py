@@ -274,6 +274,21 @@ def test_a_budget_covers_all_stages_of_a_generator(
     assert same(bits, whole)
 
 
+# ---------------------------------------------------------------- what a run tells
+
+
+def test_a_runs_figures_are_in_tensorboards_logs(tmp_path: Path, photographs: Make) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, run, _ = subject_bits(tmp_path, photographs)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")] == [
+        (entry["step"], entry["loss"]) for entry in run.history
+    ]
+
+
 # ---------------------------------------------------------------- recipes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import signal
@@ -110,6 +111,7 @@ class RunFolder:
     path: Path
     identity: str
     history: list[dict[str, float]] = field(default_factory=list)
+    _board: Any = None
 
     def __post_init__(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -145,9 +147,19 @@ class RunFolder:
                 raise OSError(str(error)) from None
 
     def log(self, **values: float) -> None:
+        """Keep the values of a `step`, in the history, in log.jsonl, and for TensorBoard where it is installed."""
         self.history.append(values)
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+        if importlib.util.find_spec("tensorboard") is None:
+            return
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path / "tensorboard"))
+        for name, value in values.items():
+            if name != "step":
+                self._board.add_scalar(name, value, values["step"])
 
     def steps(
         self, parts: Mapping[str, Stateful], total: int, *, time_budget: float | None = None, every: float = 180.0
@@ -157,7 +169,7 @@ class RunFolder:
         A checkpoint is written every `every` seconds and at the end; `time_budget` is in seconds.
         """
         step, clock, saved = self.load(parts), Clock(time_budget), time.monotonic()
-        with stop_signal() as stopped:
+        with stop_signal() as stopped, self._closing_board():
             while step < total and not clock.over() and not stopped:
                 yield step
                 step += 1
@@ -165,6 +177,15 @@ class RunFolder:
                     self.save(parts, step)
                     saved = time.monotonic()
             self.save(parts, step)
+
+    @contextmanager
+    def _closing_board(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._board is not None:
+                self._board.close()
+                self._board = None
 
 
 @contextmanager
