@@ -10,8 +10,15 @@ from torch import nn
 from phosphene.errors import BadFile, UnknownName
 from phosphene.networks.caffenet import CaffeNet
 from phosphene.networks.generator import TwoStageGenerator
+from phosphene.networks.googlenet import GoogLeNet
+from phosphene.networks.resnet import ResNet
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"caffenet": CaffeNet, "two-stage": TwoStageGenerator}
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "caffenet": CaffeNet,
+    "resnet": ResNet,
+    "googlenet": GoogLeNet,
+    "two-stage": TwoStageGenerator,
+}
 
 
 def build(architecture: dict[str, Any]) -> nn.Module:

@@ -144,7 +144,7 @@ def subject_card(
         "recipe": recipe,
         "preprocessing": {"size": [size, size], "mean": MEAN, "std": STD},
         "classes": list(train.classes),
-        "output": "fc8",
+        "output": [layer for layer, module in network.named_modules() if isinstance(module, nn.Linear)][-1],
         "data": {
             "name": train.name,
             "photographs": len(train),

@@ -1,0 +1,69 @@
+"""GoogLeNet's shape for small photographs (Szegedy et al. 2015), with batch norm and without side classifiers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Channels of the four branches, as in Szegedy et al.'s table 1: 1×1, (reduce, 3×3), (reduce, 5×5), after the pool.
+INCEPTIONS = {
+    "inception3a": (64, (96, 128), (16, 32), 32),
+    "inception3b": (128, (128, 192), (32, 96), 64),
+    "inception4a": (192, (96, 208), (16, 48), 64),
+    "inception4b": (160, (112, 224), (24, 64), 64),
+    "inception4c": (128, (128, 256), (24, 64), 64),
+    "inception4d": (112, (144, 288), (32, 64), 64),
+    "inception4e": (256, (160, 320), (32, 128), 128),
+    "inception5a": (256, (160, 320), (32, 128), 128),
+    "inception5b": (384, (192, 384), (48, 128), 128),
+}
+
+
+class GoogLeNet(nn.Module):
+    """Two convolutions, nine inception blocks, pooled features (`pool`, a code), logits (`fc`).
+
+    All named values are after the ReLU. Input (batch, 3, height, width), normalised; output (batch, classes).
+    """
+
+    def __init__(self, classes: int = 100, dropout: float = 0.2):
+        super().__init__()
+        self.conv1 = _block(3, 64, 7, stride=2)
+        self.pool1 = nn.MaxPool2d(3, stride=2, padding=1)
+        self.conv2 = nn.Sequential(_block(64, 64, 1), _block(64, 192, 3))
+        self.pool2 = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = 192
+        for name, shape in INCEPTIONS.items():
+            if name in ("inception4a", "inception5a"):
+                self.add_module(f"pool{int(name[9]) - 1}", nn.MaxPool2d(3, stride=2, padding=1))
+            block = Inception(channels, *shape)
+            self.add_module(name, block)
+            channels = block.channels
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.drop = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.children():
+            images = layer(images)
+        return images
+
+
+class Inception(nn.Module):
+    """Four branches side by side, joined along the channels."""
+
+    def __init__(self, before: int, one: int, three: tuple[int, int], five: tuple[int, int], pooled: int):
+        super().__init__()
+        self.channels = one + three[1] + five[1] + pooled
+        self.one = _block(before, one, 1)
+        self.three = nn.Sequential(_block(before, three[0], 1), _block(three[0], three[1], 3))
+        self.five = nn.Sequential(_block(before, five[0], 1), _block(five[0], five[1], 5))
+        self.pooled = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), _block(before, pooled, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.one(x), self.three(x), self.five(x), self.pooled(x)], 1)
+
+
+def _block(before: int, after: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, ReLU."""
+    conv = nn.Conv2d(before, after, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
