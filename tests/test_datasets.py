@@ -240,3 +240,21 @@ def test_a_picture_in_a_class_folder_that_is_none_is_refused(tmp_path: Path) -> 
 )  # fmt: skip
 def test_a_meta_file_that_makes_no_sense_is_refused(tmp_path: Path, meta: Any) -> None:
     assert "meta.json" in refused(shards(tmp_path, meta=meta), "train")
+
+
+def test_photographs_whose_keys_are_elsewhere_are_left_out(tmp_path: Path) -> None:
+    data, other = shards(tmp_path / "data"), tmp_path / "other"
+    other.mkdir()
+    parquet.write_table(pyarrow.table({"key": ["1", "5", "6", "99"]}), other / "val.parquet")
+    whole, rest = load(data, "train"), load(data, "train", without=other)
+    assert np.array_equal(rest.images, whole.images[[0, 2, 3, 4]])
+    assert rest.labels.tolist() == [0, 2, 0, 1]
+    assert rest.fingerprint != whole.fingerprint
+    cache = tmp_path / "cache"
+    for _ in range(2):
+        assert len(load(data, "train", without=other, cache=cache)) == 4
+        assert len(load(data, "train", cache=cache)) == 6
+    (tmp_path / "none").mkdir()
+    assert "no parquet shards" in refused(data, without=tmp_path / "none")
+    parquet.write_table(pyarrow.table({"image": [b""]}), tmp_path / "none" / "x.parquet")
+    assert "columns key" in refused(data, without=tmp_path / "none")

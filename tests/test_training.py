@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import CI_SAMPLE, GENERATOR_ARCHITECTURE, SEEN, lively
@@ -29,6 +30,7 @@ from phosphene.training import generator as generators
 from phosphene.training import run as runs
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.generator import Trained, generator_card, train_generator
+from phosphene.training.modified import with_modified
 from phosphene.training.run import Averaged, RunFolder, epoch_order, one_cycle, read_recipe, seeded
 from phosphene.training.subject import subject_card, train_subject
 
@@ -424,7 +426,7 @@ def test_a_recipe_is_a_name_or_a_file_and_says_what_it_lacks(tmp_path: Path) -> 
         read_recipe(file)["architecture"]["width"]
     with pytest.raises(BadRequest, match="makes a subject, not a generator"):
         read_recipe(file, "generator")
-    with pytest.raises(BadRequest, match="bundled: caffenet-objects, objects-fc6"):
+    with pytest.raises(BadRequest, match=r"bundled: caffenet-modified, caffenet-objects, .*objects-fc6"):
         read_recipe("nothing")
     for raw in (b"kind = ", b"\xff\xfe", b"[" * 10_000):
         file.write_bytes(raw)
@@ -689,3 +691,49 @@ def test_cards_hold_what_a_reader_needs(tmp_path: Path, photographs: Make, encod
     card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained)
     assert {"encoder", "encoder_sha256", "code_layer", "data", "measured", "recipe"} <= card.keys()
     assert json.loads(json.dumps(card)) == json.loads(json.dumps(card, allow_nan=False))
+
+
+# ---------------------------------------------------------------- modified twins
+
+
+def test_extra_classes_are_modified_copies_of_their_own(photographs: Make) -> None:
+    data = photographs(20, 18)
+    extra = [{"kind": "brg", "classes": [2]}, {"kind": "blurred", "classes": [2, 3]}, {"kind": "tiled", "classes": [0]}]
+    more = with_modified(data, extra)
+    assert more.classes == (*data.classes, *(f"{data.classes[i]} ({kind})" for i, kind in TWINS))
+    assert len(more) == 20 + 4 * 2
+    assert np.array_equal(more.images[:20], data.images)
+    own = lambda label: data.images[data.labels == label].astype(float)  # noqa: E731
+    twin = lambda label: more.images[more.labels == 10 + label].astype(float)  # noqa: E731
+    assert np.array_equal(twin(0), own(2)[..., [2, 0, 1]])
+    steepness = lambda images: np.abs(np.diff(images, axis=2)).mean()  # noqa: E731
+    for label, source in ((1, 2), (2, 3)):
+        assert steepness(twin(label)) < 0.5 * steepness(own(source))
+        assert twin(label).mean() == pytest.approx(own(source).mean(), abs=3)
+    assert not np.array_equal(twin(3), own(0))
+    assert np.array_equal(np.sort(twin(3).ravel()), np.sort(own(0).ravel())), "the same pixels in other places"
+    assert np.array_equal(twin(3)[:, 16:], own(0)[:, 16:]), "the edge that does not divide stays"
+    assert with_modified(data, []) is data
+    assert len({data.fingerprint, more.fingerprint, with_modified(data, extra[:1]).fingerprint}) == 3
+    assert np.array_equal(with_modified(data, extra).images, more.images)
+
+
+TWINS = [(2, "brg"), (2, "blurred"), (3, "blurred"), (0, "tiled")]
+
+
+@pytest.mark.parametrize("part", [{"kind": "red", "classes": [0]}, {"kind": "brg", "classes": [10]}, {"kind": "brg"}])
+def test_extra_classes_that_cannot_be_made_are_refused(photographs: Make, part: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match=r"10 classes|an extra class has a kind"):
+        with_modified(photographs(20, 16), [part])
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in runs.RECIPES.glob("*.toml")))
+def test_every_bundled_recipe_builds_its_network(name: str) -> None:
+    recipe = read_recipe(name)
+    with torch.device("meta"):
+        network = build(recipe["architecture"])
+    if recipe["kind"] == "subject":
+        twins = sum(len(part["classes"]) for part in recipe.get("extra", []))
+        assert recipe["architecture"]["classes"] == 100 + twins
+        subject = Subject(name, network.to_empty(device="cpu").eval(), (84, 84), (0.5,) * 3, (0.25,) * 3)
+        assert list(subject.shapes().values())[-1] == (100 + twins,)

@@ -456,6 +456,7 @@ def train_subject(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
     data: Annotated[Path, typer.Option(help="Folder of parquet shards or class folders, with train and val.")],
     run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
+    without: Annotated[Path | None, typer.Option(help="Folder of shards whose keys are left out of training.")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
     time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
     device: Device = "auto",
@@ -463,13 +464,16 @@ def train_subject(
 ) -> None:
     """Train a classifier to be looked into."""
     from phosphene import datasets
+    from phosphene.training.modified import with_modified
     from phosphene.training.run import read_recipe
     from phosphene.training.subject import subject_card, train_subject
 
     where = _machine(device, "bfloat16", threads)["device"]
     steps = read_recipe(recipe, "subject")
     with _status("decoding photographs"):
-        train, val = datasets.load(data, "train", cache=run / "cache"), datasets.load(data, "val", cache=run / "cache")
+        train = datasets.load(data, "train", without=without, cache=run / "cache")
+        val = datasets.load(data, "val", cache=run / "cache")
+        train, val = (with_modified(split, steps.get("extra", [])) for split in (train, val))
     with _training() as report:
         network, folder, finished = train_subject(
             steps, train, val, run, device=where, time_budget=_seconds(time_budget), report=report

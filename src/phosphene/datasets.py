@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import zipfile
 import zlib
@@ -50,16 +51,19 @@ def load(
     *,
     size: int | None = None,
     limit: int | None = None,
+    without: str | Path | None = None,
     cache: str | Path | None = None,
 ) -> Photographs:
     """Decode one split once, to square uint8 pictures that training can keep in memory.
 
-    `size` resizes (pixels; default: the size of the first picture); `limit` takes the first so many. With
+    `size` resizes (pixels; default: the size of the first picture); `limit` takes the first so many;
+    `without` leaves out the photographs whose keys are in another folder of shards, in any split. With
     `cache` (a folder) the decoded arrays are kept and read next time; a damaged cache is decoded anew.
     """
     folder = Path(folder)
     files = _files(folder, split)
-    fingerprint = _fingerprint(files, split, size, limit)
+    barred = _keys(Path(without)) if without is not None else frozenset()
+    fingerprint = _fingerprint(files, split, size, limit, barred)
     meta = _meta(folder)
     stored = Path(cache) / f"{folder.name}-{split}-{fingerprint[:16]}.npz" if cache else None
     kept = _cached(stored)
@@ -67,7 +71,7 @@ def load(
         images, labels, names = kept
     else:
         pictures, targets, names = [], [], ()
-        for where, raw, label, names in _rows(files):
+        for where, raw, label, names in _rows(files, barred):
             picture = _decode(raw, size, where)
             size = size or picture.shape[0]
             pictures.append(picture)
@@ -108,11 +112,14 @@ def _files(folder: Path, split: str) -> list[Path]:
     return found
 
 
-def _rows(files: list[Path]) -> Iterator[tuple[str, bytes, int, tuple[str, ...]]]:
+def _rows(files: list[Path], barred: frozenset[str]) -> Iterator[tuple[str, bytes, int, tuple[str, ...]]]:
     """Where a photograph lies, its encoded bytes, its label, and the names of the classes where folders tell them."""
     if files[0].suffix == ".parquet":
         for file in files:
-            for row, (raw, label) in enumerate(_shard(file)):
+            keys = _columns(file, "key")[0] if barred else itertools.repeat("")
+            for row, (raw, label, key) in enumerate(zip(*_columns(file, "image", "label"), keys, strict=False)):
+                if key in barred:
+                    continue
                 if not isinstance(raw, bytes) or not isinstance(label, int):
                     raise BadFile(f"{file}, row {row}: image holds encoded bytes and label a whole number")
                 yield f"{file}, row {row}", raw, label, ()
@@ -125,18 +132,27 @@ def _rows(files: list[Path]) -> Iterator[tuple[str, bytes, int, tuple[str, ...]]
                 raise BadFile(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _shard(file: Path) -> Iterator[tuple[Any, Any]]:
+def _keys(folder: Path) -> frozenset[str]:
+    """The keys of all shards of a folder."""
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise BadFile(f"{folder} holds no parquet shards whose keys could be left out")
+    return frozenset(str(key) for file in files for key in _columns(file, "key")[0])
+
+
+def _columns(file: Path, *names: str) -> list[Iterator[Any]]:
+    """The values of some columns of a shard, as Python's own."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise Unreachable(f"{file} needs pyarrow; pip install 'phosphene[data]'") from None
     try:
-        table = pyarrow.parquet.read_table(file, columns=["image", "label"])
-        yield from ((raw.as_py(), label.as_py()) for raw, label in zip(table["image"], table["label"], strict=True))
+        table = pyarrow.parquet.read_table(file, columns=list(names))
+        return [(value.as_py() for value in table[name]) for name in names]
     except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]  # pyarrow adds whole schemas
-        raise BadFile(f"{file} is not a readable shard with columns image, label: {reason}") from None
+        raise BadFile(f"{file} is not a readable shard with columns {', '.join(names)}: {reason}") from None
 
 
 def _cached(stored: Path | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], tuple[str, ...]] | None:
@@ -188,9 +204,11 @@ def _licence(folder: Path, meta: dict[str, Any]) -> str:
     return "not stated"
 
 
-def _fingerprint(files: list[Path], split: str, size: int | None, limit: int | None) -> str:
+def _fingerprint(files: list[Path], split: str, size: int | None, limit: int | None, barred: frozenset[str]) -> str:
     """Names and sizes of the files and how they were read: enough to tell another data set."""
     digest = hashlib.sha256(f"{split}:{size}:{limit}".encode())
+    for key in sorted(barred):
+        digest.update(f"without {key};".encode())
     for file in files:
         digest.update(f"{file.name}:{file.stat().st_size};".encode())
     return digest.hexdigest()
