@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from phosphene.subjects import Subject, load_subject
 from phosphene.training import generator as generators
 from phosphene.training import run as runs
 from phosphene.training.augment import jitter_colours, mixed, random_crops
+from phosphene.training.crew import Crew
 from phosphene.training.generator import Trained, generator_card, train_generator
 from phosphene.training.modified import with_modified
 from phosphene.training.run import Averaged, RunFolder, epoch_order, one_cycle, read_recipe, seeded
@@ -737,3 +740,56 @@ def test_every_bundled_recipe_builds_its_network(name: str) -> None:
         assert recipe["architecture"]["classes"] == 100 + twins
         subject = Subject(name, network.to_empty(device="cpu").eval(), (84, 84), (0.5,) * 3, (0.25,) * 3)
         assert list(subject.shapes().values())[-1] == (100 + twins,)
+
+
+# ---------------------------------------------------------------- several processes
+
+
+@pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
+def test_two_processes_train_as_one_and_resume_to_the_same_bits(tmp_path: Path) -> None:
+    """The real engine: torchrun, two processes, gloo. Both hold the same weights, and see different photographs."""
+    pytest.importorskip("pyarrow")
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(toml({**SUBJECT, "batch": 100, "epochs": 1, "sizes": [[0.0, SEEN]], "evaluate_every": 9}))
+    scripts = Path(sys.executable).parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+
+    def train(run: str, *options: object) -> subprocess.CompletedProcess[str]:
+        command = ["torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", "--"]
+        words = [
+            *command,
+            "phosphene",
+            "train",
+            "subject",
+            str(recipe),
+            "--data",
+            str(CI_SAMPLE),
+            "--run",
+            str(tmp_path / run),
+            "--device",
+            "cpu",
+        ]
+        return subprocess.run([*words, *map(str, options)], env=environment, capture_output=True, text=True)
+
+    whole = train("whole")
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stdout.count("two.safetensors") == 1, "the first process alone writes"
+    for budget in (0.0001, 60):
+        part = train("parts", "--time-budget", budget)
+        assert part.returncode == 0, part.stderr
+    assert "the same command goes on" not in part.stdout
+    one, other = (load_file(tmp_path / run / "two.safetensors") for run in ("whole", "parts"))
+    assert same(one, other)
+    recipe.write_text(recipe.read_text().replace("batch = 100", "batch = 99"))
+    refused = train("odd")
+    assert refused.returncode != 0
+    assert "a batch of 99 cannot be shared by 2 processes" in refused.stderr
+
+
+def test_a_crew_of_one_changes_nothing() -> None:
+    alone, batch = Crew(), torch.arange(7)
+    assert torch.equal(alone.share(batch), batch)
+    assert [alone.any(here) for here in (True, False)] == [True, False]
+    assert alone.counters == ()
+    shares = [Crew(rank, 2).share(torch.arange(6)).tolist() for rank in (0, 1)]
+    assert shares == [[0, 2, 4], [1, 3, 5]]

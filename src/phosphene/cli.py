@@ -462,8 +462,12 @@ def train_subject(
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Train a classifier to be looked into."""
+    """Train a classifier to be looked into.
+
+    Several processes share each batch: torchrun --nproc-per-node 2 --no-python -- phosphene train subject …
+    """
     from phosphene import datasets
+    from phosphene.training.crew import crew
     from phosphene.training.modified import with_modified
     from phosphene.training.run import read_recipe
     from phosphene.training.subject import subject_card, train_subject
@@ -474,10 +478,12 @@ def train_subject(
         train = datasets.load(data, "train", without=without, cache=run / "cache")
         val = datasets.load(data, "val", cache=run / "cache")
         train, val = (with_modified(split, steps.get("extra", [])) for split in (train, val))
-    with _training() as report:
+    with crew(where) as together, _training(together.leads) as report:
         network, folder, finished = train_subject(
-            steps, train, val, run, device=where, time_budget=_seconds(time_budget), report=report
+            steps, train, val, run, crew=together, device=where, time_budget=_seconds(time_budget), report=report
         )
+    if not together.leads:
+        return
     name = Path(recipe).stem
     _publish(
         out_file or run / f"{name}.safetensors",
@@ -754,7 +760,7 @@ def _bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _training() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+def _training(told_here: bool = True) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
     """A progress bar with a run's figures, rate and time left; off a terminal, a line every half minute."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -765,7 +771,7 @@ def _training() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=False) as progress:
+    with Progress(*columns, console=err, transient=False, disable=not told_here) as progress:
         task, total_before, told = progress.add_task("training", total=None, figures="", rate=""), 0, 0.0
 
         def report(step: int, steps: int, figures: dict[str, float]) -> None:
@@ -775,7 +781,7 @@ def _training() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
                 total_before = steps
             speed, text = progress.tasks[task].speed, " ".join(f"{name} {value:.3f}" for name, value in figures.items())
             progress.update(task, completed=step, figures=text, rate=f"{speed:.1f} steps/s" if speed else "")
-            if not err.is_terminal and time.monotonic() - told > 30:
+            if told_here and not err.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
                 err.print(f"step {step:,} of {steps:,}: {text}", highlight=False, soft_wrap=True)
 

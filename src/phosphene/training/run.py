@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import whole
+from phosphene.training.crew import Crew
 
 try:
     import tomllib
@@ -105,12 +106,14 @@ class Stateful(Protocol):
 class RunFolder:
     """A folder with one checkpoint, replaced whole or not at all, and a log of one JSON object a line.
 
-    A checkpoint carries the hash of its recipe and data; another recipe is refused, not mixed in.
+    A checkpoint carries the hash of its recipe and data; another recipe is refused, not mixed in. Of a crew, the
+    first process writes and all of them read.
     """
 
     path: Path
     identity: str
     history: list[dict[str, float]] = field(default_factory=list)
+    crew: Crew = field(default_factory=Crew)
     _board: Any = None
 
     def __post_init__(self) -> None:
@@ -139,6 +142,8 @@ class RunFolder:
         return int(state["step"])
 
     def save(self, parts: Mapping[str, Stateful], step: int) -> None:
+        if not self.crew.leads:
+            return
         state = {name: part.state_dict() for name, part in parts.items()}
         with whole(self.checkpoint) as scratch:
             try:
@@ -149,6 +154,8 @@ class RunFolder:
     def log(self, **values: float) -> None:
         """Keep the values of a `step`, in the history, in log.jsonl, and for TensorBoard where it is installed."""
         self.history.append(values)
+        if not self.crew.leads:
+            return
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         if importlib.util.find_spec("tensorboard") is None:
@@ -170,7 +177,7 @@ class RunFolder:
         """
         step, clock, saved = self.load(parts), Clock(time_budget), time.monotonic()
         with stop_signal() as stopped, self._closing_board():
-            while step < total and not clock.over() and not stopped:
+            while step < total and not self.crew.any(clock.over() or bool(stopped)):
                 yield step
                 step += 1
                 if time.monotonic() - saved > every:

@@ -14,6 +14,7 @@ from phosphene.errors import BadRequest
 from phosphene.evaluation import wilson
 from phosphene.networks import build
 from phosphene.training.augment import jitter_colours, mixed, random_crops
+from phosphene.training.crew import Crew
 from phosphene.training.run import (
     Averaged,
     Recipe,
@@ -38,6 +39,7 @@ def train_subject(
     val: Photographs,
     run: str | Path,
     *,
+    crew: Crew | None = None,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
@@ -47,9 +49,10 @@ def train_subject(
     After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole (Touvron et al. 2019).
     Returns the network with averaged weights, the run (with its history), and whether the recipe's end was
     reached. The data order, crops and dropout are functions of the recipe's seed and the step, so a resumed
-    run takes the same steps.
+    run takes the same steps. A `crew` of processes shares each batch.
     """
-    folder = RunFolder(Path(run), recipe_hash(recipe, train.fingerprint))
+    crew = crew or Crew()
+    folder = RunFolder(Path(run), recipe_hash(recipe, train.fingerprint), crew=crew)
     torch.manual_seed(recipe["seed"])
     network = placed(build(recipe["architecture"]), device)
     optimizer = torch.optim.SGD(_groups(network, recipe["weight_decay"]), lr=0.0, momentum=0.9, nesterov=True)
@@ -62,11 +65,12 @@ def train_subject(
     main, cooldown = steps_an_epoch * recipe["epochs"], recipe["cooldown"]
     steps = main + steps_an_epoch * cooldown["epochs"]
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
-    step = -1
+    joined, step = crew.joined(network), -1
     for step in folder.steps(parts, steps, time_budget=time_budget):
         epoch, place = divmod(step, steps_an_epoch)
-        generator = seeded(recipe["seed"], 1, step)
-        chosen = epoch_order(len(train), recipe["seed"], epoch)[place * batch : (place + 1) * batch].to(device)
+        generator = seeded(recipe["seed"], 1, step, *crew.counters)
+        chosen = epoch_order(len(train), recipe["seed"], epoch)[place * batch : (place + 1) * batch]
+        chosen = crew.share(chosen).to(device)
         x = images[chosen].permute(0, 3, 1, 2).float() / 255
         crop = recipe["crop"] if step < main else cooldown["crop"]
         x = random_crops(x, _size(recipe, step / main), generator, scale=tuple(crop))
@@ -77,7 +81,7 @@ def train_subject(
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout's
         network.train()
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            logits = network(x.contiguous(memory_format=torch.channels_last))
+            logits = joined(x.contiguous(memory_format=torch.channels_last))
         if most >= logits.shape[1]:
             raise BadRequest(f"{train.name} has {most + 1} classes, the recipe's architecture {logits.shape[1]}")
         loss = share * _loss(logits, labels[chosen], recipe) + (1 - share) * _loss(logits, other, recipe)
@@ -87,11 +91,12 @@ def train_subject(
         averaged.update(network, step + 1)
         if step % 20 == 0:
             report(step + 1, steps, {"loss": loss.item()})
-        if (step + 1) % (steps_an_epoch * recipe["evaluate_every"]) == 0 or step + 1 == steps:
+        if crew.leads and ((step + 1) % (steps_an_epoch * recipe["evaluate_every"]) == 0 or step + 1 == steps):
             top1, top5 = accuracy(averaged.network(build(recipe["architecture"])), val, _size(recipe, 1.0))
             folder.log(step=step + 1, epoch=epoch + 1, loss=loss.item(), top1=top1, top5=top5)
             report(step + 1, steps, {"top1": top1, "top5": top5})
-    return averaged.network(build(recipe["architecture"])), folder, folder.load(parts) == steps
+    done = folder.load(parts) if crew.leads else step + 1
+    return averaged.network(build(recipe["architecture"])), folder, done == steps
 
 
 def accuracy(network: nn.Module, photographs: Photographs, size: int, batch: int = 250) -> tuple[float, float]:

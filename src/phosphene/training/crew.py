@@ -1,0 +1,67 @@
+"""Several processes that train as one: torch's DistributedDataParallel, started by torchrun."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from phosphene.errors import BadRequest
+
+
+@dataclass(frozen=True)
+class Crew:
+    """This process's `rank` among `size`; alone, everything here changes nothing."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """The first writes files and tells of progress."""
+        return self.rank == 0
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """What makes this process's random numbers its own; nothing when it is alone."""
+        return (self.rank,) if self.size > 1 else ()
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's equal share of a batch; `BadRequest` where it cannot be divided."""
+        if len(batch) % self.size:
+            raise BadRequest(f"a batch of {len(batch)} cannot be shared by {self.size} processes; change the recipe's")
+        return batch[self.rank :: self.size]
+
+    def joined(self, network: nn.Module) -> nn.Module:
+        """The network with gradients averaged over all processes in its backward pass."""
+        return nn.parallel.DistributedDataParallel(network) if self.size > 1 else network
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so in any process, so that all of them stop at the same step."""
+        if self.size == 1:
+            return here
+        flag = torch.tensor(float(here))
+        if dist.get_backend() == "nccl":
+            flag = flag.cuda()
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+
+@contextmanager
+def crew(device: str) -> Iterator[Crew]:
+    """The processes that torchrun started, for the length of a run; without torchrun, this one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Crew()
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield Crew(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
