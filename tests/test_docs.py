@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from phosphene.training.run import read_recipe
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^(?P<skip><!-- not run: [^\n]+ -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
@@ -48,6 +50,9 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for kind, text, line in blocks(page):
         if kind == "python":
             exec(compile("\n" * (line - 1) + text, str(page), "exec"), namespace)
+        elif kind == "toml":
+            Path("mine.toml").write_text(text, encoding="utf-8")
+            read_recipe("mine.toml")
         elif kind in ("bash", "console"):
             for arguments in commands(text):
                 code = phosphene(arguments, monkeypatch)
