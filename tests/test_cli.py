@@ -685,6 +685,8 @@ def test_the_zoo_is_listed_shown_and_verified(phosphene: Run, bundled: Path) -> 
     said = phosphene("zoo", "verify")
     assert said.code == 2
     assert "damaged" in said.err
+    file.unlink()
+    assert "tiny-generator: not on this machine" in phosphene("zoo", "verify").fine()
     assert "near: tiny-subject" in phosphene("zoo", "show", "tiny-subjects").refused()
 
 
