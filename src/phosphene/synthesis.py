@@ -101,7 +101,7 @@ class Climb:
 
 
 CLIMBS: dict[str, Climb] = {
-    "default": Climb(),
+    "default": Climb(decay=0.98),
     "paper": Climb(steps=200, rate=8.0, last_rate=1e-10, rule="mean", prior="box", start="normal"),
     "pixels": Climb(steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", shift=4, tv=0.5, blur=0.5),
     "fourier": Climb(steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", shift=4),
