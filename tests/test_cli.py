@@ -19,7 +19,10 @@ from conftest import write_subject
 from PIL import Image
 
 from phosphene import cli, images, records, runs, weights
+from phosphene.errors import BadRequest
+from phosphene.evaluation import judge_channels
 from phosphene.images import crossed_out, read_png
+from phosphene.subjects import Subject
 from phosphene.synthesis import PreferredInputs, climb_batch
 
 
@@ -733,6 +736,15 @@ def test_an_encoder_that_is_not_the_one_it_was_trained_with_is_refused(
     file = write_generator(tmp_path / "g.safetensors", str(encoder), encoder_sha256="0" * 64)
     line = phosphene("reconstruct", photograph, "--prior", file, "--out", tmp_path / "r.png").refused()
     assert "encoder" in line
+
+
+def test_a_judge_with_the_same_classes_needs_no_names_compared() -> None:
+    """ImageNet's own names are ambiguous: there are two cranes, and a Cardigan beside a cardigan."""
+    classes = ("crane", "Cardigan, Cardigan Welsh corgi", "crane", "cardigan")
+    judge = Subject("judge", torch.nn.Identity(), (8, 8), (0.5,) * 3, (0.5,) * 3, classes)
+    assert judge_channels(judge, classes) == [0, 1, 2, 3]
+    with pytest.raises(BadRequest, match="several classes named 'crane'"):
+        judge_channels(judge, classes[:1])
 
 
 def test_evaluate_counts_what_a_judge_recognises(synthesize: Run, phosphene: Run, zoo: Path, tmp_path: Path) -> None:

@@ -26,8 +26,11 @@ class Recognised:
 def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
     """The judge's output channel for each class name: the one that shares most synonyms, the first of them above all.
 
-    A class that the judge does not have, or that two of its classes fit equally, is an error.
+    A class that the judge does not have, or that two of its classes fit equally, is an error; the same list of
+    classes needs no names compared.
     """
+    if tuple(judge.classes) == tuple(classes):
+        return list(range(len(classes)))
     known = [_synonyms(name) for name in judge.classes]
     channels = []
     for name in classes:
