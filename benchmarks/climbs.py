@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Which climb? Variants of the default, one thing changed at a time, on every fifth class of caffenet-objects.
 
-    python benchmarks/climbs.py [--every 5] [--judge efficientnet-lite0] [VARIANT …]
+    python benchmarks/climbs.py [--every 5] [--decay 0.98] [--judge efficientnet-lite0] [VARIANT …]
 
 Prints the unit's activation, the subject's own probability of the class, how many pictures a second network names
 (not the one that the docs' figures are judged by), and how far the codes lie from the mean, in standard deviations.
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--prior", default="objects-fc6")
     parser.add_argument("--judge", default="efficientnet-lite0")
+    parser.add_argument("--decay", type=float, default=DEFAULT.decay, help="of the base that the variants change")
     parser.add_argument("--precision", default="bfloat16")
     options = parser.parse_args()
     subject, generated = load_subject("caffenet-objects"), load_generated(options.prior)
@@ -56,8 +57,10 @@ def main() -> None:
     print("| climb | activation | probability | top-1 | top-5 | code | s |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in options.variants:
-        begun = time.monotonic()
-        climbed = joined(list(climb_all(subject, members, generated, VARIANTS[name], precision=options.precision)))
+        begun, climb = time.monotonic(), VARIANTS[name]
+        if climb.decay == DEFAULT.decay:
+            climb = replace(climb, decay=options.decay)
+        climbed = joined(list(climb_all(subject, members, generated, climb, precision=options.precision)))
         seconds = time.monotonic() - begun
         with torch.no_grad():
             sure = subject(seen_part(climbed.images, generated.seen)).softmax(1)[torch.arange(len(classes)), classes]

@@ -786,6 +786,22 @@ def test_two_processes_train_as_one_and_resume_to_the_same_bits(tmp_path: Path) 
     assert "a batch of 99 cannot be shared by 2 processes" in refused.stderr
 
 
+def test_what_a_generators_training_cannot_do_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from phosphene import cli
+
+    words = ["phosphene", "train", "generator", "objects-fc6", "--images", str(tmp_path), "--run", str(tmp_path / "r")]
+    for more, size, wrong in ((["--critic", "c"], "1", "--critic goes with --from"), ([], "2", "by one process")):
+        monkeypatch.setattr("sys.argv", [*words, *more])
+        monkeypatch.setenv("WORLD_SIZE", size)
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 2
+        assert wrong in capfd.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_crew_of_one_changes_nothing() -> None:
     alone, batch = Crew(), torch.arange(7)
     assert torch.equal(alone.share(batch), batch)

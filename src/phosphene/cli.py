@@ -22,6 +22,7 @@ from phosphene import __version__
 from phosphene.errors import BadFile, BadRequest, PhospheneError, Unreachable
 
 if TYPE_CHECKING:
+    from phosphene.datasets import Photographs
     from phosphene.subjects import Subject
     from phosphene.units import Target
 
@@ -413,10 +414,10 @@ def zoo_verify(
 
     With --accuracy, a figure that is more than half a point from its card's is a failure.
     """
-    from phosphene import weights
+    from phosphene import datasets, weights
 
     where = _machine(device, "float32", threads)["device"]
-    wrong = []
+    val, wrong = datasets.load(data, "val") if data else None, []
     for name in weights.manifest():
         try:
             card = weights.read(name).card
@@ -424,10 +425,10 @@ def zoo_verify(
             out.print(f"{name}: not on this machine")
             continue
         out.print(f"{name}: whole")
-        if data is None or card.get("data", {}).get("name") != data.resolve().name:
+        if val is None or card.get("data", {}).get("name") != val.name or card["kind"] == "training":
             continue
         with _status(f"measuring {name}"):
-            found = _measured(name, card, data, where)
+            found = _measured(name, card, val, where)
         for figure, value in found.items():
             said = card["measured"][figure]
             fits = abs(value - said) <= 0.005
@@ -437,15 +438,13 @@ def zoo_verify(
         raise BadFile("; ".join(wrong))
 
 
-def _measured(name: str, card: dict[str, Any], data: Path, device: str) -> dict[str, float]:
+def _measured(name: str, card: dict[str, Any], val: Photographs, device: str) -> dict[str, float]:
     """What a card says of held-out photographs, measured again."""
-    from phosphene import datasets
     from phosphene.parameterizations import load_generated
     from phosphene.subjects import load_subject
     from phosphene.training.generator import held_out_errors
     from phosphene.training.subject import accuracy
 
-    val = datasets.load(data, "val")
     if card["kind"] == "subject":
         subject = load_subject(name)
         return dict(zip(("top1", "top5"), accuracy(subject.network.to(device), val, subject.size[0]), strict=True))
@@ -525,6 +524,10 @@ def train_generator(
     steps = read_recipe(recipe, "generator")
     steps["code_layer"] = layer or steps["code_layer"]
     network = _subject(encoder)
+    if critic and not begin:
+        raise BadRequest("--critic goes with --from: it is what was trained beside that generator")
+    if "WORLD_SIZE" in os.environ and os.environ["WORLD_SIZE"] != "1":
+        raise BadRequest("a generator is trained by one process; torchrun is for train subject")
     begun = load_generated(begin) if begin else None
     judge = weights.read(critic, "training") if critic else None
     with _status("decoding photographs"):

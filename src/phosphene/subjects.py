@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks import build
-from phosphene.networks.external import LOADERS, load_external
+from phosphene.networks.external import LOADERS, load_external, seeded_by_zero
 from phosphene.probe import find_layer, layer_shapes
 from phosphene.units import Target, Term, Unit, channel_range, parse
 
@@ -176,8 +176,7 @@ def load_subject(name: str | Path) -> Subject:
     look, card = file.card["preprocessing"], {**file.card, "sha256": file.sha256}
     if trained != name:
         card = {**{key: card[key] for key in card.keys() - {"measured", "history"}}, "sha256": f"{file.sha256}@random"}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded_by_zero():
             network = build(file.card["architecture"]).requires_grad_(False).eval()
     return Subject(
         file.name if trained == name else f"{file.name}@random",

@@ -84,7 +84,7 @@ def _torchvision(text: str) -> External:
     weights = choices.DEFAULT if wanted in ("", "random") else choices.__members__.get(wanted)
     if weights is None:
         raise UnknownName(f"{name} has no weights {wanted!r}; there are: {', '.join(choices.__members__)}, random")
-    with _seeded():
+    with seeded_by_zero():
         if wanted == "random":
             network = _torchvision_random(models, model)
         else:
@@ -134,7 +134,7 @@ def _timm(text: str) -> External:
         raise UnknownName(f"{name} has no weights {wanted!r}; write {tags or 'nothing (it has none)'} or {name}@random")
     if not wanted and not library.is_model_pretrained(model):
         raise UnknownName(f"{name} comes without trained weights; there is {name}@random")
-    with _seeded():
+    with seeded_by_zero():
         network: Any = library.create_model(model, pretrained=False) if wanted else _timm_trained(library, model)
     look, about = library.data.resolve_model_data_config(network), network.pretrained_cfg
     height, width = look["input_size"][1:]
@@ -192,7 +192,7 @@ def _python(text: str) -> External:
     module, _, attribute = text.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), attribute]):
         raise BadRequest(f"{name} is not of the form python:package.module:factory")
-    with _current_directory(), _seeded():
+    with _current_directory(), seeded_by_zero():
         factory = _factory(name, module, attribute)
         with _users_code(f"{name}: {attribute}()"):
             made = factory()
@@ -306,7 +306,7 @@ def _extra(module: str, extra: str = "") -> ModuleType:
 
 
 @contextmanager
-def _seeded() -> Iterator[None]:
+def seeded_by_zero() -> Iterator[None]:
     """Lend torch's CPU random numbers, seeded by 0, and give the caller's back."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

@@ -98,6 +98,7 @@ def train_generator(
     """
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
+    placed(encoder.network, device)
     if begin is not None:
         begun = (str(begin.card["sha256"]), *([critic.sha256] if critic else []))
         generator, judge, finished = train_image(
@@ -258,10 +259,7 @@ def train_reader(
         unread = (read.float() - (codes[chosen].float() - mean) / std).square().mean()
         _descend(optimizer, stage["lr"] * one_cycle(step / steps), unread)
         averaged.update(reader, step + 1)
-        if step % 20 == 0:
-            report(step + 1, steps, {"unread": unread.item()})
-        if step % 100 == 0:
-            folder.log(step=step, unread=unread.item())
+        _tell(folder, report, step, steps, {"unread": unread})
     finished = folder.load(parts) == steps
     return averaged.network(fresh()).requires_grad_(False), finished
 
@@ -316,21 +314,14 @@ def train_latent(
         feature = apart(fake_maps, real_maps)
         cycle = (fake_code.float() - real_code.float()).square().mean()
         loss = stage["error"] * error + stage["feature"] * feature + stage["cycle"] * cycle
-        figures = {"error": error.item(), "feature": feature.item(), "cycle": cycle.item()}
-        duel = step >= stage["adversarial_from"]
-        if duel:
-            loss = loss + stage["adversarial"] * _fooling(critic, [fake, *fake_maps], code, device)
-        _descend(climber, stage["lr"], loss)
-        if duel:
-            penalty = stage["r1"] if step % stage["r1_every"] == 0 else 0.0
-            judged = _judging(critic, [real, *real_maps], [fake, *fake_maps], code, device, penalty * stage["r1_every"])
-            _descend(judge, stage["lr_discriminator"], judged["loss"])
-            figures |= {name: value.item() for name, value in judged.items()}
+        figures = {"error": error, "feature": feature, "cycle": cycle}
+        if step < stage["adversarial_from"]:
+            _descend(climber, stage["lr"], loss)
+        else:
+            maps = [real, *real_maps], [fake, *fake_maps]
+            figures |= _duel(stage, step, climber, judge, critic, loss, *maps, code, device)
         averaged.update(generator.map, step + 1)
-        if step % 20 == 0:
-            report(step + 1, steps, figures)
-        if step % 100 == 0:
-            folder.log(step=step, **figures)
+        _tell(folder, report, step, steps, figures)
     finished = folder.load(parts) == steps
     generator.map.load_state_dict(averaged.state)
     return generator.eval(), critic, finished
@@ -397,18 +388,10 @@ def train_image(
             real_maps = [x - 0.5, *(wanted[each] for each in stage["judged"])]
             fake_maps = [y - 0.5, *(got[each] for each in stage["judged"])]
             loss = stage["image"] * image + stage["feature"] * feature + stage["cycle"] * cycle
-            loss = loss + stage["adversarial"] * _fooling(critic, fake_maps, code, device)
-            _descend(climber, stage["lr"], loss)
-            penalty = stage["r1"] if step % stage["r1_every"] == 0 else 0.0
-            judged = _judging(critic, real_maps, fake_maps, code, device, penalty * stage["r1_every"])
-            _descend(judge, stage["lr_discriminator"], judged["loss"])
+            figures = {"image": image, "feature": feature, "cycle": cycle}
+            figures |= _duel(stage, step, climber, judge, critic, loss, real_maps, fake_maps, code, device)
             averaged.update(generator, step + 1)
-            figures = {"image": image.item(), "feature": feature.item(), "cycle": cycle.item()}
-            figures |= {name: value.item() for name, value in judged.items()}
-            if step % 20 == 0:
-                report(step + 1, steps, figures)
-            if step % 100 == 0:
-                folder.log(step=step, **figures)
+            _tell(folder, report, step, steps, figures)
     finished = folder.load(parts) == steps
     generator.load_state_dict(averaged.state)
     return generator.eval(), critic, finished
@@ -541,6 +524,35 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
         "variances": values[:axes].clone(),
         "rest": values[axes:].mean() if len(values) > axes else values[-1].clone(),
     }
+
+
+def _duel(
+    stage: Recipe,
+    step: int,
+    climber: torch.optim.Optimizer,
+    judge: torch.optim.Optimizer,
+    critic: Critic,
+    loss: Tensor,
+    real: list[Tensor],
+    fake: list[Tensor],
+    code: Tensor,
+    device: str,
+) -> dict[str, Tensor]:
+    """A step of the generator, on its `loss` and the critic's verdict, and one of the critic; the critic's figures."""
+    _descend(climber, stage["lr"], loss + stage["adversarial"] * _fooling(critic, fake, code, device))
+    penalty = stage["r1"] * stage["r1_every"] if step % stage["r1_every"] == 0 else 0.0
+    judged = _judging(critic, real, fake, code, device, penalty)
+    _descend(judge, stage["lr_discriminator"], judged["loss"])
+    return judged
+
+
+def _tell(folder: RunFolder, report: Report, step: int, steps: int, figures: dict[str, Tensor]) -> None:
+    """Figures are fetched from the device only for the steps that are told."""
+    if step % 20 == 0:
+        numbers = {name: value.item() for name, value in figures.items()}
+        report(step + 1, steps, numbers)
+        if step % 100 == 0:
+            folder.log(step=step, **numbers)
 
 
 def _fooling(critic: Critic, fake: list[Tensor], code: Tensor, device: str) -> Tensor:
