@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import io
+import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +21,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from torch import Tensor, nn
 
-from phosphene import weights
+from phosphene import cli, weights
 from phosphene.datasets import Photographs
 from phosphene.networks import build
 from phosphene.parameterizations import Generated
@@ -58,7 +66,8 @@ CLASSES = (
     "golf ball",
     "golden retriever",
 )
-CI_SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "ci-sample-64"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+CI_SAMPLE, SAMPLES = DATA / "ci-sample-64", DATA / "imagenet-1000-samples-128"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -219,3 +228,85 @@ def photographs() -> Callable[[int, int], Photographs]:
 def hooks(network: nn.Module) -> int:
     """How many hooks the network's modules carry."""
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in network.modules())
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    def refused(self) -> str:
+        """The one line of a mistake."""
+        assert self.code == 2, f"exit code {self.code}\n{self.out}\n{self.err}"
+        (line,) = self.err.strip().splitlines()
+        assert line.startswith("phosphene: ")
+        assert self.out == ""
+        return line
+
+    def fine(self) -> str:
+        assert self.code == 0, f"exit code {self.code}\n{self.out}\n{self.err}"
+        return self.out
+
+    def json(self) -> Any:
+        """What is on stdout, as a strict reader of JSON takes it: NaN is none."""
+
+        def strict(name: str) -> None:
+            raise AssertionError(f"{name} is not JSON")
+
+        return json.loads(self.fine(), parse_constant=strict)
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def phosphene(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """`phosphene …` in this process, through the real entry point."""
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["phosphene", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        captured = capfd.readouterr()
+        code = left.value.code
+        return Said(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
+
+    return run
+
+
+_operators: list[torch.library.Library] = []  # an operator lives as long as its library
+
+
+@pytest.fixture
+def torchvision() -> ModuleType:
+    """torchvision, also where its wheel was built for CUDA and torch was not: two operators are then declared."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _operators.append(library)
+        return importlib.import_module("torchvision")
+
+
+@pytest.fixture
+def timm(torchvision: ModuleType) -> ModuleType:
+    return pytest.importorskip("timm")
+
+
+def samples(rows: range) -> tuple[Tensor, Tensor]:
+    """Real photographs in [0, 1], (n, 3, 128, 128), and their classes."""
+    if not SAMPLES.is_dir():
+        pytest.skip("no shared data")
+    import numpy as np
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    table = pq.read_table(SAMPLES / "samples.parquet").take(list(rows)).to_pydict()
+    pixels = [np.asarray(Image.open(io.BytesIO(raw)).convert("RGB")) for raw in table["image"]]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255, torch.tensor(table["label"])

@@ -8,68 +8,21 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_subject
+from conftest import Run, Said, write_subject
 from PIL import Image
 
-from phosphene import cli, images, records, runs, weights
+from phosphene import images, records, runs, weights
 from phosphene.errors import BadRequest
 from phosphene.evaluation import judge_channels
 from phosphene.images import crossed_out, read_png
 from phosphene.subjects import Subject
 from phosphene.synthesis import PreferredInputs, climb_batch
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    def refused(self) -> str:
-        """The one line of a mistake."""
-        assert self.code == 2, f"exit code {self.code}\n{self.out}\n{self.err}"
-        (line,) = self.err.strip().splitlines()
-        assert line.startswith("phosphene: ")
-        assert self.out == ""
-        return line
-
-    def fine(self) -> str:
-        assert self.code == 0, f"exit code {self.code}\n{self.out}\n{self.err}"
-        return self.out
-
-    def json(self) -> Any:
-        """What is on stdout, as a strict reader of JSON takes it: NaN is none."""
-
-        def strict(name: str) -> None:
-            raise AssertionError(f"{name} is not JSON")
-
-        return json.loads(self.fine(), parse_constant=strict)
-
-
-Run = Callable[..., Said]
-
-
-@pytest.fixture
-def phosphene(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """`phosphene …` in this process, through the real entry point."""
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["phosphene", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        captured = capfd.readouterr()
-        code = left.value.code
-        return Said(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

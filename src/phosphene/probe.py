@@ -54,7 +54,7 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
     def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
             if layer not in found:
-                found[layer] = _tensor(output)
+                found[layer] = first_tensor(output)
                 if wanted.issubset(found):
                     raise _Deepest
                 found[layer] = found[layer].clone()  # an in-place ReLU after it would overwrite it
@@ -101,7 +101,7 @@ def layer_shapes(network: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...
     def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
             try:
-                shapes.setdefault(path, tuple(_tensor(output).shape[1:]))
+                shapes.setdefault(path, tuple(first_tensor(output).shape[1:]))
             except UnknownName:
                 return  # a module whose output is no tensor has no units
 
@@ -126,11 +126,12 @@ def _closing_activation(layer: nn.Module) -> nn.Module | None:
     return _closing_activation(children[-1]) if isinstance(layer, nn.Sequential) and children else None
 
 
-def _tensor(output: object) -> Tensor:
+def first_tensor(output: object) -> Tensor:
+    """A layer's output, or the first tensor of several: what a tuple or a dict begins with."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, (tuple, list)) and output:
-        return _tensor(output[0])
+        return first_tensor(output[0])
     if isinstance(output, dict) and output:
-        return _tensor(next(iter(output.values())))
+        return first_tensor(next(iter(output.values())))
     raise UnknownName(f"a layer returns {type(output).__name__}, not a tensor")

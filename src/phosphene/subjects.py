@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks import build
-from phosphene.networks.external import LOADERS, load_external, seeded_by_zero
-from phosphene.probe import find_layer, layer_shapes
+from phosphene.networks.external import LOADERS, load_external
+from phosphene.networks.outside import seeded_by_zero
+from phosphene.probe import find_layer, first_tensor, layer_shapes
 from phosphene.units import Target, Term, Unit, channel_range, parse
 
 MOST_TARGETS = 20_000
@@ -57,8 +58,8 @@ class Subject:
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The network's output for RGB images in [0, 1]."""
-        return self.network(self.prepare(images))
+        """The network's output for RGB images in [0, 1]; where that is several tensors, the first: the logits."""
+        return first_tensor(self.network(self.prepare(images)))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Output shape, without the batch, of every layer that runs."""
@@ -148,7 +149,7 @@ class Subject:
 
 
 def load_subject(name: str | Path) -> Subject:
-    """A subject by bundled name, weights file, or `torchvision:`, `timm:`, `python:`, `efficientnet-lite…` name.
+    """A subject by bundled name, weights file, or `torchvision:`, `timm:`, `hf:`, `python:`, `efficientnet-lite…` name.
 
     `NAME@random` is the same network untrained, its weights drawn with seed 0: the control of what training did.
     """

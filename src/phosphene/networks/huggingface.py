@@ -1,0 +1,198 @@
+"""Image classifiers of 🤗 transformers, from the hub or a folder: safetensors only, and no code from either."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.networks.outside import (
+    External,
+    ask,
+    checked,
+    extra_module,
+    fetching,
+    logits_layer,
+    one_line,
+    seeded_by_zero,
+    sha256_of,
+    triple,
+)
+
+_SETTINGS = ("config.json", "preprocessor_config.json")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+
+
+def load_transformers(text: str) -> External:
+    """`OWNER/NAME` of the hub, a folder made by `save_pretrained`, or either with `@random`."""
+    library = extra_module("transformers")
+    extra_module("transformers.modeling_utils", "transformers")  # where a torchvision that fits no torch is noticed
+    source, random = text.removesuffix("@random"), text.endswith("@random")
+    name = f"hf:{source}"
+    folder = _folder(name, source, random)
+    with _quiet(library), _reading(name):
+        config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        size, mean, std, swapped = _look(library, folder)
+        network = _random(library, config) if random else _trained(library, folder, name)
+    if swapped:
+        mean, std = mean[::-1], std[::-1]
+        _swap_red_and_blue(network, name)
+    labels = [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
+    classes = () if all(re.fullmatch(r"LABEL_\d+|", label) for label in labels) else tuple(labels)
+    sha256 = sha256_of(_files(folder, random))
+    card = {
+        "source": "transformers",
+        "weights": "random" if random else source,
+        "licence": "its model card's",
+        "version": library.__version__,
+        "sha256": f"{sha256}@random" if random else sha256,
+    }
+    outside = External(network, size, mean, std, classes, logits_layer(network, config.num_labels), card)
+    return checked(name, outside, lambda images: network(images).logits)
+
+
+def _folder(name: str, source: str, random: bool) -> Path:
+    """Where the files lie: the user's folder, the hub's cache, or that after a download."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if lacking := _lacking(folder, random):
+            raise BadFile(
+                f"{name} has no {lacking}; model.save_pretrained({source!r}) and its image processor's write what is "
+                "needed (weights in another form than safetensors are not read)"
+            )
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise UnknownName(f"{name} is neither a folder nor of the form hf:OWNER/NAME")
+    return _from_hub(name, source, random)
+
+
+def _from_hub(name: str, repository: str, random: bool) -> Path:
+    """From the cache where all of it is there; else the hub is asked first, since its client tries for long."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wanted = [*_SETTINGS, *([] if random else _WEIGHTS)]
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        folder = Path()
+    if not _lacking(folder, random):
+        return folder
+    hub = huggingface_hub.constants.ENDPOINT
+    with fetching(name, hub, "download its files elsewhere and give their folder, hf:FOLDER"):
+        if not huggingface_hub.constants.HF_HUB_OFFLINE:
+            ask(hub)
+        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted))
+    if lacking := _lacking(folder, random):
+        raise BadFile(f"{name} has no {lacking} on the hub, so it is no image classifier that can be read safely")
+    return folder
+
+
+def _lacking(folder: Path, random: bool) -> str:
+    """The first file that a folder should have and has not."""
+    wanted = _SETTINGS if random or any(_weights(folder)) else (*_SETTINGS, "model.safetensors")
+    return next((file for file in wanted if not (folder / file).is_file()), "")
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.*") if any(fnmatch(file.name, form) for form in _WEIGHTS))
+
+
+def _files(folder: Path, random: bool) -> list[Path]:
+    """All that the network depends on, in an order that is always the same."""
+    return [*(folder / file for file in _SETTINGS), *([] if random else _weights(folder))]
+
+
+def _look(
+    library: ModuleType, folder: Path
+) -> tuple[tuple[int, int], tuple[float, float, float], tuple[float, float, float], bool]:
+    """Size, mean and standard deviation, and whether blue comes first, by what the processor makes of plain pictures.
+
+    Black and white give the two ends of the straight line that each channel is; red tells the order.
+    """
+    processor = library.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+    black, white, red = (_processed(processor, colour) for colour in ("black", "white", "red"))
+    height, width = black.shape[1:]
+    low, high = black.mean((1, 2)), white.mean((1, 2))
+    if not (np.isfinite(high - low).all() and (high - low > 0).all()):
+        raise ValueError(f"its image processor makes {low.tolist()} of black and {high.tolist()} of white")
+    swapped = bool((red - black)[0].mean() < (red - black)[2].mean())
+    mean, std = (
+        triple(round(float(value), 6) for value in values) for values in (-low / (high - low), 1 / (high - low))
+    )
+    return (height, width), mean, std, swapped
+
+
+def _processed(processor: Any, colour: str) -> Any:
+    """What a processor makes of a plain picture, (3, height, width) in double precision."""
+    pixels = processor(Image.new("RGB", (256, 256), colour), return_tensors="np")["pixel_values"]
+    if np.ndim(pixels) != 4 or len(pixels[0]) != 3:
+        raise ValueError(f"its image processor makes arrays of {np.shape(pixels)}, not (1, 3, height, width)")
+    return np.asarray(pixels[0], np.float64)
+
+
+def _trained(library: ModuleType, folder: Path, name: str) -> nn.Module:
+    network, told = library.AutoModelForImageClassification.from_pretrained(
+        folder,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        attn_implementation="eager",
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    if absent := sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]])):
+        raise BadFile(f"{name} is no trained image classifier: its weights lack {', '.join(absent[:3])}")
+    return network  # type: ignore[no-any-return]
+
+
+def _random(library: ModuleType, config: Any) -> nn.Module:
+    with seeded_by_zero():
+        return library.AutoModelForImageClassification.from_config(  # type: ignore[no-any-return]
+            config, trust_remote_code=False, attn_implementation="eager", dtype=torch.float32
+        )
+
+
+def _swap_red_and_blue(network: nn.Module, name: str) -> None:
+    """Make a network that reads blue first read red first: its first convolution's input channels change places."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            module.weight = nn.Parameter(module.weight.detach().flip(1))
+            return
+    raise BadRequest(f"{name} reads blue first, and has no convolution in which that could be undone")
+
+
+@contextmanager
+def _quiet(library: ModuleType) -> Iterator[None]:
+    """Borrow the library's messages and progress bars; what is wrong is said by an error here."""
+    logging = library.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Whatever the library raises over a folder is one line."""
+    try:
+        yield
+    except BadFile:
+        raise
+    except Exception as error:  # of every kind, since each architecture reads its configuration in its own way
+        raise BadFile(f"{name} cannot be read ({type(error).__name__}: {one_line(error)[:300]})") from None

@@ -1,0 +1,180 @@
+"""What every network from elsewhere is and needs: its way of looking, extras, downloads, errors on one line."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib
+import math
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from http.client import HTTPException
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.error import HTTPError
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import BadRequest, OutOfSpace, UnknownName, Unreachable
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+OPTIONS = ("size", "mean", "std", "classes", "output")
+
+
+@dataclass(frozen=True, eq=False)
+class External:
+    """A network from elsewhere, in eval mode and frozen, that reads `size` (height, width) pixels.
+
+    `mean` and `std` are on RGB in [0, 1]. `output` is the layer whose channels are the classes ("" lets the
+    caller guess). `card` says where it is from: source, weights, licence, version of the library.
+    """
+
+    network: nn.Module
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    classes: tuple[str, ...] = ()
+    output: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
+
+
+def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a factory says of its network, checked, with ImageNet's usual ways where it says nothing."""
+    if unknown := [key for key in options if key not in OPTIONS]:
+        raise BadRequest(f"{name} gives an option {unknown[0]!r}; there are: {', '.join(OPTIONS)}")
+    size = options.get("size", (224, 224))
+    size = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise BadRequest(f"{name}: size is (height, width) in pixels; got {options['size']!r}")
+    classes, output = options.get("classes", ()), options.get("output", "")
+    if not isinstance(classes, (tuple, list)) or not all(isinstance(each, str) for each in classes):
+        raise BadRequest(f"{name}: classes is a list of names; got {kind_of(classes)}")
+    if output and output not in (paths := [path for path, _ in network.named_modules() if path]):
+        raise UnknownName(f"{name} has no layer {output!r} for its output; near: {near(str(output), paths)}")
+    mean, std = (
+        _colours(name, key, options.get(key, usual)) for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+    )
+    return {"size": size, "mean": mean, "std": std, "classes": tuple(classes), "output": output}
+
+
+def _colours(name: str, key: str, value: Any) -> tuple[float, float, float]:
+    try:
+        numbers = tuple(float(each) for each in value)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)) or (key == "std" and min(numbers) <= 0):
+        raise BadRequest(
+            f"{name}: {key} is three numbers{' above 0' if key == 'std' else ''}, for RGB in [0, 1]; got {value!r}"
+        )
+    return numbers
+
+
+def extra_module(module: str, extra: str = "") -> ModuleType:
+    """The module of an extra; `Unreachable` says how to install it."""
+    install = f"pip install 'phosphene[{extra or module}]'"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise Unreachable(f"{error.name} is not installed; {install}") from None
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
+        raise Unreachable(
+            f"{module} is installed but does not fit torch {torch.__version__} ({one_line(error)}); "
+            f"{install} with a build for this torch"
+        ) from None
+
+
+@contextmanager
+def seeded_by_zero() -> Iterator[None]:
+    """Lend torch's CPU random numbers, seeded by 0, and give the caller's back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+@contextmanager
+def fetching(name: str, hub: str, instead: str = "") -> Iterator[None]:
+    """A failed download is one line that also says what to do instead; `NAME@random` unless told."""
+    what = f"the weights of {name}"
+    try:
+        yield
+    except (OSError, HTTPException) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OutOfSpace(f"{what} found no space in the cache ({one_line(error)})") from None
+        raise Unreachable(
+            f"{what} could not be fetched from {hub} ({one_line(error)}); "
+            + (instead or f"{name}@random needs no download")
+        ) from None
+
+
+def ask(hub: str) -> None:
+    """Raise `OSError` unless the hub answers; any answer will do."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(hub, method="HEAD"), timeout=10).close()
+    except HTTPError as error:
+        error.close()
+
+
+def logits_layer(network: nn.Module, classes: int) -> str:
+    """The last layer with one channel for each class; where that is a convolution, the block that then pools it."""
+    for path, module in reversed(list(network.named_modules())):
+        if isinstance(module, nn.Linear) and module.out_features == classes:
+            return path
+        if isinstance(module, nn.Conv2d) and module.out_channels == classes:
+            return path.rpartition(".")[0] or path
+    return ""
+
+
+def checked(name: str, outside: External, look: Callable[[Tensor], Tensor]) -> External:
+    """The same, once it has answered one black image by (1, classes)."""
+    height, width = outside.size
+    try:
+        with torch.no_grad():
+            shape = tuple(look(torch.zeros(1, 3, height, width)).shape)
+    except Exception as error:  # of every kind: these are other people's networks
+        why = f"{type(error).__name__}: {one_line(error)[:300]}"
+        raise BadRequest(f"{name} does not take an image of {height} × {width} pixels ({why})") from None
+    if len(shape) != 2 or shape[0] != 1:
+        raise BadRequest(f"{name} makes {shape} of one image; a classifier makes (1, classes)")
+    if outside.classes and len(outside.classes) != shape[1]:
+        raise BadRequest(f"{name} has {shape[1]} outputs and {len(outside.classes)} names of classes")
+    return outside
+
+
+def sha256_of(files: Iterable[Path]) -> str:
+    """The sha256 of several files' bytes, one after the other, each with its length before it."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.stat().st_size}:".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def near(wanted: str, known: Iterable[str]) -> str:
+    names = list(known)
+    return ", ".join(get_close_matches(wanted, names, n=3, cutoff=0.4) or names[:3]) or "none"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line."""
+    return " ".join(str(getattr(error, "reason", None) or error).split()) or "no message"
+
+
+def kind_of(value: object) -> str:
+    return f"{value!r}" if value is None else f"a {type(value).__name__}"
+
+
+def triple(values: Iterable[float]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue

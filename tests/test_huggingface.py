@@ -1,0 +1,229 @@
+"""Classifiers of 🤗 transformers: what the library itself says of a photograph, and no code from a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.request
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+from conftest import Run, samples
+from PIL import Image
+
+from phosphene.errors import BadFile, BadRequest, UnknownName, Unreachable
+from phosphene.subjects import load_subject
+
+NAMES = ("tench", "English springer", "church")
+SIDE = 64
+
+
+@pytest.fixture
+def transformers(torchvision: ModuleType) -> ModuleType:
+    return pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("transformers")
+
+
+@pytest.fixture
+def folder(transformers: ModuleType, folders: Path, request: pytest.FixtureRequest) -> Path:
+    """A small network as `save_pretrained` writes it, with its image processor; not to be written in."""
+    kind = getattr(request, "param", "resnet")
+    path = folders / kind
+    if not path.exists():
+        config, processor = small(transformers, kind)
+        torch.manual_seed(0)
+        network = transformers.AutoModelForImageClassification.from_config(config).eval()
+        for module in network.modules():  # or the numbers are too small to tell one preprocessing from another
+            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)
+        network.save_pretrained(path)
+        processor.save_pretrained(path)
+    return path
+
+
+def small(library: ModuleType, kind: str) -> tuple[Any, Any]:
+    """Configuration and image processor of a small network of each kind."""
+    names = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    if kind == "resnet":
+        config = library.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **names
+        )
+        return config, library.ConvNextImageProcessor(
+            size={"shortest_edge": SIDE},
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+            crop_pct=1.0,
+        )
+    if kind == "vit":
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        config = library.ViTConfig(image_size=SIDE, patch_size=16, **sizes, **names)
+        return config, library.ViTImageProcessor(size={"height": SIDE, "width": SIDE})
+    config = library.MobileNetV1Config(depth_multiplier=0.25, image_size=SIDE, **names)
+    look = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    # MobileViT's own order of colours: blue first
+    return config, library.MobileViTImageProcessor(**look)
+
+
+every_kind = pytest.mark.parametrize("folder", ["resnet", "vit", "mobilenet"], indirect=True)
+
+
+@every_kind
+def test_logits_are_those_of_transformers_on_a_photograph(transformers: ModuleType, folder: Path) -> None:
+    images, _ = samples(range(0, 40, 10))
+    # of the size that the network reads, so that only colours can differ: two libraries resize in two ways
+    pictures = [Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy()).resize((SIDE, SIDE)) for image in images]
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    network = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        theirs = network(**processor(pictures, return_tensors="pt")).logits
+    subject = load_subject(f"hf:{folder}")
+    pixels = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for p in pictures])
+    with torch.no_grad():
+        ours = subject(pixels.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2) / 255)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert theirs.std(0).min() > 0.01  # photographs differ, so the agreement says something
+    assert (subject.size, subject.classes) == ((SIDE, SIDE), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("folder", "unit", "output"),
+    [
+        ("resnet", "resnet.encoder.stages.1.layers.0.layer.0.convolution:3", "classifier.1"),
+        ("vit", "class:church", "classifier"),
+    ],
+    indirect=["folder"],
+)
+def test_a_unit_climbs_and_its_record_makes_it_again(
+    phosphene: Run, folder: Path, tmp_path: Path, unit: str, output: str
+) -> None:
+    found = phosphene("layers", f"hf:{folder}", "--all", "--json").json()
+    assert (found["input"], found["output"]) == ([SIDE, SIDE], output)
+    assert {"classifier"} < {row["layer"] for row in found["layers"]} <= paths(f"hf:{folder}")
+    climb = ("--prior", "pixels", "--steps", 8, "--device", "cpu", "--precision", "float32")
+    (first,) = phosphene("synthesize", f"hf:{folder}", unit, *climb, "--out", tmp_path / "a", "--json").json()
+    assert first["score"] > first["start_score"] + 0.1
+    record = Path(first["image"]).with_suffix(".json")
+    again = phosphene("synthesize", "--record", record, "--out", tmp_path / "b")
+    assert again.fine()
+    assert again.err == ""  # the same bits: no warning
+    if unit.startswith("class:"):
+        judged = phosphene("evaluate", tmp_path / "a", "--judge", f"hf:{folder}", "--json").json()
+        assert judged["recognised"]["top1"] == 1
+
+
+def test_another_files_weights_do_not_make_a_record_again(phosphene: Run, folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    climb = ("--prior", "pixels", "--steps", 1, "--device", "cpu")
+    (made,) = phosphene("synthesize", f"hf:{mine}", "class:0", *climb, "--out", tmp_path / "a", "--json").json()
+    settings = json.loads((mine / "preprocessor_config.json").read_text())
+    (mine / "preprocessor_config.json").write_text(json.dumps(settings | {"image_mean": [0.4, 0.4, 0.4]}))
+    again = phosphene("synthesize", "--record", Path(made["image"]).with_suffix(".json"), "--out", tmp_path / "b")
+    assert "made with another subject" in again.refused()
+
+
+def test_the_untrained_control_is_the_same_each_time_and_another_network(folder: Path) -> None:
+    trained, first, again = (load_subject(f"hf:{folder}{what}") for what in ("", "@random", "@random"))
+    for one, other in zip(first.network.parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+    image = torch.rand(1, 3, SIDE, SIDE)
+    assert not torch.allclose(first(image), trained(image))
+    assert first.card["sha256"].endswith("@random")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("no weights", r"has no model\.safetensors; .* \(weights in another form than safetensors are not"),
+        ("no processor", r"has no preprocessor_config\.json; "),
+        ("cut", "cannot be read .*SafetensorError"),
+        ("headless", r"is no trained image classifier: its weights lack classifier\.1\.bias"),
+        ("code", r"cannot be read \(ValueError: .*custom code"),
+        ("unknown", r"cannot be read .*model_type|cannot be read .*octopus"),
+        ("json", "cannot be read"),
+        ("flat", "cannot be read .*makes .* of black and"),
+    ],
+)
+def test_a_folder_that_will_not_do_is_one_line(folder: Path, tmp_path: Path, change: str, says: str) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    spoil(mine, change)
+    with pytest.raises(BadFile, match=says) as caught:
+        load_subject(f"hf:{mine}")
+    assert "\n" not in str(caught.value)
+
+
+def spoil(folder: Path, change: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    config, look, weights = (folder / file for file in ("config.json", "preprocessor_config.json", "model.safetensors"))
+    if change == "no weights":
+        weights.rename(folder / "pytorch_model.bin")
+    elif change == "no processor":
+        look.unlink()
+    elif change == "cut":
+        weights.write_bytes(weights.read_bytes()[:-9])
+    elif change == "headless":
+        kept = {name: value for name, value in load_file(weights).items() if "classifier" not in name}
+        save_file(kept, weights, {"format": "pt"})
+    elif change == "code":
+        code = {"AutoConfig": "mine.Config", "AutoModelForImageClassification": "mine.Net"}
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "mine", "auto_map": code}))
+        (folder / "mine.py").write_text("raise SystemExit('this ran')")
+    elif change == "unknown":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "octopus"}))
+    elif change == "json":
+        config.write_text("{")
+    elif change == "flat":
+        look.write_text(json.dumps(json.loads(look.read_text()) | {"image_std": [float("inf")] * 3}))
+
+
+@pytest.mark.parametrize("folder", ["vit"], indirect=True)
+def test_a_processor_that_does_not_fit_its_network_is_one_line(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    look = json.loads((mine / "preprocessor_config.json").read_text())
+    (mine / "preprocessor_config.json").write_text(json.dumps(look | {"size": {"height": 48, "width": 48}}))
+    with pytest.raises(BadRequest, match=r"does not take an image of 48 × 48 pixels \(ValueError: ") as caught:
+        load_subject(f"hf:{mine}")
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_are_neither_a_folder_nor_of_the_hub(transformers: ModuleType) -> None:
+    with pytest.raises(UnknownName, match=r"hf:resnet is neither a folder nor of the form hf:OWNER/NAME"):
+        load_subject("hf:resnet")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(
+    transformers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def urlopen(*_: object, **__: object) -> None:
+        raise URLError(OSError("Name or service not known"))
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    with pytest.raises(Unreachable, match=r"Name or service not known\); download its files .* hf:FOLDER") as caught:
+        load_subject("hf:microsoft/resnet-18")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_cache_has_needs_no_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "models--someone--small"
+    shutil.copytree(folder, repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("asked the hub"))
+    assert load_subject("hf:someone/small").card["sha256"] == load_subject(f"hf:{folder}").card["sha256"]
+
+
+def paths(name: str) -> set[str]:
+    return {path for path, _ in load_subject(name).network.named_modules()}
