@@ -211,7 +211,7 @@ def synthesize(
             seen,
             parameterization,
             members,
-            batch=batch,
+            batch=min(batch, seen.batch or batch),
             animate=animate,
             report=advance,
         )
@@ -232,11 +232,11 @@ def layers(
     shapes = {name: shape for name, shape in network.shapes().items() if shape}
     shapes = shapes if every else _outer(shapes)
     with _status(f"receptive fields of {len(shapes)} layers"):
-        boxes = receptive_fields(network.network, network.size, list(shapes))
+        boxes = receptive_fields(network.network, network.size, list(shapes), network.batch or 32)
     rows: list[dict[str, Any]] = [
         {
             "layer": name,
-            "kind": type(network.network.get_submodule(name)).__name__,
+            "kind": _kind(network.network.get_submodule(name)),
             "shape": list(shape),
             "channels": shape[0],
             "units": _product(shape),
@@ -681,6 +681,12 @@ def _outer(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         for name, shape in shapes.items()
         if name.count(".") == 0 or (name.count(".") == 1 and name.rsplit(".")[-1].isdigit())
     }
+
+
+def _kind(module: Any) -> str:
+    """A module's class, or that which it had before it was exported."""
+    exported = module.type_name() if hasattr(module, "type_name") else None
+    return (exported or type(module).__name__).rpartition(".")[2]
 
 
 def _class_of(record: Any, subject: Subject) -> int | None:

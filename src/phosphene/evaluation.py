@@ -48,7 +48,8 @@ def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequenc
 
     `labels` (n,) index `channels`. Images are enlarged to the judge's input.
     """
-    device = next(judge.network.parameters()).device
+    device = next(judge.network.parameters(), torch.zeros(())).device
+    batch = min(batch, judge.batch or batch)
     chosen = torch.tensor(list(channels), device=device)
     hits = torch.zeros(2)
     with torch.no_grad():

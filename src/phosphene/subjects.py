@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks import build
-from phosphene.networks.external import LOADERS, load_external
+from phosphene.networks.external import LOADERS, is_external, load_external
 from phosphene.networks.outside import seeded_by_zero
 from phosphene.probe import find_layer, first_tensor, layer_shapes
 from phosphene.units import Target, Term, Unit, channel_range, parse
@@ -36,7 +36,8 @@ class Subject:
     """A frozen network that reads `size` (height, width) pixels, normalised by `mean` and `std` on [0, 1] RGB.
 
     `output` is the layer whose channels are the classes ("" when unknown). `card` holds what its weights
-    file says of it.
+    file says of it. `batch` is the most images that it takes at once, 0 for any number, and
+    `layout` the order of their numbers in memory.
     """
 
     name: str
@@ -47,15 +48,19 @@ class Subject:
     classes: tuple[str, ...] = ()
     output: str = ""
     card: dict[str, Any] = field(default_factory=dict)
+    batch: int = 0
+    layout: torch.memory_format = torch.channels_last
 
     def prepare(self, images: Tensor) -> Tensor:
         """RGB in [0, 1], (batch, 3, height, width) of any size, to what the network reads."""
+        if self.batch and len(images) > self.batch:
+            raise BadRequest(f"{self.name} takes {self.batch} image at a time; got {len(images)}")
         if images.shape[-2:] != self.size:
             images = F.interpolate(
                 images, self.size, mode="bilinear", align_corners=False, antialias=_shrinks(images, self.size)
             )
         mean, std = images.new_tensor(self.mean)[:, None, None], images.new_tensor(self.std)[:, None, None]
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        return ((images - mean) / std).contiguous(memory_format=self.layout)
 
     def __call__(self, images: Tensor) -> Tensor:
         """The network's output for RGB images in [0, 1]; where that is several tensors, the first: the logits."""
@@ -149,12 +154,12 @@ class Subject:
 
 
 def load_subject(name: str | Path) -> Subject:
-    """A subject by bundled name, weights file, or `torchvision:`, `timm:`, `hf:`, `python:`, `efficientnet-lite…` name.
+    """A subject by bundled name, file, or `torchvision:`, `timm:`, `hf:`, `python:`, `efficientnet-lite…` name.
 
     `NAME@random` is the same network untrained, its weights drawn with seed 0: the control of what training did.
     """
     name = ALIASES.get(str(name), name)
-    if str(name).partition(":")[0] in LOADERS:
+    if is_external(str(name)):
         outside = load_external(str(name))
         return Subject(
             str(name),
@@ -165,6 +170,8 @@ def load_subject(name: str | Path) -> Subject:
             outside.classes,
             outside.output or _last_layer(outside.network),
             outside.card,
+            outside.batch,
+            outside.layout,
         )
     trained = name if Path(name).is_file() else str(name).removesuffix("@random")
     file = weights.read(trained, "subject", LOADERS)

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.networks.exported import load_program
 from phosphene.networks.huggingface import load_transformers
 from phosphene.networks.outside import (
     External,
@@ -46,8 +47,15 @@ _LITE_FILES = {
 """Input size in pixels, and the sha256 of the file of weights that version 0.1.0 of its package carries."""
 
 
+def is_external(name: str) -> bool:
+    """Whether `load_external` is meant, whatever it may then say of the rest of the name."""
+    return name.partition(":")[0] in LOADERS or Path(name).suffix in FILES
+
+
 def load_external(name: str) -> External:
-    """The network that `torchvision:…`, `timm:…`, `hf:…`, `python:…` or `efficientnet-lite0|1|2` names."""
+    """The network that `torchvision:…`, `timm:…`, `hf:…`, `python:…`, `efficientnet-lite0|1|2` or a file names."""
+    if (suffix := Path(name).suffix) in FILES:
+        return FILES[suffix](Path(name))
     kind, _, rest = name.partition(":")
     if kind not in LOADERS:
         raise UnknownName(f"no source of networks {kind!r}; there are: {', '.join(LOADERS)}")
@@ -281,3 +289,6 @@ LOADERS: dict[str, Callable[[str], External]] = {
     **{name: partial(_lite, name) for name in _LITE_FILES},
 }
 """By what stands before the colon; each takes what stands after it."""
+
+FILES: dict[str, Callable[[Path], External]] = {".pt2": load_program}
+"""Networks that are a file of their own, by its suffix."""

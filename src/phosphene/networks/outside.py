@@ -33,7 +33,9 @@ class External:
     """A network from elsewhere, in eval mode and frozen, that reads `size` (height, width) pixels.
 
     `mean` and `std` are on RGB in [0, 1]. `output` is the layer whose channels are the classes ("" lets the
-    caller guess). `card` says where it is from: source, weights, licence, version of the library.
+    caller guess). `card` says where it is from: source, weights, licence, version of the library. `batch` is the
+    most images that it takes at once, 0 for any number; `layout` the order of their numbers in memory, which a
+    program that was traced with one may insist on.
     """
 
     network: nn.Module
@@ -43,6 +45,8 @@ class External:
     classes: tuple[str, ...] = ()
     output: str = ""
     card: dict[str, Any] = field(default_factory=dict)
+    batch: int = 0
+    layout: torch.memory_format = torch.channels_last
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -151,14 +155,15 @@ def checked(name: str, outside: External, look: Callable[[Tensor], Tensor]) -> E
 
 
 def sha256_of(files: Iterable[Path]) -> str:
-    """The sha256 of several files' bytes, one after the other, each with its length before it."""
-    digest = hashlib.sha256()
+    """A file's sha256; of several files, the sha256 of theirs, written one after the other."""
+    digests = []
     for file in files:
-        digest.update(f"{file.stat().st_size}:".encode())
+        digest = hashlib.sha256()
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
-    return digest.hexdigest()
+        digests.append(digest.hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def near(wanted: str, known: Iterable[str]) -> str:

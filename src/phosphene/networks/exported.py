@@ -1,0 +1,240 @@
+"""Networks in files that are programs: `.pt2` of torch.export. What a file says is checked before torch may read it.
+
+Neither kind of file says how to look at an image, so a JSON file of the same name beside it may: `net.json` for
+`net.pt2`, with any of `size`, `mean`, `std`, `classes` and `output`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.networks.outside import External, checked, checked_options, one_line, sha256_of
+
+LARGEST = 4 << 30
+"""Bytes; a bigger file is refused before it is opened."""
+
+_DYNAMIC = "torch.export.export(model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
+
+_COPIED = re.compile(
+    r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json"
+    r"|data/weights/weight_\d+|data/constants/tensor_\d+|data/(weights|constants)/model_\w+_config\.json"
+)
+_LEFT_OUT = re.compile(r"data/sample_inputs/model\.pt|extra/.*")
+"""The pictures that a program was traced with, a pickle, are not needed; nor are notes."""
+
+_PLAIN = re.compile(r"[\w.:@+-]*")
+_STACK = re.compile(r"[\w.:@+,;-]*")
+_EXPRESSION = re.compile(
+    r"(Symbol\('[su]\d{1,9}'|(Integer|Add|Mul|FloorDiv|Mod|Max|Min)\(|(positive|integer)=True|-?\d{1,12}|[(), ])*"
+)
+_TARGET = re.compile(
+    r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|math\.trunc|torch\.sym_(not|int|float|ite|max|min|sqrt)"
+    r"|_operator\.(eq|ne|le|ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_)"
+)
+_ARGUMENTS = {
+    *("as_none", "as_tensor", "as_tensors", "as_optional_tensor", "as_optional_tensors", "as_string", "as_strings"),
+    *("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_scalar_type", "as_memory_format"),
+    *("as_layout", "as_device", "as_sym_int", "as_sym_ints", "as_sym_float", "as_sym_floats", "as_sym_bool"),
+    *("as_sym_bools", "as_expr", "as_name"),
+}
+_CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
+
+
+def load_program(path: Path) -> External:
+    """A program that `torch.export.save` wrote, with the modules that it was traced from as layers."""
+    beside = _beside(path)
+    with _reading(path):
+        archive, version = _archive(path)
+        program = torch.export.load(archive)
+        network = torch.export.unflatten(program)
+        batch, size = _input(path, program, beside)
+    options = checked_options(str(path), network, {"output": _output(program), **beside, "size": size})
+    card = {**_card(path, beside), "source": "torch.export", "version": version}
+    return checked(
+        str(path), External(network, **options, card=card, batch=batch, layout=torch.contiguous_format), network
+    )
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """What the JSON file beside a network says of it; nothing where there is none."""
+    if not path.is_file():
+        raise UnknownName(f"no file {str(path)!r}")
+    if path.stat().st_size > LARGEST:
+        raise BadFile(f"{path} has {path.stat().st_size:,} bytes; more than {LARGEST:,} is not read")
+    file = path.with_suffix(".json")
+    try:
+        said = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadFile(f"{file}, which should say how {path.name} looks at an image, is not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise BadFile(
+            f"{file} is no JSON object; write for example {{"
+            '"size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'
+        )
+    return said
+
+
+def _card(path: Path, beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a network is from, and what its file left to be assumed."""
+    file = path.with_suffix(".json")
+    silent = [key for key in ("mean", "std") if key not in beside]
+    card = {"weights": path.name, "licence": "not said", "sha256": sha256_of([path, *([file] if beside else [])])}
+    if silent:
+        card["assumed"] = f"ImageNet's {' and '.join(silent)}; {file.name} beside it may say others"
+    return card
+
+
+def _input(path: Path, program: torch.export.ExportedProgram, beside: Mapping[str, Any]) -> tuple[int, Any]:
+    """How many images at once (0: any number) and of what size, from the program's one input."""
+    names = program.graph_signature.user_inputs
+    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    if len(names) != 1 or len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3:
+        told = ", ".join(str(tuple(shape)) for shape in shapes)
+        raise BadRequest(f"{path} reads {told or 'no tensor'}; a network of images reads (batch, 3, height, width)")
+    batch, _, *sides = ((side if isinstance(side, int) else 0) for side in shapes[0])
+    if batch > 1:
+        raise BadRequest(f"{path} was exported for {batch} images at a time; for any number: {_DYNAMIC}")
+    return batch, _size(path, sides, beside)
+
+
+def _output(program: torch.export.ExportedProgram) -> str:
+    """The path of the last module on the way to the program's (first) result."""
+    node = next(node for node in program.graph.nodes if node.op == "output")
+    path = ""
+    while not path and node.all_input_nodes:  # what follows the last module, a flatten or a softmax, is passed over
+        node = node.all_input_nodes[0]
+        path = ([where for where, _ in node.meta.get("nn_module_stack", {}).values()] or [""])[-1]
+    return path
+
+
+def _size(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any:
+    """The file's own (height, width) where they are fixed, and nothing beside it says otherwise; else what is said."""
+    if not all(sides):
+        return beside.get("size", (224, 224))
+    said = beside.get("size", sides)
+    if said not in (sides, sides[0] if sides[0] == sides[1] else sides):
+        raise BadRequest(f"{path} was exported for {sides[0]} × {sides[1]} pixels; its JSON file says {said!r}")
+    return tuple(sides)
+
+
+def _archive(path: Path) -> tuple[io.BytesIO, str]:
+    """The archive written anew with nothing in it but tensors and a checked program, and the torch that wrote it.
+
+    torch itself unpickles some parts of an archive, evaluates its expressions, and runs any function that a node
+    names; so none of them reaches it but numbers, shapes, layers' names and tensor operators.
+    """
+    clean = io.BytesIO()
+    try:
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(clean, "w") as new:
+            version = _copy(path, old, new)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RecursionError, NotImplementedError) as error:
+        raise BadFile(f"{path} is not a whole archive of torch.export.save ({one_line(error)})") from None
+    clean.seek(0)
+    return clean, version
+
+
+def _copy(path: Path, old: zipfile.ZipFile, new: zipfile.ZipFile) -> str:
+    version, seen = "", set()
+    for entry in old.infolist():
+        root, _, name = entry.filename.partition("/")
+        if _LEFT_OUT.fullmatch(name):
+            continue
+        if not _COPIED.fullmatch(name) or entry.compress_type != zipfile.ZIP_STORED or name in seen:
+            raise BadFile(
+                f"{path} holds {name or root!r}, which is not read since it may run code; "
+                "an archive holds tensors and one program, by torch.export.save(program, 'net.pt2')"
+            )
+        seen.add(name)
+        raw = old.read(entry)
+        if name == "models/model.json":
+            program = json.loads(raw)
+            version = str(program.get("torch_version", ""))
+            raw = json.dumps(_checked_program(path, program)).encode()
+        elif name.endswith(".json"):
+            _check_payload(path, json.loads(raw))
+        new.writestr(f"model/{name}", raw)
+    if "models/model.json" not in seen:
+        raise BadFile(f"{path} holds no program of the form that torch {torch.__version__} saves; export it again")
+    new.writestr("model/data/sample_inputs/model.pt", b"")
+    return version
+
+
+def _check_payload(path: Path, config: Any) -> None:
+    for name, entry in config["config"].items():
+        if entry["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
+            raise BadFile(f"{path} keeps {name!r} as a pickle, which may run code; save plain tensors")
+    _check(path, config, "")
+
+
+def _checked_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
+    """The program without its notes and guards, once all that is left is known to run no code."""
+    module = program["graph_module"]
+    module["metadata"], program["guards_code"] = {}, []
+    for node in module["graph"]["nodes"]:
+        node["metadata"] = {key: node["metadata"][key] for key in ("nn_module_stack",) if key in node["metadata"]}
+        if any(each["name"] in ("train", "training") and each["arg"].get("as_bool") for each in node["inputs"]):
+            raise BadRequest(f"{path} was exported while training; export model.eval()")
+    _check(path, program, "")
+    return program
+
+
+def _check(path: Path, value: Any, key: str) -> None:
+    """`BadFile` for any text in a program that torch could take for more than a name, a shape or an operator."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            fine = _PLAIN.fullmatch(name) and (not name.startswith("as_") or name in _ARGUMENTS)
+            if not fine:
+                raise BadFile(f"{path} holds {name[:40]!r}, which may run code; it is not read")
+            _check(path, each, name)
+    elif isinstance(value, list):
+        for each in value:
+            _check(path, each, key)
+    elif key in ("in_spec", "out_spec"):
+        _check_containers(path, json.loads(value))
+    elif isinstance(value, str) and key not in ("as_string", "as_strings"):
+        form = {"target": _TARGET, "expr_str": _EXPRESSION, "nn_module_stack": _STACK}.get(key, _PLAIN)
+        if not form.fullmatch(value):
+            if key == "target":
+                raise BadFile(f"{path} calls {value[:60]!r}, which is no tensor operator of torch, so it is not run")
+            raise BadFile(f"{path} holds {value[:60]!r}, which may run code; it is not read")
+
+
+def _check_containers(path: Path, spec: Any) -> None:
+    """Inputs and outputs lie in tuples, lists and dicts; for any other container torch would import its module."""
+    if isinstance(spec, list):
+        for each in spec:
+            _check_containers(path, each)
+    elif isinstance(spec, dict):
+        keys = json.loads(spec["context"] or "null") or []
+        if spec["type"] not in _CONTAINERS or not all(isinstance(each, str) for each in keys):
+            raise BadFile(f"{path} takes or returns {spec['type']!r}; export a module that returns the logits alone")
+        _check_containers(path, spec["children_spec"])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever torch raises over a program is one line; its log and its warnings over what is its own are not shown."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
+            yield
+    except (BadFile, BadRequest):
+        raise
+    except Exception as error:  # of every kind: torch's own format, in a version that may not be this one's
+        raise BadFile(f"{path} cannot be read ({type(error).__name__}: {one_line(error)[:300]})") from None
+    finally:
+        logging.disable(before)
