@@ -1,4 +1,6 @@
-"""Networks in files that are programs: `.pt2` of torch.export. What a file says is checked before torch may read it.
+"""Networks in files that are programs: `.pt2` of torch.export, and what `.onnx` has in common with it.
+
+What a file says is checked before torch may read it.
 
 Neither kind of file says how to look at an image, so a JSON file of the same name beside it may: `net.json` for
 `net.pt2`, with any of `size`, `mean`, `std`, `classes` and `output`.
@@ -12,7 +14,7 @@ import logging
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,20 +56,20 @@ _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 def load_program(path: Path) -> External:
     """A program that `torch.export.save` wrote, with the modules that it was traced from as layers."""
-    beside = _beside(path)
-    with _reading(path):
+    beside = said_beside(path)
+    with reading(path):
         archive, version = _archive(path)
         program = torch.export.load(archive)
         network = torch.export.unflatten(program)
         batch, size = _input(path, program, beside)
     options = checked_options(str(path), network, {"output": _output(program), **beside, "size": size})
-    card = {**_card(path, beside), "source": "torch.export", "version": version}
+    card = {**card_of_file(path, beside), "source": "torch.export", "version": version}
     return checked(
         str(path), External(network, **options, card=card, batch=batch, layout=torch.contiguous_format), network
     )
 
 
-def _beside(path: Path) -> dict[str, Any]:
+def said_beside(path: Path) -> dict[str, Any]:
     """What the JSON file beside a network says of it; nothing where there is none."""
     if not path.is_file():
         raise UnknownName(f"no file {str(path)!r}")
@@ -86,11 +88,15 @@ def _beside(path: Path) -> dict[str, Any]:
     return said
 
 
-def _card(path: Path, beside: Mapping[str, Any]) -> dict[str, Any]:
+def card_of_file(path: Path, beside: Mapping[str, Any], others: Iterable[Path] = ()) -> dict[str, Any]:
     """Where a network is from, and what its file left to be assumed."""
     file = path.with_suffix(".json")
     silent = [key for key in ("mean", "std") if key not in beside]
-    card = {"weights": path.name, "licence": "not said", "sha256": sha256_of([path, *([file] if beside else [])])}
+    card = {
+        "weights": path.name,
+        "licence": "not said",
+        "sha256": sha256_of([path, *([file] if beside else []), *others]),
+    }
     if silent:
         card["assumed"] = f"ImageNet's {' and '.join(silent)}; {file.name} beside it may say others"
     return card
@@ -106,7 +112,7 @@ def _input(path: Path, program: torch.export.ExportedProgram, beside: Mapping[st
     batch, _, *sides = ((side if isinstance(side, int) else 0) for side in shapes[0])
     if batch > 1:
         raise BadRequest(f"{path} was exported for {batch} images at a time; for any number: {_DYNAMIC}")
-    return batch, _size(path, sides, beside)
+    return batch, size_of_file(path, sides, beside)
 
 
 def _output(program: torch.export.ExportedProgram) -> str:
@@ -119,7 +125,7 @@ def _output(program: torch.export.ExportedProgram) -> str:
     return path
 
 
-def _size(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any:
+def size_of_file(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any:
     """The file's own (height, width) where they are fixed, and nothing beside it says otherwise; else what is said."""
     if not all(sides):
         return beside.get("size", (224, 224))
@@ -224,7 +230,7 @@ def _check_containers(path: Path, spec: Any) -> None:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Whatever torch raises over a program is one line; its log and its warnings over what is its own are not shown."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -25,6 +25,7 @@ from torch import nn
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks.exported import load_program
 from phosphene.networks.huggingface import load_transformers
+from phosphene.networks.onnx_file import load_onnx
 from phosphene.networks.outside import (
     External,
     ask,
@@ -290,5 +291,5 @@ LOADERS: dict[str, Callable[[str], External]] = {
 }
 """By what stands before the colon; each takes what stands after it."""
 
-FILES: dict[str, Callable[[Path], External]] = {".pt2": load_program}
+FILES: dict[str, Callable[[Path], External]] = {".pt2": load_program, ".onnx": load_onnx}
 """Networks that are a file of their own, by its suffix."""

@@ -1,0 +1,185 @@
+"""Networks in `.onnx` files: as a torch network where every operator can be converted, else only to be asked."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import BadFile, BadRequest, PhospheneError
+from phosphene.networks.exported import card_of_file, reading, said_beside, size_of_file
+from phosphene.networks.outside import External, checked, checked_options, extra_module, one_line
+
+LARGEST = (2 << 30) - 1
+"""Bytes of the file and of the tensors beside it, together; more does not fit into one protocol buffer."""
+
+_DYNAMIC = "torch.onnx.export(model.eval(), (images,), 'net.onnx', dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
+
+
+class Asked(nn.Module):
+    """A network of which only the answer can be had: ONNX Runtime gives it, without gradients."""
+
+    def __init__(self, session: Any, output: str, why: str):
+        super().__init__()
+        self.session, self.output, self.why = session, output, why
+        self.add_module(output, nn.Identity())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The answer as the module `output` gives it, so that it can be read as a layer's."""
+        if torch.is_grad_enabled() and images.requires_grad:
+            raise BadRequest(self.why)
+        return self.get_submodule(self.output)(_answer(self.session, images))
+
+
+def load_onnx(path: Path) -> External:
+    """A network of images with each ONNX value as a layer, or with its output alone where it cannot be converted."""
+    beside = said_beside(path)
+    onnx, runtime = extra_module("onnx"), extra_module("onnxruntime", "onnx")
+    with reading(path):
+        model, others = _model(onnx, path)
+        session = _session(runtime, model)
+    batch, size = _input(path, session, beside)
+    output = _plain(session.get_outputs()[0].name)
+    network, why = _converted(model, session, size)
+    if network is None:
+        why = f"{path} cannot be climbed: {why}; it can judge, by phosphene evaluate --judge {path}"
+        network = Asked(session, output, f"{why}, and a program of torch.export.save could be climbed")
+    options = checked_options(str(path), network, {"output": output, **beside, "size": size})
+    card = {**card_of_file(path, beside, others), "source": "onnx", "version": model.producer_version}
+    made = External(network, **options, card=card, batch=batch, layout=torch.contiguous_format)
+    return checked(str(path), made, network)
+
+
+def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:
+    """The model with all of its tensors in memory, and the files beside it that some of them were read from."""
+    if path.stat().st_size > LARGEST:
+        raise BadFile(f"{path} has {path.stat().st_size:,} bytes; more than {LARGEST:,} is not read")
+    model = onnx.load_model(path, load_external_data=False)
+    helper = onnx.external_data_helper
+    told = [helper.ExternalDataInfo(tensor) for tensor in _tensors(model.graph) if helper.uses_external_data(tensor)]
+    files = [path.parent / name for name in sorted({str(each.location) for each in told})]
+    for file in files:
+        if file.parent != path.parent or file.is_symlink() or not file.is_file():
+            raise BadFile(f"{path} keeps tensors in {str(file)!r}, which is no file beside it")
+    total = sum(file.stat().st_size for file in [path, *files]) + sum(each.length or 0 for each in told)
+    if total > LARGEST:
+        raise BadFile(f"{path} and the tensors beside it have {total:,} bytes; more than {LARGEST:,} is not read")
+    helper.load_external_data_for_model(model, str(path.parent))
+    onnx.checker.check_model(model)
+    _simplify(model.graph)
+    return model, files
+
+
+def _simplify(graph: Any) -> None:
+    """Take out what changes nothing and the converter does not expect: modes that are off, copies of tensors."""
+    for node in graph.node:
+        for attribute in [each for each in node.attribute if each.name == "training_mode" and not each.i]:
+            node.attribute.remove(attribute)
+    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
+        return  # the graphs within may use such a copy
+    kept, outputs = {tensor.name for tensor in graph.initializer}, {value.name for value in graph.output}
+    copies = [node for node in graph.node if node.op_type == "Identity" and node.input[0] in kept]
+    original = {node.output[0]: node.input[0] for node in copies if node.output[0] not in outputs}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = original.get(name, name)
+    for node in copies:
+        if node.output[0] in original:
+            graph.node.remove(node)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor of a graph, in its nodes' attributes and in the graphs within them too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for within in (attribute.g, *attribute.graphs):
+                yield from _tensors(within)
+
+
+def _session(runtime: ModuleType, model: Any) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what fails is raised
+    return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _input(path: Path, session: Any, beside: Mapping[str, Any]) -> tuple[int, Any]:
+    """How many images at once (0: any number) and of what size, from the network's one input."""
+    inputs = session.get_inputs()
+    shape = [side if isinstance(side, int) else 0 for side in inputs[0].shape] if inputs else []
+    if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (0, 3) or inputs[0].type != "tensor(float)":
+        told = ", ".join(f"{each.type} of {each.shape}" for each in inputs)
+        raise BadRequest(
+            f"{path} reads {told or 'nothing'}; a network of images reads floats, (batch, 3, height, width)"
+        )
+    if shape[0] > 1:
+        raise BadRequest(f"{path} was exported for {shape[0]} images at a time; for any number: {_DYNAMIC}")
+    return shape[0], size_of_file(path, shape[2:], beside)
+
+
+def _converted(model: Any, session: Any, size: Any) -> tuple[nn.Module | None, str]:
+    """The model as a torch network, or why there is none: no converter, or not one that gives the same answer."""
+    try:
+        network = _torch_network(extra_module("onnx2pytorch", "onnx"), model)
+        images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            ours = network(images)
+    except PhospheneError as error:
+        return None, str(error)
+    except Exception as error:  # of every kind: there are as many converters as operators
+        return None, f"it cannot be converted to torch ({type(error).__name__}: {one_line(error)[:200]})"
+    theirs = _answer(session, images)
+    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())):
+        return None, "converted to torch it gives another answer than ONNX Runtime's"
+    return network, ""
+
+
+def _torch_network(converter: ModuleType, model: Any) -> nn.Module:
+    """The converter's network, with layers named after ONNX values, silent over how it indexes, and with one output."""
+
+    class Converted(converter.ConvertModel):  # type: ignore[misc, name-defined]
+        def forward(self, images: Tensor) -> Tensor:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
+                said = super().forward(images)
+            return said[0] if isinstance(said, list) else said
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they are about, the comparison with ONNX Runtime finds
+        network: nn.Module = Converted(model).eval()
+    _name_by_values(network)
+    return network
+
+
+def _name_by_values(network: Any) -> None:
+    """Name each module after the ONNX value that it makes, with `_` for what a layer's name may not hold."""
+    for value, name in network.mapping.items():
+        module = network._modules.pop(name, None)
+        if module is None:  # a function, which is no layer
+            continue
+        plain = _plain(value)
+        while hasattr(network, plain):
+            plain += "_"
+        network.add_module(plain, module)
+        network.mapping[value] = plain
+
+
+def _plain(value: str) -> str:
+    return re.sub(r"\W+", "_", value.removesuffix("_output_0")).strip("_") or "value"
+
+
+def _answer(session: Any, images: Tensor) -> Tensor:
+    pixels = images.detach().float().cpu().contiguous().numpy()
+    (answer, *_) = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: pixels})
+    return torch.from_numpy(np.asarray(answer)).to(images.device)
