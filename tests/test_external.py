@@ -17,7 +17,7 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
-from conftest import SAMPLES, samples
+from conftest import SAMPLES, Run, samples
 
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, UnknownName, Unreachable
 from phosphene.networks import external
@@ -287,6 +287,32 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
 def test_timm_names_that_do_not_exist(timm: ModuleType, name: str, near: str) -> None:
     with pytest.raises(UnknownName, match=near):
         load_subject(name)
+
+
+# as a person meets them
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "unit"),
+    [
+        ("torchvision", "torchvision:shufflenet_v2_x0_5@random", "stage2.0.branch1.2:5"),
+        ("timm", "timm:test_resnet@random", "layer1.0.conv1:5"),
+    ],
+)
+def test_a_librarys_network_is_listed_climbs_and_judges(
+    request: pytest.FixtureRequest, phosphene: Run, tmp_path: Path, library: str, name: str, unit: str
+) -> None:
+    request.getfixturevalue(library)
+    layers = {row["layer"]: row["shape"] for row in phosphene("layers", name, "--all", "--json").json()["layers"]}
+    assert layers[unit.partition(":")[0]][0] > 5
+    climb = ("--prior", "pixels", "--steps", 6, "--device", "cpu", "--precision", "float32", "--out", tmp_path / "out")
+    made = phosphene("synthesize", name, unit, "class:tench", *climb, "--json").json()
+    assert made[0]["score"] > made[0]["start_score"]  # an untrained network's logits hardly move
+    again = phosphene("synthesize", "--record", Path(made[0]["image"]).with_suffix(".json"), "--out", tmp_path / "b")
+    assert again.fine()
+    assert again.err == ""  # the same bits: no warning
+    judged = phosphene("evaluate", tmp_path / "out", "--judge", name, "--json").json()
+    assert judged["recognised"]["n"] == 1
 
 
 # a factory of one's own

@@ -109,7 +109,7 @@ def synthesize(
     subject: Annotated[
         str,
         typer.Argument(
-            help="caffenet-objects, a weights file, torchvision:NAME, timm:NAME, "
+            help="caffenet-objects, a weights file, torchvision:NAME, timm:NAME, hf:OWNER/NAME, net.pt2, net.onnx, "
             "python:module:factory or efficientnet-lite0.",
             show_default=False,
         ),
@@ -255,6 +255,7 @@ def layers(
         "units",
         "receptive field",
         title=f"{subject}: {network.size[0]} × {network.size[1]} pixels",
+        caption=f"assumed: {network.card['assumed']}" if "assumed" in network.card else None,
     )
     for row in rows:
         table.add_row(
