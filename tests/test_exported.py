@@ -87,7 +87,9 @@ def test_a_program_is_the_network_that_was_exported_in_every_layer(programs: Pat
         assert gradients[0].abs().sum() > 0
 
 
-def test_a_program_says_its_size_and_output_and_a_file_beside_it_the_rest(programs: Path, tmp_path: Path) -> None:
+def test_a_program_says_its_size_and_output_and_a_file_beside_it_the_rest(
+    phosphene: Run, programs: Path, tmp_path: Path
+) -> None:
     subject = load_subject(programs / "any.pt2")
     assert (subject.size, subject.output, subject.batch) == ((SIDE, SIDE), "fc", 0)
     assert (subject.mean, subject.std, subject.classes) == ((0.5,) * 3, (0.25,) * 3, CLASSES)
@@ -97,6 +99,8 @@ def test_a_program_says_its_size_and_output_and_a_file_beside_it_the_rest(progra
     assert (bare.mean, bare.classes) == ((0.485, 0.456, 0.406), ())
     assert bare.card["assumed"] == "ImageNet's mean and std; any.json beside it may say others"
     assert bare.card["sha256"] != subject.card["sha256"]
+    assert "assumed: ImageNet's mean and std" in phosphene("layers", alone).fine()
+    assert "assumed" not in phosphene("layers", programs / "any.pt2").fine()
 
 
 def test_a_program_of_any_size_reads_what_the_file_beside_it_says(tmp_path: Path) -> None:
