@@ -686,7 +686,7 @@ def test_from_photographs_to_a_preferred_input_by_command(
 
 def test_cards_hold_what_a_reader_needs(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
     network, run, _ = train_subject(SUBJECT, photographs(40, 16), photographs(10, 16), tmp_path / "s")
-    card = subject_card("s", SUBJECT, photographs(40, 16), photographs(10, 16), network, run)
+    card = subject_card("s", SUBJECT, photographs(40, 16), photographs(10, 16), network, run.history)
     assert {"preprocessing", "classes", "data", "measured", "recipe", "history"} <= card.keys()
     low, high = card["measured"]["top1_interval"]
     assert 0 <= low <= card["measured"]["top1"] <= high <= 1

@@ -481,17 +481,31 @@ def train_subject(
         train = datasets.load(data, "train", without=without, cache=run / "cache")
         val = datasets.load(data, "val", cache=run / "cache")
         train, val = (with_modified(split, steps.get("extra", [])) for split in (train, val))
+    name = Path(recipe).stem
+
+    def snapshot(share: float, network: Any) -> None:
+        tag = f"{name}@{100 * share:g}%"
+        card = subject_card(tag, steps, train, val, network, [])
+        _publish(run / f"{tag}.safetensors", {"network": network}, card, False, told=False)
+
     with crew(where) as together, _training(together.leads) as report:
         network, folder, finished = train_subject(
-            steps, train, val, run, crew=together, device=where, time_budget=_seconds(time_budget), report=report
+            steps,
+            train,
+            val,
+            run,
+            crew=together,
+            device=where,
+            time_budget=_seconds(time_budget),
+            report=report,
+            snapshot=snapshot,
         )
     if not together.leads:
         return
-    name = Path(recipe).stem
     _publish(
         out_file or run / f"{name}.safetensors",
         {"network": network},
-        subject_card(name, steps, train, val, network, folder),
+        subject_card(name, steps, train, val, network, folder.history),
         finished,
     )
 
@@ -699,7 +713,7 @@ def _floats(pixels: Any) -> Any:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
-def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool) -> None:
+def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool, told: bool = True) -> None:
     from phosphene import weights
 
     tensors = {
@@ -708,11 +722,12 @@ def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: 
         for name, value in (content if isinstance(content, dict) else content.state_dict()).items()
     }
     weights.write(path, tensors, {**card, "finished": finished})
-    out.print(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB"
-        + ("" if finished else "; stopped before the recipe's end, the same command goes on"),
-        soft_wrap=True,
-    )
+    if told:
+        out.print(
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB"
+            + ("" if finished else "; stopped before the recipe's end, the same command goes on"),
+            soft_wrap=True,
+        )
 
 
 def _one_of(value: str | None, allowed: Sequence[str]) -> str | None:

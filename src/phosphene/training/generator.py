@@ -11,8 +11,9 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ from phosphene.networks.generator import TwoStageGenerator
 from phosphene.parameterizations import Generated
 from phosphene.priors import CodeStatistics
 from phosphene.probe import find_layer, probe
-from phosphene.subjects import Subject
+from phosphene.subjects import Subject, load_subject
 from phosphene.training.augment import random_crops
 from phosphene.training.autoencoder import Autoencoder, apart, train_autoencoder
 from phosphene.training.run import (
@@ -38,6 +39,7 @@ from phosphene.training.run import (
     Report,
     RunFolder,
     Stateful,
+    descend,
     one_cycle,
     placed,
     recipe_hash,
@@ -257,7 +259,7 @@ def train_reader(
         with _mixed_precision(device):
             _, read = reader(latents[chosen].float())
         unread = (read.float() - (codes[chosen].float() - mean) / std).square().mean()
-        _descend(optimizer, stage["lr"] * one_cycle(step / steps), unread)
+        descend(optimizer, stage["lr"] * one_cycle(step / steps), unread)
         averaged.update(reader, step + 1)
         _tell(folder, report, step, steps, {"unread": unread})
     finished = folder.load(parts) == steps
@@ -316,7 +318,7 @@ def train_latent(
         loss = stage["error"] * error + stage["feature"] * feature + stage["cycle"] * cycle
         figures = {"error": error, "feature": feature, "cycle": cycle}
         if step < stage["adversarial_from"]:
-            _descend(climber, stage["lr"], loss)
+            descend(climber, stage["lr"], loss)
         else:
             maps = [real, *real_maps], [fake, *fake_maps]
             figures |= _duel(stage, step, climber, judge, critic, loss, *maps, code, device)
@@ -348,11 +350,11 @@ def train_image(
     folder = RunFolder(run, _identity(recipe, encoder, photographs, "image", begun))
     torch.manual_seed(recipe["seed"] + 2)
     generator = placed(generator, device).requires_grad_(True)
-    shapes = encoder.shapes()
+    comparator = _comparator(recipe, encoder, device)
+    shapes = comparator.shapes()
     channels = [3, *(shapes[layer][0] for layer in stage["judged"])]
-    critic = Critic(
-        list(zip(channels, stage["halvings"], strict=True)), math.prod(shapes[recipe["code_layer"]]), stage["width"]
-    )
+    code_units = math.prod(encoder.shapes()[recipe["code_layer"]])
+    critic = Critic(list(zip(channels, stage["halvings"], strict=True)), code_units, stage["width"])
     if critic_state is not None:
         own = {name: value.clone() for name, value in critic_state.items()}
         weights.fill(critic, own, "the critic's file").requires_grad_(True).train()
@@ -368,10 +370,8 @@ def train_image(
         "averaged": averaged,
     }
     images = torch.from_numpy(photographs.images).to(device)
-    batch, steps, layer = stage["batch"], stage["steps"], recipe["code_layer"]
-    encoder.network.requires_grad_(False)
-    with probe(encoder.network, [*stage["layers"], *stage["judged"], layer]) as read:
-        look = lambda pictures: read(encoder.prepare(_seen(pictures, recipe)))  # noqa: E731
+    batch, steps = stage["batch"], stage["steps"]
+    with _looking(recipe, encoder, comparator) as look:
         for step in folder.steps(parts, steps, time_budget=time_budget):
             rng = seeded(recipe["seed"], 4, step)
             chosen = torch.randint(len(images), (batch,), generator=rng).to(device)
@@ -379,14 +379,13 @@ def train_image(
             with torch.no_grad(), _mixed_precision(device):
                 wanted = look(x)
             with _mixed_precision(device):
-                y = generator(wanted[layer].flatten(1).float())
+                y = generator(wanted.code)
                 got = look(y)
-            code = (wanted[layer].flatten(1).float() - generator.code_mean) / generator.code_std
-            again = (got[layer].flatten(1).float() - generator.code_mean) / generator.code_std
+            code = (wanted.code - generator.code_mean) / generator.code_std
+            again = (got.code - generator.code_mean) / generator.code_std
             image, cycle = (y - x).abs().mean(), (again - code).square().mean()
-            feature = apart([got[each] for each in stage["layers"]], [wanted[each] for each in stage["layers"]])
-            real_maps = [x - 0.5, *(wanted[each] for each in stage["judged"])]
-            fake_maps = [y - 0.5, *(got[each] for each in stage["judged"])]
+            feature = apart(got.compared, wanted.compared)
+            real_maps, fake_maps = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
             loss = stage["image"] * image + stage["feature"] * feature + stage["cycle"] * cycle
             figures = {"image": image, "feature": feature, "cycle": cycle}
             figures |= _duel(stage, step, climber, judge, critic, loss, real_maps, fake_maps, code, device)
@@ -395,6 +394,59 @@ def train_image(
     finished = folder.load(parts) == steps
     generator.load_state_dict(averaged.state)
     return generator.eval(), critic, finished
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """What the last stage's networks see in a batch: the encoder's code, and feature maps to compare and to judge."""
+
+    code: Tensor
+    compared: list[Tensor]
+    judged: list[Tensor]
+
+
+def _comparator(recipe: Recipe, encoder: Subject, device: str) -> Subject:
+    """The network whose features the critic judges, at the generator's size: the recipe's, or else the encoder."""
+    name = recipe["image"].get("comparator", "")
+    if not name:
+        return encoder
+    size = recipe["architecture"]["size"]
+    comparator = replace(load_subject(name), size=(size, size))
+    placed(comparator.network, device)
+    return comparator
+
+
+@contextmanager
+def _looking(recipe: Recipe, encoder: Subject, comparator: Subject) -> Iterator[Callable[[Tensor], _Glance]]:
+    """Lend a function from images to what both networks see; where they are one, it looks once.
+
+    A comparator's maps are divided by the root mean square over their channels at each position, since those of a
+    network from elsewhere may be of any size.
+    """
+    stage, layer = recipe["image"], recipe["code_layer"]
+    own, judged, compared = stage["layers"], stage["judged"], stage.get("compared", [])
+    for network in (encoder.network, comparator.network):
+        network.requires_grad_(False)
+    alone = comparator is encoder
+    with (
+        probe(encoder.network, [*own, *(judged if alone else []), layer]) as read,
+        nullcontext() if alone else probe(comparator.network, [*compared, *judged]) as read_too,
+    ):
+
+        def look(images: Tensor) -> _Glance:
+            maps = read(encoder.prepare(_seen(images, recipe)))
+            code = maps[layer].flatten(1).float()
+            if read_too is None:
+                return _Glance(code, [maps[each] for each in own], [maps[each] for each in judged])
+            others = read_too(comparator.prepare(images))
+            both = [maps[each] for each in own] + [others[each] for each in compared]
+            return _Glance(code, both, [_even(others[each]) for each in judged])
+
+        yield look
+
+
+def _even(maps: Tensor) -> Tensor:
+    return maps * (maps.float().square().mean(1, keepdim=True) + 1e-6).rsqrt().to(maps.dtype)
 
 
 def fresh_generator(recipe: Recipe, autoencoder: Autoencoder) -> TwoStageGenerator:
@@ -539,10 +591,10 @@ def _duel(
     device: str,
 ) -> dict[str, Tensor]:
     """A step of the generator, on its `loss` and the critic's verdict, and one of the critic; the critic's figures."""
-    _descend(climber, stage["lr"], loss + stage["adversarial"] * _fooling(critic, fake, code, device))
+    descend(climber, stage["lr"], loss + stage["adversarial"] * _fooling(critic, fake, code, device))
     penalty = stage["r1"] * stage["r1_every"] if step % stage["r1_every"] == 0 else 0.0
     judged = _judging(critic, real, fake, code, device, penalty)
-    _descend(judge, stage["lr_discriminator"], judged["loss"])
+    descend(judge, stage["lr_discriminator"], judged["loss"])
     return judged
 
 
@@ -587,14 +639,6 @@ def _judging(
         loss = loss + penalty / 2 * steepness
     average = lambda logits: torch.stack([logit.float().mean() for logit in logits]).mean()  # noqa: E731
     return {"loss": loss, "real": average(yes), "fake": average(no)}
-
-
-def _descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
 
 
 def _mixed_precision(device: str) -> Any:

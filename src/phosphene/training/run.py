@@ -231,6 +231,48 @@ class Clock:
         return None if self.budget is None else self.budget - self.seconds
 
 
+class Waiting:
+    """The share of a run's time in which its network waits for a batch, from a sample of its steps.
+
+    A sampled step is timed with the device idle before and after each half of it, so few are.
+    """
+
+    def __init__(self, device: str):
+        self._accelerated = torch.device(device).type != "cpu"
+        self._waited = self._total = 0.0
+
+    @contextmanager
+    def sample(self, wanted: bool) -> Iterator[Callable[[], None]]:
+        """Time one step, if it is wanted; the function lent is to be called when its batch is ready."""
+        begun, ready = self._now() if wanted else 0.0, [0.0]
+
+        def mark() -> None:
+            ready[0] = self._now() if wanted else 0.0
+
+        yield mark
+        if wanted:
+            self._waited += ready[0] - begun
+            self._total += self._now() - begun
+
+    @property
+    def share(self) -> float:
+        return self._waited / self._total if self._total else 0.0
+
+    def _now(self) -> float:
+        if self._accelerated:
+            torch.accelerator.synchronize()
+        return time.perf_counter()
+
+
+def descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor) -> None:
+    """One step down the loss's gradient, at this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
 def placed(network: N, device: str) -> N:
     """The network on a device, with its convolutions' weights in the layout that is fastest there."""
     return cast("N", cast("Any", network).to(device, memory_format=torch.channels_last))
