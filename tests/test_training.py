@@ -196,6 +196,19 @@ def test_a_cache_of_views_cut_short_by_a_kill_is_not_believed(
     assert same(again, generator_bits(tmp_path / "b", encoder, photographs)[0])
 
 
+@pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
+def test_a_run_killed_at_ten_random_moments_ends_with_the_same_file(tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(toml({**SUBJECT, "batch": 20, "epochs": 6, "evaluate_every": 3}))
+    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    command = [sys.executable, str(script), str(recipe), "--data", str(CI_SAMPLE), "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    checkpoints = [int(line.rpartition(" ")[2]) for line in done.stdout.splitlines() if line.startswith("kill")]
+    assert len(checkpoints) == 10
+    assert len(set(checkpoints)) > 2, f"some came within the run: {checkpoints}"
+
+
 def test_a_finished_run_does_no_step_again(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
     first, _, _ = subject_bits(tmp_path / "s", photographs)
     seen: list[int] = []
