@@ -520,7 +520,7 @@ def train_generator(
     begin: Annotated[
         str | None, typer.Option("--from", help="A trained generator, by name or file, to run only the last stage on.")
     ] = None,
-    critic: Annotated[
+    discriminator: Annotated[
         Path | None, typer.Option(help="What was trained beside it: its NAME-training.safetensors.")
     ] = None,
     out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
@@ -538,12 +538,12 @@ def train_generator(
     steps = read_recipe(recipe, "generator")
     steps["code_layer"] = layer or steps["code_layer"]
     network = _subject(encoder)
-    if critic and not begin:
-        raise BadRequest("--critic goes with --from: it is what was trained beside that generator")
+    if discriminator and not begin:
+        raise BadRequest("--discriminator goes with --from: it is what was trained beside that generator")
     if "WORLD_SIZE" in os.environ and os.environ["WORLD_SIZE"] != "1":
         raise BadRequest("a generator is trained by one process; torchrun is for train subject")
     begun = load_generated(begin) if begin else None
-    judge = weights.read(critic, "training") if critic else None
+    judge = weights.read(discriminator, "training") if discriminator else None
     with _status("decoding photographs"):
         train, val = datasets.load(data, "train", cache=run / "cache"), datasets.load(data, "val", cache=run / "cache")
     with _training() as report:
@@ -553,7 +553,7 @@ def train_generator(
             train,
             run,
             begin=begun,
-            critic=judge,
+            discriminator=judge,
             device=where,
             time_budget=_seconds(time_budget),
             report=report,

@@ -247,21 +247,22 @@ class Waiting:
     @contextmanager
     def sample(self, wanted: bool) -> Iterator[Callable[[], None]]:
         """Time one step, if it is wanted; the function lent is to be called when its batch is ready."""
-        begun, ready = self._now() if wanted else 0.0, [0.0]
+        begun, ready = self.now() if wanted else 0.0, [0.0]
 
         def mark() -> None:
-            ready[0] = self._now() if wanted else 0.0
+            ready[0] = self.now() if wanted else 0.0
 
         yield mark
         if wanted:
             self._waited += ready[0] - begun
-            self._total += self._now() - begun
+            self._total += self.now() - begun
 
     @property
     def share(self) -> float:
         return self._waited / self._total if self._total else 0.0
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds on a clock that only says when the device has nothing left to do."""
         if self._accelerated:
             torch.accelerator.synchronize()
         return time.perf_counter()
