@@ -443,9 +443,11 @@ def _measured(name: str, card: dict[str, Any], val: Photographs, device: str) ->
     from phosphene.parameterizations import load_generated
     from phosphene.subjects import load_subject
     from phosphene.training.generator import held_out_errors
+    from phosphene.training.modified import with_modified
     from phosphene.training.subject import accuracy
 
     if card["kind"] == "subject":
+        val = with_modified(val, card["recipe"].get("extra", []))
         subject = load_subject(name)
         return dict(zip(("top1", "top5"), accuracy(subject.network.to(device), val, subject.size[0]), strict=True))
     generator: Any = load_generated(name).generator.to(device)
