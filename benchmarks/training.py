@@ -48,9 +48,8 @@ def main() -> None:
         recipe = read_recipe(name)
         kind = subject_rows if recipe["kind"] == "subject" else generator_rows
         for pixels, speed, work, waiting in kind(recipe, train, options):
-            told = "–" if waiting is None else f"{waiting:.1%}"
             share = speed * work / peak
-            print(f"| {name} | {pixels} | {speed:,.0f} | {work / 1e9:.2f} | {share:.0%} | {told} |", flush=True)
+            print(f"| {name} | {pixels} | {speed:,.0f} | {work / 1e9:.2f} | {share:.0%} | {waiting:.1%} |", flush=True)
 
 
 def matrix_multiplication(device: str, side: int = 4096, seconds: float = 3.0) -> float:
@@ -84,12 +83,12 @@ def generator_rows(recipe: Any, train: datasets.Photographs, options: Any) -> An
     with FlopCounterMode(display=False) as counter, tempfile.TemporaryDirectory() as folder:
         train_generator(few, encoder, train, folder, begin=begin, device=options.device)
     run = partial(train_generator, begin=begin, device=options.device, time_budget=options.seconds)
-    speed, _ = rate(partial(run, recipe, encoder, train), recipe["image"]["batch"])
+    speed, waiting = rate(partial(run, recipe, encoder, train), recipe["image"]["batch"])
     images = recipe["image"]["batch"] * few["image"]["steps"]
-    yield recipe["architecture"]["size"], speed, counter.get_total_flops() / images, None
+    yield recipe["architecture"]["size"], speed, counter.get_total_flops() / images, waiting
 
 
-def rate(run: Any, batch: int) -> tuple[float, float | None]:
+def rate(run: Any, batch: int) -> tuple[float, float]:
     """Photographs a second between the first and the last report of a run, and its last share of waiting."""
     told: list[tuple[float, int, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +97,7 @@ def rate(run: Any, batch: int) -> tuple[float, float | None]:
     if len(told) < 2:
         raise SystemExit("too slow for two reports, of every twentieth step; give more --seconds")
     (begun, first, _), (ended, last, figures) = told[0], told[-1]
-    return batch * (last - first) / (ended - begun), figures.get("waiting")
+    return batch * (last - first) / (ended - begun), figures["waiting"]
 
 
 main()

@@ -39,6 +39,7 @@ from phosphene.training.run import (
     Report,
     RunFolder,
     Stateful,
+    Waiting,
     descend,
     one_cycle,
     placed,
@@ -373,27 +374,25 @@ def train_image(
         "averaged": averaged,
     }
     images = torch.from_numpy(photographs.images).to(device)
-    batch, steps = stage["batch"], stage["steps"]
+    batch, steps, waiting = stage["batch"], stage["steps"], Waiting(device)
     with _looking(recipe, encoder, comparator) as look:
         for step in folder.steps(parts, steps, time_budget=time_budget):
-            rng = seeded(recipe["seed"], 4, step)
-            chosen = torch.randint(len(images), (batch,), generator=rng).to(device)
-            x = _views(images[chosen], recipe, rng)
-            with torch.no_grad(), _mixed_precision(device):
-                wanted = look(x)
-            with _mixed_precision(device):
-                y = generator(wanted.code)
-                got = look(y)
-            code = (wanted.code - generator.code_mean) / generator.code_std
-            again = (got.code - generator.code_mean) / generator.code_std
-            image, cycle = (y - x).abs().mean(), (again - code).square().mean()
-            feature = apart(got.compared, wanted.compared)
-            real_maps, fake_maps = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
-            loss = stage["image"] * image + stage["feature"] * feature + stage["cycle"] * cycle
-            figures = {"image": image, "feature": feature, "cycle": cycle}
-            figures |= _duel(stage, step, climber, judge, discriminator, loss, real_maps, fake_maps, code, device)
-            averaged.update(generator, step + 1)
-            _tell(folder, report, step, steps, figures)
+            with waiting.sample(step % 20 == 0) as ready:
+                rng = seeded(recipe["seed"], 4, step)
+                chosen = torch.randint(len(images), (batch,), generator=rng).to(device)
+                x = _views(images[chosen], recipe, rng)
+                ready()
+                with torch.no_grad(), _mixed_precision(device):
+                    wanted = look(x)
+                with _mixed_precision(device):
+                    y = generator(wanted.code)
+                    got = look(y)
+                figures, loss = _losses(stage, generator, x, y, wanted, got)
+                code = (wanted.code - generator.code_mean) / generator.code_std
+                real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
+                figures |= _duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device)
+                averaged.update(generator, step + 1)
+            _tell(folder, report, step, steps, figures, waiting)
     finished = folder.load(parts) == steps
     generator.load_state_dict(averaged.state)
     return generator.eval(), discriminator, finished
@@ -446,6 +445,19 @@ def _looking(recipe: Recipe, encoder: Subject, comparator: Subject) -> Iterator[
             return _Glance(code, both, [_even(others[each]) for each in judged])
 
         yield look
+
+
+def _losses(
+    stage: Recipe, generator: TwoStageGenerator, x: Tensor, y: Tensor, wanted: _Glance, got: _Glance
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The last stage's figures of photographs x and images y, and their weighted sum."""
+    shift = (got.code - wanted.code) / generator.code_std
+    figures = {
+        "image": (y - x).abs().mean(),
+        "feature": apart(got.compared, wanted.compared),
+        "cycle": shift.square().mean(),
+    }
+    return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()
 
 
 def _even(maps: Tensor) -> Tensor:
@@ -601,11 +613,13 @@ def _duel(
     return judged
 
 
-def _tell(folder: RunFolder, report: Report, step: int, steps: int, figures: dict[str, Tensor]) -> None:
-    """Figures are fetched from the device only for the steps that are told."""
+def _tell(
+    folder: RunFolder, report: Report, step: int, steps: int, figures: dict[str, Tensor], waiting: Waiting | None = None
+) -> None:
+    """Figures are fetched from the device only for the steps that are told. The log has none that a clock made."""
     if step % 20 == 0:
         numbers = {name: value.item() for name, value in figures.items()}
-        report(step + 1, steps, numbers)
+        report(step + 1, steps, numbers | ({} if waiting is None else {"waiting": waiting.share}))
         if step % 100 == 0:
             folder.log(step=step, **numbers)
 
