@@ -58,6 +58,8 @@ GENERATOR["latent"] |= {"width": 8, "halvings": [1, 1, 0], "batch": 4, "steps": 
 GENERATOR["image"] |= {
     "width": 8,
     "layers": ["conv1"],
+    "comparator": "",
+    "compared": [],
     "judged": ["conv1"],
     "halvings": [3, 1],
     "batch": 4,
