@@ -52,7 +52,7 @@ def class_folders(folder: Path, split: str = "") -> Path:
     return folder
 
 
-def refused(folder: Path, split: str = "val", **options: Any) -> str:
+def refused(folder: Path | str, split: str = "val", **options: Any) -> str:
     with pytest.raises(BadFile) as caught:
         load(folder, split, **options)
     assert "\n" not in str(caught.value)
@@ -240,6 +240,54 @@ def test_a_picture_in_a_class_folder_that_is_none_is_refused(tmp_path: Path) -> 
 )  # fmt: skip
 def test_a_meta_file_that_makes_no_sense_is_refused(tmp_path: Path, meta: Any) -> None:
     assert "meta.json" in refused(shards(tmp_path, meta=meta), "train")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A data set with two splits as Hugging Face's library saves it."""
+    library = pytest.importorskip("datasets")
+    kinds = {
+        "label": library.ClassLabel(names=["ant", "zebra"]),
+        "picture": library.Image(),
+        "key": library.Value("string"),
+    }
+    tables = {}
+    for split, numbers in (("train", range(5)), ("validation", range(5, 8))):
+        columns = {
+            "label": [i % 2 for i in numbers],
+            "picture": [{"bytes": picture(i), "path": None} for i in numbers],
+            "key": [str(i) for i in numbers],
+        }
+        tables[split] = library.Dataset.from_dict(columns, features=library.Features(kinds))
+    library.DatasetDict(tables).save_to_disk(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_a_hugging_face_data_set_is_read_as_a_folder_is(saved: Path, tmp_path: Path) -> None:
+    train, val = load(f"hf:{saved}", "train", cache=tmp_path / "cache"), load(f"hf:{saved}", "val")
+    assert [np.array_equal(image, pixels(i)) for i, image in enumerate(train.images)] == [True] * 5
+    assert train.labels.tolist() == [0, 1, 0, 1, 0]
+    assert val.labels.tolist() == [1, 0, 1]
+    assert train.classes == val.classes == ("ant", "zebra")
+    assert train.name == "saved"
+    assert train.fingerprint != val.fingerprint
+    assert same(load(f"hf:{saved}", "train", cache=tmp_path / "cache"), train)
+    assert len(load(f"hf:{saved}", "all")) == 8
+    other = tmp_path / "other"
+    other.mkdir()
+    parquet.write_table(pyarrow.table({"key": ["1", "7"]}), other / "x.parquet")
+    assert load(f"hf:{saved}", "train", without=other).labels.tolist() == [0, 0, 1, 0]
+
+
+def test_what_is_no_hugging_face_data_set_of_photographs_is_refused(saved: Path, tmp_path: Path) -> None:
+    library = pytest.importorskip("datasets")
+    library.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "texts")
+    assert "a column of images" in refused(f"hf:{tmp_path / 'texts'}", "train")
+    assert "no split 'val'" in refused(f"hf:{tmp_path / 'texts'}", "val")
+    (tmp_path / "empty").mkdir()
+    for name in (tmp_path / "empty", "no such name"):
+        with pytest.raises(Unreachable, match=r"cannot be read.*save_to_disk"):
+            load(f"hf:{name}", "train")
 
 
 def test_photographs_whose_keys_are_elsewhere_are_left_out(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import CI_SAMPLE
 from PIL import Image
 
+from phosphene.datasets import load
 from phosphene.training.run import read_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -43,9 +45,11 @@ def commands(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of reading, in one folder and one namespace, with a `photo.jpg` for the reader's own."""
+    """In the order of reading, in one folder and one namespace, with `photo.jpg` and `photos` for the reader's own."""
     monkeypatch.chdir(tmp_path)
     Image.radial_gradient("L").convert("RGB").save("photo.jpg")
+    if "--data photos" in page.read_text(encoding="utf-8"):
+        write_photographs(tmp_path / "photos")
     namespace = {"__name__": "__main__"}
     for kind, text, line in blocks(page):
         if kind == "python":
@@ -57,6 +61,18 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             for arguments in commands(text):
                 code = phosphene(arguments, monkeypatch)
                 assert code == 0, f"{page.name}:{line}: {shlex.join(['phosphene', *arguments])} ended with {code}"
+
+
+def write_photographs(folder: Path) -> None:
+    """Class folders of real photographs, ten classes of thirty to train on and ten to test."""
+    if not CI_SAMPLE.exists():
+        pytest.skip("no ../shared/data here")
+    for split in ("train", "val"):
+        sample = load(CI_SAMPLE, split)
+        for n, (image, label) in enumerate(zip(sample.images, sample.labels, strict=True)):
+            file = folder / split / sample.classes[label].split(",")[0].replace(" ", "-") / f"{n}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file, quality=95)
 
 
 def phosphene(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:

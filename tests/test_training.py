@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import CI_SAMPLE, GENERATOR_ARCHITECTURE, SEEN, lively
+from conftest import CI_SAMPLE, GENERATOR_ARCHITECTURE, SEEN, lively, write_subject
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -57,6 +58,8 @@ GENERATOR["latent"] |= {"width": 8, "halvings": [1, 1, 0], "batch": 4, "steps": 
 GENERATOR["image"] |= {
     "width": 8,
     "layers": ["conv1"],
+    "comparator": "",
+    "compared": [],
     "judged": ["conv1"],
     "halvings": [3, 1],
     "batch": 4,
@@ -194,6 +197,70 @@ def test_a_cache_of_views_cut_short_by_a_kill_is_not_believed(
             generator_bits(tmp_path / "a", encoder, photographs)
     again, _ = generator_bits(tmp_path / "a", encoder, photographs)
     assert same(again, generator_bits(tmp_path / "b", encoder, photographs)[0])
+
+
+@pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
+def test_a_run_killed_at_ten_random_moments_ends_with_the_same_file(tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(toml({**SUBJECT, "batch": 20, "epochs": 6, "evaluate_every": 3}))
+    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    command = [sys.executable, str(script), str(recipe), "--data", str(CI_SAMPLE), "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    checkpoints = [int(line.rpartition(" ")[2]) for line in done.stdout.splitlines() if line.startswith("kill")]
+    assert len(checkpoints) == 10
+    assert len(set(checkpoints)) > 2, f"some came within the run: {checkpoints}"
+
+
+@pytest.mark.usefixtures("every_step")
+@pytest.mark.parametrize("change", [{"optimizer": "adamw"}, {"schedule": "cosine"}], ids=str)
+def test_other_ways_to_train_differ_and_resume_to_the_same_bits(
+    tmp_path: Path, photographs: Make, after_steps: Any, change: dict[str, Any]
+) -> None:
+    train = partial(train_subject, {**SUBJECT, **change}, photographs(40, 16), photographs(10, 16))
+    whole = train(tmp_path / "whole")[0].state_dict()
+    assert not same(whole, subject_bits(tmp_path / "plain", photographs)[0])
+    after_steps(3, kill)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed")
+    assert same(train(tmp_path / "killed")[0].state_dict(), whole)
+
+
+@pytest.mark.parametrize("key", ["optimizer", "schedule"])
+def test_a_way_to_train_that_is_not_known_is_refused(tmp_path: Path, photographs: Make, key: str) -> None:
+    with pytest.raises(BadRequest, match=f"the recipe's {key} is 'best'; there are: "):
+        train_subject({**SUBJECT, key: "best"}, photographs(40, 16), photographs(10, 16), tmp_path)
+
+
+def test_snapshots_are_the_network_as_it_was(tmp_path: Path, photographs: Make) -> None:
+    taken: dict[float, Bits] = {}
+    whole, _, finished = train_subject(
+        {**SUBJECT, "snapshots": [0.5, 1.0]},
+        photographs(40, 16),
+        photographs(10, 16),
+        tmp_path,
+        snapshot=lambda share, network: taken.update({share: network.state_dict()}),
+    )
+    assert finished
+    assert list(taken) == [0.5, 1.0]
+    assert same(taken[1.0], whole.state_dict())
+    assert not same(taken[0.5], whole.state_dict())
+
+
+@pytest.mark.usefixtures("every_step")
+def test_a_second_network_compares_and_judges(
+    tmp_path: Path, encoder: Subject, photographs: Make, after_steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a comparator, resumed to the same bits; its maps are seen at the generator's size."""
+    comparator = write_subject(tmp_path / "comparator.safetensors")
+    image = {**GENERATOR["image"], "comparator": str(comparator), "compared": ["conv2"], "judged": ["conv2"]}
+    monkeypatch.setitem(GENERATOR, "image", image)
+    whole, trained = generator_bits(tmp_path / "whole", encoder, photographs)
+    assert trained.helpers["image_discriminator"].heads[1].body[0].in_channels == 192
+    after_steps(11, kill)  # in the last stage
+    with pytest.raises(Killed):
+        generator_bits(tmp_path / "killed", encoder, photographs)
+    assert same(generator_bits(tmp_path / "killed", encoder, photographs)[0], whole)
 
 
 def test_a_finished_run_does_no_step_again(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
@@ -353,7 +420,7 @@ def test_a_generators_later_stages_go_on_with_more_steps(tmp_path: Path, photogr
 
 
 def published(file: Path, encoder: Subject, photographs: Make, trained: Trained) -> tuple[Generated, weights.Weights]:
-    """A trained generator and its critic, written and read again as files."""
+    """A trained generator and its discriminator, written and read again as files."""
     card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained)
     tensors = {f"network.{name}": value for name, value in trained.generator.state_dict().items()}
     tensors |= {f"code.{name}": value for name, value in trained.statistics.items()}
@@ -363,8 +430,8 @@ def published(file: Path, encoder: Subject, photographs: Make, trained: Trained)
         for helper, network in trained.helpers.items()
         for name, value in network.state_dict().items()
     }
-    weights.write(file.with_suffix(".critic"), helpers, {**card, "kind": "training"})
-    return load_generated(file), weights.read(file.with_suffix(".critic"), "training")
+    weights.write(file.with_suffix(".discriminator"), helpers, {**card, "kind": "training"})
+    return load_generated(file), weights.read(file.with_suffix(".discriminator"), "training")
 
 
 @pytest.mark.usefixtures("every_step")
@@ -373,18 +440,20 @@ def test_a_published_generator_is_trained_on(
 ) -> None:
     """Only the last stage runs, from the file's weights; killed, it ends with the same bits."""
     _, trained = generator_bits(tmp_path / "run", encoder, photographs)
-    begin, critic = published(tmp_path / "g.safetensors", encoder, photographs, trained)
+    begin, discriminator = published(tmp_path / "g.safetensors", encoder, photographs, trained)
     still = {**GENERATOR, "image": {**GENERATOR["image"], "lr": 0.0, "lr_discriminator": 0.0}}
-    kept = train_generator(still, encoder, photographs(12, 16), tmp_path / "still", begin=begin, critic=critic)
+    kept = train_generator(
+        still, encoder, photographs(12, 16), tmp_path / "still", begin=begin, discriminator=discriminator
+    )
     assert same(kept.generator.state_dict(), begin.generator.state_dict()), "no step, no change"
-    state = kept.helpers["image_critic"].state_dict()
-    assert same(state, critic.part("image_critic"))
-    bits, _ = generator_bits(tmp_path / "whole", encoder, photographs, begin=begin, critic=critic)
+    state = kept.helpers["image_discriminator"].state_dict()
+    assert same(state, discriminator.part("image_discriminator"))
+    bits, _ = generator_bits(tmp_path / "whole", encoder, photographs, begin=begin, discriminator=discriminator)
     assert not torch.equal(bits["generator.decoder.last.weight"], begin.generator.state_dict()["decoder.last.weight"])
     after_steps(2, kill)
     with pytest.raises(Killed):
-        generator_bits(tmp_path / "killed", encoder, photographs, begin=begin, critic=critic)
-    again, resumed = generator_bits(tmp_path / "killed", encoder, photographs, begin=begin, critic=critic)
+        generator_bits(tmp_path / "killed", encoder, photographs, begin=begin, discriminator=discriminator)
+    again, resumed = generator_bits(tmp_path / "killed", encoder, photographs, begin=begin, discriminator=discriminator)
     assert resumed.finished
     assert same(again, bits)
     with pytest.raises(BadRequest, match="another recipe"):
@@ -651,9 +720,10 @@ def test_from_photographs_to_a_preferred_input_by_command(
     assert trained.classes[0] == "tench, Tinca tinca"
     assert weights.read(tmp_path / "g" / "small-generator-training.safetensors").card["kind"] == "training"
     assert len(load_file(generator)) > 10
-    more, critic = tmp_path / "more.safetensors", tmp_path / "g" / "small-generator-training.safetensors"
+    more, discriminator = tmp_path / "more.safetensors", tmp_path / "g" / "small-generator-training.safetensors"
     again = ("train", "generator", tmp_path / "small-generator.toml", "--images", CI_SAMPLE, "--encoder", subject)
-    again += ("--from", generator, "--critic", critic, "--run", tmp_path / "h", "--out", more, "--device", "cpu")
+    again += ("--from", generator, "--discriminator", discriminator)
+    again += ("--run", tmp_path / "h", "--out", more, "--device", "cpu")
     phosphene(*again)
     before, after = load_file(generator), load_file(more)
     assert before.keys() == after.keys()
@@ -686,7 +756,7 @@ def test_from_photographs_to_a_preferred_input_by_command(
 
 def test_cards_hold_what_a_reader_needs(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
     network, run, _ = train_subject(SUBJECT, photographs(40, 16), photographs(10, 16), tmp_path / "s")
-    card = subject_card("s", SUBJECT, photographs(40, 16), photographs(10, 16), network, run)
+    card = subject_card("s", SUBJECT, photographs(40, 16), photographs(10, 16), network, run.history)
     assert {"preprocessing", "classes", "data", "measured", "recipe", "history"} <= card.keys()
     low, high = card["measured"]["top1_interval"]
     assert 0 <= low <= card["measured"]["top1"] <= high <= 1
@@ -792,7 +862,10 @@ def test_what_a_generators_training_cannot_do_is_told(
     from phosphene import cli
 
     words = ["phosphene", "train", "generator", "objects-fc6", "--images", str(tmp_path), "--run", str(tmp_path / "r")]
-    for more, size, wrong in ((["--critic", "c"], "1", "--critic goes with --from"), ([], "2", "by one process")):
+    for more, size, wrong in (
+        (["--discriminator", "c"], "1", "--discriminator goes with --from"),
+        ([], "2", "by one process"),
+    ):
         monkeypatch.setattr("sys.argv", [*words, *more])
         monkeypatch.setenv("WORLD_SIZE", size)
         with pytest.raises(SystemExit) as left:

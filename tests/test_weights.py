@@ -59,6 +59,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return file.read_bytes()
 
 
+def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
+    tensors = {"network.a": torch.arange(600.0).view(20, 30)}
+    assert len({weights.write(tmp_path / f"{n}.safetensors", tensors, CARD) for n in range(8)}) == 1
+
+
 # ---------------------------------------------------------------- whole files
 
 

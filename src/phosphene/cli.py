@@ -444,9 +444,11 @@ def _measured(name: str, card: dict[str, Any], val: Photographs, device: str) ->
     from phosphene.parameterizations import load_generated
     from phosphene.subjects import load_subject
     from phosphene.training.generator import held_out_errors
+    from phosphene.training.modified import with_modified
     from phosphene.training.subject import accuracy
 
     if card["kind"] == "subject":
+        val = with_modified(val, card["recipe"].get("extra", []))
         subject = load_subject(name)
         return dict(zip(("top1", "top5"), accuracy(subject.network.to(device), val, subject.size[0]), strict=True))
     generator: Any = load_generated(name).generator.to(device)
@@ -482,17 +484,31 @@ def train_subject(
         train = datasets.load(data, "train", without=without, cache=run / "cache")
         val = datasets.load(data, "val", cache=run / "cache")
         train, val = (with_modified(split, steps.get("extra", [])) for split in (train, val))
+    name = Path(recipe).stem
+
+    def snapshot(share: float, network: Any) -> None:
+        tag = f"{name}@{100 * share:g}%"
+        card = subject_card(tag, steps, train, val, network, [])
+        _publish(run / f"{tag}.safetensors", {"network": network}, card, False, told=False)
+
     with crew(where) as together, _training(together.leads) as report:
         network, folder, finished = train_subject(
-            steps, train, val, run, crew=together, device=where, time_budget=_seconds(time_budget), report=report
+            steps,
+            train,
+            val,
+            run,
+            crew=together,
+            device=where,
+            time_budget=_seconds(time_budget),
+            report=report,
+            snapshot=snapshot,
         )
     if not together.leads:
         return
-    name = Path(recipe).stem
     _publish(
         out_file or run / f"{name}.safetensors",
         {"network": network},
-        subject_card(name, steps, train, val, network, folder),
+        subject_card(name, steps, train, val, network, folder.history),
         finished,
     )
 
@@ -507,7 +523,7 @@ def train_generator(
     begin: Annotated[
         str | None, typer.Option("--from", help="A trained generator, by name or file, to run only the last stage on.")
     ] = None,
-    critic: Annotated[
+    discriminator: Annotated[
         Path | None, typer.Option(help="What was trained beside it: its NAME-training.safetensors.")
     ] = None,
     out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
@@ -525,12 +541,12 @@ def train_generator(
     steps = read_recipe(recipe, "generator")
     steps["code_layer"] = layer or steps["code_layer"]
     network = _subject(encoder)
-    if critic and not begin:
-        raise BadRequest("--critic goes with --from: it is what was trained beside that generator")
+    if discriminator and not begin:
+        raise BadRequest("--discriminator goes with --from: it is what was trained beside that generator")
     if "WORLD_SIZE" in os.environ and os.environ["WORLD_SIZE"] != "1":
         raise BadRequest("a generator is trained by one process; torchrun is for train subject")
     begun = load_generated(begin) if begin else None
-    judge = weights.read(critic, "training") if critic else None
+    judge = weights.read(discriminator, "training") if discriminator else None
     with _status("decoding photographs"):
         train, val = datasets.load(data, "train", cache=run / "cache"), datasets.load(data, "val", cache=run / "cache")
     with _training() as report:
@@ -540,7 +556,7 @@ def train_generator(
             train,
             run,
             begin=begun,
-            critic=judge,
+            discriminator=judge,
             device=where,
             time_budget=_seconds(time_budget),
             report=report,
@@ -706,7 +722,7 @@ def _floats(pixels: Any) -> Any:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
-def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool) -> None:
+def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool, told: bool = True) -> None:
     from phosphene import weights
 
     tensors = {
@@ -715,11 +731,12 @@ def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: 
         for name, value in (content if isinstance(content, dict) else content.state_dict()).items()
     }
     weights.write(path, tensors, {**card, "finished": finished})
-    out.print(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB"
-        + ("" if finished else "; stopped before the recipe's end, the same command goes on"),
-        soft_wrap=True,
-    )
+    if told:
+        out.print(
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB"
+            + ("" if finished else "; stopped before the recipe's end, the same command goes on"),
+            soft_wrap=True,
+        )
 
 
 def _one_of(value: str | None, allowed: Sequence[str]) -> str | None:

@@ -2,7 +2,8 @@
 
 Columns of a shard: `image` (encoded bytes), `label` (an integer), `key` (a string). A folder of such
 shards has `train*.parquet`, `val*.parquet` and a `meta.json` with `classes`; a folder of class folders
-(`train/<class>/*.jpg`, or `<class>/*.jpg`) is read the same way.
+(`train/<class>/*.jpg`, or `<class>/*.jpg`) is read the same way, and so is `hf:NAME`, a data set of Hugging Face's hub
+or of a folder that its library saved.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import itertools
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +62,18 @@ def load(
     `without` leaves out the photographs whose keys are in another folder of shards, in any split. With
     `cache` (a folder) the decoded arrays are kept and read next time; a damaged cache is decoded anew.
     """
-    folder = Path(folder)
-    files = _files(folder, split)
     barred = _keys(Path(without)) if without is not None else frozenset()
-    fingerprint = _fingerprint(files, split, size, limit, barred)
-    meta = _meta(folder)
-    stored = Path(cache) / f"{folder.name}-{split}-{fingerprint[:16]}.npz" if cache else None
+    source = _hugging_face(str(folder)[3:], split) if str(folder).startswith("hf:") else _folder(Path(folder), split)
+    fingerprint = _fingerprint(source.parts, split, size, limit, barred)
+    stored = Path(cache) / f"{source.name}-{split}-{fingerprint[:16]}.npz" if cache else None
     kept = _cached(stored)
     if kept is not None:
-        images, labels, names = kept
+        images, labels = kept
     else:
-        pictures, targets, names = [], [], ()
-        for where, raw, label, names in _rows(files, barred):
+        pictures, targets = [], []
+        for where, raw, label, key in source.rows(bool(barred)):
+            if key in barred:
+                continue
             picture = _decode(raw, size, where)
             size = size or picture.shape[0]
             pictures.append(picture)
@@ -83,13 +85,79 @@ def load(
         images, labels = np.stack(pictures), np.array(targets, np.int64)
         if stored is not None:
             with whole(stored) as scratch, open(scratch, "wb") as file:
-                np.savez(file, images=images, labels=labels, names=np.array(names))
-    classes = tuple(meta.get("classes", names)) or tuple(str(i) for i in range(int(labels.max()) + 1))
+                np.savez(file, images=images, labels=labels)
+    classes = source.classes or tuple(str(i) for i in range(int(labels.max()) + 1))
     if labels.min() < 0 or labels.max() >= len(classes):
         raise BadFile(
-            f"{folder} has labels {labels.min()} … {labels.max()}, and {len(classes)} classes in its meta.json"
+            f"{folder} has labels {labels.min()} … {labels.max()}, and {len(classes)} classes (meta.json names them)"
         )
-    return Photographs(folder.name, images, labels, classes, fingerprint, _licence(folder, meta))
+    return Photographs(source.name, images, labels, classes, fingerprint, source.licence)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One split where it lies. `rows` gives where a photograph is, its encoded bytes, its label and, asked, its key."""
+
+    name: str
+    parts: tuple[str, ...]
+    """What tells it from other data."""
+    classes: tuple[str, ...]
+    licence: str
+    rows: Callable[[bool], Iterator[tuple[str, bytes, int, str]]]
+
+
+def _folder(folder: Path, split: str) -> _Source:
+    files, meta = _files(folder, split), _meta(folder)
+    shards = files[0].suffix == ".parquet"
+    named = () if shards else tuple(sorted({file.parent.name for file in files}))
+    return _Source(
+        folder.name,
+        tuple(f"{file.name}:{file.stat().st_size};" for file in files),
+        tuple(meta.get("classes", named)),
+        _licence(folder, meta),
+        partial(_shards, files) if shards else partial(_class_folders, files, named),
+    )
+
+
+def _hugging_face(name: str, split: str) -> _Source:
+    """A data set with a column of images and one of class labels, from the hub or from where `save_to_disk` put it."""
+    if split not in SPLITS:
+        raise BadRequest(f"no split {split!r}; there are: {', '.join(SPLITS)}")
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise Unreachable(f"hf:{name} needs datasets; pip install 'phosphene[datasets]'") from None
+    try:
+        found = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
+    except Exception as error:  # the library has no common error of its own
+        reason = " ".join(str(error).split())[:200]
+        raise Unreachable(f"hf:{name} cannot be read: {reason}; give OWNER/NAME or a folder of save_to_disk") from None
+    splits = dict(found) if isinstance(found, dict) else {"train": found}
+    chosen = [each for each in splits if each.startswith(SPLITS[split])]
+    if not chosen:
+        raise BadFile(f"hf:{name} has no split {split!r}; it has: {', '.join(splits)}")
+    tables = [splits[each] for each in (chosen if split == "all" else chosen[:1])]
+    features = tables[0].features
+    images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    if not images or not labels:
+        raise BadFile(f"hf:{name} needs a column of images and one of class labels; it has: {dict(features)}")
+    image, label = images[0], labels[0]
+
+    def rows(keyed: bool) -> Iterator[tuple[str, bytes, int, str]]:
+        if keyed and "key" not in features:
+            raise BadFile(f"hf:{name} has no column of keys, so none can be left out; it has: {', '.join(features)}")
+        for table in tables:
+            for row, values in enumerate(table.cast_column(image, datasets.Image(decode=False))):
+                where, encoded = f"hf:{name}, row {row}", values[image]
+                if encoded is None or values[label] is None:
+                    raise BadFile(f"{where} has no image or no label")
+                raw = encoded["bytes"] or _bytes(Path(encoded["path"]))
+                yield where, raw, int(values[label]), str(values.get("key", ""))
+
+    licence = tables[0].info.license or "not stated"
+    parts = tuple(f"{table._fingerprint};" for table in tables)
+    return _Source(name.strip("/").rpartition("/")[2], parts, tuple(features[label].names), licence, rows)
 
 
 def _files(folder: Path, split: str) -> list[Path]:
@@ -112,24 +180,25 @@ def _files(folder: Path, split: str) -> list[Path]:
     return found
 
 
-def _rows(files: list[Path], barred: frozenset[str]) -> Iterator[tuple[str, bytes, int, tuple[str, ...]]]:
-    """Where a photograph lies, its encoded bytes, its label, and the names of the classes where folders tell them."""
-    if files[0].suffix == ".parquet":
-        for file in files:
-            keys = _columns(file, "key")[0] if barred else itertools.repeat("")
-            for row, (raw, label, key) in enumerate(zip(*_columns(file, "image", "label"), keys, strict=False)):
-                if key in barred:
-                    continue
-                if not isinstance(raw, bytes) or not isinstance(label, int):
-                    raise BadFile(f"{file}, row {row}: image holds encoded bytes and label a whole number")
-                yield f"{file}, row {row}", raw, label, ()
-    else:
-        names = tuple(sorted({file.parent.name for file in files}))
-        for file in files:
-            try:
-                yield str(file), file.read_bytes(), names.index(file.parent.name), names
-            except OSError as error:
-                raise BadFile(f"{file} cannot be read: {error.strerror}") from None
+def _shards(files: list[Path], keyed: bool) -> Iterator[tuple[str, bytes, int, str]]:
+    for file in files:
+        keys = _columns(file, "key")[0] if keyed else itertools.repeat("")
+        for row, (raw, label, key) in enumerate(zip(*_columns(file, "image", "label"), keys, strict=False)):
+            if not isinstance(raw, bytes) or not isinstance(label, int):
+                raise BadFile(f"{file}, row {row}: image holds encoded bytes and label a whole number")
+            yield f"{file}, row {row}", raw, label, str(key)
+
+
+def _class_folders(files: list[Path], names: tuple[str, ...], keyed: bool) -> Iterator[tuple[str, bytes, int, str]]:
+    for file in files:
+        yield str(file), _bytes(file), names.index(file.parent.name), file.stem
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadFile(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _keys(folder: Path) -> frozenset[str]:
@@ -155,13 +224,13 @@ def _columns(file: Path, *names: str) -> list[Iterator[Any]]:
         raise BadFile(f"{file} is not a readable shard with columns {', '.join(names)}: {reason}") from None
 
 
-def _cached(stored: Path | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], tuple[str, ...]] | None:
-    """A cache's photographs, labels and class names; None where there is none that is whole."""
+def _cached(stored: Path | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None:
+    """A cache's photographs and labels; None where there is none that is whole."""
     if stored is None or not stored.exists():
         return None
     try:
         with open(stored, "rb") as file, np.load(file, allow_pickle=False) as kept:
-            return kept["images"], kept["labels"], tuple(kept["names"].tolist())
+            return kept["images"], kept["labels"]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
@@ -204,11 +273,11 @@ def _licence(folder: Path, meta: dict[str, Any]) -> str:
     return "not stated"
 
 
-def _fingerprint(files: list[Path], split: str, size: int | None, limit: int | None, barred: frozenset[str]) -> str:
+def _fingerprint(parts: Sequence[str], split: str, size: int | None, limit: int | None, barred: frozenset[str]) -> str:
     """Names and sizes of the files and how they were read: enough to tell another data set."""
     digest = hashlib.sha256(f"{split}:{size}:{limit}".encode())
     for key in sorted(barred):
         digest.update(f"without {key};".encode())
-    for file in files:
-        digest.update(f"{file.name}:{file.stat().st_size};".encode())
+    for part in parts:
+        digest.update(part.encode())
     return digest.hexdigest()

@@ -20,6 +20,8 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
+        with open(scratch, "rb+") as file:
+            os.fsync(file)  # or a power cut might leave the new name with nothing under it
         os.replace(scratch, path)
     except OSError as error:
         reason = error.strerror or error

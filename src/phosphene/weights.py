@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -63,10 +64,20 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, An
     }
     halves = {name: value.contiguous() for name, value in halves.items()}
     text = json.dumps({**card, "format": FORMAT}, sort_keys=True)
-    raw = save(halves, {"phosphene": text, "digest": _digest(halves, text)})
+    raw = _ordered(save(halves, {"phosphene": text, "digest": _digest(halves, text)}))
     with whole(path) as scratch:
         scratch.write_bytes(raw)
     return hashlib.sha256(raw).hexdigest()
+
+
+def _ordered(raw: bytes) -> bytes:
+    """The same file with its metadata in alphabetical order; the library's own is another in every process."""
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + length])
+    metadata = {"__metadata__": dict(sorted(header.pop("__metadata__").items()))}
+    text = json.dumps({**metadata, **header}, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + raw[8 + length :]
 
 
 def read(name: str | Path, kind: str | None = None, others: Iterable[str] = ()) -> Weights:

@@ -22,20 +22,23 @@ INCEPTIONS = {
 class GoogLeNet(nn.Module):
     """Two convolutions, nine inception blocks, pooled features (`pool`, a code), logits (`fc`).
 
-    All named values are after the ReLU. Input (batch, 3, height, width), normalised; output (batch, classes).
+    `width` is the share of the paper's channels. All named values are after the ReLU. Input (batch, 3, height, width),
+    normalised; output (batch, classes).
     """
 
-    def __init__(self, classes: int = 100, dropout: float = 0.2):
+    def __init__(self, classes: int = 100, dropout: float = 0.2, width: float = 1.0):
         super().__init__()
-        self.conv1 = _block(3, 64, 7, stride=2)
+        share = lambda channels: max(1, round(width * channels))  # noqa: E731
+        self.conv1 = _block(3, share(64), 7, stride=2)
         self.pool1 = nn.MaxPool2d(3, stride=2, padding=1)
-        self.conv2 = nn.Sequential(_block(64, 64, 1), _block(64, 192, 3))
+        self.conv2 = nn.Sequential(_block(share(64), share(64), 1), _block(share(64), share(192), 3))
         self.pool2 = nn.MaxPool2d(3, stride=2, padding=1)
-        channels = 192
-        for name, shape in INCEPTIONS.items():
+        channels = share(192)
+        for name, (one, three, five, pooled) in INCEPTIONS.items():
             if name in ("inception4a", "inception5a"):
                 self.add_module(f"pool{int(name[9]) - 1}", nn.MaxPool2d(3, stride=2, padding=1))
-            block = Inception(channels, *shape)
+            threes, fives = (share(three[0]), share(three[1])), (share(five[0]), share(five[1]))
+            block = Inception(channels, share(one), threes, fives, share(pooled))
             self.add_module(name, block)
             channels = block.channels
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -2,8 +2,8 @@
 
 1. `autoencoder`: an autoencoder of photographs; its decoder is the generator's second half.
 2. `reader`: a network that reads the code off a latent map, the eyes of the next stage.
-3. `latent`: the map from code to latents, against a critic of latents that sees the code too.
-4. `image`: both halves together, with the encoder's features and a critic of them on the image.
+3. `latent`: the map from code to latents, against a discriminator of latents that sees the code too.
+4. `image`: both halves together, with the encoder's features and a discriminator of them on the image.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,12 +24,12 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
-from phosphene.networks.critic import Critic, LatentReader
+from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import TwoStageGenerator
 from phosphene.parameterizations import Generated
 from phosphene.priors import CodeStatistics
 from phosphene.probe import find_layer, probe
-from phosphene.subjects import Subject
+from phosphene.subjects import Subject, load_subject
 from phosphene.training.augment import random_crops
 from phosphene.training.autoencoder import Autoencoder, apart, train_autoencoder
 from phosphene.training.run import (
@@ -38,6 +39,8 @@ from phosphene.training.run import (
     Report,
     RunFolder,
     Stateful,
+    Waiting,
+    descend,
     one_cycle,
     placed,
     recipe_hash,
@@ -86,21 +89,21 @@ def train_generator(
     run: str | Path,
     *,
     begin: Generated | None = None,
-    critic: weights.Weights | None = None,
+    discriminator: weights.Weights | None = None,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
 ) -> Trained:
     """Train all stages as far as the budget (seconds) goes, and measure the code's statistics.
 
-    With a trained generator to `begin` from, only the last stage is run, on it, and with its `critic` where there
-    is one; the statistics are its own.
+    With a trained generator to `begin` from, only the last stage is run, on it, and with its `discriminator` where
+    there is one; the statistics are its own.
     """
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
     placed(encoder.network, device)
     if begin is not None:
-        begun = (str(begin.card["sha256"]), *([critic.sha256] if critic else []))
+        begun = (str(begin.card["sha256"]), *([discriminator.sha256] if discriminator else []))
         generator, judge, finished = train_image(
             recipe,
             encoder,
@@ -108,13 +111,13 @@ def train_generator(
             photographs,
             run / "image",
             begun=begun,
-            critic_state=critic.part("image_critic") if critic else None,
+            discriminator_state=discriminator.part("image_discriminator") if discriminator else None,
             device=device,
             time_budget=time_budget,
             report=report,
         )
         kept = {name: getattr(begin.statistics, name) for name in CodeStatistics.__dataclass_fields__}
-        return Trained(generator, kept, {"image_critic": judge}, finished, begun)
+        return Trained(generator, kept, {"image_discriminator": judge}, finished, begun)
     autoencoder, finished = train_autoencoder(
         recipe, encoder, photographs, run / "autoencoder", device=device, time_budget=time_budget, report=report
     )
@@ -136,7 +139,7 @@ def train_generator(
     if not finished:
         raise BadRequest(_NOTHING_YET)
     helpers["reader"] = reader
-    generator, helpers["latent_critic"], finished = train_latent(
+    generator, helpers["latent_discriminator"], finished = train_latent(
         recipe,
         generator,
         reader,
@@ -148,7 +151,7 @@ def train_generator(
         report=report,
     )
     if finished and recipe["image"]["steps"]:
-        generator, helpers["image_critic"], finished = train_image(
+        generator, helpers["image_discriminator"], finished = train_image(
             recipe,
             encoder,
             generator,
@@ -257,7 +260,7 @@ def train_reader(
         with _mixed_precision(device):
             _, read = reader(latents[chosen].float())
         unread = (read.float() - (codes[chosen].float() - mean) / std).square().mean()
-        _descend(optimizer, stage["lr"] * one_cycle(step / steps), unread)
+        descend(optimizer, stage["lr"] * one_cycle(step / steps), unread)
         averaged.update(reader, step + 1)
         _tell(folder, report, step, steps, {"unread": unread})
     finished = folder.load(parts) == steps
@@ -275,10 +278,10 @@ def train_latent(
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
-) -> tuple[TwoStageGenerator, Critic, bool]:
-    """Stage 3: squared error of the latents, what the reader sees in them, and a critic of both.
+) -> tuple[TwoStageGenerator, Discriminator, bool]:
+    """Stage 3: squared error of the latents, what the reader sees in them, and a discriminator of both.
 
-    It starts from the closed-form linear regression of latents on codes; the critic joins when the
+    It starts from the closed-form linear regression of latents on codes; the discriminator joins when the
     recipe's `adversarial_from` steps have settled the rest.
     """
     stage = recipe["latent"]
@@ -286,15 +289,17 @@ def train_latent(
     torch.manual_seed(recipe["seed"] + 1)
     generator = placed(generator, device).requires_grad_(True)
     channels = [recipe["architecture"]["latent"], *recipe["reader"]["widths"]]
-    critic = Critic(list(zip(channels, stage["halvings"], strict=True)), views.codes.shape[1], stage["width"])
-    critic = placed(critic, device)
+    discriminator = Discriminator(
+        list(zip(channels, stage["halvings"], strict=True)), views.codes.shape[1], stage["width"]
+    )
+    discriminator = placed(discriminator, device)
     regress(generator, views)
     climber = torch.optim.Adam(generator.map.parameters(), betas=(0.5, 0.99), fused=True)
-    judge = torch.optim.Adam(critic.parameters(), betas=(0.5, 0.99), fused=True)
+    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99), fused=True)
     averaged = Averaged(generator.map, stage["ema"])
     parts: dict[str, Stateful] = {
         "map": generator.map,
-        "critic": critic,
+        "discriminator": discriminator,
         "climber": climber,
         "judge": judge,
         "averaged": averaged,
@@ -316,15 +321,15 @@ def train_latent(
         loss = stage["error"] * error + stage["feature"] * feature + stage["cycle"] * cycle
         figures = {"error": error, "feature": feature, "cycle": cycle}
         if step < stage["adversarial_from"]:
-            _descend(climber, stage["lr"], loss)
+            descend(climber, stage["lr"], loss)
         else:
             maps = [real, *real_maps], [fake, *fake_maps]
-            figures |= _duel(stage, step, climber, judge, critic, loss, *maps, code, device)
+            figures |= _duel(stage, step, climber, judge, discriminator, loss, *maps, code, device)
         averaged.update(generator.map, step + 1)
         _tell(folder, report, step, steps, figures)
     finished = folder.load(parts) == steps
     generator.map.load_state_dict(averaged.state)
-    return generator.eval(), critic, finished
+    return generator.eval(), discriminator, finished
 
 
 def train_image(
@@ -335,66 +340,128 @@ def train_image(
     run: Path,
     *,
     begun: Sequence[str] = (),
-    critic_state: dict[str, Tensor] | None = None,
+    discriminator_state: dict[str, Tensor] | None = None,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
-) -> tuple[TwoStageGenerator, Critic, bool]:
+) -> tuple[TwoStageGenerator, Discriminator, bool]:
     """Stage 4: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2).
 
-    `begun` are the hashes of the files that the run begins from, if any, and `critic_state` the critic's weights.
+    `begun` are the hashes of the files that the run begins from, if any, and `discriminator_state` the weights of the
+    discriminator.
     """
     stage = recipe["image"]
     folder = RunFolder(run, _identity(recipe, encoder, photographs, "image", begun))
     torch.manual_seed(recipe["seed"] + 2)
     generator = placed(generator, device).requires_grad_(True)
-    shapes = encoder.shapes()
+    comparator = _comparator(recipe, encoder, device)
+    shapes = comparator.shapes()
     channels = [3, *(shapes[layer][0] for layer in stage["judged"])]
-    critic = Critic(
-        list(zip(channels, stage["halvings"], strict=True)), math.prod(shapes[recipe["code_layer"]]), stage["width"]
-    )
-    if critic_state is not None:
-        own = {name: value.clone() for name, value in critic_state.items()}
-        weights.fill(critic, own, "the critic's file").requires_grad_(True).train()
-    critic = placed(critic, device)
+    code_units = math.prod(encoder.shapes()[recipe["code_layer"]])
+    discriminator = Discriminator(list(zip(channels, stage["halvings"], strict=True)), code_units, stage["width"])
+    if discriminator_state is not None:
+        own = {name: value.clone() for name, value in discriminator_state.items()}
+        weights.fill(discriminator, own, "the discriminator's file").requires_grad_(True).train()
+    discriminator = placed(discriminator, device)
     climber = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99), fused=True)
-    judge = torch.optim.Adam(critic.parameters(), betas=(0.5, 0.99), fused=True)
+    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99), fused=True)
     averaged = Averaged(generator, stage["ema"])
     parts: dict[str, Stateful] = {
         "generator": generator,
-        "critic": critic,
+        "discriminator": discriminator,
         "climber": climber,
         "judge": judge,
         "averaged": averaged,
     }
     images = torch.from_numpy(photographs.images).to(device)
-    batch, steps, layer = stage["batch"], stage["steps"], recipe["code_layer"]
-    encoder.network.requires_grad_(False)
-    with probe(encoder.network, [*stage["layers"], *stage["judged"], layer]) as read:
-        look = lambda pictures: read(encoder.prepare(_seen(pictures, recipe)))  # noqa: E731
+    batch, steps, waiting = stage["batch"], stage["steps"], Waiting(device)
+    with _looking(recipe, encoder, comparator) as look:
         for step in folder.steps(parts, steps, time_budget=time_budget):
-            rng = seeded(recipe["seed"], 4, step)
-            chosen = torch.randint(len(images), (batch,), generator=rng).to(device)
-            x = _views(images[chosen], recipe, rng)
-            with torch.no_grad(), _mixed_precision(device):
-                wanted = look(x)
-            with _mixed_precision(device):
-                y = generator(wanted[layer].flatten(1).float())
-                got = look(y)
-            code = (wanted[layer].flatten(1).float() - generator.code_mean) / generator.code_std
-            again = (got[layer].flatten(1).float() - generator.code_mean) / generator.code_std
-            image, cycle = (y - x).abs().mean(), (again - code).square().mean()
-            feature = apart([got[each] for each in stage["layers"]], [wanted[each] for each in stage["layers"]])
-            real_maps = [x - 0.5, *(wanted[each] for each in stage["judged"])]
-            fake_maps = [y - 0.5, *(got[each] for each in stage["judged"])]
-            loss = stage["image"] * image + stage["feature"] * feature + stage["cycle"] * cycle
-            figures = {"image": image, "feature": feature, "cycle": cycle}
-            figures |= _duel(stage, step, climber, judge, critic, loss, real_maps, fake_maps, code, device)
-            averaged.update(generator, step + 1)
-            _tell(folder, report, step, steps, figures)
+            with waiting.sample(step % 20 == 0) as ready:
+                rng = seeded(recipe["seed"], 4, step)
+                chosen = torch.randint(len(images), (batch,), generator=rng).to(device)
+                x = _views(images[chosen], recipe, rng)
+                ready()
+                with torch.no_grad(), _mixed_precision(device):
+                    wanted = look(x)
+                with _mixed_precision(device):
+                    y = generator(wanted.code)
+                    got = look(y)
+                figures, loss = _losses(stage, generator, x, y, wanted, got)
+                code = (wanted.code - generator.code_mean) / generator.code_std
+                real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
+                figures |= _duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device)
+                averaged.update(generator, step + 1)
+            _tell(folder, report, step, steps, figures, waiting)
     finished = folder.load(parts) == steps
     generator.load_state_dict(averaged.state)
-    return generator.eval(), critic, finished
+    return generator.eval(), discriminator, finished
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """What the last stage's networks see in a batch: the encoder's code, and feature maps to compare and to judge."""
+
+    code: Tensor
+    compared: list[Tensor]
+    judged: list[Tensor]
+
+
+def _comparator(recipe: Recipe, encoder: Subject, device: str) -> Subject:
+    """The network whose features are judged, at the generator's size: the recipe's, or else the encoder."""
+    name = recipe["image"].get("comparator", "")
+    if not name:
+        return encoder
+    size = recipe["architecture"]["size"]
+    comparator = replace(load_subject(name), size=(size, size))
+    placed(comparator.network, device)
+    return comparator
+
+
+@contextmanager
+def _looking(recipe: Recipe, encoder: Subject, comparator: Subject) -> Iterator[Callable[[Tensor], _Glance]]:
+    """Lend a function from images to what both networks see; where they are one, it looks once.
+
+    A comparator's maps are divided by the root mean square over their channels at each position, since those of a
+    network from elsewhere may be of any size.
+    """
+    stage, layer = recipe["image"], recipe["code_layer"]
+    own, judged, compared = stage["layers"], stage["judged"], stage.get("compared", [])
+    for network in (encoder.network, comparator.network):
+        network.requires_grad_(False)
+    alone = comparator is encoder
+    with (
+        probe(encoder.network, [*own, *(judged if alone else []), layer]) as read,
+        nullcontext() if alone else probe(comparator.network, [*compared, *judged]) as read_too,
+    ):
+
+        def look(images: Tensor) -> _Glance:
+            maps = read(encoder.prepare(_seen(images, recipe)))
+            code = maps[layer].flatten(1).float()
+            if read_too is None:
+                return _Glance(code, [maps[each] for each in own], [maps[each] for each in judged])
+            others = read_too(comparator.prepare(images))
+            both = [maps[each] for each in own] + [others[each] for each in compared]
+            return _Glance(code, both, [_even(others[each]) for each in judged])
+
+        yield look
+
+
+def _losses(
+    stage: Recipe, generator: TwoStageGenerator, x: Tensor, y: Tensor, wanted: _Glance, got: _Glance
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The last stage's figures of photographs x and images y, and their weighted sum."""
+    shift = (got.code - wanted.code) / generator.code_std
+    figures = {
+        "image": (y - x).abs().mean(),
+        "feature": apart(got.compared, wanted.compared),
+        "cycle": shift.square().mean(),
+    }
+    return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()
+
+
+def _even(maps: Tensor) -> Tensor:
+    return maps * (maps.float().square().mean(1, keepdim=True) + 1e-6).rsqrt().to(maps.dtype)
 
 
 def fresh_generator(recipe: Recipe, autoencoder: Autoencoder) -> TwoStageGenerator:
@@ -531,70 +598,64 @@ def _duel(
     step: int,
     climber: torch.optim.Optimizer,
     judge: torch.optim.Optimizer,
-    critic: Critic,
+    discriminator: Discriminator,
     loss: Tensor,
     real: list[Tensor],
     fake: list[Tensor],
     code: Tensor,
     device: str,
 ) -> dict[str, Tensor]:
-    """A step of the generator, on its `loss` and the critic's verdict, and one of the critic; the critic's figures."""
-    _descend(climber, stage["lr"], loss + stage["adversarial"] * _fooling(critic, fake, code, device))
+    """A step of the generator, on its `loss` and the verdict, and one of the discriminator; the latter's figures."""
+    descend(climber, stage["lr"], loss + stage["adversarial"] * _fooling(discriminator, fake, code, device))
     penalty = stage["r1"] * stage["r1_every"] if step % stage["r1_every"] == 0 else 0.0
-    judged = _judging(critic, real, fake, code, device, penalty)
-    _descend(judge, stage["lr_discriminator"], judged["loss"])
+    judged = _judging(discriminator, real, fake, code, device, penalty)
+    descend(judge, stage["lr_discriminator"], judged["loss"])
     return judged
 
 
-def _tell(folder: RunFolder, report: Report, step: int, steps: int, figures: dict[str, Tensor]) -> None:
-    """Figures are fetched from the device only for the steps that are told."""
+def _tell(
+    folder: RunFolder, report: Report, step: int, steps: int, figures: dict[str, Tensor], waiting: Waiting | None = None
+) -> None:
+    """Figures are fetched from the device only for the steps that are told. The log has none that a clock made."""
     if step % 20 == 0:
         numbers = {name: value.item() for name, value in figures.items()}
-        report(step + 1, steps, numbers)
+        report(step + 1, steps, numbers | ({} if waiting is None else {"waiting": waiting.share}))
         if step % 100 == 0:
             folder.log(step=step, **numbers)
 
 
-def _fooling(critic: Critic, fake: list[Tensor], code: Tensor, device: str) -> Tensor:
+def _fooling(discriminator: Discriminator, fake: list[Tensor], code: Tensor, device: str) -> Tensor:
     """The generator's side: the non-saturating loss of Goodfellow et al. (2014), mean over heads and positions."""
-    critic.requires_grad_(False)  # the critic's own gradients are not wanted here
+    discriminator.requires_grad_(False)  # the discriminator's own gradients are not wanted here
     with _mixed_precision(device):
-        logits = critic(fake, code)
-    critic.requires_grad_(True)
+        logits = discriminator(fake, code)
+    discriminator.requires_grad_(True)
     return torch.stack([F.softplus(-logit.float()).mean() for logit in logits]).mean()
 
 
 def _judging(
-    critic: Critic, real: list[Tensor], fake: list[Tensor], code: Tensor, device: str, penalty: float
+    discriminator: Discriminator, real: list[Tensor], fake: list[Tensor], code: Tensor, device: str, penalty: float
 ) -> dict[str, Tensor]:
-    """The critic's side: its loss, and the mean logits of its heads for what is real and what is not.
+    """The discriminator's side: its loss, and the mean logits of its heads for what is real and what is not.
 
     `penalty` is γ of R1 (Mescheder et al. 2018): half the squared gradient of each head by what it looks at, on
     a quarter of the real batch, in float32.
     """
     with _mixed_precision(device):
-        yes = critic(real, code)
-        no = critic([x.detach() for x in fake], code)
+        yes = discriminator(real, code)
+        no = discriminator([x.detach() for x in fake], code)
     both = [F.softplus(-a.float()).mean() + F.softplus(b.float()).mean() for a, b in zip(yes, no, strict=True)]
     loss = torch.stack(both).mean()
     if penalty:
         few = max(1, len(code) // 4)
         looked_at = [x[:few].detach().float().requires_grad_() for x in real]
-        logits = critic(looked_at, code[:few])
+        logits = discriminator(looked_at, code[:few])
         total = torch.stack([logit.mean(1).sum() for logit in logits]).sum()
         slopes = torch.autograd.grad(total, looked_at, create_graph=True)
         steepness = torch.stack([slope.square().flatten(1).sum(1).mean() for slope in slopes]).mean()
         loss = loss + penalty / 2 * steepness
     average = lambda logits: torch.stack([logit.float().mean() for logit in logits]).mean()  # noqa: E731
     return {"loss": loss, "real": average(yes), "fake": average(no)}
-
-
-def _descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
 
 
 def _mixed_precision(device: str) -> Any:

@@ -173,16 +173,19 @@ class RunFolder:
     ) -> Iterator[int]:
         """The steps that are still to be done, from the last checkpoint to the end, the budget or a signal.
 
-        A checkpoint is written every `every` seconds and at the end; `time_budget` is in seconds.
+        A checkpoint is written after the first step, so that a disk without space is told of at once, at the end,
+        and in between every `every` seconds, or sooner where writing takes less than a hundredth of the time.
+        `time_budget` is in seconds.
         """
-        step, clock, saved = self.load(parts), Clock(time_budget), time.monotonic()
+        step, clock, due = self.load(parts), Clock(time_budget), 0.0
         with stop_signal() as stopped, self._closing_board():
             while step < total and not self.crew.any(clock.over() or bool(stopped)):
                 yield step
                 step += 1
-                if time.monotonic() - saved > every:
+                if (begun := time.monotonic()) > due:
                     self.save(parts, step)
-                    saved = time.monotonic()
+                    now = time.monotonic()
+                    due = now + min(every, 100 * (now - begun))
             self.save(parts, step)
 
     @contextmanager
@@ -229,6 +232,49 @@ class Clock:
     def left(self) -> float | None:
         """Seconds of the budget that are left, or None without one."""
         return None if self.budget is None else self.budget - self.seconds
+
+
+class Waiting:
+    """The share of a run's time in which its network waits for a batch, from a sample of its steps.
+
+    A sampled step is timed with the device idle before and after each half of it, so few are.
+    """
+
+    def __init__(self, device: str):
+        self._accelerated = torch.device(device).type != "cpu"
+        self._waited = self._total = 0.0
+
+    @contextmanager
+    def sample(self, wanted: bool) -> Iterator[Callable[[], None]]:
+        """Time one step, if it is wanted; the function lent is to be called when its batch is ready."""
+        begun, ready = self.now() if wanted else 0.0, [0.0]
+
+        def mark() -> None:
+            ready[0] = self.now() if wanted else 0.0
+
+        yield mark
+        if wanted:
+            self._waited += ready[0] - begun
+            self._total += self.now() - begun
+
+    @property
+    def share(self) -> float:
+        return self._waited / self._total if self._total else 0.0
+
+    def now(self) -> float:
+        """Seconds on a clock that only says when the device has nothing left to do."""
+        if self._accelerated:
+            torch.accelerator.synchronize()
+        return time.perf_counter()
+
+
+def descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor) -> None:
+    """One step down the loss's gradient, at this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
 
 
 def placed(network: N, device: str) -> N:

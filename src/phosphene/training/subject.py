@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +24,8 @@ from phosphene.training.run import (
     Report,
     RunFolder,
     Stateful,
+    Waiting,
+    descend,
     epoch_order,
     one_cycle,
     placed,
@@ -29,8 +34,28 @@ from phosphene.training.run import (
     silent,
 )
 
+T = TypeVar("T")
+Snapshot = Callable[[float, nn.Module], None]
+
 MEAN, STD = (0.47, 0.45, 0.40), (0.28, 0.27, 0.28)
 """Mean and standard deviation of mini-imagenet's pixels, by channel, on [0, 1]."""
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = {
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True),
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0, fused=True),
+}
+SCHEDULES: dict[str, Callable[[float], float]] = {"one-cycle": one_cycle, "cosine": partial(one_cycle, warmup=0.0)}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Augmented photographs, normalised, (batch, 3, size, size), that show `labels` by `share` and else `other`."""
+
+    x: Tensor
+    labels: Tensor
+    other: Tensor
+    share: float
 
 
 def train_subject(
@@ -43,60 +68,97 @@ def train_subject(
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
+    snapshot: Snapshot | None = None,
 ) -> tuple[nn.Module, RunFolder, bool]:
     """Train until the recipe's end, the budget's (seconds), or a signal.
 
     After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole (Touvron et al. 2019).
     Returns the network with averaged weights, the run (with its history), and whether the recipe's end was
     reached. The data order, crops and dropout are functions of the recipe's seed and the step, so a resumed
-    run takes the same steps. A `crew` of processes shares each batch.
+    run takes the same steps. A `crew` of processes shares each batch. `snapshot` gets the averaged network after
+    each share of the steps that the recipe's `snapshots` lists.
     """
     crew = crew or Crew()
     folder = RunFolder(Path(run), recipe_hash(recipe, train.fingerprint), crew=crew)
     torch.manual_seed(recipe["seed"])
     network = placed(build(recipe["architecture"]), device)
-    optimizer = torch.optim.SGD(_groups(network, recipe["weight_decay"]), lr=0.0, momentum=0.9, nesterov=True)
+    optimizer = _choice(recipe, "optimizer", OPTIMIZERS, "sgd")(_groups(network, recipe["weight_decay"]))
+    schedule = _choice(recipe, "schedule", SCHEDULES, "one-cycle")
     averaged = Averaged(network, recipe["ema"])
-    images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
-    batch = recipe["batch"]
-    steps_an_epoch, most = len(train) // batch, int(labels.max())
-    if not steps_an_epoch:
-        raise BadRequest(f"{train.name} has {len(train)} photographs for training, fewer than one batch of {batch}")
-    main, cooldown = steps_an_epoch * recipe["epochs"], recipe["cooldown"]
-    steps = main + steps_an_epoch * cooldown["epochs"]
+    _check_classes(network, train)
+    main, steps, an_epoch = _lengths(recipe, train)
+    taken = {max(1, round(share * steps)): share for share in recipe.get("snapshots", [])}
+    data = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
-    joined, step = crew.joined(network), -1
+    joined, step, waiting = crew.joined(network), -1, Waiting(device)
+    whole = lambda: averaged.network(build(recipe["architecture"]))  # noqa: E731
     for step in folder.steps(parts, steps, time_budget=time_budget):
-        epoch, place = divmod(step, steps_an_epoch)
-        generator = seeded(recipe["seed"], 1, step, *crew.counters)
-        chosen = epoch_order(len(train), recipe["seed"], epoch)[place * batch : (place + 1) * batch]
-        chosen = crew.share(chosen).to(device)
-        x = images[chosen].permute(0, 3, 1, 2).float() / 255
-        crop = recipe["crop"] if step < main else cooldown["crop"]
-        x = random_crops(x, _size(recipe, step / main), generator, scale=tuple(crop))
-        x = normalise(jitter_colours(x, recipe["jitter"], generator))
-        x, other, share = mixed(x, labels[chosen], recipe["mixup"], generator)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe["lr"] * one_cycle(step / main) if step < main else cooldown["lr"] * (1 - step / steps)
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout's
-        network.train()
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            logits = joined(x.contiguous(memory_format=torch.channels_last))
-        if most >= logits.shape[1]:
-            raise BadRequest(f"{train.name} has {most + 1} classes, the recipe's architecture {logits.shape[1]}")
-        loss = share * _loss(logits, labels[chosen], recipe) + (1 - share) * _loss(logits, other, recipe)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        averaged.update(network, step + 1)
-        if step % 20 == 0:
-            report(step + 1, steps, {"loss": loss.item()})
-        if crew.leads and ((step + 1) % (steps_an_epoch * recipe["evaluate_every"]) == 0 or step + 1 == steps):
-            top1, top5 = accuracy(averaged.network(build(recipe["architecture"])), val, _size(recipe, 1.0))
-            folder.log(step=step + 1, epoch=epoch + 1, loss=loss.item(), top1=top1, top5=top5)
+        rng, told = seeded(recipe["seed"], 1, step, *crew.counters), step % 20 == 0
+        with waiting.sample(told) as ready:
+            batch = _batch(recipe, data, step, main, an_epoch, rng, crew)
+            ready()
+            rate = (
+                recipe["lr"] * schedule(step / main) if step < main else recipe["cooldown"]["lr"] * (1 - step / steps)
+            )
+            torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))  # dropout's
+            network.train()
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                logits = joined(batch.x)
+            loss = batch.share * _loss(logits, batch.labels, recipe)
+            loss = loss + (1 - batch.share) * _loss(logits, batch.other, recipe)
+            descend(optimizer, rate, loss)
+            averaged.update(network, step + 1)
+        if told:
+            report(step + 1, steps, {"loss": loss.item(), "waiting": waiting.share})
+        if crew.leads and snapshot is not None and step + 1 in taken:
+            snapshot(taken[step + 1], whole())
+        if crew.leads and ((step + 1) % (an_epoch * recipe["evaluate_every"]) == 0 or step + 1 == steps):
+            top1, top5 = accuracy(whole(), val, _size(recipe, 1.0))
+            folder.log(step=step + 1, epoch=(step + 1) / an_epoch, loss=loss.item(), top1=top1, top5=top5)
             report(step + 1, steps, {"top1": top1, "top5": top5})
     done = folder.load(parts) if crew.leads else step + 1
-    return averaged.network(build(recipe["architecture"])), folder, done == steps
+    return whole(), folder, done == steps
+
+
+def _choice(recipe: Recipe, key: str, known: Mapping[str, T], default: str) -> T:
+    """What a recipe names, or the default; `BadRequest` where it names what is not known."""
+    name = recipe.get(key, default)
+    if name not in known:
+        raise BadRequest(f"the recipe's {key} is {name!r}; there are: {', '.join(known)}")
+    return known[name]
+
+
+def _check_classes(network: nn.Module, train: Photographs) -> None:
+    outputs = [module.out_features for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    if (most := int(train.labels.max())) >= outputs:
+        raise BadRequest(f"{train.name} has {most + 1} classes, the recipe's architecture {outputs}")
+
+
+def _lengths(recipe: Recipe, train: Photographs) -> tuple[int, int, int]:
+    """Steps of the main epochs, of the whole run, and of one epoch."""
+    an_epoch = len(train) // recipe["batch"]
+    if not an_epoch:
+        raise BadRequest(
+            f"{train.name} has {len(train)} photographs for training, fewer than one batch of {recipe['batch']}"
+        )
+    main = an_epoch * recipe["epochs"]
+    return main, main + an_epoch * recipe["cooldown"]["epochs"], an_epoch
+
+
+def _batch(
+    recipe: Recipe, data: tuple[Tensor, Tensor], step: int, main: int, an_epoch: int, rng: torch.Generator, crew: Crew
+) -> _Batch:
+    """This process's share of a step's photographs, cropped, coloured and mixed where the network is."""
+    images, labels = data
+    epoch, place = divmod(step, an_epoch)
+    chosen = epoch_order(len(images), recipe["seed"], epoch)[place * recipe["batch"] : (place + 1) * recipe["batch"]]
+    chosen = crew.share(chosen).to(images.device)
+    x = images[chosen].permute(0, 3, 1, 2).float() / 255
+    crop = recipe["crop"] if step < main else recipe["cooldown"]["crop"]
+    x = random_crops(x, _size(recipe, step / main), rng, scale=tuple(crop))
+    x = normalise(jitter_colours(x, recipe["jitter"], rng))
+    x, other, share = mixed(x, labels[chosen], recipe["mixup"], rng)
+    return _Batch(x.contiguous(memory_format=torch.channels_last), labels[chosen], other, share)
 
 
 def accuracy(network: nn.Module, photographs: Photographs, size: int, batch: int = 250) -> tuple[float, float]:
@@ -137,7 +199,7 @@ def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def subject_card(
-    name: str, recipe: Recipe, train: Photographs, val: Photographs, network: nn.Module, folder: RunFolder
+    name: str, recipe: Recipe, train: Photographs, val: Photographs, network: nn.Module, history: list[dict[str, float]]
 ) -> dict[str, Any]:
     """What the weights file says of the subject, its accuracy with a 95 % interval among it."""
     size = _size(recipe, 1.0)
@@ -157,5 +219,5 @@ def subject_card(
             "licence": train.licence,
         },
         "measured": {"top1": top1, "top5": top5, "photographs": len(val), "top1_interval": wilson(top1, len(val))},
-        "history": folder.history,
+        "history": history,
     }

@@ -1,4 +1,4 @@
-"""What only the training of a generator needs: a critic that tells its work from photographs, and eyes for latents."""
+"""What only a generator's training needs: a discriminator of its work from photographs, and eyes for latents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """Which are a photograph's, and this code's? One small head for each of several feature maps.
 
     Features of a frozen network let the heads see objects from their first step (Sauer et al. 2021, Projected

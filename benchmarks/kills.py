@@ -1,0 +1,99 @@
+"""Does a run that is killed at random moments end with the same bits as one that is left alone?
+
+python benchmarks/kills.py caffenet-objects --data mini-imagenet --kills 10
+
+Trains a subject's recipe twice: left alone, and killed by SIGKILL so many times and given the same command again. Each
+moment is drawn from the time that the first step and a fifth of the rest took. Prints what each kill left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.utils.tensorboard
+
+import phosphene.training.subject  # noqa: F401
+from phosphene.cli import main
+
+
+def train(run: Path, arguments: list[str], patience: float | None = None) -> tuple[float, float, bool]:
+    """Train in a process of its own, killed after `patience` seconds.
+
+    Returns how long it took to its first checkpoint and in all, and whether it ended by itself.
+    """
+    first, begun, child = 0.0, time.monotonic(), os.fork()
+    if child == 0:
+        run.mkdir(parents=True, exist_ok=True)
+        log = os.open(run / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.argv = ["phosphene", "train", "subject", *arguments, "--run", str(run)]
+        try:
+            main()
+        except SystemExit as error:
+            os._exit(int(error.code or 0))
+        os._exit(0)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        took = time.monotonic() - begun
+        if not first and (run / "checkpoint.pt").exists():
+            first = took
+        if ended:
+            if status:
+                sys.exit((run / "output.txt").read_text())
+            return first, took, True
+        if patience is not None and took > patience:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return first, took, False
+        time.sleep(0.005)
+
+
+def step(run: Path) -> int:
+    """The step of the run's last checkpoint."""
+    file = run / "checkpoint.pt"
+    return int(torch.load(file, weights_only=True)["step"]) if file.exists() else 0
+
+
+def digest(run: Path) -> str:
+    (file,) = run.glob("*.safetensors")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def kills() -> bool:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--threads", default="0")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    arguments = [options.recipe, "--data", options.data, "--threads", options.threads]
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        alone, killed = Path(folder, "alone"), Path(folder, "killed")
+        first, took, _ = train(alone, arguments)
+        print(f"left alone: {took:.1f} s, {step(alone)} steps, sha256 {digest(alone)[:16]}…", flush=True)
+        for n in range(options.kills):
+            _, lived, ended = train(killed, arguments, moments.uniform(0, first + (took - first) / 5))
+            if ended:
+                sys.exit(f"the run ended before kill {n + 1}")
+            print(f"kill {n + 1}: after {lived:.2f} s, its checkpoint at step {step(killed)}", flush=True)
+        _, took, _ = train(killed, arguments)
+        print(f"the rest: {took:.1f} s, {step(killed)} steps, sha256 {digest(killed)[:16]}…", flush=True)
+        same = digest(alone) == digest(killed)
+    print("the same bits" if same else "NOT the same bits")
+    return same
+
+
+if __name__ == "__main__":
+    sys.exit(0 if kills() else 1)

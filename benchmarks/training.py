@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""How fast does a recipe train, and how much of the machine does it use?
+
+    python benchmarks/training.py PHOTOGRAPHS [RECIPE …] [--device cpu] [--threads 0] [--seconds 20]
+
+For each subject's recipe, at each size of its crops, and for the last stage of a generator's: photographs a second, the
+arithmetic that this is as a share of what the machine's matrix multiplication reaches in bfloat16 (measured first, on
+the same threads), and the share of the time in which the network waits for a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from phosphene import datasets
+from phosphene.networks import build
+from phosphene.parameterizations import load_generated
+from phosphene.subjects import load_subject
+from phosphene.training.generator import train_generator
+from phosphene.training.run import RECIPES, Waiting, placed, read_recipe
+from phosphene.training.subject import train_subject
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photographs")
+    parser.add_argument("recipes", nargs="*", default=sorted(file.stem for file in RECIPES.glob("*.toml")))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=20)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    train = datasets.load(options.photographs, "train", limit=4000)
+    peak = matrix_multiplication(options.device)
+    print(f"matrix multiplication: {peak / 1e9:,.0f} GFLOP/s in bfloat16 ({torch.get_num_threads()} threads)\n")
+    print("| recipe | pixels | images/s | GFLOP an image | share of the peak | waiting |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name in options.recipes:
+        recipe = read_recipe(name)
+        kind = subject_rows if recipe["kind"] == "subject" else generator_rows
+        for pixels, speed, work, waiting in kind(recipe, train, options):
+            share = speed * work / peak
+            print(f"| {name} | {pixels} | {speed:,.0f} | {work / 1e9:.2f} | {share:.0%} | {waiting:.1%} |", flush=True)
+
+
+def matrix_multiplication(device: str, side: int = 4096, seconds: float = 3.0) -> float:
+    """FLOP/s of the best of many products of two square bfloat16 matrices."""
+    a, clock = torch.randn(side, side, device=device, dtype=torch.bfloat16), Waiting(device)
+    times, begun = [], time.monotonic()
+    while time.monotonic() - begun < seconds or len(times) < 3:
+        at = clock.now()
+        a @ a
+        times.append(clock.now() - at)
+    return 2 * side**3 / min(times)
+
+
+def subject_rows(recipe: Any, train: datasets.Photographs, options: Any) -> Any:
+    for size in dict.fromkeys(size for _, size in recipe["sizes"]):
+        at_size = {**copy.deepcopy(recipe), "sizes": [[0.0, size]], "evaluate_every": 10**9, "extra": []}
+        network = placed(build(recipe["architecture"]), options.device)
+        x = torch.zeros(2, 3, size, size, device=options.device)
+        with FlopCounterMode(display=False) as counter:
+            network(x).sum().backward()
+        run = partial(train_subject, at_size, train, train, device=options.device, time_budget=options.seconds)
+        speed, waiting = rate(run, recipe["batch"])
+        yield size, speed, counter.get_total_flops() / 2, waiting
+
+
+def generator_rows(recipe: Any, train: datasets.Photographs, options: Any) -> Any:
+    """Arithmetic is counted over whole steps, since the discriminator's part of it is not the same in each."""
+    encoder, begin = load_subject("caffenet-objects"), load_generated("objects-fc6")
+
+    few = {**copy.deepcopy(recipe), "image": {**recipe["image"], "steps": recipe["image"]["r1_every"]}}
+    with FlopCounterMode(display=False) as counter, tempfile.TemporaryDirectory() as folder:
+        train_generator(few, encoder, train, folder, begin=begin, device=options.device)
+    run = partial(train_generator, begin=begin, device=options.device, time_budget=options.seconds)
+    speed, waiting = rate(partial(run, recipe, encoder, train), recipe["image"]["batch"])
+    images = recipe["image"]["batch"] * few["image"]["steps"]
+    yield recipe["architecture"]["size"], speed, counter.get_total_flops() / images, waiting
+
+
+def rate(run: Any, batch: int) -> tuple[float, float]:
+    """Photographs a second between the first and the last report of a run, and its last share of waiting."""
+    told: list[tuple[float, int, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        run(run=folder, report=lambda step, steps, figures: told.append((time.monotonic(), step, figures)))
+    told = [each for each in told if "loss" in each[2]]
+    if len(told) < 2:
+        raise SystemExit("too slow for two reports, of every twentieth step; give more --seconds")
+    (begun, first, _), (ended, last, figures) = told[0], told[-1]
+    return batch * (last - first) / (ended - begun), figures["waiting"]
+
+
+main()
