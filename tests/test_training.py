@@ -232,6 +232,30 @@ def test_a_way_to_train_that_is_not_known_is_refused(tmp_path: Path, photographs
         train_subject({**SUBJECT, key: "best"}, photographs(40, 16), photographs(10, 16), tmp_path)
 
 
+@pytest.mark.usefixtures("every_step")
+def test_a_trained_subject_is_trained_on(tmp_path: Path, photographs: Make, after_steps: Any) -> None:
+    """From its weights, to the same bits; with other classes but its last layer is kept; another shape is refused."""
+    begin = load_subject(write_subject(tmp_path / "s.safetensors"))
+    still = {**SUBJECT, "lr": 0.0, "cooldown": {**SUBJECT["cooldown"], "lr": 0.0}}
+    few = {**still, "architecture": {**SUBJECT["architecture"], "classes": 12}}
+    for recipe, kept in ((still, True), (few, False)):
+        folder = tmp_path / str(kept)
+        network, _, _ = train_subject(recipe, photographs(40, 16), photographs(10, 16), folder, begin=begin)
+        ours, theirs = network.state_dict(), begin.network.state_dict()
+        changed = {name for name in ours if name.endswith("weight") and not torch.equal(ours[name], theirs[name])}
+        assert changed == (set() if kept else {"fc8.weight"})
+    whole, _, _ = subject_bits(tmp_path / "whole", photographs, begin=begin)
+    after_steps(3, kill)
+    with pytest.raises(Killed):
+        subject_bits(tmp_path / "killed", photographs, begin=begin)
+    with pytest.raises(BadRequest, match="another recipe"):
+        subject_bits(tmp_path / "killed", photographs)
+    assert same(subject_bits(tmp_path / "killed", photographs, begin=begin)[0], whole)
+    other = {**SUBJECT, "architecture": {**SUBJECT["architecture"], "width": 32}}
+    with pytest.raises(BadRequest, match="another architecture"):
+        train_subject(other, photographs(40, 16), photographs(10, 16), tmp_path / "other", begin=begin)
+
+
 def test_snapshots_are_the_network_as_it_was(tmp_path: Path, photographs: Make) -> None:
     taken: dict[float, Bits] = {}
     whole, _, finished = train_subject(
@@ -756,7 +780,7 @@ def test_from_photographs_to_a_preferred_input_by_command(
 
 def test_cards_hold_what_a_reader_needs(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
     network, run, _ = train_subject(SUBJECT, photographs(40, 16), photographs(10, 16), tmp_path / "s")
-    card = subject_card("s", SUBJECT, photographs(40, 16), photographs(10, 16), network, run.history)
+    card = subject_card("s", SUBJECT, photographs(40, 16), photographs(10, 16), network, history=run.history)
     assert {"preprocessing", "classes", "data", "measured", "recipe", "history"} <= card.keys()
     low, high = card["measured"]["top1_interval"]
     assert 0 <= low <= card["measured"]["top1"] <= high <= 1

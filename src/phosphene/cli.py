@@ -463,6 +463,10 @@ def train_subject(
     data: Annotated[Path, typer.Option(help="Folder of parquet shards or class folders, with train and val.")],
     run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
     without: Annotated[Path | None, typer.Option(help="Folder of shards whose keys are left out of training.")] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option("--from", help="A trained subject to begin from, whatever its classes, by name or file."),
+    ] = None,
     out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
     time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
     device: Device = "auto",
@@ -480,6 +484,7 @@ def train_subject(
 
     where = _machine(device, "bfloat16", threads)["device"]
     steps = read_recipe(recipe, "subject")
+    begun = _subject(begin) if begin else None
     with _status("decoding photographs"):
         train = datasets.load(data, "train", without=without, cache=run / "cache")
         val = datasets.load(data, "val", cache=run / "cache")
@@ -488,7 +493,7 @@ def train_subject(
 
     def snapshot(share: float, network: Any) -> None:
         tag = f"{name}@{100 * share:g}%"
-        card = subject_card(tag, steps, train, val, network, [])
+        card = subject_card(tag, steps, train, val, network, history=[], begin=begun)
         _publish(run / f"{tag}.safetensors", {"network": network}, card, False, told=False)
 
     with crew(where) as together, _training(together.leads) as report:
@@ -497,6 +502,7 @@ def train_subject(
             train,
             val,
             run,
+            begin=begun,
             crew=together,
             device=where,
             time_budget=_seconds(time_budget),
@@ -508,7 +514,7 @@ def train_subject(
     _publish(
         out_file or run / f"{name}.safetensors",
         {"network": network},
-        subject_card(name, steps, train, val, network, folder.history),
+        subject_card(name, steps, train, val, network, history=folder.history, begin=begun),
         finished,
     )
 

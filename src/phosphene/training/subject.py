@@ -16,6 +16,7 @@ from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.evaluation import wilson
 from phosphene.networks import build
+from phosphene.subjects import Subject
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.crew import Crew
 from phosphene.training.run import (
@@ -64,6 +65,7 @@ def train_subject(
     val: Photographs,
     run: str | Path,
     *,
+    begin: Subject | None = None,
     crew: Crew | None = None,
     device: str = "cpu",
     time_budget: float | None = None,
@@ -76,12 +78,12 @@ def train_subject(
     Returns the network with averaged weights, the run (with its history), and whether the recipe's end was
     reached. The data order, crops and dropout are functions of the recipe's seed and the step, so a resumed
     run takes the same steps. A `crew` of processes shares each batch. `snapshot` gets the averaged network after
-    each share of the steps that the recipe's `snapshots` lists.
+    each share of the steps that the recipe's `snapshots` lists. A trained subject to `begin` from gives its weights.
     """
-    crew = crew or Crew()
-    folder = RunFolder(Path(run), recipe_hash(recipe, train.fingerprint), crew=crew)
+    crew, begun = crew or Crew(), {"begun": begin.card["sha256"]} if begin else {}
+    folder = RunFolder(Path(run), recipe_hash({**recipe, **begun}, train.fingerprint), crew=crew)
     torch.manual_seed(recipe["seed"])
-    network = placed(build(recipe["architecture"]), device)
+    network = placed(_fresh(recipe, begin), device)
     optimizer = _choice(recipe, "optimizer", OPTIMIZERS, "sgd")(_groups(network, recipe["weight_decay"]))
     schedule = _choice(recipe, "schedule", SCHEDULES, "one-cycle")
     averaged = Averaged(network, recipe["ema"])
@@ -118,6 +120,24 @@ def train_subject(
             report(step + 1, steps, {"top1": top1, "top5": top5})
     done = folder.load(parts) if crew.leads else step + 1
     return whole(), folder, done == steps
+
+
+def _fresh(recipe: Recipe, begin: Subject | None) -> nn.Module:
+    """The recipe's network, untrained or with a trained one's weights; other classes get an untrained last layer."""
+    network = build(recipe["architecture"])
+    if begin is None:
+        return network
+    shape = lambda architecture: {k: v for k, v in architecture.items() if k not in ("classes", "dropout")}  # noqa: E731
+    theirs = begin.card.get("architecture", {})
+    if shape(theirs) != shape(recipe["architecture"]):
+        raise BadRequest(
+            f"{begin.name} is of another architecture than the recipe's: {theirs}, not {dict(recipe['architecture'])}"
+        )
+    ours = network.state_dict()
+    network.load_state_dict(
+        {n: v if v.shape == ours[n].shape else ours[n] for n, v in begin.network.state_dict().items()}
+    )
+    return network
 
 
 def _choice(recipe: Recipe, key: str, known: Mapping[str, T], default: str) -> T:
@@ -199,7 +219,14 @@ def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def subject_card(
-    name: str, recipe: Recipe, train: Photographs, val: Photographs, network: nn.Module, history: list[dict[str, float]]
+    name: str,
+    recipe: Recipe,
+    train: Photographs,
+    val: Photographs,
+    network: nn.Module,
+    *,
+    history: list[dict[str, float]],
+    begin: Subject | None = None,
 ) -> dict[str, Any]:
     """What the weights file says of the subject, its accuracy with a 95 % interval among it."""
     size = _size(recipe, 1.0)
@@ -219,5 +246,6 @@ def subject_card(
             "licence": train.licence,
         },
         "measured": {"top1": top1, "top5": top5, "photographs": len(val), "top1_interval": wilson(top1, len(val))},
+        "begun_from": [begin.card["sha256"]] if begin else [],
         "history": history,
     }
