@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import SAMPLES, Run, samples
 
+import phosphene
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, UnknownName, Unreachable
 from phosphene.networks import external
 from phosphene.networks.external import LOADERS, load_external
@@ -316,6 +317,29 @@ def test_a_librarys_network_is_listed_climbs_and_judges(
 
 
 # a factory of one's own
+
+
+def test_a_network_that_reshapes_by_view_climbs(here: Path) -> None:
+    write(
+        here,
+        "mine_v",
+        """
+        import torch
+        class Views(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.pool = torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(2)
+                self.fc = torch.nn.Linear(16, 5)
+            def forward(self, x):
+                x = self.pool(self.conv(x))
+                return self.fc(x.view(x.size(0), -1))
+        def small(): return Views(), {"size": 12}
+        """,
+    )
+    subject = load_subject("python:mine_v:small")
+    made = phosphene.synthesize(subject, "fc:3", prior="pixels", size=(12, 12))
+    assert made.scores[0] > made.start_scores[0]
+    assert phosphene.wrap(subject.network, size=(12, 12)).layout == torch.contiguous_format
 
 
 def test_a_factory_in_the_current_directory(here: Path) -> None:

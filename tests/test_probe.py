@@ -52,6 +52,17 @@ def test_the_pass_stops_at_the_deepest_layer() -> None:
         assert read(IMAGES).keys() == {"0", "1"}
 
 
+def test_tokens_are_given_with_their_channels_first() -> None:
+    class Tokens(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(2).transpose(1, 2)  # (batch, tokens, channels)
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 7, stride=7), Tokens(), nn.Linear(4, 5))
+    assert layer_shapes(network, IMAGES)["2"] == (5, 4)
+    with probe(network, ["2"]) as read:
+        torch.testing.assert_close(read(IMAGES)["2"], network(IMAGES).transpose(1, 2))
+
+
 def test_gradients_flow_through_what_was_read() -> None:
     network, images = lively(TinyNet()), IMAGES.clone().requires_grad_()
     with probe(network, ["conv", "fc"]) as read:

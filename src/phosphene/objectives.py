@@ -70,7 +70,7 @@ def _read(unit: Unit | Direction, layer: Tensor) -> Tensor:
 
 
 def _pool(layer: Tensor, position: Position) -> Tensor:
-    """(channels, rows, columns) → (channels,). Tokens, (tokens, channels), arrive here as a flat vector."""
+    """(channels, rows, columns), or (channels, tokens), → (channels,)."""
     if layer.ndim == 1:
         return layer
     if position == "max":

@@ -43,7 +43,8 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
 
     The forward pass stops at the deepest layer asked for. A key made by `before(layer)` reads the
     layer ahead of its closing ReLU where it has one (it is absent otherwise). A layer that runs
-    several times gives its first run, one that returns several tensors its first tensor.
+    several times gives its first run, one that returns several tensors its first tensor. Tokens, (batch, tokens,
+    channels), are given as (batch, channels, tokens).
     """
     layers = list(dict.fromkeys(layers))
     found: dict[str, Tensor] = {}
@@ -54,7 +55,7 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
     def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
             if layer not in found:
-                found[layer] = first_tensor(output)
+                found[layer] = _channels_first(first_tensor(output))
                 if wanted.issubset(found):
                     raise _Deepest
                 found[layer] = found[layer].clone()  # an in-place ReLU after it would overwrite it
@@ -64,7 +65,7 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
     def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if key not in found:
-                found[key] = inputs[0].clone()  # an in-place ReLU would overwrite it
+                found[key] = _channels_first(inputs[0]).clone()  # an in-place ReLU would overwrite it
 
         return hook
 
@@ -101,7 +102,7 @@ def layer_shapes(network: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...
     def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
             try:
-                shapes.setdefault(path, tuple(first_tensor(output).shape[1:]))
+                shapes.setdefault(path, tuple(_channels_first(first_tensor(output)).shape[1:]))
             except UnknownName:
                 return  # a module whose output is no tensor has no units
 
@@ -124,6 +125,10 @@ def _closing_activation(layer: nn.Module) -> nn.Module | None:
         return layer
     children = list(layer.children())
     return _closing_activation(children[-1]) if isinstance(layer, nn.Sequential) and children else None
+
+
+def _channels_first(layer: Tensor) -> Tensor:
+    return layer.transpose(1, 2) if layer.ndim == 3 else layer
 
 
 def first_tensor(output: object) -> Tensor:

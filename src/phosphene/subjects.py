@@ -18,7 +18,7 @@ from phosphene import weights
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks import build
 from phosphene.networks.external import LOADERS, is_external, load_external
-from phosphene.networks.outside import seeded_by_zero
+from phosphene.networks.outside import fitting_layout, seeded_by_zero
 from phosphene.probe import find_layer, first_tensor, layer_shapes
 from phosphene.units import Target, Term, Unit, channel_range, parse
 
@@ -242,6 +242,7 @@ def wrap(
         tuple(std),
         tuple(classes),
         _last_layer(network),
+        layout=fitting_layout(network, size),
     )
 
 

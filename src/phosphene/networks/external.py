@@ -32,6 +32,7 @@ from phosphene.networks.outside import (
     checked_options,
     extra_module,
     fetching,
+    fitting_layout,
     kind_of,
     logits_layer,
     near,
@@ -192,7 +193,8 @@ def _python(text: str) -> External:
     network, options = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     if not isinstance(network, nn.Module) or not isinstance(options, Mapping):
         raise BadRequest(f"{name} returned {kind_of(made)}; it must return an nn.Module, or (nn.Module, dict)")
-    return External(network, **checked_options(name, network, options), card={"source": "python", "weights": text})
+    checked, card = checked_options(name, network, options), {"source": "python", "weights": text}
+    return External(network, **checked, card=card, layout=fitting_layout(network.eval(), checked["size"]))
 
 
 def _factory(name: str, module: str, attribute: str) -> Callable[[], Any]:

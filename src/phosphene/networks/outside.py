@@ -138,6 +138,21 @@ def logits_layer(network: nn.Module, classes: int) -> str:
     return ""
 
 
+def fitting_layout(network: nn.Module, size: tuple[int, int]) -> torch.memory_format:
+    """Channels last, the faster one, unless the network reshapes by `view` what then lies in another order.
+
+    Whatever else is wrong with the network, its first real pass tells.
+    """
+    parameter = next(network.parameters(), torch.zeros(()))
+    blank = torch.zeros(1, 3, *size, device=parameter.device)
+    try:
+        with torch.no_grad():
+            network(blank.contiguous(memory_format=torch.channels_last))
+    except Exception as error:
+        return torch.contiguous_format if "view" in str(error) else torch.channels_last
+    return torch.channels_last
+
+
 def checked(name: str, outside: External, look: Callable[[Tensor], Tensor]) -> External:
     """The same, once it has answered one black image by (1, classes)."""
     height, width = outside.size
