@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Which climb? Variants of the default, one thing changed at a time, on every fifth class of caffenet-objects.
 
-    python benchmarks/climbs.py [--every 5] [--decay 0.98] [--judge efficientnet-lite0] [VARIANT …]
+    python benchmarks/climbs.py [--every 5] [--decay 0.98] [--judge resnet18-objects] [VARIANT …]
 
 Prints the unit's activation, the subject's own probability of the class, how many pictures a second network names
 (not the one that the docs' figures are judged by), and how far the codes lie from the mean, in standard deviations.
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("variants", nargs="*", default=list(VARIANTS))
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--prior", default="objects-fc6")
-    parser.add_argument("--judge", default="efficientnet-lite0")
+    parser.add_argument("--judge", default="resnet18-objects")
     parser.add_argument("--decay", type=float, default=DEFAULT.decay, help="of the base that the variants change")
     parser.add_argument("--precision", default="bfloat16")
     options = parser.parse_args()
