@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import hooks, lively
 from torch import Tensor, nn
 
 from phosphene.networks import build
-from phosphene.receptive_fields import Box, receptive_fields
+from phosphene.receptive_fields import Box
+from phosphene.receptive_fields import receptive_fields as all_fields
 
 Line = tuple[int, int, int]
 """Kernel, stride, padding along one axis."""
 
 
-def closed_form(lines: list[Line], size: int) -> tuple[int, int]:
-    """First pixel and one beyond the last that the central unit sees, by the arithmetic of stacked kernels."""
+def receptive_fields(*arguments: Any, **options: Any) -> dict[str, Box]:
+    """Those of the central units."""
+    return {layer: fields.centre for layer, fields in all_fields(*arguments, **options).items()}
+
+
+def closed_form(lines: list[Line], size: int, unit: int | None = None) -> tuple[int, int]:
+    """First pixel and one beyond the last that a unit, else the central one, sees, by stacked kernels' arithmetic."""
     sizes = [size]
     for kernel, stride, padding in lines:
         sizes.append((sizes[-1] + 2 * padding - kernel) // stride + 1)
-    first = last = sizes[-1] // 2
+    first = last = sizes[-1] // 2 if unit is None else unit
     for kernel, stride, padding in reversed(lines):
         first, last = first * stride - padding, last * stride - padding + kernel - 1
     return max(0, first), min(size, last + 1)
@@ -48,6 +56,18 @@ def test_boxes_are_the_closed_form_of_stacked_convolutions_and_poolings(name: st
     boxes = receptive_fields(nn.Sequential(*layers), size, [str(len(layers) - 1)])
     rows, columns = (closed_form([pair[axis] for pair in STACKS[name]], size[axis]) for axis in (0, 1))
     assert boxes == {str(len(layers) - 1): Box(rows[0], columns[0], rows[1], columns[1])}
+
+
+def test_boxes_of_all_positions_are_the_closed_form_too() -> None:
+    rows, columns = [(7, 2, 3), (3, 1, 1)], [(5, 2, 2), (3, 2, 1)]
+    kernels = [tuple(zip(row, column, strict=True)) for row, column in zip(rows, columns, strict=True)]
+    network = nn.Sequential(nn.Conv2d(3, 4, *kernels[0]), nn.ReLU(), nn.Conv2d(4, 4, *kernels[1]))
+    (fields,) = all_fields(network, (20, 33), ["2"]).values()
+    for row in range(10):
+        for column in range(9):
+            (top, bottom), (left, right) = closed_form(rows, 20, row), closed_form(columns, 33, column)
+            assert fields.box(row, column) == Box(top, left, bottom, right)
+    assert (len(fields.rows), len(fields.columns)) == (10, 9)
 
 
 def test_dilation_and_average_pooling() -> None:

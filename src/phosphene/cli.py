@@ -240,7 +240,7 @@ def layers(
             "shape": list(shape),
             "channels": shape[0],
             "units": _product(shape),
-            "receptive_field": asdict(boxes[name]) if name in boxes else None,
+            "receptive_field": asdict(boxes[name].centre) if name in boxes else None,
         }
         for name, shape in shapes.items()
     ]
@@ -264,7 +264,7 @@ def layers(
             " × ".join(map(str, row["shape"])),
             f"{row['channels']:,}",
             f"{row['units']:,}",
-            str(boxes.get(row["layer"], "–")),
+            str(boxes[row["layer"]].centre) if row["layer"] in boxes else "–",
         )
     out.print(table)
 
@@ -299,6 +299,98 @@ def reconstruct(
         _print_json({"image": str(image), "prior": prior, "out": str(out_file), "mean_absolute_error": error})
     else:
         out.print(f"{out_file}: mean absolute error {error:.3f} of the range 0 … 1", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Main")
+def exemplars(
+    subject: Annotated[str, typer.Argument(help="As for synthesize.")],
+    images_folder: Annotated[Path, typer.Option("--images", help="Photographs, as for train.")],
+    units: Annotated[
+        list[str] | None,
+        typer.Argument(help="Channels, as for synthesize; none for all channels of all layers.", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or all of them.")] = "train",
+    k: Annotated[int, typer.Option(help="Exemplars of each unit.", min=1, max=1000)] = 9,
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder of the index and the contact sheet.")] = Path(
+        "exemplars"
+    ),
+    batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 64,
+    device: Device = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """The photographs that excite a unit most, cut to what it sees of them, and the spread of its activation.
+
+    One pass finds them for every channel of the layers asked for; interrupted, the same command goes on. The index is
+    kept, so other channels of these layers need no other pass.
+    """
+    from phosphene.datasets import Stream
+    from phosphene.exemplars import find_exemplars, sheet
+    from phosphene.units import Unit
+
+    where = _machine(device, "float32", threads)["device"]
+    network = _subject(subject)
+    targets = [target for text in units or [] for target in network.targets(text)]
+    if wrong := [target for target in targets if len(target.terms) > 1]:
+        raise BadRequest(f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL")
+    named = [unit for target in targets for _, unit in target.terms if isinstance(unit, Unit)]
+    layers = list(dict.fromkeys(unit.layer for unit in named))
+    layers = layers or [name for name, shape in _outer(network.shapes()).items() if shape]
+    data = Stream(images_folder, split, max(network.size))
+    with _bar(None, "looking") as advance:
+        seen = 0
+
+        def report(now: int) -> None:
+            nonlocal seen
+            advance(now - seen)
+            seen = now
+
+        file = out_folder / "exemplars.safetensors"
+        found = find_exemplars(network, layers, data, file, k=k, batch=batch, device=where, report=report)
+    rows = [_exemplar_row(network, unit, found[unit.layer]) for unit in named]
+    if named:
+        with _status("cutting them out"):
+            sheet(network, named[:MOST_ROWS], found, data, out_folder / "exemplars.png")
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table("unit", "channel of", "largest", "99 %", "median", "silent", "photographs")
+    for row in rows:
+        numbers = ", ".join(map(str, row["photographs"]))
+        table.add_row(
+            row["unit"],
+            escape(row["label"]),
+            f"{row['values'][0]:.2f}",
+            f"{row['quantiles']['0.99']:.2f}",
+            f"{row['quantiles']['0.5']:.2f}",
+            f"{row['silent']:.1%}",
+            numbers,
+        )
+    if named:
+        out.print(table)
+        out.print(f"contact sheet: {out_folder / 'exemplars.png'}", soft_wrap=True, highlight=False)
+    total = next(iter(found.values())).seen
+    out.print(f"{file}: {len(found)} layers, {total:,} photographs", soft_wrap=True, highlight=False)
+
+
+MOST_ROWS = 50
+"""Units on a contact sheet of exemplars."""
+
+
+def _exemplar_row(subject: Subject, unit: Any, found: Any) -> dict[str, Any]:
+    """What is told of one unit's exemplars."""
+    there = int((found.photographs[unit.channel] >= 0).sum())
+    shares = (0.01, 0.1, 0.5, 0.9, 0.99)
+    return {
+        "unit": f"{unit.layer}:{unit.channel}",
+        "label": subject.targets(f"{unit.layer}:{unit.channel}")[0].label,
+        "values": found.values[unit.channel, :there].tolist(),
+        "photographs": found.photographs[unit.channel, :there].tolist(),
+        "positions": found.positions[unit.channel, :there].tolist(),
+        "quantiles": dict(zip(map(str, shares), found.quantiles(shares)[:, unit.channel].tolist(), strict=True)),
+        "silent": float(found.silent[unit.channel]) / found.seen,
+        "seen": found.seen,
+    }
 
 
 @app.command(rich_help_panel="Main")

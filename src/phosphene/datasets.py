@@ -14,7 +14,7 @@ import itertools
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,22 @@ class Photographs:
         return len(self.images)
 
 
+class Stream:
+    """A split that is read one photograph after the other, for what needs no more of them in memory."""
+
+    def __init__(self, folder: str | Path, split: str, size: int):
+        """`size` is what each photograph is resized to, square, in pixels."""
+        self._source, self.size = _source(folder, split), size
+        self.name, self.classes, self.licence = self._source.name, self._source.classes, self._source.licence
+        self.fingerprint = _fingerprint(self._source.parts, split, size, None, frozenset())
+
+    def photographs(self, wanted: Container[int] | None = None) -> Iterator[tuple[int, npt.NDArray[np.uint8], int]]:
+        """Number from 0, pixels uint8 (size, size, 3) and label of all photographs, or of those that are wanted."""
+        for number, (where, raw, label, _) in enumerate(self._source.rows(False)):
+            if wanted is None or number in wanted:
+                yield number, _decode(raw, self.size, where), label
+
+
 def load(
     folder: str | Path,
     split: str = "train",
@@ -63,7 +79,7 @@ def load(
     `cache` (a folder) the decoded arrays are kept and read next time; a damaged cache is decoded anew.
     """
     barred = _keys(Path(without)) if without is not None else frozenset()
-    source = _hugging_face(str(folder)[3:], split) if str(folder).startswith("hf:") else _folder(Path(folder), split)
+    source = _source(folder, split)
     fingerprint = _fingerprint(source.parts, split, size, limit, barred)
     stored = Path(cache) / f"{source.name}-{split}-{fingerprint[:16]}.npz" if cache else None
     kept = _cached(stored)
@@ -104,6 +120,10 @@ class _Source:
     classes: tuple[str, ...]
     licence: str
     rows: Callable[[bool], Iterator[tuple[str, bytes, int, str]]]
+
+
+def _source(folder: str | Path, split: str) -> _Source:
+    return _hugging_face(str(folder)[3:], split) if str(folder).startswith("hf:") else _folder(Path(folder), split)
 
 
 def _folder(folder: Path, split: str) -> _Source:

@@ -1,0 +1,165 @@
+"""Exemplars against a plain search, however the pass is cut up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CI_SAMPLE, Run, TinyNet, lively
+from PIL import Image
+from torch import Tensor
+
+from phosphene import exemplars
+from phosphene.datasets import Stream
+from phosphene.errors import BadFile, BadRequest
+from phosphene.exemplars import Exemplars, find_exemplars, sheet
+from phosphene.images import read_png
+from phosphene.probe import probe
+from phosphene.subjects import Subject
+from phosphene.units import Unit
+
+N, SIDE, K = 23, 14, 4
+LAYERS = ["conv", "fc"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Stream:
+    """Noise, the last picture a copy of the first."""
+    for n in range(N):
+        pixels = np.random.default_rng(n % (N - 1)).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        file = tmp_path / "data" / f"class{n // 10}" / f"{n:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    return Stream(tmp_path / "data", "all", SIDE)
+
+
+@pytest.fixture
+def subject() -> Subject:
+    return Subject("tiny", lively(TinyNet()), (SIDE, SIDE), (0.5,) * 3, (0.25,) * 3)
+
+
+def activations(subject: Subject, data: Stream) -> dict[str, Tensor]:
+    images = torch.from_numpy(np.stack([pixels for _, pixels, _ in data.photographs()]))
+    with torch.no_grad(), probe(subject.network, LAYERS) as read:
+        return read(subject.prepare(images.permute(0, 3, 1, 2).float() / 255))
+
+
+def same(one: dict[str, Exemplars], other: dict[str, Exemplars]) -> bool:
+    parts = ("values", "photographs", "positions", "sample", "silent")
+    return one.keys() == other.keys() and all(
+        torch.equal(getattr(one[layer], part), getattr(other[layer], part)) for layer in one for part in parts
+    )
+
+
+def test_they_are_what_a_plain_search_finds(subject: Subject, data: Stream, tmp_path: Path) -> None:
+    found = find_exemplars(subject, LAYERS, data, tmp_path / "index", k=K, batch=5)
+    for layer, values in activations(subject, data).items():
+        peaks = values.flatten(2).amax(2) if values.ndim == 4 else values
+        for channel in range(values.shape[1]):
+            best = sorted(range(N), key=lambda n: (-round(float(peaks[n, channel]), 4), n))[:K]
+            assert found[layer].photographs[channel].tolist() == best, "the earlier one first among equals"
+            torch.testing.assert_close(found[layer].values[channel], peaks[best, channel])
+            if values.ndim == 4:
+                for n, (row, column) in zip(best, found[layer].positions[channel].tolist(), strict=True):
+                    torch.testing.assert_close(values[n, channel, row, column], peaks[n, channel])
+        assert torch.equal(found[layer].silent, (peaks <= 0).sum(0))
+        torch.testing.assert_close(found[layer].quantiles([0.1, 0.5]), peaks.quantile(torch.tensor([0.1, 0.5]), dim=0))
+        assert found[layer].seen == N
+
+
+def test_fewer_photographs_than_exemplars(subject: Subject, data: Stream, tmp_path: Path) -> None:
+    found = find_exemplars(subject, ["fc"], data, tmp_path / "index", k=30)["fc"]
+    assert (found.photographs[:, :N] >= 0).all()
+    assert (found.photographs[:, N:] == -1).all()
+    sheet(subject, [Unit("fc", 0)], {"fc": found}, data, tmp_path / "sheet.png")
+
+
+def test_an_interrupted_pass_goes_on_and_a_finished_one_is_read(
+    subject: Subject, data: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = find_exemplars(subject, LAYERS, data, tmp_path / "whole", k=K, batch=5)
+
+    class Interrupted(Exception):
+        pass
+
+    def stop(seen: int) -> None:
+        if seen >= 10:
+            raise Interrupted
+
+    file = tmp_path / "index"
+    with pytest.raises(Interrupted):
+        find_exemplars(subject, LAYERS, data, file, k=K, batch=5, every=-1, report=stop)
+    looked: list[int] = []
+    again = find_exemplars(subject, LAYERS, data, file, k=K, batch=5, report=looked.append)
+    assert looked == [10, 15, 20, 23], "what was safe is not looked at again"
+    assert same(again, whole)
+    monkeypatch.setattr(exemplars, "_batches", None)
+    assert same(find_exemplars(subject, ["fc"], data, file, k=K), whole)
+
+
+def test_other_layers_are_added(subject: Subject, data: Stream, tmp_path: Path) -> None:
+    find_exemplars(subject, ["fc"], data, tmp_path / "index", k=K)
+    both = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=K)
+    assert same(both, {**find_exemplars(subject, ["conv", "fc"], data, tmp_path / "other", k=K)})
+
+
+def test_an_index_of_something_else_and_a_damaged_one_are_refused(
+    subject: Subject, data: Stream, tmp_path: Path
+) -> None:
+    file = tmp_path / "index"
+    find_exemplars(subject, ["fc"], data, file, k=K)
+    with pytest.raises(BadRequest, match="another k; give another --out"):
+        find_exemplars(subject, ["fc"], data, file, k=K + 1)
+    with pytest.raises(BadRequest, match="another data"):
+        find_exemplars(subject, ["fc"], Stream(tmp_path / "data", "all", SIDE + 1), file, k=K)
+    other = Subject("other", subject.network, subject.size, subject.mean, subject.std)
+    with pytest.raises(BadRequest, match="another subject"):
+        find_exemplars(other, ["fc"], data, file, k=K)
+    raw = file.read_bytes()
+    for damaged in (b"", b"not an index", raw[: len(raw) // 2], raw.replace(b'\\"k\\": 4', b'\\"k\\": 9')):
+        file.write_bytes(damaged)
+        with pytest.raises((BadFile, BadRequest)) as refused:
+            find_exemplars(subject, ["fc"], data, file, k=K)
+        assert "\n" not in str(refused.value)
+
+
+def test_memory_does_not_grow_with_the_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exemplars, "MOST_SAMPLED", 16)
+    found, values = Exemplars.none_yet(3, 2), torch.rand(1000, 3, generator=torch.Generator().manual_seed(0))
+    for part in values.split(7):
+        found.take(part)
+    assert len(found.sample) <= 16
+    assert torch.equal(found.sample, values[:: found.every]), "evenly spaced, from the first on"
+
+
+def test_what_is_no_number_is_nobodys_exemplar() -> None:
+    found = Exemplars.none_yet(1, 2)
+    found.take(torch.tensor([[float("nan")], [1.0], [2.0]]))
+    assert found.photographs.tolist() == [[2, 1]]
+
+
+def test_a_tile_is_what_the_unit_sees(subject: Subject, data: Stream, tmp_path: Path) -> None:
+    """Each tile of a 3×3 convolution is a corner of the photograph, no more than its receptive field."""
+    found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=1)
+    (number,), ((row, column),) = found["conv"].photographs[0].tolist(), found["conv"].positions[0].tolist()
+    pixels = next(pixels for n, pixels, _ in data.photographs({number}))
+    seen = pixels[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+    sheet(subject, [Unit("conv", 0)], found, data, tmp_path / "sheet.png")
+    tile = read_png(tmp_path / "sheet.png")[6 : 6 + SIDE, 6 : 6 + SIDE]
+    middle = tile[SIDE // 2, SIDE // 2].astype(int)
+    nearest = seen[len(seen) // 2, seen.shape[1] // 2].astype(int)
+    assert np.abs(middle - nearest).max() < 60
+
+
+@pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
+def test_by_command(phosphene: Run, tmp_path: Path) -> None:
+    """On real photographs and the bundled network; what cannot be is told in one line."""
+    words = ("exemplars", "caffenet-objects", "--images", CI_SAMPLE, "--out", tmp_path / "e", "--device", "cpu")
+    rows = phosphene(*words, "conv5:3", "fc8:5", "--split", "val", "--json").json()
+    assert [row["unit"] for row in rows] == ["conv5:3", "fc8:5"]
+    assert all(row["seen"] == 100 and row["values"] == sorted(row["values"], reverse=True) for row in rows)
+    assert (tmp_path / "e" / "exemplars.png").exists()
+    assert "of one channel each" in phosphene(*words, "fc8:3 - fc8:7").refused()
+    assert "another data" in phosphene(*words, "fc8:3", "--split", "train").refused()
