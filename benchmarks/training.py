@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast does a recipe train, and how much of the machine does it use?
 
-    python benchmarks/training.py PHOTOGRAPHS [RECIPE …] [--device cpu] [--threads 0] [--seconds 20]
+    python benchmarks/training.py PHOTOGRAPHS [RECIPE …] [--device cpu] [--threads 0] [--seconds 60]
 
 For each subject's recipe, at each size of its crops, and for the last stage of a generator's: photographs a second, the
 arithmetic that this is as a share of what the machine's matrix multiplication reaches in bfloat16 (measured first, on
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", default=sorted(file.stem for file in RECIPES.glob("*.toml")))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
