@@ -65,7 +65,9 @@ def test_they_are_what_a_plain_search_finds(subject: Subject, data: Stream, tmp_
                 for n, (row, column) in zip(best, found[layer].positions[channel].tolist(), strict=True):
                     torch.testing.assert_close(values[n, channel, row, column], peaks[n, channel])
         assert torch.equal(found[layer].silent, (peaks <= 0).sum(0))
-        torch.testing.assert_close(found[layer].quantiles([0.1, 0.5]), peaks.quantile(torch.tensor([0.1, 0.5]), dim=0))
+        for channel in range(values.shape[1]):
+            wanted = peaks[:, channel].quantile(torch.tensor([0.1, 0.5]))
+            torch.testing.assert_close(found[layer].quantiles(channel, [0.1, 0.5]), wanted)
         assert found[layer].seen == N
 
 
@@ -161,5 +163,6 @@ def test_by_command(phosphene: Run, tmp_path: Path) -> None:
     assert [row["unit"] for row in rows] == ["conv5:3", "fc8:5"]
     assert all(row["seen"] == 100 and row["values"] == sorted(row["values"], reverse=True) for row in rows)
     assert (tmp_path / "e" / "exemplars.png").exists()
-    assert "of one channel each" in phosphene(*words, "fc8:3 - fc8:7").refused()
+    for several in ("fc8:3 - fc8:7", "conv5:3@2,2"):
+        assert "of one channel each" in phosphene(*words, several).refused()
     assert "another data" in phosphene(*words, "fc8:3", "--split", "train").refused()

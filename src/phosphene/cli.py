@@ -331,9 +331,10 @@ def exemplars(
     where = _machine(device, "float32", threads)["device"]
     network = _subject(subject)
     targets = [target for text in units or [] for target in network.targets(text)]
-    if wrong := [target for target in targets if len(target.terms) > 1]:
-        raise BadRequest(f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL")
     named = [unit for target in targets for _, unit in target.terms if isinstance(unit, Unit)]
+    fixed = [target for target, unit in zip(targets, named, strict=False) if isinstance(unit.position, tuple)]
+    if wrong := [target for target in targets if len(target.terms) > 1] or fixed:
+        raise BadRequest(f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL")
     layers = list(dict.fromkeys(unit.layer for unit in named))
     layers = layers or [name for name, shape in _outer(network.shapes()).items() if shape]
     data = Stream(images_folder, split, max(network.size))
@@ -387,7 +388,7 @@ def _exemplar_row(subject: Subject, unit: Any, found: Any) -> dict[str, Any]:
         "values": found.values[unit.channel, :there].tolist(),
         "photographs": found.photographs[unit.channel, :there].tolist(),
         "positions": found.positions[unit.channel, :there].tolist(),
-        "quantiles": dict(zip(map(str, shares), found.quantiles(shares)[:, unit.channel].tolist(), strict=True)),
+        "quantiles": dict(zip(map(str, shares), found.quantiles(unit.channel, shares).tolist(), strict=True)),
         "silent": float(found.silent[unit.channel]) / found.seen,
         "seen": found.seen,
     }
@@ -552,7 +553,7 @@ def _measured(name: str, card: dict[str, Any], val: Photographs, device: str) ->
 @train_app.command("subject")
 def train_subject(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
-    data: Annotated[Path, typer.Option(help="Folder of parquet shards or class folders, with train and val.")],
+    data: Annotated[Path, typer.Option(help="Parquet shards or class folders, with train and val, or hf:NAME.")],
     run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
     without: Annotated[Path | None, typer.Option(help="Folder of shards whose keys are left out of training.")] = None,
     begin: Annotated[
@@ -614,7 +615,9 @@ def train_subject(
 @train_app.command("generator")
 def train_generator(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
-    data: Annotated[Path, typer.Option("--images", help="Folder of parquet shards or class folders.")],
+    data: Annotated[
+        Path, typer.Option("--images", help="Parquet shards or class folders, with train and val, or hf:NAME.")
+    ],
     run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
     encoder: Annotated[str, typer.Option(help="The subject to invert.")] = "caffenet-objects",
     layer: Annotated[str | None, typer.Option(help="Its code layer.", show_default="the recipe's")] = None,

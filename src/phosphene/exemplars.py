@@ -18,7 +18,7 @@ from phosphene import images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import whole
-from phosphene.probe import probe
+from phosphene.probe import find_layer, probe
 from phosphene.receptive_fields import Box, receptive_fields
 from phosphene.subjects import Subject
 from phosphene.units import Unit
@@ -75,9 +75,9 @@ class Exemplars:
             self.sample, self.every = self.sample[::2].clone(), 2 * self.every
         self.seen += len(peaks)
 
-    def quantiles(self, shares: Sequence[float]) -> Tensor:
-        """(len(shares), channels): the activations that these shares of photographs stay below, from the sample."""
-        return self.sample.quantile(torch.tensor(shares), dim=0)
+    def quantiles(self, channel: int, shares: Sequence[float]) -> Tensor:
+        """(len(shares),): the activations of a channel that these shares of photographs stay below, from the sample."""
+        return self.sample[:, channel].quantile(torch.tensor(shares))
 
 
 def find_exemplars(
@@ -97,6 +97,8 @@ def find_exemplars(
     The index `file` (safetensors) is written every so many seconds and at the end; a pass that was interrupted goes on
     where it was, and one that is done is only read. `BadRequest` where the file is of another subject, data or k.
     """
+    for layer in layers:
+        find_layer(subject.network, layer, subject.name)
     shapes = subject.shapes()
     identity = {
         "format": FORMAT,
@@ -134,7 +136,8 @@ def sheet(subject: Subject, units: Sequence[Unit], found: Mapping[str, Exemplars
     kept = {unit: found[unit.layer].photographs[unit.channel].tolist() for unit in units}
     wanted = {number for numbers in kept.values() for number in numbers if number >= 0}
     pictures = {number: pixels for number, pixels, _ in data.photographs(wanted)}
-    fields = receptive_fields(subject.network, subject.size, list(found), subject.batch or 32)
+    layers = list(dict.fromkeys(unit.layer for unit in units))
+    fields = receptive_fields(subject.network, subject.size, layers, subject.batch or 32)
     blank = np.full((data.size, data.size, 3), 255, np.uint8)
     tiles, labels = [], []
     for unit, numbers in kept.items():
