@@ -8,7 +8,7 @@ import io
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -274,6 +274,18 @@ def phosphene(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
         return Said(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
 
     return run
+
+
+def climbs_remakes_and_judges(phosphene: Run, subject: Path, units: Sequence[str], folder: Path) -> None:
+    """By command: units climb, the first one's record gives the same bits, and the subject names its own pictures."""
+    climb = ("--prior", "pixels", "--steps", 40, "--device", "cpu", "--precision", "float32")
+    made = phosphene("synthesize", subject, *units, *climb, "--out", folder / "a", "--json").json()
+    assert all(each["score"] > each["start_score"] + 0.1 for each in made)
+    again = phosphene("synthesize", "--record", Path(made[0]["image"]).with_suffix(".json"), "--out", folder / "b")
+    assert again.fine()
+    assert again.err == ""  # the same bits: no warning
+    judged = phosphene("evaluate", folder / "a", "--judge", subject, "--json").json()
+    assert judged["recognised"]["top1"] == 1
 
 
 _operators: list[torch.library.Library] = []  # an operator lives as long as its library

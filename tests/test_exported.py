@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CLASSES, Run, lively, samples
+from conftest import CLASSES, Run, climbs_remakes_and_judges, lively, samples
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
@@ -117,15 +117,7 @@ def test_a_unit_climbs_and_its_record_makes_it_again(phosphene: Run, programs: P
     rows = {row["layer"]: (row["kind"], row["shape"]) for row in found["layers"]}
     assert rows["blocks.1"] == ("Conv2d", [8, 8, 8])
     assert found["output"] == "fc"
-    climb = ("--prior", "pixels", "--steps", 40, "--device", "cpu", "--precision", "float32")
-    units = ("blocks.1:3", "class:tench")
-    made = phosphene("synthesize", programs / "any.pt2", *units, *climb, "--out", tmp_path / "a", "--json").json()
-    assert all(each["score"] > each["start_score"] + 0.1 for each in made)
-    again = phosphene("synthesize", "--record", Path(made[0]["image"]).with_suffix(".json"), "--out", tmp_path / "b")
-    assert again.fine()
-    assert again.err == ""  # the same bits: no warning
-    judged = phosphene("evaluate", tmp_path / "a", "--judge", programs / "any.pt2", "--json").json()
-    assert judged["recognised"]["top1"] == 1
+    climbs_remakes_and_judges(phosphene, programs / "any.pt2", ("blocks.1:3", "class:tench"), tmp_path)
 
 
 def test_a_program_for_one_image_climbs_one_after_the_other(phosphene: Run, programs: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CLASSES, Run, lively, samples
+from conftest import CLASSES, Run, climbs_remakes_and_judges, lively, samples
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, Unreachable
@@ -92,15 +92,7 @@ def test_a_unit_climbs_and_its_record_makes_it_again(
     found = phosphene("layers", folder / "any.onnx", "--json").json()
     assert found["layers"][-1]["layer"] == found["output"] == "logits"
     convolution = [row["layer"] for row in found["layers"] if row["kind"] == "Conv2d"][-1]
-    climb = ("--prior", "pixels", "--steps", 40, "--device", "cpu", "--precision", "float32")
-    units = (f"{convolution}:3", "class:tench")
-    made = phosphene("synthesize", folder / "any.onnx", *units, *climb, "--out", tmp_path / "a", "--json").json()
-    assert all(each["score"] > each["start_score"] + 0.1 for each in made)
-    again = phosphene("synthesize", "--record", Path(made[0]["image"]).with_suffix(".json"), "--out", tmp_path / "b")
-    assert again.fine()
-    assert again.err == ""  # the same bits: no warning
-    judged = phosphene("evaluate", tmp_path / "a", "--judge", folder / "any.onnx", "--json").json()
-    assert judged["recognised"]["top1"] == 1
+    climbs_remakes_and_judges(phosphene, folder / "any.onnx", (f"{convolution}:3", "class:tench"), tmp_path)
 
 
 def test_a_network_for_one_image_climbs_one_after_the_other(

@@ -332,8 +332,8 @@ def exemplars(
     network = _subject(subject)
     targets = [target for text in units or [] for target in network.targets(text)]
     named = [unit for target in targets for _, unit in target.terms if isinstance(unit, Unit)]
-    fixed = [target for target, unit in zip(targets, named, strict=False) if isinstance(unit.position, tuple)]
-    if wrong := [target for target in targets if len(target.terms) > 1] or fixed:
+    fixed = [unit for unit in named if isinstance(unit.position, tuple)]
+    if wrong := [*(target for target in targets if len(target.terms) > 1), *fixed]:
         raise BadRequest(f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL")
     layers = list(dict.fromkeys(unit.layer for unit in named))
     layers = layers or [name for name, shape in _outer(network.shapes()).items() if shape]
