@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from phosphene import exemplars
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
-from phosphene.exemplars import Exemplars, find_exemplars, sheet
+from phosphene.exemplars import Exemplars, describe, find_exemplars
 from phosphene.images import read_png
 from phosphene.probe import probe
 from phosphene.subjects import Subject
@@ -75,7 +76,7 @@ def test_fewer_photographs_than_exemplars(subject: Subject, data: Stream, tmp_pa
     found = find_exemplars(subject, ["fc"], data, tmp_path / "index", k=30)["fc"]
     assert (found.photographs[:, :N] >= 0).all()
     assert (found.photographs[:, N:] == -1).all()
-    sheet(subject, [Unit("fc", 0)], {"fc": found}, data, tmp_path / "sheet.png")
+    describe(subject, [Unit("fc", 0)], {"fc": found}, data, tmp_path)
 
 
 def test_an_interrupted_pass_goes_on_and_a_finished_one_is_read(
@@ -148,11 +149,33 @@ def test_a_tile_is_what_the_unit_sees(subject: Subject, data: Stream, tmp_path: 
     (number,), ((row, column),) = found["conv"].photographs[0].tolist(), found["conv"].positions[0].tolist()
     pixels = next(pixels for n, pixels, _ in data.photographs({number}))
     seen = pixels[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-    sheet(subject, [Unit("conv", 0)], found, data, tmp_path / "sheet.png")
-    tile = read_png(tmp_path / "sheet.png")[6 : 6 + SIDE, 6 : 6 + SIDE]
+    describe(subject, [Unit("conv", 0)], found, data, tmp_path)
+    tile = read_png(tmp_path / "exemplars.png")[6 : 6 + SIDE, 6 : 6 + SIDE]
     middle = tile[SIDE // 2, SIDE // 2].astype(int)
     nearest = seen[len(seen) // 2, seen.shape[1] // 2].astype(int)
     assert np.abs(middle - nearest).max() < 60
+
+
+def test_units_that_answer_alike_are_near() -> None:
+    """A copy of a channel is its nearest, its mirror image the farthest; one that is silent is near to none."""
+    found, one = Exemplars.none_yet(4, 2), torch.rand(50, generator=torch.Generator().manual_seed(0))
+    found.take(torch.stack([one, -one, 2 * one + 1, torch.zeros(50)], 1))
+    assert found.nearest(0) == [(2, 1.0), (1, -1.0)]
+    assert found.nearest(3) == []
+
+
+def test_what_is_told_of_a_unit_lies_beside_its_tiles(subject: Subject, data: Stream, tmp_path: Path) -> None:
+    found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=K)
+    (row,) = describe(subject, [Unit("conv", 1)], found, data, tmp_path)
+    kept = json.loads((tmp_path / "exemplars.json").read_text())
+    assert kept["units"] == [row]
+    assert (kept["seen"], kept["k"], kept["tile"], kept["split"]) == (N, K, SIDE, "all")
+    labels = {number: label for number, _, label in data.photographs()}
+    assert row["classes"] == [labels[number] for number in row["photographs"]]
+    assert read_png(tmp_path / row["whole"]).shape == (SIDE, K * SIDE, 3)
+    (row_, column), (top, left, bottom, right) = row["positions"][0], row["boxes"][0]
+    assert (top * SIDE, left * SIDE) == (max(0, row_ - 1), max(0, column - 1))
+    assert (bottom * SIDE, right * SIDE) == (min(SIDE, row_ + 2), min(SIDE, column + 2))
 
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")

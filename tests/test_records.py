@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phosphene.errors import BadFile, OutOfSpace
-from phosphene.records import Folder, Record, pixels_sha256, read, without_nan, write
+from phosphene.files import without_nan
+from phosphene.records import Folder, Record, pixels_sha256, read, write
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
 RECORD = Record(

@@ -153,6 +153,7 @@ def test_a_target_that_is_none_is_refused(data: object) -> None:
         ("class:7", [7]),
         ("fc:7", [7]),
         ("fc:2-4,9", [2, 3, 4, 9]),
+        ("fc:all", list(range(10))),
     ],
 )
 def test_classes_by_name(text: str, channels: list[int]) -> None:

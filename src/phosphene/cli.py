@@ -117,7 +117,8 @@ def synthesize(
     units: Annotated[
         list[str] | None,
         typer.Argument(
-            help="class:lion, conv5:151, conv5:0-31, conv5:7@2,3, conv5:7@max, 'fc8:3 + 0.5*fc8:7', 'fc8:3 - fc8:7'.",
+            help="class:lion, conv5:151, conv5:0-31, conv5:all, conv5:7@2,3, conv5:7@max, 'fc8:3 + 0.5*fc8:7', "
+            "'fc8:3 - fc8:7'.",
             show_default=False,
         ),
     ] = None,
@@ -325,7 +326,7 @@ def exemplars(
     kept, so other channels of these layers need no other pass.
     """
     from phosphene.datasets import Stream
-    from phosphene.exemplars import find_exemplars, sheet
+    from phosphene.exemplars import describe, find_exemplars
     from phosphene.units import Unit
 
     where = _machine(device, "float32", threads)["device"]
@@ -348,10 +349,8 @@ def exemplars(
 
         file = out_folder / "exemplars.safetensors"
         found = find_exemplars(network, layers, data, file, k=k, batch=batch, device=where, report=report)
-    rows = [_exemplar_row(network, unit, found[unit.layer]) for unit in named]
-    if named:
-        with _status("cutting them out"):
-            sheet(network, named[:MOST_ROWS], found, data, out_folder / "exemplars.png")
+    with _status("cutting them out"):
+        rows = describe(network, named, found, data, out_folder) if named else []
     if as_json:
         _print_json(rows)
         return
@@ -372,26 +371,6 @@ def exemplars(
         out.print(f"contact sheet: {out_folder / 'exemplars.png'}", soft_wrap=True, highlight=False)
     total = next(iter(found.values())).seen
     out.print(f"{file}: {len(found)} layers, {total:,} photographs", soft_wrap=True, highlight=False)
-
-
-MOST_ROWS = 50
-"""Units on a contact sheet of exemplars."""
-
-
-def _exemplar_row(subject: Subject, unit: Any, found: Any) -> dict[str, Any]:
-    """What is told of one unit's exemplars."""
-    there = int((found.photographs[unit.channel] >= 0).sum())
-    shares = (0.01, 0.1, 0.5, 0.9, 0.99)
-    return {
-        "unit": f"{unit.layer}:{unit.channel}",
-        "label": subject.targets(f"{unit.layer}:{unit.channel}")[0].label,
-        "values": found.values[unit.channel, :there].tolist(),
-        "photographs": found.photographs[unit.channel, :there].tolist(),
-        "positions": found.positions[unit.channel, :there].tolist(),
-        "quantiles": dict(zip(map(str, shares), found.quantiles(unit.channel, shares).tolist(), strict=True)),
-        "silent": float(found.silent[unit.channel]) / found.seen,
-        "seen": found.seen,
-    }
 
 
 @app.command(rich_help_panel="Main")
@@ -858,7 +837,7 @@ def _product(shape: Sequence[int]) -> int:
 
 
 def _print_json(value: Any) -> None:
-    from phosphene.records import without_nan
+    from phosphene.files import without_nan
 
     typer.echo(json.dumps(without_nan(value), indent=1, ensure_ascii=False))
 

@@ -52,7 +52,7 @@ class Stream:
 
     def __init__(self, folder: str | Path, split: str, size: int):
         """`size` is what each photograph is resized to, square, in pixels."""
-        self._source, self.size = _source(folder, split), size
+        self._source, self.split, self.size = _source(folder, split), split, size
         self.name, self.classes, self.licence = self._source.name, self._source.classes, self._source.licence
         self.fingerprint = _fingerprint(self._source.parts, split, size, None, frozenset())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +18,19 @@ from torch import Tensor
 from phosphene import images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import whole
+from phosphene.files import whole, write_json
 from phosphene.probe import find_layer, probe
-from phosphene.receptive_fields import Box, receptive_fields
+from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import Subject
 from phosphene.units import Unit
 
 FORMAT = 1
 MOST_SAMPLED = 2048
 """Photographs whose activations are all kept, evenly spaced among those seen; from them come the quantiles."""
+MOST_ROWS = 50
+"""Units on a contact sheet."""
+SHARES = (0.01, 0.1, 0.5, 0.9, 0.99)
+"""The quantiles that are told of a unit."""
 
 
 @dataclass(eq=False)
@@ -58,17 +63,14 @@ class Exemplars:
 
     def take(self, layer: Tensor) -> None:
         """The next photographs' activations, (batch, channels, …)."""
-        maps = layer.float().cpu().nan_to_num(nan=float("-inf"))  # what is no number is nobody's exemplar
-        maps = maps.flatten(2) if maps.ndim > 2 else maps[..., None]
-        columns = layer.shape[3] if layer.ndim == 4 else 1
-        peaks, places = maps.max(2)
+        peaks, places = find_peaks(layer)
         numbers = torch.arange(self.seen, self.seen + len(peaks))
         values = torch.cat([self.values, peaks.T], 1)
         order = values.argsort(dim=1, descending=True, stable=True)[:, : self.values.shape[1]]
-        found = torch.stack([places.T // columns, places.T % columns], 2)
         self.values = values.gather(1, order)
         self.photographs = torch.cat([self.photographs, numbers.expand(peaks.shape[1], -1)], 1).gather(1, order)
-        self.positions = torch.cat([self.positions, found], 1).gather(1, order[..., None].expand(-1, -1, 2))
+        places = torch.cat([self.positions, places.transpose(0, 1)], 1)
+        self.positions = places.gather(1, order[..., None].expand(-1, -1, 2))
         self.silent = self.silent + (peaks <= 0).sum(0)
         self.sample = torch.cat([self.sample, peaks[numbers % self.every == 0]])
         while len(self.sample) > MOST_SAMPLED:
@@ -78,6 +80,32 @@ class Exemplars:
     def quantiles(self, channel: int, shares: Sequence[float]) -> Tensor:
         """(len(shares),): the activations of a channel that these shares of photographs stay below, from the sample."""
         return self.sample[:, channel].quantile(torch.tensor(shares))
+
+    def best(self, channel: int) -> list[int]:
+        """The numbers of a channel's exemplars, fewer than k where fewer photographs were seen."""
+        return [number for number in self.photographs[channel].tolist() if number >= 0]
+
+    def nearest(self, channel: int, n: int = 6) -> list[tuple[int, float]]:
+        """The channels that prefer the same photographs: those whose activations in the sample correlate most with
+        this one's, with the correlation; none for a channel that does not vary."""
+        spread = self.sample - self.sample.mean(0)
+        length = spread.norm(dim=0)
+        if length[channel] == 0:
+            return []
+        close = (spread.T @ spread[:, channel]) / (length * length[channel])
+        close[(length == 0) | (torch.arange(len(close)) == channel)] = -torch.inf
+        values, channels = close.topk(min(n, int((length > 0).sum()) - 1))
+        return [(int(c), round(float(v), 4)) for c, v in zip(channels, values, strict=True)]
+
+
+def find_peaks(layer: Tensor) -> tuple[Tensor, Tensor]:
+    """For activations (batch, channels, …), the largest of each channel over all positions, (batch, channels), and
+    where it is, (batch, channels, 2): row and column, 0 without a map. What is no number is nobody's peak."""
+    maps = layer.float().cpu().nan_to_num(nan=float("-inf"))
+    maps = maps.flatten(2) if maps.ndim > 2 else maps[..., None]
+    columns = layer.shape[3] if layer.ndim == 4 else 1
+    peaks, places = maps.max(2)
+    return peaks, torch.stack([places // columns, places % columns], 2)
 
 
 def find_exemplars(
@@ -131,33 +159,95 @@ def find_exemplars(
     return found
 
 
-def sheet(subject: Subject, units: Sequence[Unit], found: Mapping[str, Exemplars], data: Stream, file: Path) -> None:
-    """A contact sheet, a row for each unit, of its exemplars cut to the receptive field of their peaks."""
-    kept = {unit: found[unit.layer].photographs[unit.channel].tolist() for unit in units}
-    wanted = {number for numbers in kept.values() for number in numbers if number >= 0}
-    pictures = {number: pixels for number, pixels, _ in data.photographs(wanted)}
+def describe(
+    subject: Subject, units: Sequence[Unit], found: Mapping[str, Exemplars], data: Stream, folder: Path
+) -> list[dict[str, Any]]:
+    """Write what was found of some units for people and for pages, and return it, a row for each unit.
+
+    In the folder: `exemplars.json` with the rows, `tiles/` with a strip of whole photographs for each unit, and
+    `exemplars.png`, a contact sheet of the first units' exemplars cut to the receptive field of their peaks. Boxes
+    are (top, left, bottom, right) as shares of the photograph's side.
+    """
+    wanted = {number for unit in units for number in found[unit.layer].best(unit.channel)}
+    pictures = {number: (pixels, label) for number, pixels, label in data.photographs(wanted)}
     layers = list(dict.fromkeys(unit.layer for unit in units))
     fields = receptive_fields(subject.network, subject.size, layers, subject.batch or 32)
-    blank = np.full((data.size, data.size, 3), 255, np.uint8)
+    rows = []
+    for unit in units:
+        row = _row(subject, unit, found[unit.layer], fields.get(unit.layer))
+        row["classes"] = [pictures[number][1] for number in row["photographs"]]
+        strip = np.concatenate([pictures[number][0] for number in row["photographs"]], axis=1)
+        images.write_webp(folder / row["whole"], strip)
+        rows.append(row)
+    _write_sheet(
+        folder / "exemplars.png", rows[:MOST_ROWS], {number: pixels for number, (pixels, _) in pictures.items()}
+    )
+    _write_rows(folder / "exemplars.json", subject, data, rows)
+    return rows
+
+
+def _row(subject: Subject, unit: Unit, found: Exemplars, field: Fields | None) -> dict[str, Any]:
+    """What is told of one unit."""
+    name, numbers = f"{unit.layer}:{unit.channel}", found.best(unit.channel)
+    positions = found.positions[unit.channel, : len(numbers)].tolist()
+    quantiles = found.quantiles(unit.channel, SHARES).tolist()
+    return {
+        "unit": name,
+        "label": subject.targets(name)[0].label,
+        "values": found.values[unit.channel, : len(numbers)].tolist(),
+        "photographs": numbers,
+        "positions": positions,
+        "boxes": [list(seen_box(field, position, subject.size)) for position in positions],
+        "quantiles": dict(zip(map(str, SHARES), quantiles, strict=True)),
+        "silent": float(found.silent[unit.channel]) / found.seen,
+        "seen": found.seen,
+        "whole": f"tiles/{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.webp",
+        "nearest": [[f"{unit.layer}:{channel}", close] for channel, close in found.nearest(unit.channel)],
+    }
+
+
+def _write_sheet(file: Path, rows: Sequence[dict[str, Any]], pictures: Mapping[int, images.Pixels]) -> None:
+    columns = max(len(row["photographs"]) for row in rows)
+    blank = np.full_like(next(iter(pictures.values())), 255)
     tiles, labels = [], []
-    for unit, numbers in kept.items():
-        exemplars, (target,) = found[unit.layer], subject.targets(f"{unit.layer}:{unit.channel}")
-        for place, number in enumerate(numbers):
-            field = fields.get(unit.layer)
-            row, column = exemplars.positions[unit.channel, place].tolist()
-            box = field.box(row, column) if field else Box(0, 0, *subject.size)
-            tiles.append(_cut(pictures[number], box, subject.size) if number >= 0 else blank)
-            labels.append(f"{target.label}\n{exemplars.values[unit.channel, place]:.2f}" if number >= 0 else "\n")
-    images.write_png(file, images.contact_sheet(tiles, labels, columns=len(numbers)))
+    for row in rows:
+        cut = [cut_out(pictures[n], box) for n, box in zip(row["photographs"], row["boxes"], strict=True)]
+        missing = columns - len(cut)
+        tiles += cut + [blank] * missing
+        labels += [f"{row['label']}\n{value:.2f}" for value in row["values"]] + ["\n"] * missing
+    images.write_png(file, images.contact_sheet(tiles, labels, columns=columns))
 
 
-def _cut(picture: images.Pixels, box: Box, size: tuple[int, int]) -> images.Pixels:
-    """What of a square picture lies in a box of the network's input, enlarged to the same square, the rest white."""
+def _write_rows(file: Path, subject: Subject, data: Stream, rows: Sequence[dict[str, Any]]) -> None:
+    about = {
+        "format": FORMAT,
+        "subject": subject.name,
+        "subject_sha256": str(subject.card.get("sha256", subject.name)),
+        "data": data.name,
+        "split": data.split,
+        "licence": data.licence,
+        "seen": rows[0]["seen"],
+        "k": max(len(row["photographs"]) for row in rows),
+        "tile": data.size,
+        "classes": data.classes,
+    }
+    write_json(file, {**about, "units": rows})
+
+
+def seen_box(field: Fields | None, position: Sequence[int], size: tuple[int, int]) -> tuple[float, ...]:
+    """The receptive field of a unit at a position, (top, left, bottom, right) as shares of the input's height and
+    width; all of it where the field is not known."""
+    row, column = position
+    box = field.box(row, column) if field else Box(0, 0, *size)
+    height, width = size
+    return (box.top / height, box.left / width, box.bottom / height, box.right / width)
+
+
+def cut_out(picture: images.Pixels, box: Sequence[float]) -> images.Pixels:
+    """What of a square picture lies in a box (shares of its side), enlarged to the same square, the rest white."""
     side = len(picture)
-    (height, width), whole_picture = size, Image.fromarray(picture)
-    corners = (box.left / width, box.top / height, box.right / width, box.bottom / height)
-    left, top, right, bottom = (round(side * corner) for corner in corners)
-    crop = whole_picture.crop((left, top, right, bottom))
+    top, left, bottom, right = (round(side * edge) for edge in box)
+    crop = Image.fromarray(picture).crop((left, top, max(right, left + 1), max(bottom, top + 1)))
     return np.asarray(ImageOps.pad(crop, (side, side), Image.Resampling.LANCZOS, color="white"))
 
 

@@ -61,6 +61,11 @@ def write_png(path: Path, pixels: Pixels) -> None:
     _write(path, "png", [Image.fromarray(pixels)])
 
 
+def write_webp(path: Path, pixels: Pixels) -> None:
+    """Write a picture as WebP, small enough for a page."""
+    _write(path, "webp", [Image.fromarray(pixels)], quality=88, method=6)
+
+
 def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60) -> None:
     """Write the climb as an animated WebP that holds its last frame for a second."""
     _write(
@@ -103,7 +108,8 @@ def _fitting(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
 
 def _write(path: Path, kind: str, frames: list[Image.Image], **options: object) -> None:
     with whole(path) as scratch:
-        frames[0].save(scratch, format=kind, **({"append_images": frames[1:], **options} if len(frames) > 1 else {}))
+        more = {"append_images": frames[1:]} if len(frames) > 1 else {}
+        frames[0].save(scratch, format=kind, **more, **options)
 
 
 def crossed_out(pixels: Pixels) -> Pixels:

@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any
 
 from phosphene.errors import BadFile, OutOfSpace
-from phosphene.files import whole
+from phosphene.files import write_json
 from phosphene.images import Pixels, read_png, write_png
 
 FORMAT = 1
@@ -82,18 +82,7 @@ def pixels_sha256(pixels: Pixels) -> str:
 
 def write(record: Record, path: Path) -> None:
     """Write a record whole or not at all."""
-    text = json.dumps(without_nan(asdict(record)), indent=1, ensure_ascii=False)
-    with whole(path) as scratch:
-        scratch.write_text(text + "\n", encoding="utf-8")
-
-
-def without_nan(value: Any) -> Any:
-    """The value with None for every number that JSON has no word for."""
-    if isinstance(value, dict):
-        return {key: without_nan(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_json(path, asdict(record))
 
 
 def read(path: Path) -> Record:

@@ -99,6 +99,8 @@ class Subject:
         if shape is None or not shape:
             raise UnknownName(f"{self.name}: layer {term.layer!r} gives no activations for an image")
         channels = None if term.quoted else channel_range(term.channels)
+        if term.channels == "all" and not term.quoted:
+            channels = list(range(shape[0]))
         if channels is None:
             if term.layer != self.output:
                 raise UnknownName(
