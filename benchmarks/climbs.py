@@ -64,9 +64,9 @@ def main() -> None:
         seconds = time.monotonic() - begun
         with torch.no_grad():
             sure = subject(seen_part(climbed.images, generated.seen)).softmax(1)[torch.arange(len(classes)), classes]
-        seen = recognised(judge, climbed.images, classes, channels)
+        top1, top5 = recognised(judge, climbed.images, classes, channels).mean(0).tolist()
         far = ((climbed.codes - mean) / std).square().mean().sqrt()
-        figures = f"{climbed.scores.mean():.1f} | {sure.mean():.2f} | {seen.top1:.0%} | {seen.top5:.0%} | {far:.2f}"
+        figures = f"{climbed.scores.mean():.1f} | {sure.mean():.2f} | {top1:.0%} | {top5:.0%} | {far:.2f}"
         print(f"| {name} | {figures} | {seconds:.0f} |", flush=True)
 
 

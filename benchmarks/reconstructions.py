@@ -60,8 +60,8 @@ def main() -> None:
     for name in options.judges:
         judge = load_subject(name)
         channels = judge_channels(judge, encoder.classes)
-        seen = [recognised(judge, images, labels, channels) for images in (x, y)]
-        print(f"| {name} | " + " | ".join(f"{each.top1:.1%} | {each.top5:.1%}" for each in seen) + " |")
+        seen = [recognised(judge, images, labels, channels).mean(0).tolist() for images in (x, y)]
+        print(f"| {name} | " + " | ".join(f"{top1:.1%} | {top5:.1%}" for top1, top5 in seen) + " |")
 
 
 main()

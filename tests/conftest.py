@@ -285,7 +285,7 @@ def climbs_remakes_and_judges(phosphene: Run, subject: Path, units: Sequence[str
     assert again.fine()
     assert again.err == ""  # the same bits: no warning
     judged = phosphene("evaluate", folder / "a", "--judge", subject, "--json").json()
-    assert judged["recognised"]["top1"] == 1
+    assert judged[0]["figures"]["recognised_top1"]["value"] == 1
 
 
 _operators: list[torch.library.Library] = []  # an operator lives as long as its library

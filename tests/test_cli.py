@@ -703,8 +703,10 @@ def test_a_judge_with_the_same_classes_needs_no_names_compared() -> None:
 def test_evaluate_counts_what_a_judge_recognises(synthesize: Run, phosphene: Run, zoo: Path, tmp_path: Path) -> None:
     synthesize("fc8:0-3", "conv5:1").fine()
     found = phosphene("evaluate", tmp_path / "out", "--judge", zoo / "subject.safetensors", "--json").json()
-    assert found["recognised"]["n"] == 4, "a hidden unit has no class"
-    assert 0 <= found["recognised"]["top1"] <= found["recognised"]["top5"] <= 1
+    figures = {each["layer"]: each["figures"] for each in found}
+    assert figures["conv5"] == {}, "a hidden unit has no class"
+    assert figures["fc8"]["recognised_top1"]["n"] == 4
+    assert 0 <= figures["fc8"]["recognised_top1"]["value"] <= figures["fc8"]["recognised_top5"]["value"] <= 1
     (tmp_path / "empty").mkdir()
     assert "no records" in phosphene("evaluate", tmp_path / "empty").refused()
 

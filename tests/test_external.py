@@ -313,7 +313,7 @@ def test_a_librarys_network_is_listed_climbs_and_judges(
     assert again.fine()
     assert again.err == ""  # the same bits: no warning
     judged = phosphene("evaluate", tmp_path / "out", "--judge", name, "--json").json()
-    assert judged["recognised"]["n"] == 1
+    assert judged[0]["figures"]["recognised_top1"]["n"] == 1
 
 
 # a factory of one's own

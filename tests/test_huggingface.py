@@ -116,7 +116,7 @@ def test_a_unit_climbs_and_its_record_makes_it_again(
     assert again.err == ""  # the same bits: no warning
     if unit.startswith("class:"):
         judged = phosphene("evaluate", tmp_path / "a", "--judge", f"hf:{folder}", "--json").json()
-        assert judged["recognised"]["top1"] == 1
+        assert judged[0]["figures"]["recognised_top1"]["value"] == 1
 
 
 def test_another_files_weights_do_not_make_a_record_again(phosphene: Run, folder: Path, tmp_path: Path) -> None:

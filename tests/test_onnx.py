@@ -141,7 +141,7 @@ def test_what_cannot_be_converted_still_judges_and_says_why_it_does_not_climb(
     if pytest.importorskip("onnx2pytorch"):
         phosphene("synthesize", folder / "any.onnx", "class:tench", *climb).fine()
         judged = phosphene("evaluate", tmp_path / "a", "--judge", asked, "--json").json()
-        assert judged["recognised"]["n"] == 1
+        assert judged[0]["figures"]["recognised_top1"]["n"] == 1
 
 
 def test_without_the_converter_a_network_is_only_asked(

@@ -376,59 +376,47 @@ def exemplars(
 @app.command(rich_help_panel="Main")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A folder made by synthesize.")],
-    images_folder: Annotated[
-        Path | None, typer.Option("--images", help="Photographs to compare with, as for train.")
+    images: Annotated[
+        str | None,
+        typer.Option(help="Photographs to compare with, as for train: a split to look through and one held out."),
     ] = None,
     judge: Annotated[str, typer.Option(help="A network that took no part.")] = "efficientnet-lite2",
+    control: Annotated[
+        Path | None, typer.Option(help="The same units climbed on SUBJECT@random: what the prior draws by itself.")
+    ] = None,
     photographs: Annotated[int, typer.Option(help="Natural photographs to judge.", min=1)] = 1000,
+    subject: Annotated[str, typer.Option(help="The run's subject, where that is code: python:…")] = "",
+    device: Device = "auto",
+    threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Does an independent network see the target class in the pictures, as it does in photographs?"""
-    import numpy as np
-    import torch
+    """Measure pictures: does an independent network see the class; do they excite the unit as photographs do?
 
-    from phosphene import datasets, records
-    from phosphene.evaluation import judge_channels, recognised
+    Each figure comes with its 95 % interval over the units. What is measured is kept in RUN/evidence.
+    """
+    from phosphene import evidence
 
-    folder = records.Folder(run)
-    found = [records.read(file) for file in sorted(run.glob("*.json"))]
-    if not found:
-        raise BadFile(f"{run} holds no records; make some with phosphene synthesize")
-    subject, network = _subject(str(found[0].request["subject"])), _subject(judge)
-    classes = [_class_of(record, subject) for record in found]
-    judged = [
-        (record, c) for record, c in zip(found, classes, strict=True) if c is not None and record.status == "climbed"
-    ]
-    if not judged:
-        raise BadRequest(f"{run} holds no picture of a lone output unit, so no class can be recognised")
-    channels = judge_channels(network, subject.classes)
-    crops = np.stack([folder.picture(record) for record, _ in judged])
-    with _status(f"{judge} looks at {len(judged)} pictures"):
-        synthetic = recognised(network, _floats(crops), torch.tensor([c for _, c in judged]), channels)
-    result: dict[str, Any] = {"judge": judge, "recognised": asdict(synthetic)}
-    if images_folder is not None:
-        data = datasets.load(images_folder, "val")
-        chosen = np.random.default_rng(0).permutation(len(data))[:photographs]
-        with _status(f"{judge} looks at {len(chosen)} photographs"):
-            natural = recognised(network, _floats(data.images[chosen]), torch.from_numpy(data.labels[chosen]), channels)
-        result["natural"] = asdict(natural)
+    where = _machine(device, "float32", threads)["device"]
+    with _bar(None, "looking") as advance:
+        found = evidence.evaluate(
+            run,
+            judge,
+            images,
+            control=control,
+            trusted=subject,
+            photographs=photographs,
+            device=where,
+            report=lambda: advance(1),
+        )
     if as_json:
-        _print_json(result)
+        _print_json([asdict(each) for each in found])
         return
-    table = Table(
-        "pictures", "n", "top-1", "top-5", "95 % of top-1", title=f"recognised by {judge} among {len(channels)} classes"
-    )
-    for name in ("recognised", "natural"):
-        if name in result:
-            r = result[name]
-            table.add_row(
-                "synthesized" if name == "recognised" else "photographs",
-                str(r["n"]),
-                f"{r['top1']:.1%}",
-                f"{r['top5']:.1%}",
-                f"{r['interval'][0]:.1%} … {r['interval'][1]:.1%}",
-            )
-    out.print(table)
+    for each in found:
+        table = Table("figure", "", "95 % interval", "n", "", title=f"{each.subject} {each.layer}, judge {each.judge}")
+        for name, figure in each.figures.items():
+            interval = f"{figure.low:.3g} … {figure.high:.3g}"
+            table.add_row(name, f"{figure.value:.3g}", interval, f"{figure.n:,}", escape(figure.note))
+        out.print(table)
 
 
 @zoo_app.command("list")
@@ -784,22 +772,6 @@ def _kind(module: Any) -> str:
     """A module's class, or that which it had before it was exported."""
     exported = module.type_name() if hasattr(module, "type_name") else None
     return (exported or type(module).__name__).rpartition(".")[2]
-
-
-def _class_of(record: Any, subject: Subject) -> int | None:
-    """The class of a picture of one output unit; None for anything else."""
-    from phosphene.units import Target, Unit
-
-    target = Target.from_json(record.request["members"][record.request["member"]][0])
-    (weight, unit), *others = target.terms
-    plain = not others and weight > 0 and isinstance(unit, Unit) and unit.layer == subject.output
-    return unit.channel if plain and isinstance(unit, Unit) else None
-
-
-def _floats(pixels: Any) -> Any:
-    import torch
-
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
 def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool, told: bool = True) -> None:

@@ -1,26 +1,54 @@
-"""Numbers for pictures: does a network that took no part see the same class in them?"""
+"""Numbers for pictures: measures on activations and on the features of a network that looks on. Nothing is climbed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from phosphene.errors import BadRequest
+from phosphene.errors import BadRequest, Unreachable
+from phosphene.probe import probe
 from phosphene.subjects import Subject
+
+SCALES = 3
+"""At how many resolutions a network's features are compared."""
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """Shares of images whose class a judge names first, or among its first five, of `n`; `interval` is Wilson's
-    95 % interval of `top1`."""
+class Figure:
+    """A statistic over `n` units (or photographs) with its 95 % interval; `note` says what it was measured with."""
 
-    top1: float
-    top5: float
+    value: float
+    low: float
+    high: float
     n: int
-    interval: tuple[float, float]
+    note: str = ""
+
+
+def mean(values: Sequence[float], note: str = "") -> Figure:
+    """The mean; for shares of yes and no Wilson's interval, else the bootstrap's. What is no number does not count."""
+    finite = [float(value) for value in values if math.isfinite(value)]
+    if finite and set(finite) <= {0.0, 1.0}:
+        share = sum(finite) / len(finite)
+        return Figure(share, *wilson(share, len(finite)), len(finite), note)
+    return _bootstrapped(finite, np.mean, note)
+
+
+def median(values: Sequence[float], note: str = "") -> Figure:
+    """The median, with the bootstrap's interval. What is no number does not count."""
+    return _bootstrapped([float(value) for value in values if math.isfinite(value)], np.median, note)
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval for a share of n."""
+    centre, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
 
 
 def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
@@ -43,28 +71,127 @@ def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
     return channels
 
 
-def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequence[int], batch: int = 50) -> Recognised:
-    """How often the judge, restricted to `channels`, names the label of images (n, 3, h, w) in [0, 1].
-
-    `labels` (n,) index `channels`. Images are enlarged to the judge's input.
-    """
-    device = next(judge.network.parameters(), torch.zeros(())).device
-    batch = min(batch, judge.batch or batch)
-    chosen = torch.tensor(list(channels), device=device)
-    hits = torch.zeros(2)
+def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequence[int], batch: int = 50) -> Tensor:
+    """(n, 2) of 0 and 1: does the judge, restricted to `channels`, name an image's label first, and among its first
+    five? `images` (n, 3, h, w) in [0, 1] are resized to the judge's input; `labels` (n,) index `channels`."""
+    chosen, found = torch.tensor(list(channels)), []
     with torch.no_grad():
-        for at in range(0, len(images), batch):
-            logits = judge(images[at : at + batch].to(device))[:, chosen]
-            right = logits.topk(min(5, len(chosen))).indices.cpu() == labels[at : at + batch, None]
-            hits += torch.stack([right[:, 0].sum(), right.sum()])
-    top1, top5 = (hits / len(images)).tolist()
-    return Recognised(top1, top5, len(images), wilson(top1, len(images)))
+        for at in range(0, len(images), min(batch, judge.batch or batch)):
+            part = images[at : at + min(batch, judge.batch or batch)].to(_device(judge))
+            first = judge(part).cpu()[:, chosen].topk(min(5, len(chosen))).indices
+            right = first == labels[at : at + len(part), None]
+            found.append(torch.stack([right[:, 0], right.any(1)], 1).float())
+    return torch.cat(found)
 
 
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a share of n."""
-    centre, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+def activation_ratio(synthesized: float, natural: float) -> float:
+    """The best synthesized activation over the best natural one; NaN where no photograph excites the unit."""
+    return synthesized / natural if natural > 0 else math.nan
+
+
+def ranks(peaks: Tensor, channel: int, sample: Tensor) -> Tensor:
+    """The rank, 1 for the first, of a channel among its layer's on each image.
+
+    `peaks` (n, channels) are the images' activations. Each channel is counted in its own standard deviations from its
+    own mean over photographs, `sample` (m, channels), since channels differ in scale; one that never varies is last.
+    """
+    spread = sample.std(0)
+    scaled = torch.where(spread > 0, (peaks - sample.mean(0)) / spread.clamp(min=1e-12), -torch.inf)
+    return 1 + (scaled > scaled[:, channel, None]).sum(1)
+
+
+def feature_layers(network: Subject) -> list[str]:
+    """The layers of a network that are compared: the last of each size of map, the coarsest few."""
+    shapes = network.shapes()
+    axes = 3 if any(len(shape) == 3 for shape in shapes.values()) else 2
+    maps = {shape[1:]: name for name, shape in shapes.items() if len(shape) == axes}
+    return list(maps.values())[-SCALES:] or [list(shapes)[-1]]
+
+
+def features(network: Subject, images: Tensor, batch: int = 50) -> tuple[Tensor, Tensor]:
+    """What a network sees in images (n, 3, h, w): perceptual vectors (n, d), and pooled features (n, channels).
+
+    The perceptual vector holds the maps of `feature_layers`, at every position of length one over the channels, scaled
+    so that the squared distance of two vectors is the distance of LPIPS with all weights equal (Zhang et al. 2018,
+    eq. 1), averaged over the layers: 0 for equal images, 2 for those that have nothing in common. The pooled features
+    are the coarsest layer's means over its positions.
+    """
+    layers, vectors, pooled = feature_layers(network), [], []
+    with probe(network.network, layers) as read, torch.no_grad():
+        for part in images.split(min(batch, network.batch or batch)):
+            maps = read(network.prepare(part.to(_device(network))))
+            flat = [maps[layer].float().flatten(2) if maps[layer].ndim > 2 else maps[layer].float()[..., None]
+                    for layer in layers]  # fmt: skip
+            lengths = [nn.functional.normalize(each, dim=1) / math.sqrt(len(flat) * each.shape[2]) for each in flat]
+            vectors.append(torch.cat([each.flatten(1) for each in lengths], 1).cpu())
+            pooled.append(flat[-1].mean(2).cpu())
+    return torch.cat(vectors), torch.cat(pooled)
+
+
+def distances(one: Tensor, other: Tensor) -> Tensor:
+    """(n, m): perceptual distances between vectors (n, d) and (m, d) of `features`."""
+    squares = one.square().sum(1)[:, None] + other.square().sum(1)
+    return (squares - 2 * one @ other.T).clamp(min=0)
+
+
+def diversity(vectors: Tensor) -> float:
+    """Mean perceptual distance over all pairs of vectors (n, d); NaN for fewer than two."""
+    n = len(vectors)
+    return float(distances(vectors, vectors).triu(1).sum()) / (n * (n - 1) / 2) if n > 1 else math.nan
+
+
+def kid(one: Tensor, other: Tensor, note: str = "", seed: int = 0) -> Figure:
+    """The kernel inception distance (Bińkowski et al. 2018) between pooled features (n, d) and (m, d).
+
+    The mean over a hundred random halves; their spread gives the interval (a jackknife that leaves half out).
+    """
+    try:
+        from torchmetrics.image.kid import KernelInceptionDistance
+    except ImportError:
+        raise Unreachable("the distance between sets needs torchmetrics; pip install 'phosphene[evaluate]'") from None
+    half = min(len(one), len(other)) // 2
+    if half < 2:
+        return Figure(math.nan, math.nan, math.nan, min(len(one), len(other)), note)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it says that it keeps the features that it was given
+        metric = KernelInceptionDistance(nn.Identity(), subsets=100, subset_size=half)
+    metric.update(one, real=False)
+    metric.update(other, real=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        value, spread = (float(each) for each in metric.compute())
+    return Figure(value, value - 1.96 * spread, value + 1.96 * spread, min(len(one), len(other)), note)
+
+
+def two_afc(references: Tensor, strong: Tensor, weak: Tensor) -> float:
+    """How often an observer, shown references (r, d), picks from each pair the photograph that excites the unit more.
+
+    A machine's version of Borowski et al. 2021: it takes the one of `strong` (p, d) and `weak` (p, d) that is
+    perceptually nearer to the references on the average; a tie counts one half.
+    """
+    ahead = distances(weak, references).mean(1) - distances(strong, references).mean(1)
+    return float((ahead > 0).float().mean() + (ahead == 0).float().mean() / 2)
+
+
+def prior_share(picture: Tensor, control: Tensor, origin: Tensor) -> float:
+    """How much of a picture the prior alone explains, 0 … 1: the squared cosine between its departure from the average
+    photograph, `origin`, and that of a control which no trained unit asked for; 0 where they point apart. All are
+    pooled features (d,)."""
+    cosine = nn.functional.cosine_similarity(picture - origin, control - origin, dim=0)
+    return float(cosine.clamp(min=0).square())
+
+
+def _bootstrapped(values: Sequence[float], statistic: Callable[..., Any], note: str) -> Figure:
+    """A statistic with the interval of the percentile bootstrap over the values."""
+    if not values:
+        return Figure(math.nan, math.nan, math.nan, 0, note)
+    drawn = np.random.default_rng(0).choice(values, (2000, len(values)))
+    low, high = np.quantile(statistic(drawn, axis=1), [0.025, 0.975])
+    return Figure(float(statistic(values)), float(low), float(high), len(values), note)
+
+
+def _device(network: Subject) -> torch.device:
+    return next(network.network.parameters(), torch.zeros(())).device
 
 
 def _synonyms(name: str) -> list[str]:

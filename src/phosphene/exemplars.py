@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor
 from phosphene import images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import whole, write_json
+from phosphene.files import safe, whole, write_json
 from phosphene.probe import find_layer, probe
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import Subject
@@ -201,7 +200,7 @@ def _row(subject: Subject, unit: Unit, found: Exemplars, field: Fields | None) -
         "quantiles": dict(zip(map(str, SHARES), quantiles, strict=True)),
         "silent": float(found.silent[unit.channel]) / found.seen,
         "seen": found.seen,
-        "whole": f"tiles/{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.webp",
+        "whole": f"tiles/{safe(name)}.webp",
         "nearest": [[f"{unit.layer}:{channel}", close] for channel, close in found.nearest(unit.channel)],
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,11 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
+
+
+def safe(text: str) -> str:
+    """A text as part of a file's name: what is neither letter, digit nor dot becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
 
 
 def write_json(path: Path, value: Any) -> None:

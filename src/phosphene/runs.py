@@ -17,6 +17,7 @@ from torch import Tensor
 
 from phosphene import __version__, images
 from phosphene.errors import BadFile, BadRequest
+from phosphene.files import safe
 from phosphene.parameterizations import Parameterization, load_generated
 from phosphene.records import Folder, Record, pixels_sha256, read
 from phosphene.subjects import Subject, load_subject
@@ -145,16 +146,13 @@ def remake(
 ) -> tuple[Record, Record]:
     """Make a record's picture again and return the old record and the new one.
 
-    The whole batch that it climbed in is climbed, since batches of other sizes may round differently. A record is
-    a file from outside, and its subject `python:…` is code: it runs only where it is the `trusted` one.
+    The whole batch that it climbed in is climbed, since batches of other sizes may round differently. A subject that
+    is code, `python:…`, runs only where it is the `trusted` one.
     """
     old = read(file)
     request, members, member = Request.from_record(old, file)
-    if request.subject.startswith("python:") and request.subject != trusted:
-        raise BadRequest(
-            f"{file} would run {request.subject!r}, which is code; where you trust it, name it: "
-            f"phosphene synthesize {shlex.quote(request.subject)} --record {shlex.quote(str(file))}"
-        )
+    named = f"phosphene synthesize {shlex.quote(request.subject)} --record {shlex.quote(str(file))}"
+    check_trusted(request.subject, trusted, file, named)
     if device is not None:
         request = replace(request, device=device)
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -174,10 +172,16 @@ def remake(
     return old, _keep(folder, result, member, old.request, hashes)
 
 
+def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
+    """A record is a file from outside, and its subject `python:…` is code: it runs only where it is the trusted one."""
+    if subject.startswith("python:") and subject != trusted:
+        raise BadRequest(f"{file} would run {subject!r}, which is code; where you trust it, name it: {command}")
+
+
 def file_name(member: Member) -> str:
     """A safe, readable name for a picture: unit, label, seed; unique within a run."""
     text = str(member.target)
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
+    name = safe(text)
     if not re.fullmatch(r"[\w.]+:\d+", text):
         vectors = [unit.vector for _, unit in member.target.terms if isinstance(unit, Direction)]
         name = f"{name[:40]}-{hashlib.sha256((text + str(vectors or '')).encode()).hexdigest()[:8]}"

@@ -1,0 +1,332 @@
+"""A folder of pictures, measured: beside photographs that excite the same units, by a network that took no part."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from phosphene import evaluation, records
+from phosphene.datasets import Stream
+from phosphene.errors import BadFile, BadRequest
+from phosphene.evaluation import Figure, features, judge_channels, mean, median, recognised
+from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
+from phosphene.files import safe, write_json
+from phosphene.images import Pixels
+from phosphene.probe import probe
+from phosphene.receptive_fields import Fields, receptive_fields
+from phosphene.runs import Request, check_trusted, open_parameterization
+from phosphene.subjects import Subject, load_subject
+from phosphene.units import Unit
+
+FORMAT = 1
+LEAST_HELD_OUT = 8
+REFERENCES = 9
+"""What an observer is shown of each kind, and the pairs that it is asked about; as in Borowski et al. 2021."""
+ORDINARY, RANDOM_CODES = 200, 50
+"""Photographs drawn at random that stand for photographs in general, and codes for what the prior makes by itself."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished picture of one unit."""
+
+    unit: Unit
+    seed: int
+    score: float
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Run:
+    """The pictures of lone units in a folder, layer by layer and channel by channel, and what made them."""
+
+    subject: Subject
+    request: Request
+    layers: dict[str, dict[int, list[Picture]]]
+
+    @classmethod
+    def of(cls, folder: Path, trusted: str = "") -> Run:
+        """`BadFile` where there are no records, `BadRequest` where none is of a lone unit that was climbed up.
+
+        A subject that is code, `python:…`, is loaded only where it is the `trusted` one.
+        """
+        files = sorted(folder.glob("*.json"))
+        if not files:
+            raise BadFile(f"{folder} holds no records; make some with phosphene synthesize")
+        layers: dict[str, dict[int, list[Picture]]] = defaultdict(lambda: defaultdict(list))
+        first: Request | None = None
+        for file in files:
+            record = records.read(file)
+            request, members, member = Request.from_record(record, file)
+            first = first or request
+            if (request.subject, request.prior) != (first.subject, first.prior):
+                raise BadRequest(
+                    f"{folder} holds pictures of several subjects or priors; evaluate one of them at a time"
+                )
+            ((weight, unit), *others), seed = members[member].target.terms, members[member].seed
+            if not others and weight > 0 and isinstance(unit, Unit) and record.status == "climbed":
+                pixels = records.Folder(folder).picture(record)
+                layers[unit.layer][unit.channel].append(Picture(unit, seed, record.score, pixels))
+        if not layers:
+            raise BadRequest(f"{folder} holds no picture of a lone unit, so there is nothing to compare it with")
+        named = f"phosphene evaluate {shlex.quote(str(folder))} --subject {shlex.quote(request.subject)}"
+        check_trusted(request.subject, trusted, files[0], named)
+        subject = load_subject(request.subject)
+        for layer, channels in layers.items():
+            subject.targets(f"{layer}:{max(channels)}")  # a record comes from outside: its units must exist
+        return cls(subject, request, {layer: dict(channels) for layer, channels in layers.items()})
+
+
+@dataclass(frozen=True)
+class Nature:
+    """Photographs to compare with: what excites the units, in those seen in one pass and in those held out."""
+
+    exemplars: dict[str, Exemplars]
+    held_out: dict[str, Exemplars]
+    seen: Stream
+    unseen: Stream
+    fields: dict[str, Fields]
+    ordinary: list[int]
+    """Held-out photographs drawn at random, by number."""
+
+    @classmethod
+    def of(
+        cls, subject: Subject, layers: Sequence[str], images: str, folder: Path, device: str, report: Callable[[], None]
+    ) -> Nature:
+        """Looks at every photograph once, and keeps what was found in the folder."""
+        seen, unseen = (Stream(images, split, max(subject.size)) for split in ("train", "val"))
+        exemplars, held_out = (
+            find_exemplars(subject, layers, data, folder / name, device=device, report=lambda done: report())
+            for data, name in ((seen, "exemplars.safetensors"), (unseen, "held-out.safetensors"))
+        )
+        if (there := held_out[layers[0]].seen) < LEAST_HELD_OUT:
+            raise BadRequest(f"{unseen.name} holds out {there} photographs; at least {LEAST_HELD_OUT} are needed")
+        ordinary = np.random.default_rng(1).permutation(there)[:ORDINARY].tolist()
+        fields = receptive_fields(subject.network, subject.size, layers, subject.batch or 32)
+        return cls(exemplars, held_out, seen, unseen, fields, ordinary)
+
+    def pairs(self, layer: str, channel: int) -> tuple[list[int], list[int]]:
+        """Held-out photographs that excite a channel most, and as many drawn from the half that excites it less."""
+        found = self.held_out[layer]
+        order = found.sample[:, channel].argsort(descending=True, stable=True)
+        n = min(REFERENCES, len(order) // 4)
+        lower = order[len(order) // 2 :][torch.randperm(len(order) - len(order) // 2, generator=_seeded(channel))]
+        return (order[:n] * found.every).tolist(), (lower[:n] * found.every).tolist()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of one layer's pictures: figures over its units, and a row for each unit."""
+
+    subject: str
+    subject_sha256: str
+    layer: str
+    judge: str
+    data: str
+    figures: dict[str, Figure]
+    units: list[dict[str, Any]]
+    format: int = FORMAT
+
+
+def evaluate(
+    folder: Path,
+    judge: str,
+    images: str | None = None,
+    *,
+    control: Path | None = None,
+    trusted: str = "",
+    photographs: int = 1000,
+    device: str = "cpu",
+    report: Callable[[], None] = lambda: None,
+) -> list[Evaluation]:
+    """Measure a folder made by `synthesize`, one evaluation for each layer, and keep them in its folder `evidence`.
+
+    `judge` names a network that took no part: it recognises classes, and its features are what distances are taken
+    in. With `images` (a folder of photographs with a split to look through and one held out) the pictures are compared
+    with what excites the same units there; with `control`, a folder of the same units climbed on the randomised
+    subject, with what the prior draws when nobody asks.
+    """
+    run, observer = Run.of(folder, trusted), load_subject(judge)
+    run.subject.network.to(device)
+    observer.network.to(device)
+    controls = Run.of(control, trusted).layers if control is not None else {}
+    nature = Nature.of(run.subject, list(run.layers), images, folder / "evidence", device, report) if images else None
+    about = (run.subject.name, str(run.subject.card.get("sha256", run.subject.name)))
+    named = run.subject.output if run.subject.classes else ""
+    if nature is None and named not in run.layers:
+        raise BadRequest(
+            f"{folder} holds no picture of a lone output unit, so no class can be recognised; --images "
+            "compares hidden units with photographs"
+        )
+    found = []
+    for layer, channels in run.layers.items():
+        rows = {c: {"unit": f"{layer}:{c}", "label": run.subject.targets(f"{layer}:{c}")[0].label} for c in channels}
+        figures: dict[str, Figure] = {}
+        if layer == named:
+            figures |= _recognition(run, observer, channels, rows, nature, photographs)
+        if nature is not None:
+            figures |= _comparison(run, observer, layer, rows, nature, controls.get(layer, {}), report)
+        data = nature.seen.name if nature else ""
+        found.append(Evaluation(*about, layer, observer.name, data, figures, list(rows.values())))
+        name = f"evaluation-{safe(observer.name)}-{safe(layer)}.json"
+        write_json(folder / "evidence" / name, asdict(found[-1]))
+    return found
+
+
+def _recognition(
+    run: Run,
+    judge: Subject,
+    channels: dict[int, list[Picture]],
+    rows: dict[int, dict[str, Any]],
+    nature: Nature | None,
+    photographs: int,
+) -> dict[str, Figure]:
+    """Does the judge name the class of the pictures, as it does of photographs?"""
+    named, pictures = judge_channels(judge, run.subject.classes), [p for each in channels.values() for p in each]
+    labels = torch.tensor([picture.unit.channel for picture in pictures])
+    hits = recognised(judge, _floats([picture.pixels for picture in pictures]), labels, named)
+    for channel, row in rows.items():
+        row["recognised_top1"], row["recognised_top5"] = hits[labels == channel].mean(0).tolist()
+    note = f"by {judge.name} among {len(named):,} classes"
+    figures = {key: mean([row[key] for row in rows.values()], note) for key in ("recognised_top1", "recognised_top5")}
+    if nature is not None and nature.unseen.classes == run.subject.classes:
+        there = next(iter(nature.held_out.values())).seen
+        chosen = set(np.random.default_rng(0).permutation(there)[:photographs].tolist())
+        pixels, classes = zip(*((pixels, c) for _, pixels, c in nature.unseen.photographs(chosen)), strict=True)
+        hits = recognised(judge, _floats(pixels), torch.tensor(classes), named)
+        note = f"{note}, photographs held out"
+        figures |= {f"natural_top{n}": mean(hits[:, i].tolist(), note) for i, n in enumerate((1, 5))}
+    return figures
+
+
+def _comparison(
+    run: Run,
+    judge: Subject,
+    layer: str,
+    rows: dict[int, dict[str, Any]],
+    nature: Nature,
+    controls: dict[int, list[Picture]],
+    report: Callable[[], None],
+) -> dict[str, Figure]:
+    """Each unit's pictures beside its exemplars, held-out photographs, and what the prior draws alone."""
+    found, channels = nature.exemplars[layer], run.layers[layer]
+    photographs = _Photographs(nature, layer, list(channels))
+    ordinary = features(judge, _floats([photographs.unseen[n] for n in nature.ordinary]))
+    origin, prior = ordinary[1].mean(0), _random_pictures(run, judge, nature.seen.size)
+    pooled: dict[str, list[Tensor]] = {"pictures": [], "exemplars": []}
+    for channel, pictures in channels.items():
+        row, look = rows[channel], _Look(run.subject, judge, layer, channel, nature.fields.get(layer))
+        made, ranked = look([_resized(picture.pixels, nature.seen.size) for picture in pictures])
+        natural, natural_ranked = look([photographs.seen[n] for n in found.best(channel)[:REFERENCES]])
+        strong, weak = (look([photographs.unseen[n] for n in part])[0] for part in nature.pairs(layer, channel))
+        row["score"] = max(picture.score for picture in pictures)
+        row["natural_score"] = float(found.values[channel, 0])
+        row["activation_ratio"] = evaluation.activation_ratio(row["score"], row["natural_score"])
+        row["selectivity"] = float(evaluation.ranks(ranked, channel, found.sample).float().mean())
+        row["exemplar_selectivity"] = float(evaluation.ranks(natural_ranked, channel, found.sample).float().mean())
+        row["diversity"] = evaluation.diversity(made[0])
+        row["exemplar_diversity"] = evaluation.diversity(natural[0])
+        for kind, references in (("synthetic", made), ("natural", natural), ("none", ordinary)):
+            row[f"two_afc_{kind}"] = evaluation.two_afc(references[0][:REFERENCES], strong[0], weak[0])
+        row["distance_exemplars"] = float(evaluation.distances(made[0], natural[0]).mean())
+        row["distance_random_codes"] = float(evaluation.distances(made[0], prior[0]).mean())
+        row["prior_share_random_codes"] = evaluation.prior_share(made[1].mean(0), prior[1].mean(0), origin)
+        if channel in controls:
+            alone, _ = look([_resized(picture.pixels, nature.seen.size) for picture in controls[channel]])
+            row["distance_control"] = float(evaluation.distances(made[0], alone[0]).mean())
+            row["prior_share"] = evaluation.prior_share(made[1].mean(0), alone[1].mean(0), origin)
+        pooled["pictures"].append(made[1])
+        pooled["exemplars"].append(natural[1])
+        report()
+    return _figures(rows, pooled, ordinary[1], found.seen, judge.name)
+
+
+def _figures(
+    rows: dict[int, dict[str, Any]], pooled: dict[str, list[Tensor]], ordinary: Tensor, seen: int, judge: str
+) -> dict[str, Figure]:
+    """The rows' figures over all units."""
+
+    def values(key: str) -> list[float]:
+        return [row.get(key, math.nan) for row in rows.values()]
+
+    over = f"best of {seen:,} photographs"
+    ratios, ranked = values("activation_ratio"), ("selectivity", "exemplar_selectivity")
+    figures = {
+        "activation_ratio": median(ratios, f"median; {over}"),
+        "activation_ratio_above_1": mean([float(ratio > 1) for ratio in ratios if math.isfinite(ratio)], over),
+        **{key: median(values(key), "median rank among the layer's units") for key in ranked},
+        **{f"{key}_first": mean([float(v == 1) for v in values(key)], "share of first ranks") for key in ranked},
+    }
+    in_features = f"in features of {judge}"
+    for key in ("two_afc_synthetic", "two_afc_natural", "two_afc_none"):
+        figures[key] = mean(values(key), f"share right; {in_features}")
+    shares = ("prior_share", "prior_share_random_codes")
+    apart = ("distance_exemplars", "distance_control", "distance_random_codes")
+    for key in ("diversity", "exemplar_diversity", *shares, *apart):
+        figures[key] = mean(values(key), in_features)
+    made, natural = (torch.cat(pooled[kind]) for kind in ("pictures", "exemplars"))
+    figures["kid"] = evaluation.kid(made, natural, f"pictures and exemplars, {in_features}")
+    figures["kid_photographs"] = evaluation.kid(ordinary, natural, f"other photographs and exemplars, {in_features}")
+    return {key: figure for key, figure in figures.items() if figure.n}
+
+
+class _Photographs:
+    """The photographs that one layer's comparison needs, in memory for as long as it takes."""
+
+    def __init__(self, nature: Nature, layer: str, channels: Sequence[int]):
+        best = {n for channel in channels for n in nature.exemplars[layer].best(channel)[:REFERENCES]}
+        asked = {n for channel in channels for part in nature.pairs(layer, channel) for n in part}
+        self.seen = {n: pixels for n, pixels, _ in nature.seen.photographs(best)}
+        self.unseen = {n: pixels for n, pixels, _ in nature.unseen.photographs(asked | set(nature.ordinary))}
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Looks at pictures as one unit does: only what it sees of them, where it answers most, goes to the judge."""
+
+    subject: Subject
+    judge: Subject
+    layer: str
+    channel: int
+    field: Fields | None
+
+    def __call__(self, pictures: Sequence[Pixels]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """The judge's features (see `features`) of what the unit sees, and all channels' peaks (n, channels)."""
+        device = next(self.subject.network.parameters(), torch.zeros(())).device
+        with probe(self.subject.network, [self.layer]) as read, torch.no_grad():
+            peaks, places = find_peaks(read(self.subject.prepare(_floats(pictures).to(device)))[self.layer])
+        boxes = [seen_box(self.field, place, self.subject.size) for place in places[:, self.channel].tolist()]
+        cut = [cut_out(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
+        return features(self.judge, _floats(cut)), peaks
+
+
+def _random_pictures(run: Run, judge: Subject, size: int) -> tuple[Tensor, Tensor]:
+    """The judge's features of what the prior makes of random codes."""
+    request = run.request
+    prior = open_parameterization(request.prior, run.subject, request.prior_file, request.bounds)
+    with torch.no_grad():
+        images = torch.cat([prior.images(prior.start(seed)[None]) for seed in range(RANDOM_CODES)]).clamp(0, 1)
+    return features(judge, torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True))
+
+
+def _resized(picture: Pixels, size: int) -> Pixels:
+    """As large as the photographs beside it: the finer of the two would be told by that alone."""
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _floats(pixels: Sequence[Pixels]) -> Tensor:
+    return torch.from_numpy(np.stack(list(pixels))).permute(0, 3, 1, 2).float() / 255
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,107 @@
+"""A folder of pictures is measured by command: every figure there, the same each time, and nothing run on trust."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CI_SAMPLE, Run
+from PIL import Image
+
+SIDE = 16
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Class folders, 40 pictures to look through and 24 held out, coloured by class."""
+    for split, n in (("train", 40), ("val", 24)):
+        for i in range(n):
+            random = np.random.default_rng(i + 1000 * n)
+            pixels = random.integers(0, 100, (SIDE, SIDE, 3)) + np.array([15 * (i % 10), 75, 150 - 15 * (i % 10)])
+            file = tmp_path / "photographs" / split / f"class{i % 10}" / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return tmp_path / "photographs"
+
+
+@pytest.fixture
+def run(phosphene: Run, zoo: Path, tmp_path: Path) -> Path:
+    """Two seeds of three output units and two channels, and the same of the subject untrained."""
+    climb = ("--prior", zoo / "generator.safetensors", "--steps", 3, "--precision", "float32", "--device", "cpu")
+    units = ("fc8:0-2", "conv5:1,3", "fc8:0 + fc8:1", "--seeds", "0-1")
+    for subject, folder in (("subject.safetensors", "run"), ("subject.safetensors@random", "control")):
+        phosphene("synthesize", f"{zoo / subject}", *units, *climb, "--out", tmp_path / folder).fine()
+    return tmp_path / "run"
+
+
+def test_every_figure_of_every_layer(phosphene: Run, run: Path, zoo: Path, photographs: Path) -> None:
+    words = ("evaluate", run, "--judge", zoo / "subject.safetensors", "--images", photographs, "--device", "cpu")
+    words += ("--control", run.parent / "control")
+    found = {each["layer"]: each for each in phosphene(*words, "--json").json()}
+    assert {layer: len(each["units"]) for layer, each in found.items()} == {"fc8": 3, "conv5": 2}
+    every = {
+        *("activation_ratio", "activation_ratio_above_1", "selectivity", "exemplar_selectivity"),
+        *("selectivity_first", "exemplar_selectivity_first", "two_afc_synthetic", "two_afc_natural", "two_afc_none"),
+        *("diversity", "exemplar_diversity", "prior_share", "prior_share_random_codes"),
+        *("distance_exemplars", "distance_control", "distance_random_codes", "kid", "kid_photographs"),
+    }
+    assert found["conv5"]["figures"].keys() == every
+    assert found["fc8"]["figures"].keys() - every == {"recognised_top1", "recognised_top5"}
+    for each in found.values():
+        for name, figure in each["figures"].items():
+            assert figure["low"] <= figure["value"] <= figure["high"], name
+            if name.startswith(("two_afc", "prior_share")) or name.endswith("_first"):
+                assert 0 <= figure["value"] <= 1
+        for row in each["units"]:
+            natural = row["natural_score"]
+            assert row["activation_ratio"] == (pytest.approx(row["score"] / natural) if natural > 0 else None)
+        kept = json.loads((run / "evidence" / f"evaluation-tiny-objects-{each['layer']}.json").read_text())
+        assert kept == each
+    assert {each["layer"]: each for each in phosphene(*words, "--json").json()} == found, "the same each time"
+    assert "activation_ratio" in phosphene(*words).fine()
+
+
+def test_the_best_photograph_is_the_index_s(phosphene: Run, run: Path, zoo: Path, photographs: Path) -> None:
+    words = ("--images", photographs, "--device", "cpu", "--json")
+    found = phosphene("evaluate", run, "--judge", zoo / "subject.safetensors", *words).json()
+    subject = zoo / "subject.safetensors"
+    rows = phosphene("exemplars", subject, "fc8:0-2", *words, "--out", run.parent / "exemplars").json()
+    named = {row["unit"]: row for each in found for row in each["units"]}
+    assert all(named[row["unit"]]["natural_score"] == row["values"][0] for row in rows)
+
+
+def test_what_cannot_be_measured_is_told(phosphene: Run, run: Path, zoo: Path, photographs: Path) -> None:
+    judge = ("--judge", zoo / "subject.safetensors", "--device", "cpu")
+    for file in run.glob("fc8-0-tench-s*.json"):
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({**record, "request": {**record["request"], "subject": "python:os:abort"}}))
+    assert "several subjects" in phosphene("evaluate", run, *judge).refused()
+    for file in run.glob("*.json"):
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({**record, "request": {**record["request"], "subject": "python:os:abort"}}))
+    assert "which is code; where you trust it" in phosphene("evaluate", run, *judge).refused()
+    control = run.parent / "control"
+    for file in control.glob("fc8-*.json"):
+        file.unlink()
+    assert "no picture of a lone output unit" in phosphene("evaluate", control, *judge).refused()
+    for file in sorted((photographs / "val").glob("*/*.png"))[5:]:
+        file.unlink()
+    assert "at least 8 are needed" in phosphene("evaluate", control, *judge, "--images", photographs).refused()
+    for file in control.glob("conv5-*.json"):
+        file.unlink()
+    assert "holds no" in phosphene("evaluate", control, *judge).refused()
+
+
+@pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
+def test_on_real_photographs_exemplars_tell_what_excites_a_unit(phosphene: Run, tmp_path: Path) -> None:
+    """For the bundled network, an observer with natural references beats one with none, as people do."""
+    out = tmp_path / "run"
+    climb = ("--prior", "pixels", "--steps", 5, "--precision", "float32", "--device", "cpu", "--out", out)
+    phosphene("synthesize", "caffenet-objects", "fc8:0-24", *climb, "--batch", 25).fine()
+    words = ("--judge", "caffenet-objects", "--images", CI_SAMPLE, "--device", "cpu", "--json")
+    (found,) = phosphene("evaluate", out, *words).json()
+    figures = found["figures"]
+    assert figures["two_afc_natural"]["low"] > figures["two_afc_none"]["high"]
+    assert figures["exemplar_selectivity"]["value"] < 20
