@@ -419,6 +419,51 @@ def evaluate(
         out.print(table)
 
 
+@app.command(rich_help_panel="Main")
+def dissect(
+    subject: Annotated[str, typer.Argument(help="As for synthesize.")],
+    layer: Annotated[str, typer.Argument(help="A layer with a map.")],
+    images: Annotated[Path, typer.Option(help="Shards of photographs with outlined objects.")],
+    split: Annotated[str, typer.Option(help="train, val or all of them.")] = "all",
+    quantile: Annotated[float, typer.Option(help="Share of a channel's activations that are its answer.")] = 0.005,
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for dissection.json.")] = Path("dissection"),
+    batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 16,
+    device: Device = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Which object does each channel detect? Network dissection: where it answers against where objects are."""
+    from phosphene import dissection
+    from phosphene.datasets import Outlined
+    from phosphene.files import write_json
+
+    where = _machine(device, "float32", threads)["device"]
+    network = _subject(subject)
+    data = Outlined(images, split, max(network.size))
+    with _bar(2 * len(data), "looking") as advance:
+        found = dissection.dissect(
+            network, layer, data, quantile=quantile, batch=batch, device=where, report=advance
+        ).as_json(network, data)
+    write_json(out_folder / "dissection.json", found)
+    if as_json:
+        _print_json(found)
+        return
+    detectors = [row for row in found["units"] if row["iou"] > dissection.DETECTOR]
+    objects = {row["object"] for row in detectors}
+    table = Table("unit", "object", "IoU", "others", title=f"{len(detectors)} detectors of {len(objects)} objects")
+    for row in sorted(detectors, key=lambda row: -row["iou"]):
+        others = ", ".join(f"{name} {iou:.3f}" for name, iou in row["others"])
+        table.add_row(row["unit"], escape(row["object"]), f"{row['iou']:.3f}", escape(others))
+    out.print(table)
+    units, photographs = len(found["units"]), found["photographs"]
+    out.print(
+        f"{out_folder / 'dissection.json'}: {units:,} units, {photographs:,} photographs, a detector above "
+        f"{dissection.DETECTOR}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 @zoo_app.command("list")
 def zoo_list(as_json: AsJson = False) -> None:
     """The bundled weights."""

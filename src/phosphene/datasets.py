@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from phosphene.errors import BadFile, BadRequest, Unreachable
 from phosphene.files import whole
@@ -61,6 +61,62 @@ class Stream:
         for number, (where, raw, label, _) in enumerate(self._source.rows(False)):
             if wanted is None or number in wanted:
                 yield number, _decode(raw, self.size, where), label
+
+
+class Outlined:
+    """Photographs whose objects are outlined, read one after the other.
+
+    Shards with a column `objects` beside `image`: JSON, a list of {"c": number of the object's name, "p": [[x, y], …]},
+    in pixels of the picture counted from 1. The names are `object_classes` of `meta.json`.
+    """
+
+    def __init__(self, folder: str | Path, split: str, size: int):
+        """`size` is what each photograph, and each mask, is resized to, square, in pixels."""
+        source, meta = _source(folder, split), _meta(Path(folder))
+        self._files, self.size, self.name, self.licence = _files(Path(folder), split), size, source.name, source.licence
+        self.objects = tuple(map(str, meta.get("object_classes", ())))
+        self.fingerprint = _fingerprint(source.parts, split, size, None, frozenset())
+        if self._files[0].suffix != ".parquet" or not self.objects:
+            raise BadFile(
+                f"{folder} has no outlined objects; it takes shards with a column objects, and a meta.json "
+                "that names object_classes"
+            )
+
+    def __len__(self) -> int:
+        import pyarrow.parquet
+
+        return sum(pyarrow.parquet.read_metadata(file).num_rows for file in self._files)
+
+    def photographs(self) -> Iterator[tuple[npt.NDArray[np.uint8], dict[int, npt.NDArray[np.bool_]]]]:
+        """Pixels uint8 (size, size, 3), and for each object in it the mask (size, size) of all its outlines."""
+        for file in self._files:
+            for row, (raw, outlines) in enumerate(zip(*_columns(file, "image", "objects"), strict=True)):
+                where = f"{file}, row {row}"
+                if not isinstance(raw, bytes) or not isinstance(outlines, str):
+                    raise BadFile(f"{where}: image holds encoded bytes and objects a text")
+                masks = _masks(outlines, len(self.objects), opened(io.BytesIO(raw), where).size, self.size, where)
+                yield _decode(raw, self.size, where), masks
+
+
+def _masks(
+    outlines: str, known: int, picture: tuple[int, int], size: int, where: str
+) -> dict[int, npt.NDArray[np.bool_]]:
+    """The mask of each object in the central square of a picture (width, height)."""
+    side = min(picture)
+    left, top = (picture[0] - side) // 2, (picture[1] - side) // 2
+    drawn: dict[int, Image.Image] = {}
+    try:
+        for outline in json.loads(outlines):
+            number = int(outline["c"])
+            corners = [((x - 1 - left) * size / side, (y - 1 - top) * size / side) for x, y in outline["p"]]
+            if not 0 <= number < known or not np.isfinite(corners).all():
+                raise ValueError(f"an outline of object {number}, {known} are named")
+            if len(corners) > 2:
+                mask = drawn.setdefault(number, Image.new("1", (size, size)))
+                ImageDraw.Draw(mask).polygon(corners, fill=1)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise BadFile(f"{where}: objects is not a list of outlines: {error}") from None
+    return {number: np.asarray(mask) for number, mask in drawn.items()}
 
 
 def load(

@@ -1,0 +1,148 @@
+"""Which object a channel detects: network dissection (Bau et al. 2017) with outlined objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from phosphene.datasets import Outlined
+from phosphene.errors import BadRequest
+from phosphene.probe import Read, find_layer, probe
+from phosphene.subjects import Subject
+
+FORMAT = 1
+QUANTILE = 0.005
+"""Share of a channel's activations that count as its answer: the T_k of Bau et al. 2017."""
+DETECTOR = 0.04
+"""A channel whose best object overlaps by more than this is called its detector, as there."""
+LEAST = 10
+"""An object in fewer photographs is not counted, as there: in so few, chance overlaps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dissection:
+    """How far each channel's answer and each object cover the same pixels: `iou` (channels, objects), 0 … 1, and 0 for
+    objects in too few photographs.
+
+    `thresholds` (channels,) are what an activation must exceed to be an answer.
+    """
+
+    layer: str
+    objects: tuple[str, ...]
+    iou: Tensor
+    thresholds: Tensor
+    photographs: int
+    quantile: float
+
+    def best(self, channel: int, n: int = 4) -> list[tuple[str, float]]:
+        """The objects that a channel covers best, with their IoU; none where it covers nothing."""
+        values, numbers = self.iou[channel].topk(min(n, len(self.objects)))
+        return [(self.objects[i], round(float(v), 4)) for i, v in zip(numbers, values, strict=True) if v > 0]
+
+    def as_json(self, subject: Subject, data: Outlined) -> dict[str, Any]:
+        """What `phosphene dissect` keeps, a row for each channel."""
+        rows = []
+        for channel in range(len(self.iou)):
+            (name, iou), *others = self.best(channel) or [("", 0.0)]
+            rows.append({"unit": f"{self.layer}:{channel}", "object": name, "iou": iou, "others": others})
+        return {
+            "format": FORMAT,
+            "subject": subject.name,
+            "subject_sha256": str(subject.card.get("sha256", subject.name)),
+            "layer": self.layer,
+            "data": data.name,
+            "licence": data.licence,
+            "quantile": self.quantile,
+            "detector_above": DETECTOR,
+            "photographs": self.photographs,
+            "units": rows,
+        }
+
+
+def dissect(
+    subject: Subject,
+    layer: str,
+    data: Outlined,
+    *,
+    quantile: float = QUANTILE,
+    batch: int = 16,
+    device: str = "cpu",
+    report: Callable[[int], None] = lambda photographs: None,
+) -> Dissection:
+    """Two passes over the photographs: what each channel of a layer calls an answer, then what its answers cover.
+
+    A channel's map is enlarged to the photograph and cut at its threshold T_k; its overlap with an object is counted
+    over all photographs together. A pixel in no outline is unknown, so it counts neither for nor against.
+    """
+    find_layer(subject.network, layer, subject.name)
+    shape = subject.shapes().get(layer, ())
+    if len(shape) != 3:
+        raise BadRequest(f"{subject.name}: layer {layer} has no map, so nothing shows where it answers")
+    if not 0 < quantile < 1:
+        raise BadRequest(f"a quantile lies between 0 and 1; got {quantile}")
+    if not len(data):
+        raise BadRequest(f"{data.name} holds no photographs")
+    subject.network.to(device)
+    with probe(subject.network, [layer]) as read, torch.no_grad():
+        thresholds = _thresholds(_maps(subject, read, layer, data, batch, device, report), quantile, len(data), shape)
+        answered, both = torch.zeros(shape[0]), torch.zeros(shape[0], len(data.objects))
+        covered, there = torch.zeros(2, len(data.objects))
+        for maps, masks in _maps(subject, read, layer, data, batch, device, report):
+            answers = interpolate(maps, (data.size, data.size), mode="bilinear") > thresholds[:, None, None]
+            for answer, mask in zip(answers.flatten(2), masks, strict=True):
+                if mask:
+                    outlined = torch.from_numpy(np.stack(list(mask.values()))).flatten(1).to(device)
+                    known, numbers = outlined.any(0), list(mask)
+                    seen = answer[:, known].float()
+                    there[numbers] += 1
+                    answered += seen.sum(1).cpu()
+                    covered[numbers] += outlined.sum(1).cpu().float()
+                    both[:, numbers] += (seen @ outlined[:, known].T.float()).cpu()
+    iou = both / (answered[:, None] + covered - both).clamp(min=1)
+    iou[:, there < LEAST] = 0
+    return Dissection(layer, data.objects, iou, thresholds.cpu(), len(data), quantile)
+
+
+Maps = Iterator[tuple[Tensor, list[dict[int, Any]]]]
+
+
+def _maps(
+    subject: Subject, read: Read, layer: str, data: Outlined, batch: int, device: str, report: Callable[[int], None]
+) -> Maps:
+    """A layer's maps (batch, channels, h, w) on all photographs, with the masks of each photograph's objects."""
+    for waiting in _batches(data, min(batch, subject.batch or batch)):
+        pixels = torch.from_numpy(np.stack([pixels for pixels, _ in waiting])).to(device).permute(0, 3, 1, 2)
+        yield read(subject.prepare(pixels.float() / 255))[layer].float(), [masks for _, masks in waiting]
+        report(len(waiting))
+
+
+def _batches(data: Outlined, size: int) -> Iterator[list[tuple[Any, dict[int, Any]]]]:
+    waiting = []
+    for each in data.photographs():
+        waiting.append(each)
+        if len(waiting) == size:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def _thresholds(maps: Maps, quantile: float, photographs: int, shape: tuple[int, ...]) -> Tensor:
+    """What the share `quantile` of each channel's activations exceeds, (channels,), exactly.
+
+    Only the largest are kept, one more than may exceed it: memory is that share of all activations.
+    """
+    kept = max(1, math.floor(quantile * photographs * shape[1] * shape[2])) + 1
+    largest = torch.empty(shape[0], 0)
+    for values, _ in maps:
+        values = values.transpose(0, 1).flatten(1)
+        together = torch.cat([largest.to(values), values], 1)
+        largest = together.topk(min(kept, together.shape[1]), sorted=True).values
+    return largest[:, -1]
