@@ -349,8 +349,10 @@ def test_a_second_run_climbs_nothing_again(synthesize: Run, tmp_path: Path, monk
     times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in written(tmp_path / "out", "fc8*")}
     with monkeypatch.context() as patch:
         patch.setattr(runs, "climb_batch", None)
-        assert synthesize("fc8:0-4", "--batch", 2, "--json").json() == first
+        assert synthesize("fc8:0-4", "--batch", 2, "--resume", "--json").json() == first
     assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in times}
+    assert synthesize("fc8:0-4", "--batch", 2, "--anew", "--json").json() == first
+    assert all((tmp_path / "out" / name).stat().st_mtime_ns > time for name, time in times.items())
 
 
 @pytest.mark.parametrize("damage", ["picture", "record", "picture gone", "record gone", "other picture"])

@@ -171,6 +171,9 @@ def synthesize(
         ),
     ] = None,
     animate: Annotated[bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume/--anew", help="Keep what the folder holds of the same request, or climb all again.")
+    ] = True,
     record: Annotated[Path | None, typer.Option(help="Make this record's picture again.")] = None,
     batch: Annotated[
         int, typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine")
@@ -214,6 +217,7 @@ def synthesize(
             members,
             batch=min(batch, seen.batch or batch),
             animate=animate,
+            resume=resume,
             report=advance,
         )
         records = list(finished)

@@ -110,11 +110,13 @@ def climb_into(
     *,
     batch: int = 32,
     animate: bool = False,
+    resume: bool = True,
     report: Callable[[int], None] = lambda steps: None,
 ) -> Iterator[Record]:
     """Climb batch by batch and yield each record once its picture is safe on disk.
 
-    A batch whose pictures the folder already holds, whole and from the same request, is not climbed again.
+    With `resume`, a batch whose pictures the folder already holds, whole and from the same request, is not climbed
+    again.
     The contact sheet is written after every batch.
     """
     check(members)
@@ -124,7 +126,7 @@ def climb_into(
     for at in range(0, len(members), batch):
         chunk = members[at : at + batch]
         kept = [folder.find(file_name(m), request.for_member(chunk, i), hashes) for i, m in enumerate(chunk)]
-        if all(kept) and not animate:
+        if resume and all(kept) and not animate:
             report(len(chunk) * request.climb.steps)
             finished += [record for record in kept if record]
         else:
