@@ -48,13 +48,15 @@ def axis(values: Iterable[float], ticks: int = 4) -> Axis:
     """An axis that holds all the values that are numbers, and 0 … 1 where there are none."""
     found = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(found), max(found)
-    if high - low <= 1e-9 * abs(high):
-        low, high = low - abs(low) / 2 - (low == 0), high + abs(high) / 2 + (high == 0)
+    size = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * size, 1e-12):
+        pad = size / 2 if size > 1e-12 else 1
+        low, high = low - pad, high + pad
     rough = (high - low) / ticks
-    size = 10.0 ** math.floor(math.log10(rough))
-    step = size * next(each for each in (1, 2, 5, 10) if each * size >= rough * 0.999)
+    decade = 10.0 ** math.floor(math.log10(rough))
+    step = decade * next(each for each in (1, 2, 5, 10) if each * decade >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return Axis(first * step, last * step, tuple(round(i * step, 12) for i in range(first, last + 1)))
+    return Axis(first * step, last * step, tuple(i * step for i in range(first, last + 1)))
 
 
 def climb(pictures: Sequence[Picture]) -> Climb | None:
