@@ -186,6 +186,7 @@ def text_of_form(name: str, text: str) -> object:
         (not_a_picture, "a.png cannot be read as an image"),
         (not_an_animation, "a.webp is not a WebP of 24 × 24 pixels, as its picture is"),
         (lambda run: write_picture(run, "a", lone("fc:0"), curve=["<b>"]), "curve[0] is not a number"),
+        (lambda run: write_picture(run, "a", lone("fc:0"), score=10**400), "is not a whole record"),
         (lambda run: write_picture(run, "a", lone("fc:0"), request={"member": 4}), "its request is not whole"),
         (lambda run: write_picture(run, "a", lone("fc:0"), request={"subject": 5}), "request.subject is not a text"),
         (lambda run: write_exemplars(run, ["fc:0"], whole="tiles/none.webp"), "'tiles/none.webp' is not there"),

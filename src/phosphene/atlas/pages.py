@@ -125,7 +125,7 @@ def measures(layer: Layer) -> list[Measure]:
         for figure in evaluation.figures
         if isinstance(figure.value, float)
     }
-    found = [Measure("score", tuple(None if math.isnan(card.score) else card.score for card in layer.cards))]
+    found = [Measure("score", tuple(card.score if math.isfinite(card.score) else None for card in layer.cards))]
     found += [Measure(key, tuple(card.measure(key) for card in layer.cards)) for key in keys]
     found += [Measure("iou", tuple(card.object.iou if card.object else None for card in layer.cards))]
     return [measure for measure in found if any(value is not None for value in measure.values)]

@@ -227,6 +227,7 @@ function startFilter(form) {
     apply();
   };
   form.addEventListener("input", changed);
+  form.addEventListener("change", changed);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(changed));
   $("[data-clear]").addEventListener("click", () => form.reset());
