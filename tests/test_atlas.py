@@ -91,7 +91,7 @@ def test_every_entry_of_the_search_leads_to_a_page_and_a_tile(site: Path) -> Non
     index = json.loads((site / "assets" / "index.js").read_text().removeprefix("const atlasIndex = ")[:-2])
     assert index["subjects"] == ["tiny-objects"]
     assert len(index["entries"]) == 12 + 6 + 2
-    for _, key, *_, page, tile in index["entries"]:
+    for _, key, *_, page, tile, _ in index["entries"]:
         path, fragment = urldefrag(page)
         assert (site / path).is_file(), key
         assert (site / f"{tile}.webp").is_file(), key

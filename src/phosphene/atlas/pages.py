@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from phosphene.atlas import charts
 from phosphene.atlas.cards import Atlas, Card, Layer, Picture, Subject
@@ -20,16 +20,18 @@ from phosphene.units import Unit
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+T = TypeVar("T")
+
 MOST_ON_FRONT = 16
 """Tiles of a layer on the front page."""
 
 NAMES = {
     "score": "score",
     "iou": "overlap with its object",
-    "recognised_top1": "recognised first",
-    "recognised_top5": "recognised among five",
-    "natural_top1": "photographs recognised first",
-    "natural_top5": "photographs recognised among five",
+    "recognised_top1": "recognised (top 1)",
+    "recognised_top5": "recognised (top 5)",
+    "natural_top1": "photographs recognised (top 1)",
+    "natural_top5": "photographs recognised (top 5)",
 }
 """How measures are called; one that is not here goes by its own name."""
 
@@ -71,12 +73,13 @@ def pages(atlas: Atlas) -> Iterator[Page]:
     for subject in atlas.subjects:
         if subject.combinations:
             yield _page(templates, "combinations.html", f"{subject.place}/combinations.html", subject=subject)
-        for layer in subject.layers:
-            yield from _layer_pages(templates, subject, layer)
+        for before, layer, after in around(subject.layers):
+            yield _layer_page(templates, subject, layer, before=before, after=after)
+            yield from _unit_pages(templates, subject, layer)
 
 
-def _layer_pages(templates: Environment, subject: Subject, layer: Layer) -> Iterator[Page]:
-    yield _page(
+def _layer_page(templates: Environment, subject: Subject, layer: Layer, **context: Any) -> Page:
+    return _page(
         templates,
         "layer.html",
         f"{subject.place}/{layer.place}.html",
@@ -84,13 +87,29 @@ def _layer_pages(templates: Environment, subject: Subject, layer: Layer) -> Iter
         layer=layer,
         measures=measures(layer),
         objects=sorted(Counter(card.object.object for card in layer.cards if card.object).items()),
+        **context,
     )
+
+
+def _unit_pages(templates: Environment, subject: Subject, layer: Layer) -> Iterator[Page]:
     cards = {card.unit: card for card in layer.cards}
-    around = zip([None, *layer.cards], layer.cards, [*layer.cards[1:], None], strict=False)
-    for before, card, after in around:
-        path = f"{subject.place}/{layer.place}/{card.unit.channel}.html"
-        whole = {"subject": subject, "layer": layer, "card": card, "cards": cards}
-        yield _page(templates, "unit.html", path, **whole, before=before, after=after, nearest=nearest(card, cards))
+    for before, card, after in around(layer.cards):
+        yield _page(
+            templates,
+            "unit.html",
+            f"{subject.place}/{layer.place}/{card.unit.channel}.html",
+            subject=subject,
+            layer=layer,
+            card=card,
+            before=before,
+            after=after,
+            nearest=nearest(card, cards),
+        )
+
+
+def around(items: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
+    """Each item with the one before and the one after it."""
+    return zip([None, *items[:-1]], items, [*items[1:], None], strict=True)
 
 
 def _page(templates: Environment, template: str, path: str, **context: Any) -> Page:
@@ -145,16 +164,25 @@ def search_index(atlas: Atlas) -> str:
 
 
 def _entries(number: int, subject: Subject) -> Iterator[list[Any]]:
-    """Subject, key, name, object, what else it is found by, page, tile: for each unit and each combination."""
+    """For each target: subject, key, name, object, classes of its photographs, page, tile, is that a photograph."""
     for layer in subject.layers:
         for card in layer.cards:
             path = f"{subject.place}/{layer.place}/{card.unit.channel}"
             detected = card.object.object if card.object else ""
-            yield [number, str(card.unit), card.name, detected, _also(card), f"{path}.html", path if card.shown else ""]
+            yield [
+                number,
+                str(card.unit),
+                card.name,
+                detected,
+                _also(card),
+                f"{path}.html",
+                path if card.shown else "",
+                int(not card.pictures),
+            ]
     for each in subject.combinations:
         name = "" if each.name == each.target else each.name
         path = f"{subject.place}/combinations"
-        yield [number, each.target, name, "", "", f"{path}.html#{each.place}", f"{path}/{each.place}"]
+        yield [number, each.target, name, "", "", f"{path}.html#{each.place}", f"{path}/{each.place}", 0]
 
 
 def _also(card: Card) -> str:

@@ -50,10 +50,10 @@ function loadIndex() {
   return index;
 }
 
-function entry([subject, key, name, object, also, page, tile]) {
+function entry([subject, key, name, object, also, page, tile, photograph]) {
   const title = name || key;
   const first = `${title}\n${key}`.toLowerCase();
-  return { subject: atlasIndex.subjects[subject], key, name, title, object, page, tile, first,
+  return { subject: atlasIndex.subjects[subject], key, name, title, object, also, page, tile, photograph, first,
            all: `${first}\n${object}\n${also}\n${atlasIndex.subjects[subject]}`.toLowerCase() };
 }
 
@@ -82,7 +82,13 @@ function make(name, properties = {}, ...children) {
 
 function tileImage(entry) {
   if (!entry.tile) return make("span", { className: "blank" });
-  return make("img", { src: `${root.dataset.root}${entry.tile}.webp`, alt: "", width: 96, height: 96, loading: "lazy" });
+  const src = `${root.dataset.root}${entry.tile}.webp`;
+  return make("img", { src, alt: "", width: 96, height: 96, loading: "lazy", className: entry.photograph ? "photograph" : "" });
+}
+
+function about(entry) {
+  const photographs = entry.also && `photographs of ${entry.also}`;
+  return [entry.name && entry.key, entry.subject, photographs].filter(Boolean).join(" · ");
 }
 
 function address(entry) {
@@ -109,7 +115,7 @@ function startSearch(form) {
   const everything = () => { location.href = `${root.dataset.root}search.html#${new URLSearchParams({ q: input.value })}`; };
   const option = (entry, i) => {
     const text = make("span", {}, make("b", { textContent: entry.title }),
-      make("small", { textContent: [entry.name && entry.key, entry.object, entry.subject].filter(Boolean).join(" · ") }));
+      make("small", { textContent: [about(entry), entry.object].filter(Boolean).join(" · ") }));
     const made = make("li", { id: `found-${i}`, onclick: () => { location.href = address(entry); } }, tileImage(entry), text);
     made.setAttribute("role", "option");
     made.setAttribute("aria-selected", "false");
@@ -156,8 +162,8 @@ function startSearch(form) {
 function showFound(found, query) {
   const most = 600;
   const tile = (entry) => make("li", {}, make("a", { href: address(entry) }, tileImage(entry),
-    make("span", {}, make("b", { textContent: entry.title }), ` ${entry.name ? entry.key : ""} `,
-      make("i", { textContent: entry.object })), make("em", { textContent: entry.subject })));
+    make("span", {}, make("b", { textContent: entry.title }), " ", make("i", { textContent: entry.object })),
+    make("em", { textContent: about(entry) })));
   $("[data-found]").replaceChildren(...found.slice(0, most).map(tile));
   const count = `${found.length.toLocaleString("en")} found` + (found.length > most ? `, the first ${most} shown` : "");
   $("[data-found-count]").textContent = query.trim() ? count : "Type a class, an object, or layer:channel above.";
@@ -204,7 +210,7 @@ function startFilter(form) {
     for (const unit of sorted) {
       unit.li.hidden = !fit(unit);
       shown += !unit.li.hidden;
-      if (unit.note) unit.note.textContent = unit.values[at] === null ? "–" : number(unit.values[at], shares[at]);
+      unit.note.textContent = unit.values[at] === null ? "" : number(unit.values[at], shares[at]);
     }
     list.append(...sorted.map((unit) => unit.li));
     none.hidden = shown > 0;
@@ -257,7 +263,7 @@ const keys = {
   "?": () => $("#help").showModal(),
   j: () => stepTile(1),
   k: () => stepTile(-1),
-  u: () => (follow("up") ?? ($("main a[rel=up]") || $(".brand").click())),
+  u: () => ($("main a[rel=up]") ?? $(".brand")).click(),
   ArrowLeft: () => (onTile() ? stepTile(-1) : follow("prev")),
   ArrowRight: () => (onTile() ? stepTile(1) : follow("next")),
   ArrowDown: () => onTile() && stepTile(columns()),
