@@ -240,12 +240,14 @@ def test_only_an_atlas_is_replaced_and_only_by_a_whole_one(tmp_path: Path) -> No
 def test_several_folders_of_one_subject_become_one(tmp_path: Path) -> None:
     write_picture(tmp_path / "a", "a", lone("fc:0"), seed=1)
     write_picture(tmp_path / "b", "b", lone("fc:0"), seed=0)
+    write_picture(tmp_path / "b", "again", lone("fc:0"), seed=1, animated=True)
     write_picture(tmp_path / "b", "c", lone("conv10:3"))
     write_picture(tmp_path / "b", "d", lone("conv2:3"))
     write_picture(tmp_path / "b", "e", lone("fc:0"), seed=2, weights={"subject": "another"})
     first, second = collect([tmp_path / "a", tmp_path / "b"]).subjects
     assert [layer.name for layer in first.layers] == ["conv2", "conv10", "fc"]
-    assert [picture.seed for picture in first.layers[2].cards[0].pictures] == [0, 1]
+    pictures = first.layers[2].cards[0].pictures
+    assert [(picture.seed, picture.animation is not None) for picture in pictures] == [(0, False), (1, True)]
     assert (first.name, second.name) == ("tiny-objects", "tiny-objects")
     assert (first.place, second.place) == ("tiny-objects", "tiny-objects-2")
 

@@ -75,6 +75,11 @@ class Exemplars:
     nearest: tuple[tuple[Unit, float], ...]
 
     @property
+    def cut(self) -> bool:
+        """Whether the unit sees only a part of some photograph."""
+        return any(exemplar.box != (0, 0, 1, 1) for exemplar in self.shown)
+
+    @property
     def names(self) -> tuple[tuple[str, int], ...]:
         """The photographs' classes and how many are of each, the most frequent first."""
         names = [exemplar.name for exemplar in self.shown if exemplar.name]

@@ -79,7 +79,7 @@ def _card(unit: Unit, found: list[Finding]) -> Card:
     return Card(
         unit,
         next(filter(None, own), ""),
-        tuple(sorted(_of(Picture, found), key=lambda picture: (picture.target != str(unit), picture.seed))),
+        _pictures(found, str(unit)),
         _of(Evaluation, found),
         _of(Exemplars, found),
         _of(Dissection, found),
@@ -87,8 +87,15 @@ def _card(unit: Unit, found: list[Finding]) -> Card:
 
 
 def _combination(target: str, place: str, found: list[Finding]) -> Combination:
-    pictures = sorted(_of(Picture, found), key=lambda picture: picture.seed)
-    return Combination(target, pictures[0].label, place, tuple(pictures), _of(Evaluation, found))
+    pictures = _pictures(found, target)
+    return Combination(target, pictures[0].label, place, pictures, _of(Evaluation, found))
+
+
+def _pictures(found: list[Finding], target: str) -> tuple[Picture, ...]:
+    """The pictures of this very target first, by seed; the same one from several folders once, filmed if it can be."""
+    filmed = sorted(_of(Picture, found), key=lambda picture: picture.animation is not None)
+    distinct = {(picture.target, picture.seed, picture.image_sha256): picture for picture in filmed}
+    return tuple(sorted(distinct.values(), key=lambda picture: (picture.target != target, picture.seed)))
 
 
 def _of(kind: type[T], found: Iterable[Finding]) -> tuple[T, ...]:
