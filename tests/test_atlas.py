@@ -142,6 +142,13 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert re.fullmatch(r"[\w.-]+", subject.name)
 
 
+def test_a_command_that_is_offered_has_its_words_quoted(tmp_path: Path) -> None:
+    write_picture(tmp_path / "run", "a", lone("fc:0"), request={"subject": "$(touch x); y"})
+    build([tmp_path / "run"], tmp_path / "site")
+    (page,) = tmp_path.glob("site/*/fc/0.html")
+    assert "phosphene exemplars '$(touch x); y' fc:0 --images" in seen(page).text
+
+
 def outside(run: Path) -> None:
     write_exemplars(run, ["fc:0"], whole="../other.webp")
     (run.parent / "other.webp").write_bytes(encoded(colours(0), "webp"))

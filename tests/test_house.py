@@ -44,7 +44,17 @@ FLOORS = {
     "errors": -2,
 }
 
-HEAVY = ("torchvision", "timm", "transformers", "onnx", "onnxruntime", "pyarrow", "tensorboard", "huggingface_hub")
+HEAVY = (
+    "torchvision",
+    "timm",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "pyarrow",
+    "tensorboard",
+    "huggingface_hub",
+    "jinja2",
+)
 
 
 def dotted(file: Path) -> str:

@@ -42,10 +42,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a judge found of a whole subject, or of one of its units."""
+    """What a judge found of a subject's units together, those of one layer where it is named, or of a single one."""
 
     judge: str
     data: str
+    layer: str
     figures: tuple[Figure, ...]
 
 

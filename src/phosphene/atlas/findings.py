@@ -120,12 +120,11 @@ def _facts(record: Record, climb: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _evaluation(form: Entry) -> Iterator[Finding]:
-    judge, data = form["judge"].text(), _text(form, "data")
-    figures = tuple(_figures(form.get("figures")))
-    yield Finding(*_subject(form), None, "", Evaluation(judge, data, figures))
+    by = form["judge"].text(), _text(form, "data"), _text(form, "layer")
+    yield Finding(*_subject(form), None, "", Evaluation(*by, tuple(_figures(form.get("figures")))))
     for row in form["units"].elements():
         of_unit = {key: value for key, value in row.members().items() if key not in ("unit", "label")}
-        piece = Evaluation(judge, data, tuple(_figures(Entry(row.file, of_unit, row.place))))
+        piece = Evaluation(*by, tuple(_figures(Entry(row.file, of_unit, row.place))))
         yield Finding(*_subject(form), _unit_or_text(row["unit"]), _text(row, "label"), piece)
 
 
@@ -212,7 +211,7 @@ def _near(pair: Entry) -> tuple[Unit, float]:
 def _dissection(form: Entry) -> Iterator[Finding]:
     for row in form["units"].elements():
         others = row.get("others")
-        if row.get("object") is None:
+        if not _text(row, "object"):  # no object is ever there where the unit is active
             continue
         yield Finding(
             *_subject(form),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,11 @@ NAMES = {
     "recognised_top5": "recognised (top 5)",
     "natural_top1": "photographs recognised (top 1)",
     "natural_top5": "photographs recognised (top 5)",
+    "two_afc_synthetic": "two-alternative choice, by the pictures",
+    "two_afc_natural": "two-alternative choice, by the exemplars",
+    "two_afc_none": "two-alternative choice, by neither",
+    "kid": "kernel distance to the exemplars",
+    "kid_photographs": "kernel distance of photographs to the exemplars",
 }
 """How measures are called; one that is not here goes by its own name."""
 
@@ -130,7 +136,7 @@ def environment(atlas: Atlas) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "percent": percent, "measure": measure_name, "told": told}
+    made.filters |= {"number": number, "percent": percent, "measure": measure_name, "told": told, "quoted": shlex.quote}
     made.globals |= {"atlas": atlas, "charts": charts, "sample": sample, "median_score": median_score, "moving": moving}
     return made
 
@@ -142,7 +148,7 @@ def measures(layer: Layer) -> list[Measure]:
         for card in layer.cards
         for evaluation in card.evaluations
         for figure in evaluation.figures
-        if isinstance(figure.value, float)
+        if isinstance(figure.value, float) and figure.name not in ("name", "score", "iou")
     }
     found = [Measure("score", tuple(card.score if math.isfinite(card.score) else None for card in layer.cards))]
     found += [Measure(key, tuple(card.measure(key) for card in layer.cards)) for key in keys]
@@ -227,7 +233,7 @@ def told(value: float | str, key: str) -> str:
 
 
 def is_share(key: str) -> bool:
-    return bool(re.search(r"_top\d+$|share", key))
+    return bool(re.search(r"_top\d+$|_first$|_above_|share|two_afc", key))
 
 
 def measure_name(key: str) -> str:
