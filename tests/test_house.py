@@ -44,17 +44,7 @@ FLOORS = {
     "errors": -2,
 }
 
-HEAVY = (
-    "torchvision",
-    "timm",
-    "transformers",
-    "onnx",
-    "onnxruntime",
-    "pyarrow",
-    "tensorboard",
-    "huggingface_hub",
-    "jinja2",
-)
+HEAVY = ("torchvision", "timm", "transformers", "onnx", "onnxruntime", "pyarrow", "tensorboard", "huggingface_hub")
 
 
 def dotted(file: Path) -> str:
