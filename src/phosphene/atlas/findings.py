@@ -222,11 +222,16 @@ def _dissection(form: Entry) -> Iterator[Finding]:
                 quantile=form["quantile"].number(0, 1),
                 detector_above=form["detector_above"].number(0, 1),
                 photographs=form["photographs"].whole(),
-                object=row["object"].text(),
+                object=_object(row["object"]),
                 iou=row["iou"].number(0, 1),
-                others=tuple((pair.elements()[0].text(), pair.elements()[1].number()) for pair in _pairs(others)),
+                others=tuple((_object(pair.elements()[0]), pair.elements()[1].number()) for pair in _pairs(others)),
             ),
         )
+
+
+def _object(entry: Entry) -> str:
+    """An object's name as people write it; data sets have an underscore for a space."""
+    return entry.text().replace("_", " ")
 
 
 def _pairs(entries: Entry | None) -> Iterator[Entry]:

@@ -48,11 +48,20 @@ def _in_place_of(site: Path) -> Iterator[Path]:
             new, old = Path(lent, "new"), Path(lent, "old")
             new.mkdir()
             yield new
-            if site.exists():
-                site.resolve().rename(old)
-            new.rename(site.resolve())
+            _take_the_place(new, site.resolve(), old)
     except OSError as error:
         raise OutOfSpace(f"cannot write {site}: {error.strerror or error}") from None
+
+
+def _take_the_place(new: Path, site: Path, old: Path) -> None:
+    if site.exists():
+        site.rename(old)
+    try:
+        new.rename(site)
+    except BaseException:
+        if old.exists():
+            old.rename(site)
+        raise
 
 
 @contextmanager
