@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import time
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -466,6 +467,40 @@ def dissect(
         soft_wrap=True,
         highlight=False,
     )
+
+
+@app.command(rich_help_panel="Main")
+def atlas(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders made by synthesize, exemplars, evaluate or dissect.", show_default=False),
+    ] = None,
+    site: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pages.")] = Path("atlas"),
+    title: Annotated[str, typer.Option(help="What stands above the front page.")] = "Unit atlas",
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Open the pages in the browser; only this machine sees them.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="For --serve; 0 takes any that is free.", min=0, max=65535)] = 8016,
+) -> None:
+    """Make pages of all that some folders say of units: pictures, exemplars, figures, records.
+
+    They work from a file, with no server and no network. Without RUN, --serve shows what was made before.
+    """
+    from phosphene.atlas import build, served
+
+    if runs:
+        with _status(f"writing {site}"):
+            made = build(runs, site, title)
+        layers = [layer for subject in made.subjects for layer in subject.layers]
+        units = sum(len(layer.cards) for layer in layers)
+        out.print(f"{site / 'index.html'}: {units:,} units of {len(layers):,} layers", soft_wrap=True, highlight=False)
+    elif not serve:
+        raise BadRequest("no folder given; for example: phosphene atlas preferred --out atlas")
+    if serve:
+        with served(site, port) as (address, forever), suppress(_Interrupted):
+            out.print(f"{address} until Ctrl-C", soft_wrap=True, highlight=False)
+            webbrowser.open(address)
+            forever()
 
 
 @zoo_app.command("list")

@@ -111,10 +111,10 @@ def read(path: Path) -> Record:
         raise BadFile(f"{path}: field {wrong[0]} is not of the form that a record has")
     if not data["image"] or Path(data["image"]).name != data["image"]:
         raise BadFile(f"{path}: its picture {data['image']!r} does not lie beside it")
-    for name in ("score", "start_score"):
-        data[name] = math.nan if data[name] is None else float(data[name])
     data["curve"] = [math.nan if value is None else value for value in data["curve"]]
     try:
+        for name in ("score", "start_score"):
+            data[name] = math.nan if data[name] is None else float(data[name])
         return Record(**data)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise BadFile(f"{path} is not a whole record: {error}") from None

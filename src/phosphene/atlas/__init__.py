@@ -1,0 +1,5 @@
+"""The unit atlas: folders of pictures, records and evidence become pages. Nothing here knows torch."""
+
+from phosphene.atlas.site import build, served
+
+__all__ = ["build", "served"]

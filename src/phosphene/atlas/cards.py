@@ -1,0 +1,175 @@
+"""What an atlas shows: subjects, their layers, and a card for each unit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from phosphene.units import Unit
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A preferred input, and what its record says of how it came to be."""
+
+    target: str
+    label: str
+    seed: int
+    score: float
+    start_score: float
+    curve: tuple[float, ...]
+    status: str
+    prior: str
+    facts: tuple[tuple[str, str], ...]
+    image: Path
+    image_sha256: str
+    animation: Path | None
+    record: Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measure with its 95 % interval, where it has one; of something unforeseen, a text."""
+
+    name: str
+    value: float | str
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a judge found of a subject's units together, those of one layer where it is named, or of a single one."""
+
+    judge: str
+    data: str
+    layer: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A photograph that excites a unit; of it the unit sees `box`: top, left, bottom, right, in shares of the side."""
+
+    value: float
+    photograph: int
+    name: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """The photographs of a data set that excite a unit most, best first, side by side in one strip."""
+
+    data: str
+    split: str
+    licence: str
+    seen: int
+    silent: float | None
+    quantiles: tuple[tuple[float, float], ...]
+    shown: tuple[Exemplar, ...]
+    strip: Path
+    tile: int
+    nearest: tuple[tuple[Unit, float], ...]
+
+    @property
+    def cut(self) -> bool:
+        """Whether the unit sees only a part of some photograph."""
+        return any(exemplar.box != (0, 0, 1, 1) for exemplar in self.shown)
+
+    @property
+    def names(self) -> tuple[tuple[str, int], ...]:
+        """The photographs' classes and how many are of each, the most frequent first."""
+        names = [exemplar.name for exemplar in self.shown if exemplar.name]
+        return tuple(sorted({name: names.count(name) for name in names}.items(), key=lambda pair: -pair[1]))
+
+
+@dataclass(frozen=True)
+class Dissection:
+    """The object whose outline a unit's activation covers best, and by how much."""
+
+    data: str
+    quantile: float
+    detector_above: float
+    photographs: int
+    object: str
+    iou: float
+    others: tuple[tuple[str, float], ...]
+
+    @property
+    def detects(self) -> bool:
+        return self.iou > self.detector_above
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that is known of one unit."""
+
+    unit: Unit
+    name: str
+    pictures: tuple[Picture, ...]
+    evaluations: tuple[Evaluation, ...]
+    exemplars: tuple[Exemplars, ...]
+    dissections: tuple[Dissection, ...]
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is anything to show on a tile."""
+        return bool(self.pictures or self.exemplars)
+
+    @property
+    def score(self) -> float:
+        """The unit's activation on its first picture."""
+        return self.pictures[0].score if self.pictures else math.nan
+
+    @property
+    def object(self) -> Dissection | None:
+        """The object that the unit detects, by the dissection that is surest of it."""
+        found = [dissection for dissection in self.dissections if dissection.detects]
+        return max(found, key=lambda dissection: dissection.iou, default=None)
+
+    def measure(self, name: str) -> float | None:
+        """A figure of the unit, by the first judge who has it."""
+        figures = [figure for evaluation in self.evaluations for figure in evaluation.figures if figure.name == name]
+        return next((figure.value for figure in figures if isinstance(figure.value, float)), None)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A target that is not a lone unit: a sum, a difference, a direction, the least preferred."""
+
+    target: str
+    name: str
+    place: str
+    pictures: tuple[Picture, ...]
+    evaluations: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's cards, by channel; `place` is its file name in the site."""
+
+    name: str
+    place: str
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network under study, and the name of its folder in the site."""
+
+    name: str
+    sha256: str
+    place: str
+    layers: tuple[Layer, ...]
+    combinations: tuple[Combination, ...]
+    evaluations: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True)
+class Atlas:
+    title: str
+    subjects: tuple[Subject, ...]

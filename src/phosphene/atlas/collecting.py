@@ -1,0 +1,114 @@
+"""Folders → an atlas: what several folders say of one subject, and of one unit, is put together."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from phosphene.atlas.cards import (
+    Atlas,
+    Card,
+    Combination,
+    Dissection,
+    Evaluation,
+    Exemplars,
+    Layer,
+    Picture,
+    Subject,
+)
+from phosphene.atlas.findings import Finding, look_into
+from phosphene.units import Unit
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+def collect(runs: Sequence[Path], title: str = "") -> Atlas:
+    """The atlas of some folders; `BadFile` says in one line what is wrong with one of them."""
+    found = [finding for run in runs for finding in look_into(run)]
+    networks = _grouped(found, lambda finding: finding.sha256 or finding.subject)
+    names = [findings[0].subject for findings in networks.values()]
+    places = file_names(names, taken=("index", "search", "assets"))
+    subjects = [
+        _subject(name, place, findings) for name, place, findings in zip(names, places, networks.values(), strict=True)
+    ]
+    return Atlas(title or "Unit atlas", tuple(subjects))
+
+
+def file_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """A safe, readable file name for each name, all of them different whatever the file system thinks of case."""
+    used, safe = {*taken}, []
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:60] or "unnamed"
+        tries = (plain if n == 1 else f"{plain}-{n}" for n in range(1, len(names) + len(used) + 2))
+        safe.append(next(each for each in tries if each.lower() not in used))
+        used.add(safe[-1].lower())
+    return safe
+
+
+def _subject(name: str, place: str, found: list[Finding]) -> Subject:
+    units = [finding for finding in found if isinstance(finding.about, Unit)]
+    sums = _grouped([f for f in found if isinstance(f.about, str)], lambda finding: str(finding.about))
+    sums = {target: pieces for target, pieces in sums.items() if _of(Picture, pieces)}
+    by_layer = _grouped(units, lambda finding: finding.about.layer if isinstance(finding.about, Unit) else "")
+    layers = sorted(by_layer, key=_natural)
+    return Subject(
+        name,
+        found[0].sha256,
+        place,
+        tuple(
+            _layer(layer, file, by_layer[layer])
+            for layer, file in zip(layers, file_names(layers, taken=["combinations"]), strict=True)
+        ),
+        tuple(_combination(target, file, sums[target]) for target, file in zip(sums, file_names([*sums]), strict=True)),
+        _of(Evaluation, [finding for finding in found if finding.about is None]),
+    )
+
+
+def _layer(name: str, place: str, found: list[Finding]) -> Layer:
+    units = _grouped(found, lambda finding: finding.about)
+    cards = [_card(unit, pieces) for unit, pieces in units.items() if isinstance(unit, Unit)]
+    return Layer(name, place, tuple(sorted(cards, key=lambda card: card.unit.channel)))
+
+
+def _card(unit: Unit, found: list[Finding]) -> Card:
+    own = (finding.name for finding in found if not finding.name.startswith(f"{unit.layer}:"))
+    return Card(
+        unit,
+        next(filter(None, own), ""),
+        _pictures(found, str(unit)),
+        _of(Evaluation, found),
+        _of(Exemplars, found),
+        _of(Dissection, found),
+    )
+
+
+def _combination(target: str, place: str, found: list[Finding]) -> Combination:
+    pictures = _pictures(found, target)
+    return Combination(target, pictures[0].label, place, pictures, _of(Evaluation, found))
+
+
+def _pictures(found: list[Finding], target: str) -> tuple[Picture, ...]:
+    """The pictures of this very target first, by seed; the same one from several folders once, filmed if it can be."""
+    filmed = sorted(_of(Picture, found), key=lambda picture: picture.animation is not None)
+    distinct = {(picture.target, picture.seed, picture.image_sha256): picture for picture in filmed}
+    return tuple(sorted(distinct.values(), key=lambda picture: (picture.target != target, picture.seed)))
+
+
+def _of(kind: type[T], found: Iterable[Finding]) -> tuple[T, ...]:
+    return tuple(finding.piece for finding in found if isinstance(finding.piece, kind))
+
+
+def _grouped(found: Iterable[Finding], key: Callable[[Finding], K]) -> dict[K, list[Finding]]:
+    groups = defaultdict(list)
+    for finding in found:
+        groups[key(finding)].append(finding)
+    return dict(groups)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key under which conv2 comes before conv10."""
+    return [(int(piece or 0), rest) for piece, rest in re.findall(r"(\d*)(\D*)", name)]

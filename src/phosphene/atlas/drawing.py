@@ -1,0 +1,117 @@
+"""The pictures of a site: decoded, checked against what is said of them, and written as small WebP."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from phosphene.atlas.cards import Atlas, Card, Exemplars, Picture
+from phosphene.errors import BadFile
+from phosphene.images import opened
+from phosphene.records import pixels_sha256
+
+LARGEST_SIDE = 1024
+"""Pixels; a larger picture is shrunk."""
+TILE = 128
+"""Pixels; the side of what a page with many units shows of each."""
+MOST_BYTES = 32 << 20
+"""Of an animation or of a strip of photographs."""
+
+
+def draw(atlas: Atlas, site: Path) -> int:
+    """Write what the pages show into a folder, and return how many pictures of units that is."""
+    drawn = 0
+    for subject in atlas.subjects:
+        for layer in subject.layers:
+            folder = site / subject.place / layer.place
+            folder.mkdir(parents=True)
+            drawn += sum(_card(card, folder) for card in layer.cards)
+        if subject.combinations:
+            folder = site / subject.place / "combinations"
+            folder.mkdir(parents=True)
+            drawn += sum(_pictures(each.pictures, folder, each.place) for each in subject.combinations)
+    return drawn
+
+
+def _card(card: Card, folder: Path) -> int:
+    """A card's pictures, their climbs and records, its exemplars, and its tile."""
+    name = str(card.unit.channel)
+    strips = [_strip(exemplars, folder / f"{name}-exemplars-{i}.webp") for i, exemplars in enumerate(card.exemplars)]
+    if strips and not card.pictures:
+        _write_tile(_best(card.exemplars[0], strips[0]), folder / f"{name}.webp")
+    return _pictures(card.pictures, folder, name)
+
+
+def _pictures(pictures: Sequence[Picture], folder: Path, name: str) -> int:
+    """The pictures of one target, and a tile of the first."""
+    for i, picture in enumerate(pictures):
+        image = _checked(picture)
+        if i == 0:
+            _write_tile(image, folder / f"{name}.webp")
+        _write(_at_most(image, LARGEST_SIDE), folder / f"{name}-{i}.webp", quality=92)
+        shutil.copyfile(picture.record, folder / f"{folder.name}-{name}-{i}.json")
+        if picture.animation:
+            _copy_animation(picture.animation, folder / f"{name}-{i}-climb.webp", image.size)
+    return len(pictures)
+
+
+def _checked(picture: Picture) -> Image.Image:
+    """A picture, if it is the one that its record describes."""
+    image = opened(picture.image)
+    if pixels_sha256(np.asarray(image)) != picture.image_sha256:
+        raise BadFile(f"{picture.image} is not the picture that {picture.record.name} describes")
+    return image
+
+
+def _strip(exemplars: Exemplars, file: Path) -> Image.Image:
+    """Copy a strip of photographs, if it has one tile for each."""
+    image, wanted = opened(exemplars.strip), (len(exemplars.shown) * exemplars.tile, exemplars.tile)
+    if image.size != wanted:
+        raise BadFile(f"{exemplars.strip} has {image.size} pixels; {len(exemplars.shown)} photographs need {wanted}")
+    if _is_webp(exemplars.strip):
+        shutil.copyfile(exemplars.strip, file)
+    else:
+        _write(image, file, quality=90)
+    return image
+
+
+def _best(exemplars: Exemplars, strip: Image.Image) -> Image.Image:
+    """What a unit sees of the photograph that excites it most, in a square."""
+    top, left, bottom, right = (edge * exemplars.tile for edge in exemplars.shown[0].box)
+    side = max(bottom - top, right - left, 1)
+    x = min(max((left + right - side) / 2, 0), exemplars.tile - side)
+    y = min(max((top + bottom - side) / 2, 0), exemplars.tile - side)
+    return strip.resize((96, 96), Image.Resampling.LANCZOS, box=(x, y, x + side, y + side))
+
+
+def _copy_animation(source: Path, file: Path, size: tuple[int, int]) -> None:
+    if opened(source).size != size or not _is_webp(source):
+        raise BadFile(f"{source} is not a WebP of {size[0]} × {size[1]} pixels, as its picture is")
+    shutil.copyfile(source, file)
+
+
+def _is_webp(file: Path) -> bool:
+    """Whether a picture can be copied as it is."""
+    if file.stat().st_size > MOST_BYTES:
+        raise BadFile(f"{file} is too large ({file.stat().st_size:,} bytes; at most {MOST_BYTES:,})")
+    with open(file, "rb") as opened_file:
+        start = opened_file.read(12)
+    return start[:4] == b"RIFF" and start[8:] == b"WEBP"
+
+
+def _write_tile(image: Image.Image, file: Path) -> None:
+    _write(_at_most(image, TILE), file, quality=85)
+
+
+def _at_most(image: Image.Image, side: int) -> Image.Image:
+    copy = image.copy()
+    copy.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return copy
+
+
+def _write(image: Image.Image, file: Path, quality: int) -> None:
+    image.save(file, "WEBP", quality=quality, method=4)

@@ -1,0 +1,240 @@
+"""An atlas → HTML, through templates in which every text is escaped. Pure: no page knows where it will lie."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from phosphene.atlas import charts
+from phosphene.atlas.cards import Atlas, Card, Layer, Picture, Subject
+from phosphene.errors import Unreachable
+from phosphene.units import Unit
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+T = TypeVar("T")
+
+MOST_ON_FRONT = 16
+"""Tiles of a layer on the front page."""
+
+NAMES = {
+    "score": "score",
+    "iou": "overlap with its object",
+    "recognised_top1": "recognised (top 1)",
+    "recognised_top5": "recognised (top 5)",
+    "natural_top1": "photographs recognised (top 1)",
+    "natural_top5": "photographs recognised (top 5)",
+    "two_afc_synthetic": "two-alternative choice, by the pictures",
+    "two_afc_natural": "two-alternative choice, by the exemplars",
+    "two_afc_none": "two-alternative choice, by neither",
+    "kid": "kernel distance to the exemplars",
+    "kid_photographs": "kernel distance of photographs to the exemplars",
+}
+"""How measures are called; one that is not here goes by its own name."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file of the site: its path from the root, and its text."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that units of a layer can be sorted by, and its value for each card."""
+
+    key: str
+    values: tuple[float | None, ...]
+
+    @property
+    def name(self) -> str:
+        return measure_name(self.key)
+
+    @property
+    def share(self) -> bool:
+        return is_share(self.key)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        return tuple("" if value is None else f"{value:.6g}" for value in self.values)
+
+
+def pages(atlas: Atlas) -> Iterator[Page]:
+    """Every page of the site, and the index that its search reads."""
+    templates = environment(atlas)
+    yield _page(templates, "front.html", "index.html")
+    yield _page(templates, "search.html", "search.html")
+    yield Page("assets/index.js", search_index(atlas))
+    for subject in atlas.subjects:
+        if subject.combinations:
+            yield _page(templates, "combinations.html", f"{subject.place}/combinations.html", subject=subject)
+        for before, layer, after in around(subject.layers):
+            yield _layer_page(templates, subject, layer, before=before, after=after)
+            yield from _unit_pages(templates, subject, layer)
+
+
+def _layer_page(templates: Environment, subject: Subject, layer: Layer, **context: Any) -> Page:
+    return _page(
+        templates,
+        "layer.html",
+        f"{subject.place}/{layer.place}.html",
+        subject=subject,
+        layer=layer,
+        measures=measures(layer),
+        objects=sorted(Counter(card.object.object for card in layer.cards if card.object).items()),
+        **context,
+    )
+
+
+def _unit_pages(templates: Environment, subject: Subject, layer: Layer) -> Iterator[Page]:
+    cards = {card.unit: card for card in layer.cards}
+    for before, card, after in around(layer.cards):
+        yield _page(
+            templates,
+            "unit.html",
+            f"{subject.place}/{layer.place}/{card.unit.channel}.html",
+            subject=subject,
+            layer=layer,
+            card=card,
+            before=before,
+            after=after,
+            nearest=nearest(card, cards),
+        )
+
+
+def around(items: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
+    """Each item with the one before and the one after it."""
+    return zip([None, *items[:-1]], items, [*items[1:], None], strict=True)
+
+
+def _page(templates: Environment, template: str, path: str, **context: Any) -> Page:
+    root = "../" * (len(PurePosixPath(path).parts) - 1)
+    return Page(path, templates.get_template(template).render(root=root, **context))
+
+
+def environment(atlas: Atlas) -> Environment:
+    """The templates, with what they call."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError:
+        raise Unreachable("jinja2 is not installed; pip install 'phosphene[atlas]'") from None
+    made = Environment(
+        loader=PackageLoader("phosphene.atlas"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"number": number, "percent": percent, "measure": measure_name, "told": told, "quoted": shlex.quote}
+    made.globals |= {"atlas": atlas, "charts": charts, "sample": sample, "median_score": median_score, "moving": moving}
+    return made
+
+
+def measures(layer: Layer) -> list[Measure]:
+    """What the units of a layer can be sorted by: all that at least one of them has."""
+    keys = {
+        figure.name: None
+        for card in layer.cards
+        for evaluation in card.evaluations
+        for figure in evaluation.figures
+        if isinstance(figure.value, float) and figure.name not in ("name", "score", "iou")
+    }
+    found = [Measure("score", tuple(card.score if math.isfinite(card.score) else None for card in layer.cards))]
+    found += [Measure(key, tuple(card.measure(key) for card in layer.cards)) for key in keys]
+    found += [Measure("iou", tuple(card.object.iou if card.object else None for card in layer.cards))]
+    return [measure for measure in found if any(value is not None for value in measure.values)]
+
+
+def nearest(card: Card, cards: dict[Unit, Card]) -> list[tuple[Card, float]]:
+    """The units that prefer the same photographs and have a card, with the correlation."""
+    found = [pair for exemplars in card.exemplars[:1] for pair in exemplars.nearest]
+    return [(cards[unit], correlation) for unit, correlation in found if unit in cards]
+
+
+def search_index(atlas: Atlas) -> str:
+    """A script that assigns what the search looks through; a page from a file may not read JSON."""
+    entries = [entry for i, subject in enumerate(atlas.subjects) for entry in _entries(i, subject)]
+    names = [subject.name for subject in atlas.subjects]
+    return f"const atlasIndex = {json.dumps({'subjects': names, 'entries': entries}, separators=(',', ':'))};\n"
+
+
+def _entries(number: int, subject: Subject) -> Iterator[list[Any]]:
+    """For each target: subject, key, name, object, classes of its photographs, page, tile, is that a photograph."""
+    for layer in subject.layers:
+        for card in layer.cards:
+            path = f"{subject.place}/{layer.place}/{card.unit.channel}"
+            detected = card.object.object if card.object else ""
+            yield [
+                number,
+                str(card.unit),
+                card.name,
+                detected,
+                _also(card),
+                f"{path}.html",
+                path if card.shown else "",
+                int(not card.pictures),
+            ]
+    for each in subject.combinations:
+        name = "" if each.name == each.target else each.name
+        path = f"{subject.place}/combinations"
+        yield [number, each.target, name, "", "", f"{path}.html#{each.place}", f"{path}/{each.place}", 0]
+
+
+def _also(card: Card) -> str:
+    """The classes of the photographs that excite a unit: those that come more than once."""
+    return "; ".join(name for exemplars in card.exemplars for name, times in exemplars.names if times > 1)
+
+
+def sample(cards: Sequence[Card], most: int = MOST_ON_FRONT) -> list[Card]:
+    """So many cards with a picture, evenly spaced and not chosen; where there is no picture, with a photograph."""
+    shown = [card for card in cards if card.pictures] or [card for card in cards if card.exemplars]
+    return [shown[i * len(shown) // most] for i in range(most)] if len(shown) > most else shown
+
+
+def moving(pictures: Sequence[Picture]) -> int | None:
+    """The first picture whose climb was filmed."""
+    return next((i for i, picture in enumerate(pictures) if picture.animation), None)
+
+
+def median_score(cards: Sequence[Card]) -> float:
+    return statistics.median([card.score for card in cards if math.isfinite(card.score)] or [math.nan])
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number as people write it."""
+    if not math.isfinite(value):
+        return "–"
+    if value and not 1e-3 <= abs(value) < 1e7:
+        return f"{value:.2e}".replace("-", "−")
+    text = f"{value:,.{digits}f}" if abs(value) >= 0.1 or not value else f"{value:.3g}"
+    return (text.rstrip("0").rstrip(".") if digits > 2 and "." in text else text).replace("-", "−")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
+def told(value: float | str, key: str) -> str:
+    """A measure's value in words: shares in per cent."""
+    if isinstance(value, str):
+        return value
+    return percent(value) if is_share(key) else number(value)
+
+
+def is_share(key: str) -> bool:
+    return bool(re.search(r"_top\d+$|_first$|_above_|share|two_afc", key))
+
+
+def measure_name(key: str) -> str:
+    return NAMES.get(key, key.replace("_", " "))

@@ -1,0 +1,368 @@
+"""The atlas: all links lead somewhere, hostile text stays text, bad files are one line, and no torch is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+from urllib.request import urlopen
+
+import pytest
+from atlas_runs import (
+    colours,
+    encoded,
+    lone,
+    write_all,
+    write_evaluation,
+    write_exemplars,
+    write_picture,
+)
+from conftest import Run
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from phosphene import records
+from phosphene.atlas import build
+from phosphene.atlas.cards import Figure
+from phosphene.atlas.charts import axis, bar
+from phosphene.atlas.collecting import collect, file_names
+from phosphene.errors import BadFile, BadRequest, PhospheneError
+from phosphene.units import Target, Unit
+
+ADDRESSES = ("href", "src", "srcset", "data-film", "data-still", "action")
+
+
+class Seen(HTMLParser):
+    """The elements of a page, its ids, its addresses and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(page)
+        self.ids = [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+        self.addresses = [each[key] for _, each in self.elements for key in ADDRESSES if each.get(key)]
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attributes}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def seen(file: Path) -> Seen:
+    return Seen(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("atlas")
+    build(write_all(folder), folder / "site")
+    return folder / "site"
+
+
+def test_every_link_and_image_resolves(site: Path) -> None:
+    pages = {file.resolve(): seen(file) for file in site.rglob("*.html")}
+    assert len(pages) == 2 + 2 + 12 + 6 + 1  # front, search; layers; units; combinations
+    wrong = []
+    for file, page in pages.items():
+        assert len(page.ids) == len({*page.ids})
+        for address in page.addresses:
+            path, fragment = urldefrag(unquote(address))
+            there = (file.parent / path).resolve() if path else file
+            if "://" in address:
+                good = address.startswith("https://arxiv.org/")
+            else:
+                good = there.is_relative_to(site.resolve()) and there.is_file()
+                good = good and (not fragment or fragment in pages[there].ids)
+            wrong += [] if good else [f"{file}: {address}"]
+    assert not wrong
+
+
+def test_every_entry_of_the_search_leads_to_a_page_and_a_tile(site: Path) -> None:
+    index = json.loads((site / "assets" / "index.js").read_text().removeprefix("const atlasIndex = ")[:-2])
+    assert index["subjects"] == ["tiny-objects"]
+    assert len(index["entries"]) == 12 + 6 + 2
+    for _, key, *_, page, tile, _ in index["entries"]:
+        path, fragment = urldefrag(page)
+        assert (site / path).is_file(), key
+        assert (site / f"{tile}.webp").is_file(), key
+        assert not fragment or fragment in seen(site / path).ids
+
+
+def test_it_builds_with_torch_absent(tmp_path: Path) -> None:
+    runs = write_all(tmp_path)
+    code = "import sys; sys.modules['torch'] = None; from phosphene.cli import main; main()"
+    command = [sys.executable, "-c", code, "atlas", *map(str, runs), "--out", str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'site' / 'index.html'}: 18 units of 2 layers\n"
+
+
+def test_built_twice_the_bytes_are_the_same(tmp_path: Path, site: Path) -> None:
+    runs = write_all(tmp_path)
+    build(runs, tmp_path / "site")
+    build(runs, tmp_path / "site")  # in place of the first
+    files = {file.relative_to(site) for file in site.rglob("*") if file.is_file()}
+    assert files == {file.relative_to(tmp_path / "site") for file in (tmp_path / "site").rglob("*") if file.is_file()}
+    assert not [file for file in files if (site / file).read_bytes() != (tmp_path / "site" / file).read_bytes()]
+    assert {each.name for each in tmp_path.iterdir()} == {"run", "exemplars", "dissection", "site"}
+
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    run, layer = tmp_path / "run", "<b>onload=alert(1)\u202e/../.."
+    write_picture(run, "a", Target(((1.0, Unit(layer, 0)),), HOSTILE), status=f"stopped: {HOSTILE}")
+    both = Target(((1.0, Unit(layer, 0)), (1.0, Unit(layer, 1))), HOSTILE)
+    write_picture(run, "b", both, request={"climb": {HOSTILE: HOSTILE}, "prior": HOSTILE, "subject": f"{HOSTILE}\x00"})
+    write_evaluation(run, ["fc:0"], **{HOSTILE: {"value": HOSTILE, "note": HOSTILE}})
+    write_exemplars(run / "evidence", ["fc:0"], label=HOSTILE)
+    build([run], tmp_path / "site", HOSTILE)
+    for file in (tmp_path / "site").rglob("*.html"):
+        page = seen(file)
+        scripts = [each for tag, each in page.elements if tag == "script"]
+        assert [each["src"].lstrip("./") for each in scripts] == ["assets/atlas.js"]
+        assert not [key for _, each in page.elements for key in each if key.startswith("on")]
+        assert "x" not in page.addresses
+        assert not [address for address in page.addresses if ":" in address.removeprefix("https:")]
+        assert HOSTILE in page.text
+        assert "rm -rf" not in page.text  # a record's own command is not offered
+    assert {each.name for each in tmp_path.iterdir()} == {"run", "site"}
+    (subject,) = [each for each in (tmp_path / "site").iterdir() if each.is_dir() and each.name != "assets"]
+    assert re.fullmatch(r"[\w.-]+", subject.name)
+
+
+def test_a_command_that_is_offered_has_its_words_quoted(tmp_path: Path) -> None:
+    write_picture(tmp_path / "run", "a", lone("fc:0"), request={"subject": "$(touch x); y"})
+    build([tmp_path / "run"], tmp_path / "site")
+    (page,) = tmp_path.glob("site/*/fc/0.html")
+    assert "phosphene exemplars '$(touch x); y' fc:0 --images" in seen(page).text
+
+
+def outside(run: Path) -> None:
+    write_exemplars(run, ["fc:0"], whole="../other.webp")
+    (run.parent / "other.webp").write_bytes(encoded(colours(0), "webp"))
+
+
+def link_outside(run: Path) -> None:
+    file = write_picture(run, "a", lone("fc:0"))
+    file.with_suffix(".png").rename(run.parent / "a.png")
+    file.with_suffix(".png").symlink_to(run.parent / "a.png")
+
+
+def other_pixels(run: Path) -> None:
+    write_picture(run, "a", lone("fc:0")).with_suffix(".png").write_bytes(encoded(colours(1)))
+
+
+def not_a_picture(run: Path) -> None:
+    write_picture(run, "a", lone("fc:0")).with_suffix(".png").write_bytes(b"<svg onload='alert(1)'/>")
+
+
+def not_an_animation(run: Path) -> None:
+    write_picture(run, "a", lone("fc:0")).with_suffix(".webp").write_bytes(encoded(colours(0), "png"))
+
+
+def text_of_form(name: str, text: str) -> object:
+    def write(run: Path) -> None:
+        run.mkdir()
+        (run / name).write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda run: run.mkdir(), "holds no records and no evidence; make some with phosphene synthesize"),
+        (lambda run: None, "run is not a folder"),
+        (lambda run: write_picture(run, "a", lone("fc:0")).with_suffix(".png").unlink(), "'a.png' is not there"),
+        (lambda run: write_picture(run, "a", lone("fc:0"), image="../a.png"), "'../a.png' does not lie beside it"),
+        (link_outside, "'a.png' lies outside of"),
+        (outside, "'../other.webp' lies outside of"),
+        (other_pixels, "a.png is not the picture that a.json describes"),
+        (not_a_picture, "a.png cannot be read as an image"),
+        (not_an_animation, "a.webp is not a WebP of 24 × 24 pixels, as its picture is"),
+        (lambda run: write_picture(run, "a", lone("fc:0"), curve=["<b>"]), "curve[0] is not a number"),
+        (lambda run: write_picture(run, "a", lone("fc:0"), score=10**400), "is not a whole record"),
+        (lambda run: write_picture(run, "a", lone("fc:0"), request={"member": 4}), "its request is not whole"),
+        (lambda run: write_picture(run, "a", lone("fc:0"), request={"subject": 5}), "request.subject is not a text"),
+        (lambda run: write_exemplars(run, ["fc:0"], whole="tiles/none.webp"), "'tiles/none.webp' is not there"),
+        (lambda run: write_exemplars(run, ["fc:0"], whole="tiles/\x00"), "is not there"),
+        (lambda run: write_exemplars(run, ["fc:0"], values=[1.0]), "units[0] does not have a value, a photograph, a"),
+        (lambda run: write_exemplars(run, ["fc:0"], boxes=[[0, 0, 0, 0]] * 3), "units[0].boxes[0] is not a box"),
+        (lambda run: write_exemplars(run, ["fc:0"], unit="fc:x"), "units[0].unit is not of the form LAYER:CHANNEL"),
+        (lambda run: write_exemplars(run, ["fc:0"], silent=7), "units[0].silent is not within 0 … 1"),
+        (lambda run: write_exemplars(run, ["fc:0"], label="x" * 10**6), "units[0].label has 1,000,000 characters"),
+        (lambda run: write_exemplars(run, ["fc:0"], nearest=[["fc:1"]]), "is not a unit with a correlation"),
+        (lambda run: write_evaluation(run, ["fc:0"], ratio=float("nan")), "figures.ratio is not within"),
+        (lambda run: write_evaluation(run, ["fc:0"], ratio=10**400), "figures.ratio is not within"),
+        (text_of_form("dissection.json", "[]"), "it is not an object"),
+        (text_of_form("dissection.json", "{}"), "it has no 'format'"),
+        (text_of_form("dissection.json", '{"format": 2}'), "has format 2, this version reads 1"),
+        (text_of_form("evaluation-a.json", "[" * 100_000), "is not JSON"),
+        (text_of_form("other.json", "{}"), "is JSON but not phosphene's record"),
+    ],
+)
+def test_what_is_not_of_its_form_is_one_line_and_no_site(phosphene: Run, tmp_path: Path, write, said: str) -> None:
+    write(tmp_path / "run")
+    line = phosphene("atlas", tmp_path / "run", "--out", tmp_path / "site").refused()
+    assert said in line
+    assert len(line) < 400
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_strip_has_a_tile_for_each_photograph(tmp_path: Path) -> None:
+    write_exemplars(tmp_path / "run", ["fc:0"])
+    (tmp_path / "run" / "tiles" / "0.webp").write_bytes(encoded(colours(0), "webp"))
+    with pytest.raises(BadFile, match="3 photographs need"):
+        build([tmp_path / "run"], tmp_path / "site")
+
+
+def test_only_an_atlas_is_replaced_and_only_by_a_whole_one(tmp_path: Path) -> None:
+    run, site = tmp_path / "run", tmp_path / "site"
+    file = write_picture(run, "a", lone("fc:0"))
+    site.mkdir()
+    (site / "thesis.txt").write_text("mine")
+    with pytest.raises(BadRequest, match="is not an atlas; give a new folder"):
+        build([run], site)
+    assert [each.name for each in site.iterdir()] == ["thesis.txt"]
+    (site / "thesis.txt").unlink()
+    build([run], site)
+    file.with_suffix(".png").unlink()
+    with pytest.raises(PhospheneError):
+        build([run], site)
+    assert (site / "tiny-objects" / "fc" / "0-0.webp").exists()
+
+
+def test_several_folders_of_one_subject_become_one(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a", "a", lone("fc:0"), seed=1)
+    write_picture(tmp_path / "b", "b", lone("fc:0"), seed=0)
+    write_picture(tmp_path / "b", "again", lone("fc:0"), seed=1, animated=True)
+    write_picture(tmp_path / "b", "c", lone("conv10:3"))
+    write_picture(tmp_path / "b", "d", lone("conv2:3"))
+    write_picture(tmp_path / "b", "e", lone("fc:0"), seed=2, weights={"subject": "another"})
+    first, second = collect([tmp_path / "a", tmp_path / "b"]).subjects
+    assert [layer.name for layer in first.layers] == ["conv2", "conv10", "fc"]
+    pictures = first.layers[2].cards[0].pictures
+    assert [(picture.seed, picture.animation is not None) for picture in pictures] == [(0, False), (1, True)]
+    assert (first.name, second.name) == ("tiny-objects", "tiny-objects")
+    assert (first.place, second.place) == ("tiny-objects", "tiny-objects-2")
+
+
+def test_what_is_no_lone_unit_has_its_own_page(site: Path) -> None:
+    page = seen(site / "tiny-objects" / "combinations.html")
+    assert "fc:0 - fc:1" in page.text
+    assert "least school bus" in page.text
+    assert "least school bus" not in seen(site / "tiny-objects" / "fc.html").text
+
+
+def test_a_unit_at_a_position_is_on_its_channel_s_page(tmp_path: Path) -> None:
+    write_picture(tmp_path / "run", "a", Target(((1.0, Unit("conv", 3, "max")),), "conv:3@max"), score=8.25)
+    write_picture(tmp_path / "run", "b", lone("conv:3"), score=4.5)
+    build([tmp_path / "run"], tmp_path / "site")
+    page = seen(tmp_path / "site" / "tiny-objects" / "conv" / "3.html")
+    assert page.text.index("4.50") < page.text.index("conv:3@max") < page.text.index("8.25")
+
+
+def test_the_record_in_the_site_is_the_record(tmp_path: Path) -> None:
+    file = write_picture(tmp_path / "run", "a", lone("fc:0"))
+    build([tmp_path / "run"], tmp_path / "site")
+    kept = tmp_path / "site" / "tiny-objects" / "fc" / "fc-0-0.json"
+    assert records.read(kept) == records.read(file)
+    assert f"phosphene synthesize --record {kept.name}" in seen(kept.parent / "0.html").text
+
+
+def test_a_page_says_what_was_measured_by_whom_and_how_sure(site: Path) -> None:
+    front = seen(site / "index.html").text
+    assert re.search(r"another-network.*73 %\s+95 %: 63 % … 81 %; n = 100", front, re.S)
+    unit = seen(site / "tiny-objects" / "fc" / "1.html").text
+    for said in ("glow", "another-network", "1.10", "12.5 %", "1,200 of photographs, train", "jellyfish"):
+        assert said in unit
+    hidden = seen(site / "tiny-objects" / "conv2" / "1.html").text
+    assert "No picture of this unit yet: phosphene synthesize tiny-objects conv2:1" in hidden
+    assert re.search(r"Object\s*sky\s+IoU 0.11", hidden)
+    assert re.search(r"Object\s*none", seen(site / "tiny-objects" / "conv2" / "2.html").text)
+
+
+def test_pictures_are_those_of_the_run(site: Path) -> None:
+    with Image.open(site / "tiny-objects" / "fc" / "0-0-climb.webp") as film:
+        assert film.n_frames == 3
+    with Image.open(site / "tiny-objects" / "fc" / "3-1.webp") as picture:
+        assert picture.size == (24, 24)
+
+
+def test_thousands_of_units_build_and_do_not_load_at_once(tmp_path: Path) -> None:
+    for i in range(3000):
+        write_picture(tmp_path / "run", f"{i}", lone(f"fc:{i}"), score=i / 100, pixels=colours(i, 16))
+    start = time.monotonic()
+    build([tmp_path / "run"], tmp_path / "site")
+    assert time.monotonic() - start < 120
+    layer = tmp_path / "site" / "tiny-objects" / "fc.html"
+    images = [each for tag, each in seen(layer).elements if tag == "img"]
+    assert len(images) == 3000
+    assert all(each["loading"] == "lazy" and each["width"] and each["height"] for each in images)
+    assert layer.stat().st_size < 300 * 3000
+    assert (layer.parent / "fc" / "7.html").stat().st_size < 20_000
+
+
+def test_serving_is_for_this_machine_until_interrupted(site: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from phosphene.cli import main; main()"
+    command = [sys.executable, "-c", code, "atlas", "--serve", "--out", str(site), "--port", "0"]
+    environment = {**os.environ, "BROWSER": "true %s", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdout
+        address = server.stdout.readline().split()[0]
+        assert address.startswith("http://127.0.0.1:")
+        with urlopen(address) as answer:
+            assert answer.read() == (site / "index.html").read_bytes()
+        server.send_signal(signal.SIGINT)
+        _, complaints = server.communicate(timeout=20)
+    assert (server.returncode, complaints) == (0, "")
+
+
+def test_serving_needs_an_atlas(phosphene: Run, tmp_path: Path) -> None:
+    assert "is not an atlas" in phosphene("atlas", "--serve", "--out", tmp_path).refused()
+    assert "no folder given" in phosphene("atlas", "--out", tmp_path).refused()
+
+
+def test_without_jinja2_the_extra_is_named(phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    write_picture(tmp_path / "run", "a", lone("fc:0"))
+    assert "pip install 'phosphene[atlas]'" in phosphene("atlas", tmp_path / "run", "--out", tmp_path / "s").refused()
+
+
+@given(st.lists(st.floats(-1e9, 1e9), max_size=8))
+def test_an_axis_holds_its_values_between_round_ends(values: list[float]) -> None:
+    found = axis(values)
+    assert found.low < found.high
+    slack = 1e-6 * (found.high - found.low)
+    assert all(found.low - slack <= value <= found.high + slack for value in values)
+    assert list(found.ticks) == sorted({*found.ticks})
+    assert 2 <= len(found.ticks) <= 8
+
+
+@given(st.lists(st.text(max_size=9), max_size=12))
+def test_file_names_differ_whatever_the_case(names: list[str]) -> None:
+    safe = file_names(names, taken=["index"])
+    assert len({name.lower() for name in safe} | {"index"}) == len(names) + 1
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name) for name in safe)
+
+
+def test_a_share_is_drawn_on_the_whole_and_a_ratio_from_nothing() -> None:
+    assert bar(Figure("recognised_top1", 0.2, 0.1, 0.3)) == axis([0, 1], 1)
+    ratio = bar(Figure("activation_ratio", 1.3, 1.2, 1.4))
+    assert ratio is not None
+    assert (ratio.low, ratio.high) == (0, 1.5)
+    assert bar(Figure("words", "none")) is None
