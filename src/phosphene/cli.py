@@ -173,7 +173,7 @@ def synthesize(
     ] = None,
     animate: Annotated[bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume/--anew", help="Keep what the folder holds of the same request, or climb all again.")
+        bool, typer.Option("--resume/--anew", help="Keep what the folder holds already, or climb all again.")
     ] = True,
     record: Annotated[Path | None, typer.Option(help="Make this record's picture again.")] = None,
     batch: Annotated[
