@@ -29,7 +29,7 @@ from phosphene.errors import BadFile, BadRequest, OutOfSpace, PhospheneError, Un
 from phosphene.networks import build
 from phosphene.parameterizations import Generated, load_generated
 from phosphene.subjects import Subject, load_subject
-from phosphene.training import generator as generators
+from phosphene.training import latents as stages
 from phosphene.training import run as runs
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.crew import Crew
@@ -676,9 +676,9 @@ def test_the_regression_starts_the_map_at_its_closed_form(
     network = build({**GENERATOR_ARCHITECTURE, "rank": 16})
     codes = torch.randn(300, 16).relu()
     latents = (codes @ torch.randn(16, 16) + 0.3 * torch.randn(300, 16)).view(300, 4, 2, 2)
-    views = generators.Views(codes.half(), latents.half(), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1))
-    generators.whiten(network, views)
-    generators.regress(network, views, ridge=1e-6)
+    views = stages.Views(codes.half(), latents.half(), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1))
+    stages.whiten(network, views)
+    stages.regress(network, views, ridge=1e-6)
     x = (views.codes.float() - network.code_mean) / network.code_std
     y = views.latents.float().flatten(1)
     design = torch.cat([x, torch.ones(300, 1)], 1).double()

@@ -1,0 +1,156 @@
+"""Stage 4 of a generator's training: map and decoder together, on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from phosphene import weights
+from phosphene.datasets import Photographs
+from phosphene.networks.discriminator import Discriminator
+from phosphene.networks.generator import TwoStageGenerator
+from phosphene.parameterizations import seen_part
+from phosphene.probe import probe
+from phosphene.subjects import Subject, load_subject
+from phosphene.training.adversary import duel
+from phosphene.training.autoencoder import apart
+from phosphene.training.run import Averaged, Recipe, Report, RunFolder, Stateful, Waiting, placed, seeded, silent
+from phosphene.training.stages import drawn_views, mixed_precision, stage_identity, tell
+
+
+def train_image(
+    recipe: Recipe,
+    encoder: Subject,
+    generator: TwoStageGenerator,
+    photographs: Photographs,
+    run: Path,
+    *,
+    begun: Sequence[str] = (),
+    discriminator_state: dict[str, Tensor] | None = None,
+    device: str = "cpu",
+    time_budget: float | None = None,
+    report: Report = silent,
+) -> tuple[TwoStageGenerator, Discriminator, bool]:
+    """Stage 4: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2).
+
+    `begun` are the hashes of the files that the run begins from, if any, and `discriminator_state` the weights of the
+    discriminator.
+    """
+    stage = recipe["image"]
+    folder = RunFolder(run, stage_identity(recipe, encoder, photographs, "image", begun))
+    torch.manual_seed(recipe["seed"] + 2)
+    generator = placed(generator, device).requires_grad_(True)
+    comparator = _comparator(recipe, encoder, device)
+    shapes = comparator.shapes()
+    channels = [3, *(shapes[layer][0] for layer in stage["judged"])]
+    code_units = math.prod(encoder.shapes()[recipe["code_layer"]])
+    discriminator = Discriminator(list(zip(channels, stage["halvings"], strict=True)), code_units, stage["width"])
+    if discriminator_state is not None:
+        own = {name: value.clone() for name, value in discriminator_state.items()}
+        weights.fill(discriminator, own, "the discriminator's file").requires_grad_(True).train()
+    discriminator = placed(discriminator, device)
+    climber = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99), fused=True)
+    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99), fused=True)
+    averaged = Averaged(generator, stage["ema"])
+    parts: dict[str, Stateful] = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "climber": climber,
+        "judge": judge,
+        "averaged": averaged,
+    }
+    images = torch.from_numpy(photographs.images).to(device)
+    batch, steps, waiting = stage["batch"], stage["steps"], Waiting(device)
+    with _looking(recipe, encoder, comparator) as look:
+        for step in folder.steps(parts, steps, time_budget=time_budget):
+            with waiting.sample(step % 20 == 0) as ready:
+                rng = seeded(recipe["seed"], 4, step)
+                chosen = torch.randint(len(images), (batch,), generator=rng).to(device)
+                x = drawn_views(images[chosen], recipe, rng)
+                ready()
+                with torch.no_grad(), mixed_precision(device):
+                    wanted = look(x)
+                with mixed_precision(device):
+                    y = generator(wanted.code)
+                    got = look(y)
+                figures, loss = _losses(stage, generator, x, y, wanted, got)
+                code = (wanted.code - generator.code_mean) / generator.code_std
+                real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
+                figures |= duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device)
+                averaged.update(generator, step + 1)
+            tell(folder, report, step, steps, figures, waiting)
+    finished = folder.load(parts) == steps
+    generator.load_state_dict(averaged.state)
+    return generator.eval(), discriminator, finished
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """What the last stage's networks see in a batch: the encoder's code, and feature maps to compare and to judge."""
+
+    code: Tensor
+    compared: list[Tensor]
+    judged: list[Tensor]
+
+
+def _comparator(recipe: Recipe, encoder: Subject, device: str) -> Subject:
+    """The network whose features are judged, at the generator's size: the recipe's, or else the encoder."""
+    name = recipe["image"].get("comparator", "")
+    if not name:
+        return encoder
+    size = recipe["architecture"]["size"]
+    comparator = replace(load_subject(name), size=(size, size))
+    placed(comparator.network, device)
+    return comparator
+
+
+@contextmanager
+def _looking(recipe: Recipe, encoder: Subject, comparator: Subject) -> Iterator[Callable[[Tensor], _Glance]]:
+    """Lend a function from images to what both networks see; where they are one, it looks once.
+
+    A comparator's maps are divided by the root mean square over their channels at each position, since those of a
+    network from elsewhere may be of any size.
+    """
+    stage, layer = recipe["image"], recipe["code_layer"]
+    own, judged, compared = stage["layers"], stage["judged"], stage.get("compared", [])
+    for network in (encoder.network, comparator.network):
+        network.requires_grad_(False)
+    alone = comparator is encoder
+    with (
+        probe(encoder.network, [*own, *(judged if alone else []), layer]) as read,
+        nullcontext() if alone else probe(comparator.network, [*compared, *judged]) as read_too,
+    ):
+
+        def look(images: Tensor) -> _Glance:
+            maps = read(encoder.prepare(seen_part(images, recipe["architecture"]["seen"])))
+            code = maps[layer].flatten(1).float()
+            if read_too is None:
+                return _Glance(code, [maps[each] for each in own], [maps[each] for each in judged])
+            others = read_too(comparator.prepare(images))
+            both = [maps[each] for each in own] + [others[each] for each in compared]
+            return _Glance(code, both, [_even(others[each]) for each in judged])
+
+        yield look
+
+
+def _losses(
+    stage: Recipe, generator: TwoStageGenerator, x: Tensor, y: Tensor, wanted: _Glance, got: _Glance
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The last stage's figures of photographs x and images y, and their weighted sum."""
+    shift = (got.code - wanted.code) / generator.code_std
+    figures = {
+        "image": (y - x).abs().mean(),
+        "feature": apart(got.compared, wanted.compared),
+        "cycle": shift.square().mean(),
+    }
+    return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()
+
+
+def _even(maps: Tensor) -> Tensor:
+    return maps * (maps.float().square().mean(1, keepdim=True) + 1e-6).rsqrt().to(maps.dtype)

@@ -1,0 +1,54 @@
+"""What the stages of a generator's training share: views of photographs, what a stage depends on, what is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phosphene.datasets import Photographs
+from phosphene.subjects import Subject
+from phosphene.training.augment import random_crops
+from phosphene.training.run import Recipe, Report, RunFolder, Waiting, recipe_hash
+
+
+def stage_identity(
+    recipe: Recipe, encoder: Subject, photographs: Photographs, stage: str, begun: Sequence[str] = ()
+) -> str:
+    """What a stage's results depend on. The later stages have constant rates, so that more steps go on from fewer."""
+    order = ["views", "reader", "latent", "image"]
+    parts = order[: order.index(stage) + 1]
+    settings: dict[str, Any] = {
+        part: {k: v for k, v in recipe[part].items() if k != "steps" or part == "reader"} for part in parts
+    }
+    whole = {part: recipe[part] for part in ("seed", "architecture", "autoencoder", "code_layer")}
+    if stage in ("views", "reader"):
+        whole["architecture"] = {part: recipe["architecture"][part] for part in ("latent", "decoder", "size", "seen")}
+    if begun:
+        settings = {stage: settings[stage], "begun": list(begun)}
+    return recipe_hash(
+        {**settings, **whole, "encoder": encoder.card.get("sha256", encoder.name)}, photographs.fingerprint
+    )
+
+
+def drawn_views(pictures: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """uint8 (batch, height, width, 3) to augmented views in [0, 1] at the generator's size."""
+    x = pictures.permute(0, 3, 1, 2).float() / 255
+    return random_crops(x, recipe["architecture"]["size"], generator, scale=tuple(recipe["views"]["scale"]), ratio=1.05)
+
+
+def tell(
+    folder: RunFolder, report: Report, step: int, steps: int, figures: dict[str, Tensor], waiting: Waiting | None = None
+) -> None:
+    """Figures are fetched from the device only for the steps that are told. The log has none that a clock made."""
+    if step % 20 == 0:
+        numbers = {name: value.item() for name, value in figures.items()}
+        report(step + 1, steps, numbers | ({} if waiting is None else {"waiting": waiting.share}))
+        if step % 100 == 0:
+            folder.log(step=step, **numbers)
+
+
+def mixed_precision(device: str) -> Any:
+    return torch.autocast(torch.device(device).type, torch.bfloat16)
