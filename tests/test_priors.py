@@ -8,7 +8,7 @@ from conftest import statistics_of
 
 from phosphene.parameterizations import Fourier, Generated, Pixels, blurred, seen_part, total_variation
 from phosphene.priors import BoxDecay, CodeStatistics, Free, Gaussian, paper_box
-from phosphene.training.generator import code_statistics
+from phosphene.training.begin import code_statistics
 
 
 def drawn(n: int = 500, code: int = 6) -> torch.Tensor:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ from phosphene.errors import BadFile, BadRequest, OutOfSpace, PhospheneError, Un
 from phosphene.networks import build
 from phosphene.parameterizations import Generated, load_generated
 from phosphene.subjects import Subject, load_subject
-from phosphene.training import latents as stages
+from phosphene.synthesis import CLIMBS, synthesize
 from phosphene.training import run as runs
 from phosphene.training.augment import jitter_colours, mixed, random_crops
+from phosphene.training.begin import begin_map, taught
 from phosphene.training.crew import Crew
-from phosphene.training.generator import Trained, generator_card, train_generator
+from phosphene.training.generator import Trained, generator_card, train_generator, with_code
+from phosphene.training.latents import Views, regress, whiten
 from phosphene.training.modified import with_modified
 from phosphene.training.run import Averaged, RunFolder, epoch_order, one_cycle, read_recipe, seeded
 from phosphene.training.subject import subject_card, train_subject
@@ -487,6 +490,114 @@ def test_a_published_generator_is_trained_on(
         train_generator(other, encoder, photographs(12, 16), tmp_path / "other", begin=begin)
 
 
+@pytest.fixture
+def teacher(tmp_path: Path, photographs: Make, zoo: Path) -> Path:
+    """A trained generator's file, whose encoder is a file too."""
+    subject = load_subject(zoo / "subject.safetensors")
+    trained = train_generator(GENERATOR, subject, photographs(12, 16), tmp_path / "teacher")
+    subject = replace(subject, name=str(zoo / "subject.safetensors"))
+    published(tmp_path / "teacher.safetensors", subject, photographs, trained)
+    return tmp_path / "teacher.safetensors"
+
+
+def taught_by(teacher: Path, layer: str, code: int | list[int]) -> dict[str, Any]:
+    """A recipe for another code layer that begins from a teacher."""
+    kept = {key: value for key, value in GENERATOR.items() if key not in ("autoencoder", "reader", "latent")}
+    return {
+        **kept,
+        "code_layer": layer,
+        "architecture": {**GENERATOR["architecture"], "code": code},
+        "begin": {"generator": str(teacher), "views": 24},
+    }
+
+
+@pytest.mark.usefixtures("every_step")
+@pytest.mark.parametrize(("layer", "code"), [("fc7", 16), ("pool5", [256, 4, 4]), ("conv3", [384, 1, 1])])
+def test_a_generator_of_another_layer_begins_from_one_that_is_trained(
+    tmp_path: Path,
+    photographs: Make,
+    teacher: Path,
+    zoo: Path,
+    after_steps: Callable[[int, Callable[[], None]], None],
+    layer: str,
+    code: int | list[int],
+) -> None:
+    """Vectors and maps; killed, it ends with the same bits; what it makes climbs."""
+    recipe, subject = taught_by(teacher, layer, code), load_subject(zoo / "subject.safetensors")
+    whole = train_generator(recipe, subject, photographs(12, 16), tmp_path / "whole")
+    assert whole.finished
+    assert whole.begun == (weights.read(teacher).sha256,)
+    shape = (code,) if isinstance(code, int) else tuple(code)
+    assert whole.statistics["mean"].shape == whole.generator.code_shape == shape
+    after_steps(2, kill)
+    with pytest.raises(Killed):
+        train_generator(recipe, subject, photographs(12, 16), tmp_path / "killed")
+    again = train_generator(recipe, subject, photographs(12, 16), tmp_path / "killed")
+    assert same(again.generator.state_dict(), whole.generator.state_dict())
+    card = generator_card("g", recipe, subject, photographs(12, 16), photographs(10, 16), whole)
+    tensors = {f"network.{name}": value for name, value in whole.generator.state_dict().items()}
+    weights.write(tmp_path / "g.safetensors", tensors | {f"code.{n}": v for n, v in whole.statistics.items()}, card)
+    prior = load_generated(tmp_path / "g.safetensors")
+    climbed = synthesize(subject, ["fc8:0", "fc8:1"], prior=prior, climb=replace(CLIMBS["default"], steps=4))
+    assert climbed.codes.shape == (2, *shape)
+    assert (climbed.scores > climbed.start_scores).any()
+
+
+def test_a_recipe_learns_its_code_from_the_layer(zoo: Path) -> None:
+    subject, recipe = load_subject(zoo / "subject.safetensors"), read_recipe("taught")
+    assert with_code(recipe, subject, "fc7")["architecture"]["code"] == 16
+    assert with_code(recipe, subject, "pool5")["architecture"]["code"] == [256, 4, 4]
+    assert with_code(recipe, subject, "conv3")["architecture"]["code"] == 384, "a map of one position is a vector"
+    assert with_code(read_recipe("objects-fc6"), subject, None)["architecture"]["code"] == 1024, "what is said stands"
+    with pytest.raises(BadRequest, match="give one with --layer"):
+        with_code(recipe, subject, None)
+    with pytest.raises(UnknownName, match="near: fc7"):
+        with_code(recipe, subject, "fc77")
+
+
+def test_the_beginning_is_the_teachers_picture_where_the_code_tells_all(
+    tmp_path: Path, photographs: Make, teacher: Path, zoo: Path
+) -> None:
+    """Of the teacher's own code, the regression finds the best linear map to the teacher's latents."""
+    subject = load_subject(zoo / "subject.safetensors")
+    recipe = taught_by(teacher, "fc6", 16)
+    recipe["architecture"] |= {"rank": 16}
+    recipe["begin"] |= {"views": 400}
+    own = load_generated(teacher).generator
+    generator, _, _ = taught(recipe, subject, photographs(40, 16), tmp_path / "run", "cpu")
+    codes = torch.randn(200, 16).relu()
+    goal, got = own.latents(codes), generator.latents(codes)
+    unexplained = (goal - got).square().mean() / (goal - goal.mean(0)).square().mean()
+    assert unexplained < 0.5
+    assert same(generator.decoder.state_dict(), own.decoder.state_dict())
+
+
+def test_a_convolution_is_fitted_in_closed_form() -> None:
+    """Latents that are a convolution of the code's map are found again."""
+    torch.manual_seed(0)
+    network = build({**GENERATOR_ARCHITECTURE, "code": [5, 2, 2]})
+    codes, planted = torch.randn(60, 5, 2, 2), nn.Conv2d(5, 4, 3, padding=1)
+    with torch.no_grad():
+        views = Views(codes, planted(codes), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1))
+        whiten(network, views)
+        begin_map(network, views)
+        fitted = network.map.linear(network.map.resized((codes - network.code_mean) / network.code_std))
+    unexplained = (fitted - views.latents).square().mean() / views.latents.var()
+    assert unexplained < 0.02
+
+
+def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path, photographs: Make, teacher: Path, zoo: Path) -> None:
+    subject = load_subject(zoo / "subject.safetensors")
+    recipe = taught_by(teacher, "fc7", 16)
+    recipe["architecture"] |= {"latent": 5}
+    with pytest.raises(BadRequest, match="none with latent 5"):
+        train_generator(recipe, subject, photographs(12, 16), tmp_path / "run")
+    recipe = taught_by(teacher, "pool5", [256, 4, 4])
+    del recipe["begin"]
+    with pytest.raises(BadRequest, match=r"needs a recipe with \[begin\]"):
+        train_generator(recipe, subject, photographs(12, 16), tmp_path / "run")
+
+
 @pytest.mark.parametrize(("layer", "error"), [("fc66", UnknownName), ("conv5", BadRequest), ("fc8", BadRequest)])
 def test_a_code_layer_that_does_not_fit_is_refused_before_any_work(
     tmp_path: Path, photographs: Make, encoder: Subject, layer: str, error: type[PhospheneError]
@@ -676,9 +787,9 @@ def test_the_regression_starts_the_map_at_its_closed_form(
     network = build({**GENERATOR_ARCHITECTURE, "rank": 16})
     codes = torch.randn(300, 16).relu()
     latents = (codes @ torch.randn(16, 16) + 0.3 * torch.randn(300, 16)).view(300, 4, 2, 2)
-    views = stages.Views(codes.half(), latents.half(), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1))
-    stages.whiten(network, views)
-    stages.regress(network, views, ridge=1e-6)
+    views = Views(codes.half(), latents.half(), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1))
+    whiten(network, views)
+    regress(network, views, ridge=1e-6)
     x = (views.codes.float() - network.code_mean) / network.code_std
     y = views.latents.float().flatten(1)
     design = torch.cat([x, torch.ones(300, 1)], 1).double()

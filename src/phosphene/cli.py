@@ -678,6 +678,7 @@ def train_generator(
     discriminator: Annotated[
         Path | None, typer.Option(help="What was trained beside it: its NAME-training.safetensors.")
     ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the recipe's name")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
     time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
     device: Device = "auto",
@@ -686,13 +687,12 @@ def train_generator(
     """Train a generator that inverts a layer of an encoder."""
     from phosphene import datasets, weights
     from phosphene.parameterizations import load_generated
-    from phosphene.training.generator import generator_card, train_generator
+    from phosphene.training.generator import generator_card, train_generator, with_code
     from phosphene.training.run import read_recipe
 
     where = _machine(device, "bfloat16", threads)["device"]
-    steps = read_recipe(recipe, "generator")
-    steps["code_layer"] = layer or steps["code_layer"]
     network = _subject(encoder)
+    steps = with_code(read_recipe(recipe, "generator"), network, layer)
     if discriminator and not begin:
         raise BadRequest("--discriminator goes with --from: it is what was trained beside that generator")
     if "WORLD_SIZE" in os.environ and os.environ["WORLD_SIZE"] != "1":
@@ -713,7 +713,7 @@ def train_generator(
             time_budget=_seconds(time_budget),
             report=report,
         )
-    name = Path(recipe).stem
+    name = name or Path(recipe).stem
     with _status("held-out error"):
         card = generator_card(name, steps, network, train, val, trained)
     _publish(

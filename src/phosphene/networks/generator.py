@@ -13,8 +13,9 @@ from torch import Tensor, nn
 class TwoStageGenerator(nn.Module):
     """Code → latent map → image: a map learnt against the latents of an autoencoder, then its decoder.
 
-    Codes (batch, code), as the encoder gives them, to RGB in (0, 1), (batch, 3, size, size). The subject
-    was shown the central `seen` pixels of such an image. `code_mean` and `code_std` whiten what enters.
+    Codes (batch, *code), as the encoder gives them, to RGB in (0, 1), (batch, 3, size, size). A code is a vector, its
+    length given, or a map, given as [channels, rows, columns]: then `hidden`, `seed_channels` and `rank` mean nothing.
+    The subject was shown the central `seen` pixels of such an image. `code_mean` and `code_std` whiten what enters.
     """
 
     code_mean: Tensor
@@ -24,7 +25,7 @@ class TwoStageGenerator(nn.Module):
 
     def __init__(
         self,
-        code: int = 1024,
+        code: int | Sequence[int] = 1024,
         hidden: int = 1024,
         grid: int = 6,
         seed_channels: int = 96,
@@ -41,12 +42,19 @@ class TwoStageGenerator(nn.Module):
             raise ValueError(
                 f"size is 16 × grid, seen within it, blocks at most 64; got {size}, {grid}, {seen}, {blocks}"
             )
-        self.image_size, self.seen, self.code_shape = size, seen, (code,)
-        self.register_buffer("code_mean", torch.zeros(code))
-        self.register_buffer("code_std", torch.ones(code))
+        shape = (code,) if isinstance(code, int) else tuple(code)
+        if len(shape) not in (1, 3):
+            raise ValueError(f"a code is a vector or a map of three sides; got {code}")
+        self.image_size, self.seen, self.code_shape = size, seen, shape
+        self.register_buffer("code_mean", torch.zeros(shape))
+        self.register_buffer("code_std", torch.ones(shape))
         self.register_buffer("latent_mean", torch.zeros(1, latent, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent, 1, 1))
-        self.map = CodeToLatent(code, hidden, grid, seed_channels, widths, blocks, rank, latent)
+        self.map: CodeToLatent | MapToLatent
+        if len(shape) == 1:
+            self.map = CodeToLatent(shape[0], hidden, grid, seed_channels, widths, blocks, rank, latent)
+        else:
+            self.map = MapToLatent(shape[0], 2 * grid, widths, blocks, latent)
         self.decoder = Decoder(latent, decoder)
 
     def latents(self, codes: Tensor) -> Tensor:
@@ -97,6 +105,36 @@ class CodeToLatent(nn.Module):
         x = self.coarse(seed.contiguous(memory_format=torch.channels_last))
         x = self.fine(F.interpolate(x, scale_factor=2))
         return self.linear(codes).view(-1, *self.latent_shape) + self.last(x)
+
+
+class MapToLatent(nn.Module):
+    """Whitened code maps (batch, channels, rows, columns) → latent maps (batch, latent, side, side).
+
+    A convolution, which has a closed form, plus what a network adds to it: residual blocks at the code's own
+    resolution, then at that of the latents.
+    """
+
+    def __init__(self, channels: int, side: int, widths: Sequence[int], blocks: Sequence[int], latent: int):
+        super().__init__()
+        (coarse, fine), (coarse_blocks, fine_blocks) = widths, blocks
+        self.side = side
+        self.linear = nn.Conv2d(channels, latent, 3, padding=1)
+        self.coarse = nn.Sequential(
+            nn.Conv2d(channels, coarse, 3, padding=1), *(Residual(coarse) for _ in range(coarse_blocks))
+        )
+        self.fine = nn.Sequential(
+            nn.Conv2d(coarse, fine, 3, padding=1), *(Residual(fine) for _ in range(fine_blocks)), nn.LeakyReLU(0.2)
+        )
+        self.last = nn.Conv2d(fine, latent, 3, padding=1)
+        nn.init.normal_(self.last.weight, std=1e-3)
+
+    def resized(self, x: Tensor) -> Tensor:
+        """Maps at the latents' resolution."""
+        return F.interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        codes = codes.contiguous(memory_format=torch.channels_last)
+        return self.linear(self.resized(codes)) + self.last(self.fine(self.resized(self.coarse(codes))))
 
 
 class Residual(nn.Module):

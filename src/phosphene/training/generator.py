@@ -4,6 +4,8 @@
 2. `reader`: a network that reads the code off a latent map, the eyes of the next stage.
 3. `latent`: the map from code to latents, against a discriminator of latents that sees the code too.
 4. `image`: both halves together, with the encoder's features and a discriminator of them on the image.
+
+A recipe with a table `begin` takes the first three from a trained generator instead, whatever its code.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from phosphene.priors import CodeStatistics
 from phosphene.probe import find_layer, probe
 from phosphene.subjects import Subject
 from phosphene.training.autoencoder import Autoencoder, train_autoencoder
+from phosphene.training.begin import code_statistics, taught
 from phosphene.training.image import train_image
 from phosphene.training.latents import cached_views, train_latent, train_reader, whiten
 from phosphene.training.run import Clock, Recipe, Report, placed, silent
@@ -73,6 +76,20 @@ def train_generator(
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
     placed(encoder.network, device)
+    if begin is None and "begin" in recipe:
+        generator, statistics, teacher = taught(recipe, encoder, photographs, run, device)
+        generator, judge, finished = train_image(
+            recipe,
+            encoder,
+            generator,
+            photographs,
+            run / "image",
+            begun=[teacher],
+            device=device,
+            time_budget=clock.left(),
+            report=report,
+        )
+        return Trained(generator, statistics, {"image_discriminator": judge}, finished, (teacher,))
     if begin is not None:
         begun = (str(begin.card["sha256"]), *([discriminator.sha256] if discriminator else []))
         generator, judge, finished = train_image(
@@ -145,12 +162,27 @@ def _begun(recipe: Recipe, begin: Generated) -> TwoStageGenerator:
     return cast("TwoStageGenerator", copy.deepcopy(begin.generator))
 
 
+def with_code(recipe: Recipe, encoder: Subject, layer: str | None) -> Recipe:
+    """The recipe for this layer of this encoder; where it does not say what the code is, the layer's shape does."""
+    layer = layer or recipe.get("code_layer")
+    if layer is None:
+        raise BadRequest(f"the recipe names no code layer; give one with --layer (phosphene layers {encoder.name})")
+    find_layer(encoder.network, layer, encoder.name)
+    shape = encoder.shapes().get(layer, ())
+    code = list(shape) if math.prod(shape[1:]) > 1 else math.prod(shape)
+    return type(recipe)({**recipe, "code_layer": layer, "architecture": {"code": code, **recipe["architecture"]}})
+
+
 def _check_code(recipe: Recipe, encoder: Subject) -> None:
     layer, code = recipe["code_layer"], recipe["architecture"]["code"]
     find_layer(encoder.network, layer, encoder.name)
-    units = math.prod(encoder.shapes().get(layer, ()))
-    if units != code:
-        raise BadRequest(f"{encoder.name}: layer {layer} has {units} units, and the recipe's code {code}")
+    shape = encoder.shapes().get(layer, ())
+    if not (math.prod(shape) == code if isinstance(code, int) else shape == tuple(code)):
+        raise BadRequest(
+            f"{encoder.name}: layer {layer} has units of shape {list(shape)}, and the recipe's code is {code}"
+        )
+    if not isinstance(code, int) and "begin" not in recipe:
+        raise BadRequest("a code that is a map needs a recipe with [begin], such as taught")
 
 
 def generator_card(
@@ -184,20 +216,20 @@ def held_out_errors(
     error of its code after another pass through the encoder (whitened), and the share of reconstructions whose
     class the encoder's own network still names.
     """
-    layer, device = recipe["code_layer"], next(generator.parameters()).device
+    layer, seen, device = recipe["code_layer"], recipe["architecture"]["seen"], next(generator.parameters()).device
     totals = torch.zeros(3, dtype=torch.float64)
     with torch.no_grad(), probe(encoder.network.to(device), [layer, encoder.output]) as read:
         for at in range(0, len(val), batch):
             x = torch.from_numpy(val.images[at : at + batch]).to(device).permute(0, 3, 1, 2).float() / 255
             x = F.interpolate(x, generator.image_size, mode="bilinear", align_corners=False)
             with mixed_precision(str(device.type)):
-                code = read(encoder.prepare(seen_part(x, recipe["architecture"]["seen"])))[layer].flatten(1).float()
+                code = read(encoder.prepare(seen_part(x, seen)))[layer].float().reshape(len(x), *generator.code_shape)
                 y = generator(code)
-                again = read(encoder.prepare(seen_part(y, recipe["architecture"]["seen"])))
-            shift = (again[layer].flatten(1).float() - code) / generator.code_std
+                again = read(encoder.prepare(seen_part(y, seen)))
+            shift = (again[layer].float().reshape(code.shape) - code) / generator.code_std
             named = again[encoder.output].argmax(1).cpu() == torch.from_numpy(val.labels[at : at + batch])
             totals += torch.stack(
-                [(y - x).abs().mean((1, 2, 3)).sum().cpu(), shift.square().mean(1).sum().cpu(), named.sum()]
+                [(y - x).abs().mean((1, 2, 3)).sum().cpu(), shift.square().flatten(1).mean(1).sum().cpu(), named.sum()]
             ).double()
     image, code_error, named_share = (totals / len(val)).tolist()
     return {"photographs": len(val), "image_error": image, "code_error": code_error, "class_kept": named_share}
@@ -210,26 +242,3 @@ def fresh_generator(recipe: Recipe, autoencoder: Autoencoder) -> TwoStageGenerat
     generator = TwoStageGenerator(**arguments)
     generator.decoder.load_state_dict(autoencoder.decoder.state_dict())
     return generator
-
-
-def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
-    """What a prior needs to know of a code (n, code): mean, std, upper quantile, leading principal axes.
-
-    `axes` (axes, code) are orthonormal, `variances` (axes,) their variances, `rest` () the mean variance
-    of all other directions.
-    """
-    codes = codes.float()
-    mean, std = codes.mean(0), codes.std(0)
-    centred = codes - mean
-    covariance = centred.T @ centred / (len(codes) - 1)
-    values, vectors = torch.linalg.eigh(covariance.double())
-    values, vectors = values.flip(0).float().clamp(min=0), vectors.flip(1).float()
-    upper = torch.stack([column.kthvalue(max(1, int(0.999 * len(codes)))).values for column in codes.T])
-    return {
-        "mean": mean,
-        "std": std,
-        "upper": upper,
-        "axes": vectors[:, :axes].T.contiguous(),
-        "variances": values[:axes].clone(),
-        "rest": values[axes:].mean() if len(values) > axes else values[-1].clone(),
-    }

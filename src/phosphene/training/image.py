@@ -49,7 +49,7 @@ def train_image(
     comparator = _comparator(recipe, encoder, device)
     shapes = comparator.shapes()
     channels = [3, *(shapes[layer][0] for layer in stage["judged"])]
-    code_units = math.prod(encoder.shapes()[recipe["code_layer"]])
+    code_units = math.prod(generator.code_shape)
     discriminator = Discriminator(list(zip(channels, stage["halvings"], strict=True)), code_units, stage["width"])
     if discriminator_state is not None:
         own = {name: value.clone() for name, value in discriminator_state.items()}
@@ -67,7 +67,7 @@ def train_image(
     }
     images = torch.from_numpy(photographs.images).to(device)
     batch, steps, waiting = stage["batch"], stage["steps"], Waiting(device)
-    with _looking(recipe, encoder, comparator) as look:
+    with _looking(recipe, encoder, comparator, generator.code_shape) as look:
         for step in folder.steps(parts, steps, time_budget=time_budget):
             with waiting.sample(step % 20 == 0) as ready:
                 rng = seeded(recipe["seed"], 4, step)
@@ -80,7 +80,7 @@ def train_image(
                     y = generator(wanted.code)
                     got = look(y)
                 figures, loss = _losses(stage, generator, x, y, wanted, got)
-                code = (wanted.code - generator.code_mean) / generator.code_std
+                code = ((wanted.code - generator.code_mean) / generator.code_std).flatten(1)
                 real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
                 figures |= duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device)
                 averaged.update(generator, step + 1)
@@ -111,8 +111,10 @@ def _comparator(recipe: Recipe, encoder: Subject, device: str) -> Subject:
 
 
 @contextmanager
-def _looking(recipe: Recipe, encoder: Subject, comparator: Subject) -> Iterator[Callable[[Tensor], _Glance]]:
-    """Lend a function from images to what both networks see; where they are one, it looks once.
+def _looking(
+    recipe: Recipe, encoder: Subject, comparator: Subject, shape: tuple[int, ...]
+) -> Iterator[Callable[[Tensor], _Glance]]:
+    """Lend a function from images to what both networks see, the code in its shape; where they are one, it looks once.
 
     A comparator's maps are divided by the root mean square over their channels at each position, since those of a
     network from elsewhere may be of any size.
@@ -129,7 +131,7 @@ def _looking(recipe: Recipe, encoder: Subject, comparator: Subject) -> Iterator[
 
         def look(images: Tensor) -> _Glance:
             maps = read(encoder.prepare(seen_part(images, recipe["architecture"]["seen"])))
-            code = maps[layer].flatten(1).float()
+            code = maps[layer].float().reshape(len(images), *shape)
             if read_too is None:
                 return _Glance(code, [maps[each] for each in own], [maps[each] for each in judged])
             others = read_too(comparator.prepare(images))

@@ -199,7 +199,7 @@ def whiten(generator: TwoStageGenerator, views: Views) -> None:
 @torch.no_grad()
 def regress(generator: TwoStageGenerator, views: Views, most: int = 50_000, ridge: float = 1e-3) -> None:
     """Set the map's linear part to the reduced-rank ridge regression of latents on whitened codes (Izenman 1975)."""
-    inward, outward = cast("tuple[nn.Linear, nn.Linear]", tuple(generator.map.linear))
+    inward, outward = cast("tuple[nn.Linear, nn.Linear]", tuple(cast("nn.Sequential", generator.map.linear)))
     mean, std = generator.code_mean.cpu(), generator.code_std.cpu()
     x = (views.codes[:most].float() - mean) / std
     y = views.latents[:most].flatten(1).float()

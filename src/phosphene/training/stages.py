@@ -21,13 +21,19 @@ def stage_identity(
     order = ["views", "reader", "latent", "image"]
     parts = order[: order.index(stage) + 1]
     settings: dict[str, Any] = {
-        part: {k: v for k, v in recipe[part].items() if k != "steps" or part == "reader"} for part in parts
+        part: {k: v for k, v in recipe[part].items() if k != "steps" or part == "reader"}
+        for part in parts
+        if part in recipe
     }
-    whole = {part: recipe[part] for part in ("seed", "architecture", "autoencoder", "code_layer")}
+    whole: dict[str, Any] = {
+        part: recipe[part] for part in ("seed", "architecture", "autoencoder", "code_layer") if part in recipe
+    }
     if stage in ("views", "reader"):
         whole["architecture"] = {part: recipe["architecture"][part] for part in ("latent", "decoder", "size", "seen")}
     if begun:
         settings = {stage: settings[stage], "begun": list(begun)}
+    if "begin" in recipe:
+        settings |= {"begin": recipe["begin"], "views": recipe["views"]}
     return recipe_hash(
         {**settings, **whole, "encoder": encoder.card.get("sha256", encoder.name)}, photographs.fingerprint
     )
