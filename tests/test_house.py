@@ -21,6 +21,7 @@ FLOORS = {
     "claims": 7,
     "bench": 7,
     "evidence": 6,
+    "fidelity": 6,
     "runs": 5,
     "synthesis": 4,
     "evolution": 4,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from phosphene import __version__
 from phosphene.errors import BadFile, BadRequest, PhospheneError, Unreachable
@@ -380,7 +380,7 @@ def exemplars(
 
 @app.command(rich_help_panel="Main")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A folder made by synthesize.")],
+    run: Annotated[str, typer.Argument(help="A folder made by synthesize, or a generator's name or file.")],
     images: Annotated[
         str | None,
         typer.Option(help="Photographs to compare with, as for train: a split to look through and one held out."),
@@ -397,14 +397,26 @@ def evaluate(
 ) -> None:
     """Measure pictures: does an independent network see the class; do they excite the unit as photographs do?
 
-    Each figure comes with its 95 % interval over the units. What is measured is kept in RUN/evidence.
+    Of a generator: what survives of photographs, and what it makes of random codes. Each figure comes with its 95 %
+    interval. What is measured of a folder is kept in its folder evidence.
     """
-    from phosphene import evidence
+    from phosphene import evidence, fidelity
+    from phosphene.parameterizations import load_generated
 
     where = _machine(device, "float32", threads)["device"]
+    if not Path(run).is_dir():
+        if images is None:
+            raise BadRequest(f"{run} is no folder of pictures; a generator is measured on photographs: --images DATA")
+        with _status("looking at photographs"):
+            prior = fidelity.measure_prior(load_generated(run), images, judge, photographs=photographs, device=where)
+        if as_json:
+            _print_json(asdict(prior))
+        else:
+            _tell_figures(f"{prior.prior}, judge {prior.judge}", prior.figures)
+        return
     with _bar(None, "looking") as advance:
         found = evidence.evaluate(
-            run,
+            Path(run),
             judge,
             images,
             control=control,
@@ -417,11 +429,16 @@ def evaluate(
         _print_json([asdict(each) for each in found])
         return
     for each in found:
-        table = Table("figure", "", "95 % interval", "n", "", title=f"{each.subject} {each.layer}, judge {each.judge}")
-        for name, figure in each.figures.items():
-            interval = f"{figure.low:.3g} … {figure.high:.3g}"
-            table.add_row(name, f"{figure.value:.3g}", interval, f"{figure.n:,}", escape(figure.note))
-        out.print(table)
+        _tell_figures(f"{each.subject} {each.layer}, judge {each.judge}", each.figures)
+
+
+def _tell_figures(title: str, figures: dict[str, Any]) -> None:
+    """A table of figures with their intervals."""
+    table = Table(Column("figure", no_wrap=True), "", Column("95 % interval", no_wrap=True), "n", "", title=title)
+    for name, figure in figures.items():
+        interval = f"{figure.low:.3g} … {figure.high:.3g}"
+        table.add_row(name, f"{figure.value:.3g}", interval, f"{figure.n:,}", escape(figure.note))
+    out.print(table)
 
 
 @app.command(rich_help_panel="Main")

@@ -1,0 +1,77 @@
+"""A generator that loses nothing measures as one, and one that copies is found out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CI_SAMPLE, Run, statistics_of, write_generator
+from torch import Tensor, nn
+
+from phosphene.fidelity import _nearest, reconstructed
+from phosphene.parameterizations import Generated
+from phosphene.subjects import Subject
+
+SIDE = 8
+
+
+class Unflattened(nn.Module):
+    """The exact inverse of a flattening, with a share of the picture left out."""
+
+    def __init__(self, lost: float):
+        super().__init__()
+        self.image_size = self.seen = SIDE
+        self.code_shape, self.lost = (3 * SIDE * SIDE,), lost
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return (1 - self.lost) * codes.view(-1, 3, SIDE, SIDE)
+
+
+def measured(lost: float) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    photographs = torch.rand(70, 3, SIDE, SIDE)
+    network = nn.Sequential(OrderedDict(code=nn.Flatten(), fc=nn.Linear(3 * SIDE * SIDE, 10)))
+    encoder = Subject("flat", network.eval(), (SIDE, SIDE), (0.0,) * 3, (1.0,) * 3, output="fc")
+    with torch.no_grad():
+        labels = encoder(photographs).argmax(1)
+    generated = Generated(Unflattened(lost), statistics_of(photographs.flatten(1)), "flat", "code")
+    return reconstructed(generated, encoder, photographs, labels, batch=33).figures
+
+
+def test_a_generator_that_loses_nothing() -> None:
+    found = measured(0)
+    assert found["image_error"].eq(0).all()
+    assert found["code_error"].eq(0).all()
+    assert found["class_kept"].eq(1).all()
+    torch.testing.assert_close(found["code_cosine"], torch.ones(70))
+
+
+def test_errors_grow_with_what_is_lost() -> None:
+    some, more = measured(0.1), measured(0.5)
+    torch.testing.assert_close(5 * some["image_error"], more["image_error"])
+    torch.testing.assert_close(25 * some["code_error"], more["code_error"])
+    torch.testing.assert_close(more["code_cosine"], torch.ones(70))
+
+
+def test_what_is_copied_is_at_no_distance() -> None:
+    references = torch.rand(20, 6)
+    assert max(_nearest(3 * references[:5], references)) == pytest.approx(0, abs=1e-6)
+    assert min(_nearest(-references[:5], references)) > 1
+
+
+@pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
+def test_by_command(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
+    words = ("evaluate", zoo / "generator.safetensors", "--judge", zoo / "subject.safetensors", "--device", "cpu")
+    found = phosphene(*words, "--images", CI_SAMPLE, "--photographs", 30, "--json").json()
+    figures = found["figures"]
+    assert found["layer"] == "fc6"
+    assert figures["image_error"]["n"] == 30
+    assert figures["nearest_random_codes"]["n"] == 200
+    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures.values())
+    assert "nearest_photographs" in phosphene(*words, "--images", CI_SAMPLE, "--photographs", 30).fine()
+    assert "measured on photographs" in phosphene(*words).refused()
+    assert "no weights" in phosphene("evaluate", tmp_path / "nowhere", "--images", CI_SAMPLE).refused()
+    alone = write_generator(tmp_path / "alone.safetensors")
+    assert "does not say which encoder" in phosphene("evaluate", alone, "--images", CI_SAMPLE).refused()
