@@ -380,7 +380,7 @@ def test_what_is_to_be_compared_stands_in_one_row() -> None:
     }
     assert said == {
         "recognised first": [("pictures", ("a",), 0.5), ("pictures", ("b",), 0.25), ("photographs", ("a",), 0.75)],
-        "activation ratio": [("pictures", ("a", "b"), 1.5)],
+        "activation ratio": [("pictures", (), 1.5)],
         "glow of it": [("", ("b",), 0.1)],
     }
     assert list(groups) == ["Recognition", "Activation", "Others"]

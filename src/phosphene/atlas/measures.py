@@ -19,6 +19,8 @@ class Measure:
     name: str
     says: str
     keys: dict[str, str]
+    judged: bool = True
+    """Whether it depends on the judge; what the subject itself answers does not."""
 
 
 GROUPS = {
@@ -35,16 +37,23 @@ GROUPS = {
         ),
     ),
     "Activation": (
-        Measure("activation", "The unit’s own, at its best.", {"pictures": "score", "photographs": "natural_score"}),
+        Measure(
+            "activation",
+            "The unit’s own, at its best.",
+            {"pictures": "score", "photographs": "natural_score"},
+            judged=False,
+        ),
         Measure(
             "activation ratio",
             "Best picture over best photograph; above 1, the picture excites more.",
             {"pictures": "activation_ratio"},
+            judged=False,
         ),
         Measure(
             "ratio above one",
             "Units that a picture excites more than any photograph does.",
             {"pictures": "activation_ratio_above_1"},
+            judged=False,
         ),
     ),
     "Selectivity": (
@@ -52,11 +61,13 @@ GROUPS = {
             "rank in its layer",
             "Of the unit among its layer’s, each in its own standard deviations; 1 is first.",
             {"pictures": "selectivity", "exemplars": "exemplar_selectivity"},
+            judged=False,
         ),
         Measure(
             "first in its layer",
             "Units that no other of the layer outdoes.",
             {"pictures": "selectivity_first", "exemplars": "exemplar_selectivity_first"},
+            judged=False,
         ),
     ),
     "Forced choice": (
@@ -111,7 +122,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Line:
-    """One figure: of what it is, whether that is the pictures, and who judged."""
+    """One figure: of what it is, whether that is the pictures, and who judged, if it takes a judge."""
 
     of: str
     own: bool
@@ -170,7 +181,8 @@ def _lines(measure: Measure, evaluations: Sequence[Evaluation]) -> Iterator[Line
             for figure in evaluation.figures:
                 if figure.name == key:
                     judges[figure].append(evaluation.judge)
-        yield from (Line(of, i == 0, tuple(dict.fromkeys(names)), figure) for figure, names in judges.items())
+        for figure, names in judges.items():
+            yield Line(of, i == 0, tuple(dict.fromkeys(names)) if measure.judged else (), figure)
 
 
 def bar_axis(figures: Sequence[Figure]) -> Axis | None:
