@@ -150,6 +150,15 @@ def test_a_command_that_is_offered_has_its_words_quoted(tmp_path: Path) -> None:
     assert "phosphene exemplars '$(touch x); y' fc:all --images PHOTOGRAPHS" in seen(page).text
 
 
+def test_a_layer_without_a_map_is_not_offered_a_dissection(tmp_path: Path) -> None:
+    write_exemplars(tmp_path / "flat", ["fc:0"], positions=[[0, 0]] * 3, boxes=[[0, 0, 1, 1]] * 3)
+    write_exemplars(tmp_path / "maps", ["conv:0"])
+    build([tmp_path / "flat", tmp_path / "maps"], tmp_path / "site")
+    assert "phosphene dissect" not in seen(tmp_path / "site" / "tiny-objects" / "fc" / "0.html").text
+    page = seen(tmp_path / "site" / "tiny-objects" / "conv" / "0.html")
+    assert "phosphene dissect tiny-objects conv --images OUTLINED" in page.text
+
+
 def outside(run: Path) -> None:
     write_exemplars(run, ["fc:0"], whole="../other.webp")
     (run.parent / "other.webp").write_bytes(encoded(colours(0), "webp"))
