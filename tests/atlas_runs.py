@@ -74,7 +74,7 @@ def write_picture(
     return file
 
 
-def write_exemplars(folder: Path, units: list[str], **changes: Any) -> Path:
+def write_exemplars(folder: Path, units: list[str], classes: list[str] = CLASSES, **changes: Any) -> Path:
     """Three photographs for each unit; `changes` replace what is said of the first one."""
     (folder / "tiles").mkdir(parents=True, exist_ok=True)
     rows = []
@@ -97,28 +97,34 @@ def write_exemplars(folder: Path, units: list[str], **changes: Any) -> Path:
         rows.append(row)
     rows[0] |= changes
     whole = {**of_subject(), "data": "photographs", "split": "train", "seen": 1200, "k": 3, "tile": 20}
-    return _write(folder / "exemplars.json", {**whole, "classes": CLASSES, "units": rows})
+    return _write(folder / "exemplars.json", {**whole, "classes": classes, "units": rows})
 
 
-def write_dissection(folder: Path, layer: str, channels: int) -> Path:
+def write_dissection(folder: Path, layer: str, channels: int, objects: list[str] = OBJECTS) -> Path:
     """Every other channel detects an object."""
     rows = [
-        {"unit": f"{layer}:{c}", "object": OBJECTS[c % 3], "iou": 0.11 if c % 2 else 0.01, "others": [["wall", 0.005]]}
+        {
+            "unit": f"{layer}:{c}",
+            "object": objects[c % len(objects)],
+            "iou": 0.11 if c % 2 else 0.01,
+            "others": [["wall", 0.005]],
+        }
         for c in range(channels)
     ]
     about = {"layer": layer, "data": "scenes", "quantile": 0.005, "detector_above": 0.04, "photographs": 300}
     return _write(folder / "dissection.json", {**of_subject(), **about, "units": rows})
 
 
-def write_evaluation(folder: Path, units: list[str], **figures: Any) -> Path:
+def write_evaluation(folder: Path, units: list[str], judge: str = "another-network", **figures: Any) -> Path:
     """Every other unit is recognised, the later ones with the larger ratio."""
     rows = [
         {"unit": unit, "label": unit, "recognised_top1": float(i % 2), "activation_ratio": 1 + i / 10, "glow": 0.25}
         for i, unit in enumerate(units)
     ]
     told = {"recognised_top1": {"value": 0.73, "low": 0.63, "high": 0.81, "n": 100}, **figures}
-    about = {"judge": "another-network", "data": "photographs", "figures": told}
-    return _write(folder / "evidence" / "evaluation-another.json", {**of_subject(), **about, "units": rows})
+    layer = units[0].rpartition(":")[0]
+    about = {"judge": judge, "data": "photographs", "layer": layer, "figures": told}
+    return _write(folder / "evidence" / f"evaluation-{judge}.json", {**of_subject(), **about, "units": rows})
 
 
 def write_all(folder: Path) -> list[Path]:
@@ -133,7 +139,9 @@ def write_all(folder: Path) -> list[Path]:
     difference = Target(((1.0, Unit("fc", 0)), (-1.0, Unit("fc", 1))), "lion - jellyfish")
     write_picture(run, "difference", difference)
     write_picture(run, "least", lone("fc:2", "school bus").negative(), score=3.0)
-    write_evaluation(run, units)
+    natural = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 1000, "note": "photographs held out"}
+    write_evaluation(run, units, natural_top1=natural, glow={"value": 0.5, "note": "of nothing"})
+    write_evaluation(run, units, "third-network")
     hidden = [f"conv2:{i}" for i in range(6)]
     write_exemplars(folder / "exemplars", [*units, *hidden])
     write_dissection(folder / "dissection", "conv2", 6)

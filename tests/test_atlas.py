@@ -31,9 +31,10 @@ from PIL import Image
 
 from phosphene import records
 from phosphene.atlas import build
-from phosphene.atlas.cards import Figure
-from phosphene.atlas.charts import axis, bar
+from phosphene.atlas.cards import Evaluation, Figure
+from phosphene.atlas.charts import axis
 from phosphene.atlas.collecting import collect, file_names
+from phosphene.atlas.measures import GROUPS, NAMES, bar_axis, grouped
 from phosphene.errors import BadFile, BadRequest, PhospheneError
 from phosphene.units import Target, Unit
 
@@ -131,7 +132,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     for file in (tmp_path / "site").rglob("*.html"):
         page = seen(file)
         scripts = [each for tag, each in page.elements if tag == "script"]
-        assert [each["src"].lstrip("./") for each in scripts] == ["assets/atlas.js"]
+        assert {each["src"].rpartition("/")[2] for each in scripts} <= {"atlas.js", "units.js"}
         assert not [key for _, each in page.elements for key in each if key.startswith("on")]
         assert "x" not in page.addresses
         assert not [address for address in page.addresses if ":" in address.removeprefix("https:")]
@@ -146,7 +147,16 @@ def test_a_command_that_is_offered_has_its_words_quoted(tmp_path: Path) -> None:
     write_picture(tmp_path / "run", "a", lone("fc:0"), request={"subject": "$(touch x); y"})
     build([tmp_path / "run"], tmp_path / "site")
     (page,) = tmp_path.glob("site/*/fc/0.html")
-    assert "phosphene exemplars '$(touch x); y' fc:0 --images" in seen(page).text
+    assert "phosphene exemplars '$(touch x); y' fc:all --images PHOTOGRAPHS" in seen(page).text
+
+
+def test_a_layer_without_a_map_is_not_offered_a_dissection(tmp_path: Path) -> None:
+    write_exemplars(tmp_path / "flat", ["fc:0"], positions=[[0, 0]] * 3, boxes=[[0, 0, 1, 1]] * 3)
+    write_exemplars(tmp_path / "maps", ["conv:0"])
+    build([tmp_path / "flat", tmp_path / "maps"], tmp_path / "site")
+    assert "phosphene dissect" not in seen(tmp_path / "site" / "tiny-objects" / "fc" / "0.html").text
+    page = seen(tmp_path / "site" / "tiny-objects" / "conv" / "0.html")
+    assert "phosphene dissect tiny-objects conv --images OUTLINED" in page.text
 
 
 def outside(run: Path) -> None:
@@ -284,7 +294,7 @@ def test_the_record_in_the_site_is_the_record(tmp_path: Path) -> None:
 
 def test_a_page_says_what_was_measured_by_whom_and_how_sure(site: Path) -> None:
     front = seen(site / "index.html").text
-    assert re.search(r"another-network.*73 %\s+95 %: 63 % … 81 %; n = 100", front, re.S)
+    assert re.search(r"another-network.*73 %.*95 %: 63 % … 81 %; n = 100", front, re.S)
     unit = seen(site / "tiny-objects" / "fc" / "1.html").text
     for said in ("glow", "another-network", "1.10", "12.5 %", "1,200 of photographs, train", "jellyfish"):
         assert said in unit
@@ -361,8 +371,33 @@ def test_file_names_differ_whatever_the_case(names: list[str]) -> None:
 
 
 def test_a_share_is_drawn_on_the_whole_and_a_ratio_from_nothing() -> None:
-    assert bar(Figure("recognised_top1", 0.2, 0.1, 0.3)) == axis([0, 1], 1)
-    ratio = bar(Figure("activation_ratio", 1.3, 1.2, 1.4))
+    assert bar_axis([Figure("recognised_top1", 0.2, 0.1, 0.3)]) == axis([0, 1], 1)
+    ratio = bar_axis([Figure("activation_ratio", 1.3, 1.2, 1.4)])
     assert ratio is not None
     assert (ratio.low, ratio.high) == (0, 1.5)
-    assert bar(Figure("words", "none")) is None
+    assert bar_axis([Figure("words", "none")]) is None
+
+
+def test_what_is_to_be_compared_stands_in_one_row() -> None:
+    first = [Figure("recognised_top1", 0.5), Figure("natural_top1", 0.75), Figure("activation_ratio", 1.5)]
+    second = [Figure("recognised_top1", 0.25), Figure("activation_ratio", 1.5), Figure("glow_of_it", 0.1)]
+    groups = grouped([Evaluation("a", "", "fc", tuple(first)), Evaluation("b", "", "fc", tuple(second))])
+    said = {
+        row.measure.name: [(line.of, line.judges, line.figure.value) for line in row.lines]
+        for rows in groups.values()
+        for row in rows
+    }
+    assert said == {
+        "recognised first": [("pictures", ("a",), 0.5), ("pictures", ("b",), 0.25), ("photographs", ("a",), 0.75)],
+        "activation ratio": [("pictures", (), 1.5)],
+        "glow of it": [("", ("b",), 0.1)],
+    }
+    assert list(groups) == ["Recognition", "Activation", "Others"]
+
+
+def test_every_figure_that_is_written_has_a_name_and_a_line(tmp_path: Path) -> None:
+    written = Path(__file__).parents[1] / "docs" / "evidence.md"
+    for key in re.findall(r"`([a-z]+_[a-z0-9_]+)`", written.read_text().partition("| --- |")[2].partition("\n\n")[0]):
+        if not key.startswith("_"):
+            assert key in NAMES, key
+    assert all(measure.says for measures in GROUPS.values() for measure in measures)

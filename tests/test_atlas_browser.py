@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from atlas_runs import colours, lone, write_all, write_picture
+from atlas_runs import colours, lone, write_all, write_dissection, write_exemplars, write_picture
 
 from phosphene.atlas import build
 
-webdriver = pytest.importorskip("selenium.webdriver")
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+expect = sync_api.expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with its chromedriver here"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium here")
+
+PAGES = [
+    "index.html",
+    "search.html#q=lion",
+    "tiny-objects/fc.html#measured",
+    "tiny-objects/fc/0.html",
+    "tiny-objects/conv2/1.html",
+    "tiny-objects/combinations.html",
 ]
+"""One of each kind, and a unit that was not climbed."""
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+    """One browser for all, which sees nothing but files."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -46,40 +49,37 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def browser(chromium: Any) -> Iterator[Any]:
-    """A window of a laptop's size; at the end it must not have complained."""
-    chromium.set_window_size(1280, 900)
-    chromium.get_log("browser")
-    yield chromium
-    assert chromium.get_log("browser") == []
+def page(chromium: Any) -> Iterator[Any]:
+    """A window of a laptop's size; at the end it must not have complained, nor asked for anything but files."""
+    complaints: list[str] = []
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith("file:") else complaints.append(request.url))
+    yield page
+    context.close()
+    assert complaints == []
 
 
-def page(browser: Any, file: Path, fragment: str = "") -> None:
-    browser.get("about:blank")  # or only the fragment would change
-    browser.get(file.resolve().as_uri() + fragment)
+def visit(page: Any, file: Path, fragment: str = "") -> None:
+    page.goto("about:blank")  # or only the fragment would change
+    page.goto(file.resolve().as_uri() + fragment)
 
 
-def soon(browser: Any, true: Callable[[Any], Any]) -> Any:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 10).until(true)
-
-
-def press(browser: Any, *keys: str) -> None:
-    webdriver.ActionChains(browser).send_keys(*keys).perform()
+def press(page: Any, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
 
 
-def all_of(browser: Any, selector: str) -> list[Any]:
-    return browser.find_elements(By.CSS_SELECTOR, selector)
-
-
-def shown(browser: Any) -> list[str]:
+def shown(page: Any) -> list[str]:
     """The channels of the tiles that are shown, in their order."""
-    return browser.execute_script("return $$('.tiles li:not([hidden]) b').map((each) => each.textContent)")
+    links = page.locator(".tiles li:not([hidden]) a").evaluate_all("links => links.map((link) => link.pathname)")
+    return [Path(link).stem for link in links]
 
 
-def arrived(browser: Any, end: str) -> bool:
-    return bool(soon(browser, lambda _: browser.current_url.endswith(end)))
+def arrived(page: Any, end: str) -> None:
+    page.wait_for_url(re.compile(re.escape(end) + "$"))
 
 
 @pytest.mark.parametrize(
@@ -91,143 +91,221 @@ def arrived(browser: Any, end: str) -> bool:
         ("lion - jelly", "lion - jellyfish", "/combinations.html#fc-0-fc-1"),
     ],
 )
-def test_search_by_keyboard_leads_to_the_unit(browser: Any, site: Path, typed: str, first: str, end: str) -> None:
-    page(browser, site / "tiny-objects" / "fc" / "3.html")
-    press(browser, "/", typed)
-    soon(browser, lambda _: [each.text for each in all_of(browser, "#found li b")][:1] == [first])
-    press(browser, Keys.ARROW_DOWN, Keys.ENTER)
-    assert arrived(browser, end)
+def test_search_by_keyboard_leads_to_the_unit(page: Any, site: Path, typed: str, first: str, end: str) -> None:
+    visit(page, site / "tiny-objects" / "fc" / "3.html")
+    press(page, "/")
+    page.keyboard.type(typed)
+    expect(page.locator("#found li b").first).to_have_text(first)
+    press(page, "ArrowDown", "Enter")
+    arrived(page, end)
 
 
-def test_all_results_are_a_page_that_can_be_shared(browser: Any, site: Path) -> None:
-    page(browser, site / "index.html")
-    press(browser, "/", "lion", Keys.ENTER)
-    assert arrived(browser, "search.html#q=lion")
-    soon(browser, lambda _: len(shown(browser)) > 3)
-    there, before = browser.current_url, shown(browser)
-    browser.get("about:blank")
-    browser.get(there)
-    soon(browser, lambda _: shown(browser) == before)
-    press(browser, "/", "no such unit")
-    soon(browser, lambda _: shown(browser) == [])
-    assert "0 found" in browser.find_element(By.TAG_NAME, "main").text
+def test_all_results_are_a_page_that_can_be_shared(page: Any, site: Path) -> None:
+    visit(page, site / "index.html")
+    press(page, "/")
+    page.keyboard.type("lion")
+    press(page, "Enter")
+    arrived(page, "search.html#q=lion")
+    expect(page.locator("main")).to_contain_text("7 found")
+    there, before = page.url, shown(page)
+    page.goto("about:blank")
+    page.goto(there)
+    expect(page.locator("main")).to_contain_text("7 found")
+    assert shown(page) == before
+    press(page, "/")
+    page.keyboard.type("no such unit")
+    expect(page.locator("main")).to_contain_text("0 found")
+    assert shown(page) == []
 
 
-def test_a_filter_survives_in_the_address(browser: Any, site: Path) -> None:
-    page(browser, site / "tiny-objects" / "fc.html")
-    assert shown(browser) == [str(i) for i in range(12)]
-    browser.find_element(By.CSS_SELECTOR, "main [name=q]").send_keys("lion")
-    browser.find_element(By.CSS_SELECTOR, "[name=sort] [value=activation_ratio]").click()
-    assert shown(browser) == ["9", "6", "3", "0"]
-    browser.find_element(By.CSS_SELECTOR, "[name=by] [value=recognised_top1]").click()
-    browser.find_element(By.NAME, "min").send_keys("50")
-    assert shown(browser) == ["9", "3"]
-    assert "2 of 12 units" in browser.find_element(By.CSS_SELECTOR, "output").text
-    browser.refresh()
-    assert shown(browser) == ["9", "3"]
-    browser.find_element(By.NAME, "reverse").click()
-    assert shown(browser) == ["3", "9"]
-    there = browser.current_url
-    browser.get("about:blank")
-    browser.get(there)
-    assert shown(browser) == ["3", "9"]
-    browser.find_element(By.CSS_SELECTOR, "[type=reset]").click()
-    soon(browser, lambda _: len(shown(browser)) == 12 and "#" not in browser.current_url)
+def test_a_filter_survives_in_the_address(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "fc.html")
+    assert shown(page) == [str(i) for i in range(12)]
+    page.locator("main [name=q]").fill("lion")
+    page.locator("[name=sort]").select_option("activation_ratio")
+    assert shown(page) == ["9", "6", "3", "0"]
+    page.locator("[name=by]").select_option("recognised_top1")
+    page.locator("[name=min]").fill("50")
+    assert shown(page) == ["9", "3"]
+    expect(page.locator("output")).to_have_text("2 of 12 units")
+    page.reload()
+    assert shown(page) == ["9", "3"]
+    page.locator("[name=reverse]").check()
+    assert shown(page) == ["3", "9"]
+    there = page.url
+    page.goto("about:blank")
+    page.goto(there)
+    assert shown(page) == ["3", "9"]
+    page.locator("[type=reset]").click()
+    arrived(page, "/fc.html")
+    assert len(shown(page)) == 12
 
 
-def test_an_object_is_filtered_by(browser: Any, site: Path) -> None:
-    page(browser, site / "tiny-objects" / "conv2.html", "#object=%3Dtree&sort=iou")
-    assert shown(browser) == ["5"]
-    page(browser, site / "tiny-objects" / "conv2.html", "#object=*&nonsense=1&sort=nothing")
-    assert shown(browser) == ["1", "3", "5"]
-    browser.find_element(By.CSS_SELECTOR, "main [name=q]").send_keys("no such unit")
-    assert browser.find_element(By.CSS_SELECTOR, "[data-none]").is_displayed()
+def test_an_object_is_filtered_by(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "conv2.html", "#object=%3Dtree&sort=iou")
+    assert shown(page) == ["5"]
+    visit(page, site / "tiny-objects" / "conv2.html", "#object=*&nonsense=1&sort=nothing")
+    assert shown(page) == ["1", "3", "5"]
+    page.locator("main [name=q]").fill("no such unit")
+    expect(page.locator("[data-none]")).to_be_visible()
 
 
-def test_keys_go_across_tiles_and_units(browser: Any, site: Path) -> None:
-    page(browser, site / "tiny-objects" / "fc.html")
-    focus = "return document.activeElement.getAttribute('href')"
-    press(browser, "j")
-    assert browser.execute_script(focus) == "fc/0.html"
-    press(browser, "j", "j", "k")
-    assert browser.execute_script(focus) == "fc/1.html"
-    columns = browser.execute_script("return columns()")
+def test_keys_go_across_tiles_and_units(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "fc.html")
+    focused = page.locator(":focus")
+    press(page, "j")
+    expect(focused).to_have_attribute("href", "fc/0.html")
+    press(page, "j", "j", "k")
+    expect(focused).to_have_attribute("href", "fc/1.html")
+    columns = page.evaluate("columns()")
     assert 2 < columns < 12
-    press(browser, Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
-    assert browser.execute_script(focus) == f"fc/{2 + columns}.html"
-    press(browser, Keys.ENTER)
-    assert arrived(browser, f"/fc/{2 + columns}.html")
-    press(browser, Keys.ARROW_LEFT)
-    assert arrived(browser, f"/fc/{1 + columns}.html")
-    press(browser, "u")
-    assert arrived(browser, "/fc.html")
-    press(browser, "u")
-    assert arrived(browser, "/index.html#tiny-objects")
-    press(browser, "?")
-    assert browser.find_element(By.ID, "help").is_displayed()
-    press(browser, Keys.ESCAPE)
-    assert not browser.find_element(By.ID, "help").is_displayed()
+    press(page, "ArrowDown", "ArrowRight")
+    expect(focused).to_have_attribute("href", f"fc/{2 + columns}.html")
+    press(page, "Enter")
+    arrived(page, f"/fc/{2 + columns}.html")
+    press(page, "ArrowLeft")
+    arrived(page, f"/fc/{1 + columns}.html")
+    press(page, "u")
+    arrived(page, "/fc.html")
+    press(page, "u")
+    arrived(page, "/index.html#tiny-objects")
+    press(page, "?")
+    expect(page.locator("#help")).to_be_visible()
+    press(page, "Escape")
+    expect(page.locator("#help")).to_be_hidden()
 
 
-def test_the_theme_is_remembered(browser: Any, site: Path) -> None:
-    page(browser, site / "index.html")
-    before = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    browser.find_element(By.CSS_SELECTOR, "[data-theme-button]").click()
-    after = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    page(browser, site / "tiny-objects" / "fc" / "3.html")
-    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == after != before
-    browser.find_element(By.CSS_SELECTOR, "[data-theme-button]").click()
+def test_the_next_unit_is_the_next_that_the_reader_asked_for(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "fc.html", "#q=lion&sort=activation_ratio")
+    page.locator(".tiles a[href^='fc/6.html']").click()
+    arrived(page, "/fc/6.html#q=lion&sort=activation_ratio")
+    turn = page.get_by_role("navigation", name="Other units of the layer").get_by_role("link")
+    expect(turn).to_have_text(["← 9", "3 →"])
+    assert turn.first.get_attribute("aria-label") == "Previous: lion 9"
+    press(page, "ArrowRight")
+    arrived(page, "/fc/3.html#q=lion&sort=activation_ratio")
+    expect(turn).to_have_text(["← 6", "0 →"])
+    press(page, "ArrowRight")
+    arrived(page, "/fc/0.html#q=lion&sort=activation_ratio")
+    expect(turn).to_have_text(["← 3"])
+    press(page, "u")
+    arrived(page, "/fc.html#q=lion&sort=activation_ratio")
+    assert shown(page) == ["9", "6", "3", "0"]
 
 
-def test_the_climb_stops_and_goes(browser: Any, site: Path) -> None:
-    page(browser, site / "tiny-objects" / "fc" / "0.html")
-    button, film = (browser.find_element(By.CSS_SELECTOR, f".film {tag}") for tag in ("button", "img"))
-    assert button.text == "Pause"
-    assert film.get_property("currentSrc").endswith("0-0-climb.webp")
+@pytest.mark.parametrize("fragment", ["", "#q=jellyfish", "#sort=nothing", "#evaluation"])
+def test_who_came_from_elsewhere_goes_by_channel(page: Any, site: Path, fragment: str) -> None:
+    visit(page, site / "tiny-objects" / "fc" / "3.html", fragment)
+    if fragment:
+        page.wait_for_function("typeof atlasUnits === 'object'")
+    expect(page.get_by_role("navigation", name="Other units").get_by_role("link")).to_have_text(["← 2", "4 →"])
+
+
+def test_the_theme_is_remembered(page: Any, site: Path) -> None:
+    colour = "getComputedStyle(document.body).backgroundColor"
+    visit(page, site / "index.html")
+    before = page.evaluate(colour)
+    page.locator("[data-theme-button]").click()
+    after = page.evaluate(colour)
+    visit(page, site / "tiny-objects" / "fc" / "3.html")
+    assert page.evaluate(colour) == after != before
+
+
+def test_the_climb_stops_and_goes(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "fc" / "0.html")
+    button, film = page.locator(".film button"), page.locator(".film img")
+    expect(button).to_have_text("Pause")
+    expect(film).to_have_js_property("currentSrc", film.evaluate("film => new URL('0-0-climb.webp', location).href"))
     button.click()
-    assert (button.text, film.get_property("src").endswith("/0-0.webp")) == ("Play", True)
-    still = [{"name": "prefers-reduced-motion", "value": "reduce"}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": still})
-    page(browser, site / "tiny-objects" / "fc" / "1.html")
-    film = browser.find_element(By.CSS_SELECTOR, ".film img")
-    soon(browser, lambda _: film.get_property("currentSrc").endswith("/1-0.webp"))
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    expect(button).to_have_text("Play")
+    expect(film).to_have_attribute("src", "0-0.webp")
+    page.emulate_media(reduced_motion="reduce")
+    visit(page, site / "tiny-objects" / "fc" / "1.html")
+    film.scroll_into_view_if_needed()
+    expect(film).to_have_js_property("currentSrc", film.evaluate("film => new URL('1-0.webp', location).href"))
 
 
-def test_no_page_is_wider_than_its_window(browser: Any, site: Path) -> None:
-    pages = ["index.html", "search.html#q=lion", "tiny-objects/fc.html", "tiny-objects/conv2/1.html"]
-    pages += ["tiny-objects/fc/0.html", "tiny-objects/combinations.html"]
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_is_wider_than_its_window(page: Any, site: Path, name: str) -> None:
+    visit(page, site / name.partition("#")[0], f"#{name.partition('#')[2]}")
     for width in (320, 390, 900, 1440):
-        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        for name in pages:
-            path, _, fragment = name.partition("#")
-            page(browser, site / path, f"#{fragment}")
-            assert browser.execute_script("return document.documentElement.scrollWidth") <= width, (name, width)
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_every_picture_of_a_page_is_drawn(browser: Any, site: Path) -> None:
-    page(browser, site / "tiny-objects" / "fc" / "0.html")
-    browser.execute_script("$$('img').forEach((each) => each.loading = 'eager')")
-    soon(browser, lambda _: browser.execute_script("return $$('img').every((each) => each.complete)"))
-    assert browser.execute_script("return $$('img').filter((each) => !each.naturalWidth).length") == 0
-    boxes = browser.execute_script("return $$('svg image').map((each) => each.getBoundingClientRect().width)")
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_against_wcag(page: Any, site: Path, name: str) -> None:
+    visit(page, site / name.partition("#")[0], f"#{name.partition('#')[2]}")
+    page.evaluate("$$('details').forEach((each) => each.open = true)")
+    rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = axe.Axe().run(page, options={"runOnly": rules, "preload": False})
+        assert not found.violations_count, f"{scheme}: {found.generate_report()}"
+
+
+HOSTILE = {
+    "script": "<script>hacked = 1</script><img src=x onerror='hacked = 1'>",
+    "quotes": """\"'`><svg onload="hacked = 1">&quot;""",
+    "rtl": "أسد \u202e(ملك الوحوش) fc:0",
+    "long": "leviathan" + "n" * 10_000,
+}
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site whose classes, labels and objects are what nobody wants to read."""
+    folder = tmp_path_factory.mktemp("hostile")
+    names = list(HOSTILE.values())
+    for i, name in enumerate(names):
+        write_picture(folder / "run", f"{i}", lone(f"fc:{i}", name), pixels=colours(i))
+    write_exemplars(folder / "exemplars", [f"fc:{i}" for i in range(4)], classes=names, label=names[0])
+    write_dissection(folder / "dissection", "fc", 4, objects=names)
+    build([folder / "run", folder / "exemplars", folder / "dissection"], folder / "site", HOSTILE["long"])
+    return folder / "site"
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_name_does_no_harm(page: Any, hostile: Path, kind: str) -> None:
+    name, channel = HOSTILE[kind][:100].replace("\u202e", "\ufffd"), [*HOSTILE].index(kind)
+    page.set_viewport_size({"width": 390, "height": 800})
+    visit(page, hostile / "index.html")
+    page.locator("#search").fill(name)
+    expect(page.locator("#found li b").first).to_contain_text(name)
+    for path in (
+        "index.html",
+        "tiny-objects/fc.html",
+        f"tiny-objects/fc/{channel}.html",
+        f"search.html#q={quote(name)}",
+    ):
+        visit(page, hostile / path.partition("#")[0], f"#{path.partition('#')[2]}")
+        if path != "index.html":
+            expect(page.locator("main")).to_contain_text(name)
+        assert page.evaluate("typeof hacked") == "undefined"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        assert page.evaluate("$$('main img, main svg').every((each) => each.getBoundingClientRect().width > 20)")
+
+
+def test_every_picture_of_a_page_is_drawn(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "fc" / "0.html")
+    page.evaluate("$$('img').forEach((each) => each.loading = 'eager')")
+    page.wait_for_function("$$('img').every((each) => each.complete)")
+    assert page.evaluate("$$('img').filter((each) => !each.naturalWidth).length") == 0
+    boxes = page.evaluate("$$('svg image').map((each) => each.getBoundingClientRect().width)")
     assert len(boxes) == 3 + 2  # crops, and whole photographs where the unit sees only a part
     assert all(boxes)
 
 
-def test_a_layer_of_thousands_loads_what_is_seen(browser: Any, tmp_path: Path) -> None:
-    for i in range(1500):
+def test_a_layer_of_thousands_loads_what_is_seen(page: Any, tmp_path: Path) -> None:
+    for i in range(1000):
         write_picture(tmp_path / "run", f"{i}", lone(f"fc:{i}"), score=i % 97, pixels=colours(i, 8))
     build([tmp_path / "run"], tmp_path / "site")
-    page(browser, tmp_path / "site" / "tiny-objects" / "fc.html")
-    loaded = "return performance.getEntriesByType('resource').filter((each) => each.name.endsWith('.webp')).length"
-    complete = "return $$('.tiles img').filter((each) => each.complete && each.naturalWidth).length"
-    soon(browser, lambda _: browser.execute_script(complete) > 20)
-    assert max(browser.execute_script(loaded), browser.execute_script(complete)) < 500
-    browser.execute_script("scrollTo(0, document.body.scrollHeight)")
-    last = "const all = $$('.tiles img'); return all[all.length - 1].complete && all[all.length - 1].naturalWidth"
-    soon(browser, lambda _: browser.execute_script(last))
-    browser.find_element(By.CSS_SELECTOR, "[name=sort] [value=score]").click()
-    assert shown(browser)[:2] == ["96", "193"]
+    visit(page, tmp_path / "site" / "tiny-objects" / "fc.html")
+    loaded = "performance.getEntriesByType('resource').filter((each) => each.name.endsWith('.webp')).length"
+    complete = "$$('.tiles img').filter((each) => each.complete && each.naturalWidth).length"
+    page.wait_for_function(f"{complete} > 20")
+    assert max(page.evaluate(loaded), page.evaluate(complete)) < 500
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_function("$$('.tiles img').at(-1).complete && $$('.tiles img').at(-1).naturalWidth")
+    page.locator("[name=sort]").select_option("score")
+    assert shown(page)[:2] == ["96", "193"]

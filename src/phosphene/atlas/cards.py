@@ -62,7 +62,10 @@ class Exemplar:
 
 @dataclass(frozen=True)
 class Exemplars:
-    """The photographs of a data set that excite a unit most, best first, side by side in one strip."""
+    """The photographs of a data set that excite a unit most, best first, side by side in one strip.
+
+    `flat` where each excites it in the one place that a unit without a map has.
+    """
 
     data: str
     split: str
@@ -73,6 +76,7 @@ class Exemplars:
     shown: tuple[Exemplar, ...]
     strip: Path
     tile: int
+    flat: bool
     nearest: tuple[tuple[Unit, float], ...]
 
     @property
@@ -156,6 +160,12 @@ class Layer:
     place: str
     cards: tuple[Card, ...]
 
+    @property
+    def flat(self) -> bool:
+        """Whether its units are known to have no map, as those of a fully connected layer."""
+        found = [exemplars.flat for card in self.cards for exemplars in card.exemplars]
+        return bool(found) and all(found)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -167,6 +177,16 @@ class Subject:
     layers: tuple[Layer, ...]
     combinations: tuple[Combination, ...]
     evaluations: tuple[Evaluation, ...]
+
+    def judged(self, layer: Layer) -> list[Evaluation]:
+        """The evaluations of a layer's units together."""
+        return [evaluation for evaluation in self.evaluations if evaluation.layer == layer.name]
+
+    @property
+    def judged_otherwise(self) -> list[Evaluation]:
+        """The evaluations of no layer that is here."""
+        names = {layer.name for layer in self.layers}
+        return [evaluation for evaluation in self.evaluations if evaluation.layer not in names]
 
 
 @dataclass(frozen=True)

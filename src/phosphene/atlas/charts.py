@@ -1,4 +1,4 @@
-"""Figures as numbers: axes, curves and bars in shares of a hundred, which the pages draw."""
+"""Figures as numbers: axes and curves in shares of a hundred, which the pages draw."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from phosphene.atlas.cards import Exemplars, Figure, Picture
+from phosphene.atlas.cards import Exemplars, Picture
 
 MOST_POINTS = 300
 """Of a curve that is drawn; a longer one is thinned."""
@@ -23,6 +23,11 @@ class Axis:
     def share(self, value: float) -> float:
         """Where a value lies on the axis, 0 … 100."""
         return round(min(max(100 * (value - self.low) / (self.high - self.low), 0), 100), 2)
+
+    def stretch(self, first: float, last: float) -> tuple[float, float]:
+        """Where the stretch between two values begins on the axis, and how long it is."""
+        low, high = sorted((self.share(first), self.share(last)))
+        return low, round(high - low, 2)
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,3 @@ def spread(exemplars: Exemplars, pictures: Sequence[Picture]) -> Spread | None:
     scores = tuple(picture.score for picture in pictures if math.isfinite(picture.score))
     values = (*(value for _, value in exemplars.quantiles), *best, *scores)
     return Spread(axis(values, 5), exemplars.quantiles, best, scores)
-
-
-def bar(figure: Figure) -> Axis | None:
-    """The axis that a figure's bar is drawn on: 0 … 1 for a share, else from nothing; None for a text."""
-    if isinstance(figure.value, str):
-        return None
-    values = [value for value in (figure.value, figure.low, figure.high) if value is not None]
-    return Axis(0, 1, (0, 1)) if min(values) >= 0 and max(values) <= 1 else axis([0, *values])

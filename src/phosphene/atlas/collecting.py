@@ -20,6 +20,7 @@ from phosphene.atlas.cards import (
     Subject,
 )
 from phosphene.atlas.findings import Finding, look_into
+from phosphene.atlas.forms import short
 from phosphene.units import Unit
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ def collect(runs: Sequence[Path], title: str = "") -> Atlas:
     subjects = [
         _subject(name, place, findings) for name, place, findings in zip(names, places, networks.values(), strict=True)
     ]
-    return Atlas(title or "Unit atlas", tuple(subjects))
+    return Atlas(short(title) or "Unit atlas", tuple(subjects))
 
 
 def file_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:

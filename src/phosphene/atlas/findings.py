@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phosphene.atlas.cards import Dissection, Evaluation, Exemplar, Exemplars, Figure, Picture
-from phosphene.atlas.forms import Entry, clean, read_form
+from phosphene.atlas.forms import Entry, clean, read_form, short
 from phosphene.errors import BadFile, BadRequest
 from phosphene.records import Record, read
 from phosphene.units import Direction, Target, Unit
@@ -73,13 +73,13 @@ def _picture(file: Path) -> Finding:
     animation = file.with_suffix(".webp")
     numbers = Entry(file, record.curve, "curve").elements()
     piece = Picture(
-        target=_short(str(target)),
-        label=_short(target.label or str(target)),
+        target=short(str(target)),
+        label=short(target.label or str(target)),
         seed=seed,
         score=record.score,
         start_score=record.start_score,
         curve=tuple(_or_nan(each) for each in numbers),
-        status=_short(record.status),
+        status=short(record.status),
         prior=shown_name(request["prior"].text()),
         facts=tuple(_facts(record, climb.members() if climb else {})),
         image=beside(file.parent, record.image, file),
@@ -87,7 +87,7 @@ def _picture(file: Path) -> Finding:
         animation=beside(file.parent, animation.name, file) if animation.exists() else None,
         record=file,
     )
-    sha256 = _short(str(record.weights.get("subject", "")))
+    sha256 = short(str(record.weights.get("subject", "")))
     return Finding(shown_name(request["subject"].text()), sha256, _about(target), piece.label, piece)
 
 
@@ -104,19 +104,19 @@ def _about(target: Target) -> Unit | str:
     """The lone channel that a target excites, at whatever position, or else the target's own text."""
     (weight, unit), *others = target.terms
     if others or weight != 1 or isinstance(unit, Direction):
-        return _short(str(target))
-    return Unit(_short(unit.layer), unit.channel)
+        return short(str(target))
+    return Unit(short(unit.layer), unit.channel)
 
 
 def _facts(record: Record, climb: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What a reader may want to know of how a picture was made."""
     start = record.request.get("start")
-    yield "start", "a photograph" if isinstance(start, dict) else _short(str(start))
-    yield from ((_short(str(key)), _short(_told(value))) for key, value in climb.items())
+    yield "start", "a photograph" if isinstance(start, dict) else short(str(start))
+    yield from ((short(str(key)), short(_told(value))) for key, value in climb.items())
     for key in ("device", "precision", "threads"):
-        yield key, _short(str(record.request.get(key)))
-    yield from ((f"{_short(str(part))} sha256", _short(str(value))) for part, value in record.weights.items())
-    yield from ((f"{_short(str(name))} version", _short(str(value))) for name, value in record.versions.items())
+        yield key, short(str(record.request.get(key)))
+    yield from ((f"{short(str(part))} sha256", short(str(value))) for part, value in record.weights.items())
+    yield from ((f"{short(str(name))} version", short(str(value))) for name, value in record.versions.items())
 
 
 def _evaluation(form: Entry) -> Iterator[Finding]:
@@ -148,14 +148,14 @@ def _figures(entries: Entry | None) -> Iterator[Figure]:
 def _value(entry: Entry) -> float | str:
     """A number, or in words whatever else a later version may write."""
     plain = isinstance(entry.value, int | float) and not isinstance(entry.value, bool)
-    return entry.number() if plain else _short(_told(entry.value))
+    return entry.number() if plain else short(_told(entry.value))
 
 
 def _exemplars(form: Entry) -> Iterator[Finding]:
     classes = [each.text() for each in form["classes"].elements()]
     seen, tile = form["seen"].whole(), form["tile"].whole(2048)
     for row in form["units"].elements():
-        unit = _lone(row["unit"])
+        unit, shown = _lone(row["unit"]), tuple(_shown(row, classes))
         silent, quantiles, nearest = row.get("silent"), row.get("quantiles"), row.get("nearest")
         yield Finding(
             *_subject(form),
@@ -168,9 +168,10 @@ def _exemplars(form: Entry) -> Iterator[Finding]:
                 seen=seen,
                 silent=silent.number(0, 1) if silent else None,
                 quantiles=tuple(sorted(_quantile(*pair) for pair in quantiles.items())) if quantiles else (),
-                shown=tuple(_shown(row, classes)),
+                shown=shown,
                 strip=beside(form.file.parent, row["whole"].text(), form.file),
                 tile=tile,
+                flat=_flat(row, shown),
                 nearest=tuple(_near(each) for each in nearest.elements()) if nearest else (),
             ),
         )
@@ -192,6 +193,13 @@ def _shown(row: Entry, classes: list[str]) -> Iterator[Exemplar]:
     for value, photograph, box, label in zip(*columns, strict=True):
         name = classes[label.whole()].split(",")[0] if label.whole() < len(classes) else ""
         yield Exemplar(value.number(), photograph.whole(), name, _box(box))
+
+
+def _flat(row: Entry, shown: Sequence[Exemplar]) -> bool:
+    """Whether all peaks lie in the one place of a unit without a map, which sees the whole photograph."""
+    positions = row.get("positions")
+    found = [each.numbers() for each in positions.elements()] if positions else []
+    return bool(found) and all(not any(place) for place in found) and all(each.box == (0, 0, 1, 1) for each in shown)
 
 
 def _box(entry: Entry) -> tuple[float, float, float, float]:
@@ -268,11 +276,6 @@ def _told(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _short(text: str) -> str:
-    text = clean(text)
-    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def shown_name(name: str) -> str:

@@ -14,8 +14,10 @@ from phosphene.errors import BadFile
 
 LARGEST = 256 << 20
 """Bytes; a longer file is not read."""
-LONGEST = 500
-"""Characters of a text that is shown."""
+LONGEST = 100_000
+"""Characters of a text; a longer one is refused."""
+SHOWN = 200
+"""Characters of a text that are shown."""
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -23,6 +25,11 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\
 def clean(text: str) -> str:
     """The text without what is not shown: control characters, halves of characters, changes of direction."""
     return _UNSEEN.sub("\ufffd", text)
+
+
+def short(text: str) -> str:
+    """As much of a text as is shown, without what is not."""
+    return clean(text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…")
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Entry:
         """An object's entries that are not null."""
         for key in self.members():
             if (found := self.get(key)) is not None:
-                yield clean(key[:LONGEST]), found
+                yield short(key), found
 
     def elements(self) -> list[Entry]:
         if not isinstance(self.value, list):
@@ -60,8 +67,8 @@ class Entry:
         if not isinstance(self.value, str):
             self.wrong("is not a text")
         if len(self.value) > LONGEST:
-            self.wrong(f"has {len(self.value):,} characters; at most {LONGEST} are shown")
-        return clean(self.value)
+            self.wrong(f"has {len(self.value):,} characters; at most {LONGEST:,} are read")
+        return short(self.value)
 
     def number(self, low: float = -1e300, high: float = 1e300) -> float:
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):

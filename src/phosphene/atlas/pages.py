@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 import statistics
 from collections import Counter
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from phosphene.atlas import charts
+from phosphene.atlas import charts, measures
 from phosphene.atlas.cards import Atlas, Card, Layer, Picture, Subject
 from phosphene.errors import Unreachable
 from phosphene.units import Unit
@@ -26,21 +25,6 @@ T = TypeVar("T")
 MOST_ON_FRONT = 16
 """Tiles of a layer on the front page."""
 
-NAMES = {
-    "score": "score",
-    "iou": "overlap with its object",
-    "recognised_top1": "recognised (top 1)",
-    "recognised_top5": "recognised (top 5)",
-    "natural_top1": "photographs recognised (top 1)",
-    "natural_top5": "photographs recognised (top 5)",
-    "two_afc_synthetic": "two-alternative choice, by the pictures",
-    "two_afc_natural": "two-alternative choice, by the exemplars",
-    "two_afc_none": "two-alternative choice, by neither",
-    "kid": "kernel distance to the exemplars",
-    "kid_photographs": "kernel distance of photographs to the exemplars",
-}
-"""How measures are called; one that is not here goes by its own name."""
-
 
 @dataclass(frozen=True)
 class Page:
@@ -51,7 +35,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Column:
     """A number that units of a layer can be sorted by, and its value for each card."""
 
     key: str
@@ -59,15 +43,11 @@ class Measure:
 
     @property
     def name(self) -> str:
-        return measure_name(self.key)
+        return measures.measure_name(self.key)
 
     @property
     def share(self) -> bool:
-        return is_share(self.key)
-
-    @property
-    def told(self) -> tuple[str, ...]:
-        return tuple("" if value is None else f"{value:.6g}" for value in self.values)
+        return measures.is_share(self.key)
 
 
 def pages(atlas: Atlas) -> Iterator[Page]:
@@ -81,6 +61,7 @@ def pages(atlas: Atlas) -> Iterator[Page]:
             yield _page(templates, "combinations.html", f"{subject.place}/combinations.html", subject=subject)
         for before, layer, after in around(subject.layers):
             yield _layer_page(templates, subject, layer, before=before, after=after)
+            yield Page(f"{subject.place}/{layer.place}/units.js", units_script(layer))
             yield from _unit_pages(templates, subject, layer)
 
 
@@ -91,7 +72,7 @@ def _layer_page(templates: Environment, subject: Subject, layer: Layer, **contex
         f"{subject.place}/{layer.place}.html",
         subject=subject,
         layer=layer,
-        measures=measures(layer),
+        columns=columns(layer),
         objects=sorted(Counter(card.object.object for card in layer.cards if card.object).items()),
         **context,
     )
@@ -136,12 +117,18 @@ def environment(atlas: Atlas) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "percent": percent, "measure": measure_name, "told": told, "quoted": shlex.quote}
-    made.globals |= {"atlas": atlas, "charts": charts, "sample": sample, "median_score": median_score, "moving": moving}
+    made.filters |= {
+        "number": measures.number,
+        "percent": measures.percent,
+        "told": measures.told,
+        "quoted": shlex.quote,
+    }
+    made.globals |= {"atlas": atlas, "charts": charts, "grouped": measures.grouped, "headlines": measures.headlines}
+    made.globals |= {"sample": sample, "median_score": median_score, "moving": moving}
     return made
 
 
-def measures(layer: Layer) -> list[Measure]:
+def columns(layer: Layer) -> list[Column]:
     """What the units of a layer can be sorted by: all that at least one of them has."""
     keys = {
         figure.name: None
@@ -150,10 +137,26 @@ def measures(layer: Layer) -> list[Measure]:
         for figure in evaluation.figures
         if isinstance(figure.value, float) and figure.name not in ("name", "score", "iou")
     }
-    found = [Measure("score", tuple(card.score if math.isfinite(card.score) else None for card in layer.cards))]
-    found += [Measure(key, tuple(card.measure(key) for card in layer.cards)) for key in keys]
-    found += [Measure("iou", tuple(card.object.iou if card.object else None for card in layer.cards))]
-    return [measure for measure in found if any(value is not None for value in measure.values)]
+    found = [Column("score", tuple(card.score if math.isfinite(card.score) else None for card in layer.cards))]
+    found += [Column(key, tuple(card.measure(key) for card in layer.cards)) for key in keys]
+    found += [Column("iou", tuple(card.object.iou if card.object else None for card in layer.cards))]
+    return [column for column in found if any(value is not None for value in column.values)]
+
+
+def units_script(layer: Layer) -> str:
+    """A script that assigns what the units of a layer are filtered and sorted by, for its page and for theirs."""
+    found = columns(layer)
+    units = [
+        [
+            card.unit.channel,
+            card.name,
+            card.object.object if card.object else "",
+            [None if (value := column.values[row]) is None else float(f"{value:.6g}") for column in found],
+        ]
+        for row, card in enumerate(layer.cards)
+    ]
+    said = {"layer": layer.name, "columns": [[column.key, column.share] for column in found], "units": units}
+    return f"const atlasUnits = {_compact(said)};\n"
 
 
 def nearest(card: Card, cards: dict[Unit, Card]) -> list[tuple[Card, float]]:
@@ -166,7 +169,11 @@ def search_index(atlas: Atlas) -> str:
     """A script that assigns what the search looks through; a page from a file may not read JSON."""
     entries = [entry for i, subject in enumerate(atlas.subjects) for entry in _entries(i, subject)]
     names = [subject.name for subject in atlas.subjects]
-    return f"const atlasIndex = {json.dumps({'subjects': names, 'entries': entries}, separators=(',', ':'))};\n"
+    return f"const atlasIndex = {_compact({'subjects': names, 'entries': entries})};\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _entries(number: int, subject: Subject) -> Iterator[list[Any]]:
@@ -209,32 +216,3 @@ def moving(pictures: Sequence[Picture]) -> int | None:
 
 def median_score(cards: Sequence[Card]) -> float:
     return statistics.median([card.score for card in cards if math.isfinite(card.score)] or [math.nan])
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number as people write it."""
-    if not math.isfinite(value):
-        return "–"
-    if value and not 1e-3 <= abs(value) < 1e7:
-        return f"{value:.2e}".replace("-", "−")
-    text = f"{value:,.{digits}f}" if abs(value) >= 0.1 or not value else f"{value:.3g}"
-    return (text.rstrip("0").rstrip(".") if digits > 2 and "." in text else text).replace("-", "−")
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
-
-
-def told(value: float | str, key: str) -> str:
-    """A measure's value in words: shares in per cent."""
-    if isinstance(value, str):
-        return value
-    return percent(value) if is_share(key) else number(value)
-
-
-def is_share(key: str) -> bool:
-    return bool(re.search(r"_top\d+$|_first$|_above_|share|two_afc", key))
-
-
-def measure_name(key: str) -> str:
-    return NAMES.get(key, key.replace("_", " "))

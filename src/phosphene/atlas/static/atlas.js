@@ -30,9 +30,20 @@ function readHash() {
   return new URLSearchParams(location.hash.slice(1));
 }
 
-function writeHash(entries) {
+function hashOf(entries) {
   const kept = new URLSearchParams(entries.filter(([, value]) => value !== ""));
-  history.replaceState(null, "", kept.size ? `#${kept}` : location.pathname + location.search);
+  return kept.size ? `#${kept}` : "";
+}
+
+function writeHash(entries) {
+  history.replaceState(null, "", hashOf(entries) || location.pathname + location.search);
+}
+
+// A page from a file may not read JSON, so what it needs is a script that assigns it.
+function load(src) {
+  return new Promise((resolve, reject) => {
+    document.head.append(make("script", { src, onload: resolve, onerror: reject }));
+  });
 }
 
 // ── Search ──────────────────────────────────────────────────────────────────────────────────────
@@ -40,13 +51,7 @@ function writeHash(entries) {
 let index; // a promise of the entries, asked for when somebody first searches
 
 function loadIndex() {
-  index ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = `${root.dataset.root}assets/index.js`;
-    script.onload = () => resolve(atlasIndex.entries.map(entry));
-    script.onerror = reject;
-    document.head.append(script);
-  });
+  index ??= load(`${root.dataset.root}assets/index.js`).then(() => atlasIndex.entries.map(entry));
   return index;
 }
 
@@ -162,7 +167,7 @@ function startSearch(form) {
 function showFound(found, query) {
   const most = 600;
   const tile = (entry) => make("li", {}, make("a", { href: address(entry) }, tileImage(entry),
-    make("span", {}, make("b", { textContent: entry.title }), " ", make("i", { textContent: entry.object })),
+    make("b", { textContent: entry.title, title: entry.title }), make("span", {}, make("i", { textContent: entry.object })),
     make("em", { textContent: about(entry) })));
   $("[data-found]").replaceChildren(...found.slice(0, most).map(tile));
   const count = `${found.length.toLocaleString("en")} found` + (found.length > most ? `, the first ${most} shown` : "");
@@ -170,57 +175,58 @@ function showFound(found, query) {
   writeHash([["q", query]]);
 }
 
-// ── Filtering and sorting the units of a layer ──────────────────────────────────────────────────
+// ── The units of a layer, those that a reader wants in the order that he wants ──────────────────
+// What is wanted is what the filter's fields, or the address, say; units.js has assigned atlasUnits.
+
+function layerUnits() {
+  return atlasUnits.units.map(([channel, name, object, values], place) => ({
+    channel, name, object, values, place, text: `${atlasUnits.layer}:${channel} ${name} ${object}`.toLowerCase() }));
+}
+
+const column = (key) => atlasUnits.columns.findIndex(([name]) => name === key);
+const isShare = (at) => Boolean(atlasUnits.columns[at]?.[1]);
+
+function fits({ q = "", object = "", by = "", min = "" }) {
+  const words = q.toLowerCase().split(/\s+/).filter(Boolean), at = column(by);
+  const least = min === "" || at < 0 ? null : Number(min) / (isShare(at) ? 100 : 1);
+  return (unit) => words.every((word) => unit.text.includes(word))
+    && (!object || (object === "*" ? unit.object : `=${unit.object}` === object))
+    && (least === null || (unit.values[at] !== null && unit.values[at] >= least));
+}
+
+function compare({ sort = "", reverse = "" }) {
+  const at = column(sort), sign = reverse ? -1 : 1, unknown = (unit) => unit.values[at] === null;
+  const by = (a, b) => (at >= 0 ? b.values[at] - a.values[at] : sort === "name" ? a.name.localeCompare(b.name) : 0);
+  return (a, b) => unknown(a) - unknown(b) || sign * (by(a, b) || a.channel - b.channel);
+}
 
 function startFilter(form) {
   const list = $("[data-tiles]"), none = $("[data-none]"), count = $("[data-count]");
-  const keys = $$("[name=by] option", form).map((option) => option.value);
-  const shares = $$("[name=by] option", form).map((option) => "share" in option.dataset);
-  const units = $$("li", list).map((li) => ({
-    li,
-    channel: Number(li.dataset.c),
-    object: li.dataset.o ?? "",
-    values: li.dataset.v.split(",").map((value) => (value === "" ? null : Number(value))),
-    text: `${location.pathname.split("/").pop().replace(".html", "")}:${li.textContent}`.toLowerCase(),
-    name: li.textContent.trim().replace(/^\d+\s*/, "").toLowerCase(),
-    note: $("em", li),
-  }));
+  const units = layerUnits(), tiles = $$("li", list), links = tiles.map((tile) => $("a", tile));
+  const pages = links.map((link) => link.getAttribute("href")), notes = tiles.map((tile) => $("em", tile));
   const number = (value, share) => (share ? `${+(100 * value).toFixed(1)} %` : value.toFixed(2)).replace("-", "−");
   const fields = () => Object.fromEntries(new FormData(form));
+  const state = ({ by, min, ...rest }) => Object.entries(min ? { ...rest, by, min } : rest);
 
-  const compare = (sort) => {
-    const at = keys.indexOf(sort);
-    if (sort === "name") return (a, b) => a.name.localeCompare(b.name) || a.channel - b.channel;
-    if (at < 0) return (a, b) => a.channel - b.channel;
-    return (a, b) => (b.values[at] ?? -Infinity) - (a.values[at] ?? -Infinity) || a.channel - b.channel;
-  };
-  const fits = ({ q = "", object = "", by, min = "" }) => {
-    const words = q.toLowerCase().split(/\s+/).filter(Boolean), at = keys.indexOf(by);
-    const least = min === "" ? null : Number(min) / (shares[at] ? 100 : 1);
-    return (unit) => words.every((word) => unit.text.includes(word))
-      && (!object || (object === "*" ? unit.object : `=${unit.object}` === object))
-      && (least === null || (unit.values[at] !== null && unit.values[at] >= least));
-  };
-  const known = (unit, sort) => keys.indexOf(sort) < 0 || unit.values[keys.indexOf(sort)] !== null;
   const apply = () => {
-    const wanted = fields(), fit = fits(wanted), at = Math.max(keys.indexOf(wanted.sort), 0);
-    const sorted = units.toSorted(compare(wanted.sort));
-    if (wanted.reverse) sorted.reverse().sort((a, b) => known(b, wanted.sort) - known(a, wanted.sort)); // no value: last
+    const wanted = fields(), fit = fits(wanted), at = Math.max(column(wanted.sort), 0), hash = hashOf(state(wanted));
+    const sorted = units.toSorted(compare(wanted));
     let shown = 0;
     for (const unit of sorted) {
-      unit.li.hidden = !fit(unit);
-      shown += !unit.li.hidden;
-      unit.note.textContent = unit.values[at] === null ? "" : number(unit.values[at], shares[at]);
+      const value = unit.values[at] ?? null;
+      tiles[unit.place].hidden = !fit(unit);
+      shown += !tiles[unit.place].hidden;
+      notes[unit.place].textContent = value === null ? "" : number(value, isShare(at));
+      links[unit.place].setAttribute("href", pages[unit.place] + hash); // its page leads on in the same order
     }
-    list.append(...sorted.map((unit) => unit.li));
+    list.append(...sorted.map((unit) => tiles[unit.place]));
     none.hidden = shown > 0;
     const all = units.length.toLocaleString("en");
     count.textContent = shown === units.length ? `${all} units` : `${shown.toLocaleString("en")} of ${all} units`;
   };
   const changed = () => {
-    const { by, min, ...rest } = fields();
     apply();
-    writeHash(Object.entries(min ? { ...rest, by, min } : rest));
+    writeHash(state(fields()));
   };
   const read = () => {
     const wanted = readHash();
@@ -239,6 +245,21 @@ function startFilter(form) {
   $("[data-clear]").addEventListener("click", () => form.reset());
   addEventListener("hashchange", read);
   if (location.hash) read();
+}
+
+// From a unit to the next in the order that the reader came with; without one, the page's own links stay.
+async function startTurn(nav) {
+  if (!location.hash) return;
+  await load("units.js");
+  const wanted = Object.fromEntries(readHash()), found = layerUnits().filter(fits(wanted)).sort(compare(wanted));
+  const at = found.findIndex((unit) => unit.channel === Number(nav.dataset.turn));
+  if (at < 0) return;
+  const link = (unit, rel, text, says) => unit && make("a", { rel, textContent: text(unit.channel),
+    href: `${unit.channel}.html${location.hash}`, ariaLabel: `${says}: ${unit.name || `${atlasUnits.layer}:${unit.channel}`}` });
+  const links = [link(found[at - 1], "prev", (channel) => `← ${channel}`, "Previous"),
+                 link(found[at + 1], "next", (channel) => `${channel} →`, "Next")];
+  nav.replaceChildren(...links.filter(Boolean));
+  $("main a[rel=up]").hash = location.hash;
 }
 
 // ── Keyboard ────────────────────────────────────────────────────────────────────────────────────
@@ -311,6 +332,7 @@ document.addEventListener("DOMContentLoaded", () => {
   $("[data-help-button]").addEventListener("click", () => $("#help").showModal());
   $$("[data-search]").forEach(startSearch);
   $$("[data-filter]").forEach(startFilter);
+  $$("[data-turn]").forEach(startTurn);
   $$("[data-film]").forEach(startFilm);
   $$("[data-copy]").forEach(startCopy);
   document.addEventListener("keydown", pressed);
