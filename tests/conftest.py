@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import io
 import json
 import signal
@@ -291,19 +290,23 @@ def climbs_remakes_and_judges(phosphene: Run, subject: Path, units: Sequence[str
 _operators: list[torch.library.Library] = []  # an operator lives as long as its library
 
 
-@pytest.fixture
-def torchvision() -> ModuleType:
-    """torchvision, also where its wheel was built for CUDA and torch was not: two operators are then declared."""
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("torchvision is not installed")
+@pytest.fixture(scope="session", autouse=True)
+def _torchvision_imports() -> None:
+    """Where torchvision's wheel was built for CUDA and torch was not, two operators are declared: others import it."""
     try:
-        return importlib.import_module("torchvision")
+        importlib.import_module("torchvision")
+    except ImportError:
+        pass
     except RuntimeError:
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _operators.append(library)
-        return importlib.import_module("torchvision")
+
+
+@pytest.fixture
+def torchvision() -> ModuleType:
+    return pytest.importorskip("torchvision")
 
 
 @pytest.fixture
