@@ -150,9 +150,7 @@ def kid(one: Tensor, other: Tensor, note: str = "", seed: int = 0) -> Figure:
     except ImportError:
         raise Unreachable("the distance between sets needs torchmetrics; pip install 'phosphene[evaluate]'") from None
     except RuntimeError as error:  # it imports torchvision, where there is one
-        raise Unreachable(
-            f"no torchmetrics, for this torchvision is not of this torch: {error}"
-        ) from None
+        raise Unreachable(f"no torchmetrics, for this torchvision is not of this torch: {error}") from None
     half = min(len(one), len(other)) // 2
     if half < 2:
         return Figure(math.nan, math.nan, math.nan, min(len(one), len(other)), note)
