@@ -648,6 +648,19 @@ def test_the_zoo_is_listed_shown_and_verified(phosphene: Run, bundled: Path) -> 
     assert "near: tiny-subject" in phosphene("zoo", "show", "tiny-subjects").refused()
 
 
+def test_the_zoo_shows_what_was_measured_of_these_weights_and_not_of_others(phosphene: Run, bundled: Path) -> None:
+    figure = {"value": 0.125, "low": 0.0625, "high": None, "n": 1234, "note": "by one"}
+    shown = phosphene("zoo", "show", "tiny-generator", "--json").json()
+    assert "figures" not in shown
+    found = {"sha256": shown["sha256"], "judge": "one", "data": "photographs", "figures": {"image_error": figure}}
+    listed = {shown["name"]: [found, {**found, "judge": "nobody", "sha256": "0" * 64}]}
+    (bundled / "figures.json").write_text(json.dumps(listed))
+    assert phosphene("zoo", "show", "tiny-generator", "--json").json()["figures"] == [found]
+    said = phosphene("zoo", "show", "tiny-generator").fine()
+    assert all(text in said for text in ("image_error", "0.125", "0.0625 … –", "1,234", "judge one"))
+    assert "nobody" not in said
+
+
 def test_the_zoo_shows_a_card_without_classes(phosphene: Run, tmp_path: Path) -> None:
     file = write_subject(tmp_path / "s.safetensors", classes=[], history=[])
     assert "classes" in phosphene("zoo", "show", file).fine()

@@ -306,3 +306,26 @@ def test_photographs_whose_keys_are_elsewhere_are_left_out(tmp_path: Path) -> No
     assert "no parquet shards" in refused(data, without=tmp_path / "none")
     parquet.write_table(pyarrow.table({"image": [b""]}), tmp_path / "none" / "x.parquet")
     assert "columns key" in refused(data, without=tmp_path / "none")
+
+
+# ---------------------------------------------------------------- several as one
+
+
+def test_joined_photographs_keep_their_classes_apart(tmp_path: Path) -> None:
+    one, other = load(shards(tmp_path / "one"), "train"), load(class_folders(tmp_path / "other"), "train")
+    both = datasets.joined([one, other])
+    assert (both.name, both.classes) == ("one + other", ("a", "b", "c", "ant", "zebra"))
+    assert [both.classes[label] for label in both.labels] == [
+        *(one.classes[label] for label in one.labels),
+        *(other.classes[label] for label in other.labels),
+    ]
+    assert (both.images == np.concatenate([one.images, other.images])).all()
+    assert both.licence == "made here; not stated"
+    assert len({both.fingerprint, one.fingerprint, other.fingerprint, datasets.joined([other, one]).fingerprint}) == 4
+
+
+def test_one_set_joined_is_itself_and_other_sizes_are_refused(tmp_path: Path) -> None:
+    one = load(shards(tmp_path / "one"), "train")
+    assert datasets.joined([one]) is one
+    with pytest.raises(BadRequest, match="12"):
+        datasets.joined([one, load(tmp_path / "one", "train", size=10)])

@@ -388,6 +388,25 @@ def test_a_runs_figures_are_in_tensorboards_logs(tmp_path: Path, photographs: Ma
     ]
 
 
+def test_a_generators_run_shows_held_out_photographs_and_ends_with_the_same_bits(
+    tmp_path: Path, photographs: Make, encoder: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    monkeypatch.setattr("phosphene.training.gallery.EVERY", -1.0)
+    plain, _ = generator_bits(tmp_path / "plain", encoder, photographs)
+    looked_at, _ = generator_bits(tmp_path / "shown", encoder, photographs, held_out=photographs(5, 16))
+    assert same(plain, looked_at)
+    assert not (tmp_path / "plain/image/pictures").exists()
+    steps = GENERATOR["image"]["steps"]
+    sheets = [tmp_path / f"shown/image/pictures/reconstructions-{step:06}.png" for step in range(steps)]
+    shown = [np.asarray(Image.open(sheet)).astype(float) for sheet in sheets]
+    photograph, again = shown[-1][6:22, 6:22], shown[-1][46:62, 6:22]
+    assert np.abs(photograph - again).mean() > 1
+    assert (shown[0][6:22] == shown[-1][6:22]).all()
+    assert (shown[0][46:62] != shown[-1][46:62]).any()
+
+
 # ---------------------------------------------------------------- recipes
 
 

@@ -49,6 +49,9 @@ Threads = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
+PARTS = ("value", "low", "high")
+"""What a figure in JSON has of numbers; null where it could not be measured."""
+
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """What the command-line library raises for arguments that it cannot use."""
 
@@ -412,7 +415,7 @@ def evaluate(
         if as_json:
             _print_json(asdict(prior))
         else:
-            _tell_figures(f"{prior.prior}, judge {prior.judge}", prior.figures)
+            _tell_figures(f"{prior.prior}, judge {prior.judge}", asdict(prior)["figures"])
         return
     with _bar(None, "looking") as advance:
         found = evidence.evaluate(
@@ -429,15 +432,17 @@ def evaluate(
         _print_json([asdict(each) for each in found])
         return
     for each in found:
-        _tell_figures(f"{each.subject} {each.layer}, judge {each.judge}", each.figures)
+        _tell_figures(f"{each.subject} {each.layer}, judge {each.judge}", asdict(each)["figures"])
 
 
-def _tell_figures(title: str, figures: dict[str, Any]) -> None:
-    """A table of figures with their intervals."""
+def _tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
+    """A table of figures, as JSON has them, with their intervals."""
+    from phosphene.files import without_nan
+
     table = Table(Column("figure", no_wrap=True), "", Column("95 % interval", no_wrap=True), "n", "", title=title)
-    for name, figure in figures.items():
-        interval = f"{figure.low:.3g} … {figure.high:.3g}"
-        table.add_row(name, f"{figure.value:.3g}", interval, f"{figure.n:,}", escape(figure.note))
+    for name, figure in without_nan(figures).items():
+        value, low, high = ("–" if number is None else f"{number:.3g}" for number in map(figure.get, PARTS))
+        table.add_row(name, value, f"{low} … {high}", f"{figure['n']:,}", escape(figure["note"]))
     out.print(table)
 
 
@@ -548,8 +553,9 @@ def zoo_show(
         "sha256": file.sha256,
         "parameters": sum(t.numel() for n, t in file.tensors.items() if n.startswith("network.")),
     }
+    measured = weights.figures(file)
     if as_json:
-        _print_json(card)
+        _print_json({**card, **({"figures": measured} if measured else {})})
         return
     for key, value in card.items():
         if key == "classes" and value:
@@ -561,6 +567,8 @@ def zoo_show(
             highlight=False,
             soft_wrap=True,
         )
+    for found in measured:
+        _tell_figures(f"on {found['data']}, judge {found['judge']}", found["figures"])
 
 
 @zoo_app.command("verify")
@@ -615,7 +623,7 @@ def _measured(name: str, card: dict[str, Any], val: Photographs, device: str) ->
     generator: Any = load_generated(name).generator.to(device)
     encoder = load_subject(card["encoder"])
     errors = held_out_errors(card["recipe"], encoder, val, generator)
-    return {figure: errors[figure] for figure in ("image_error", "class_kept")}
+    return {figure: errors[figure] for figure in ("image_error", "class_kept") if figure in errors}
 
 
 @train_app.command("subject")
@@ -684,7 +692,8 @@ def train_subject(
 def train_generator(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
     data: Annotated[
-        Path, typer.Option("--images", help="Parquet shards or class folders, with train and val, or hf:NAME.")
+        list[Path],
+        typer.Option("--images", help="Parquet shards or class folders, with train and val, or hf:NAME; or several."),
     ],
     run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
     encoder: Annotated[str, typer.Option(help="The subject to invert.")] = "caffenet-objects",
@@ -701,8 +710,11 @@ def train_generator(
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Train a generator that inverts a layer of an encoder."""
-    from phosphene import datasets, weights
+    """Train a generator that inverts a layer of an encoder.
+
+    Every few minutes the last stage leaves in RUN/image/pictures what it makes of some held-out photographs.
+    """
+    from phosphene import weights
     from phosphene.parameterizations import load_generated
     from phosphene.training.generator import generator_card, train_generator, with_code
     from phosphene.training.run import read_recipe
@@ -717,7 +729,7 @@ def train_generator(
     begun = load_generated(begin) if begin else None
     judge = weights.read(discriminator, "training") if discriminator else None
     with _status("decoding photographs"):
-        train, val = datasets.load(data, "train", cache=run / "cache"), datasets.load(data, "val", cache=run / "cache")
+        train, val = (_joined(data, split, run / "cache") for split in ("train", "val"))
     with _training() as report:
         trained = train_generator(
             steps,
@@ -726,6 +738,7 @@ def train_generator(
             run,
             begin=begun,
             discriminator=judge,
+            held_out=val,
             device=where,
             time_budget=_seconds(time_budget),
             report=report,
@@ -745,6 +758,15 @@ def train_generator(
         {**card, "name": f"{name}-training", "kind": "training"},
         trained.finished,
     )
+
+
+def _joined(folders: Sequence[Path], split: str, cache: Path) -> Photographs:
+    """One split of several data sets, all at the first one's size."""
+    from phosphene import datasets
+
+    first = datasets.load(folders[0], split, cache=cache)
+    size = first.images.shape[1]
+    return datasets.joined([first, *(datasets.load(each, split, size=size, cache=cache) for each in folders[1:])])
 
 
 def _remake(file: Path, trusted: str, out_folder: Path, device: str, as_json: bool) -> None:

@@ -166,6 +166,24 @@ def load(
     return Photographs(source.name, images, labels, classes, fingerprint, source.licence)
 
 
+def joined(parts: Sequence[Photographs]) -> Photographs:
+    """Several sets of photographs of one size as one; their classes are apart, in this order."""
+    first, *more = parts
+    if not more:
+        return first
+    if sizes := {part.images.shape[1:3] for part in parts} - {first.images.shape[1:3]}:
+        raise BadRequest(f"photographs of {first.images.shape[1:3]} pixels cannot be joined with those of {sizes}")
+    before = np.cumsum([0, *(len(part.classes) for part in parts[:-1])])
+    return Photographs(
+        " + ".join(part.name for part in parts),
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels + number for part, number in zip(parts, before, strict=True)]),
+        tuple(name for part in parts for name in part.classes),
+        hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest(),
+        "; ".join(dict.fromkeys(part.licence for part in parts)),
+    )
+
+
 @dataclass(frozen=True)
 class _Source:
     """One split where it lies. `rows` gives where a photograph is, its encoded bytes, its label and, asked, its key."""

@@ -142,6 +142,13 @@ def manifest() -> dict[str, dict[str, Any]]:
     return entries
 
 
+def figures(file: Weights) -> list[dict[str, Any]]:
+    """What was measured of a bundled file after it was made, as `phosphene evaluate` tells it, one for each judge."""
+    listed = zoo_folder() / "figures.json"
+    known = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
+    return [found for found in known.get(file.name, []) if found["sha256"] == file.sha256]
+
+
 def zoo_folder() -> Path:
     """The folder of bundled weights inside the package."""
     return Path(__file__).parent / "zoo"

@@ -64,6 +64,7 @@ def train_generator(
     *,
     begin: Generated | None = None,
     discriminator: weights.Weights | None = None,
+    held_out: Photographs | None = None,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
@@ -71,7 +72,7 @@ def train_generator(
     """Train all stages as far as the budget (seconds) goes, and measure the code's statistics.
 
     With a trained generator to `begin` from, only the last stage is run, on it, and with its `discriminator` where
-    there is one; the statistics are its own.
+    there is one; the statistics are its own. The last stage shows what it makes of some `held_out` photographs.
     """
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
@@ -85,6 +86,7 @@ def train_generator(
             photographs,
             run / "image",
             begun=[teacher],
+            held_out=held_out,
             device=device,
             time_budget=clock.left(),
             report=report,
@@ -100,6 +102,7 @@ def train_generator(
             run / "image",
             begun=begun,
             discriminator_state=discriminator.part("image_discriminator") if discriminator else None,
+            held_out=held_out,
             device=device,
             time_budget=time_budget,
             report=report,
@@ -145,6 +148,7 @@ def train_generator(
             generator,
             photographs,
             run / "image",
+            held_out=held_out,
             device=device,
             time_budget=clock.left(),
             report=report,
@@ -213,8 +217,8 @@ def held_out_errors(
     recipe: Recipe, encoder: Subject, val: Photographs, generator: TwoStageGenerator, batch: int = 100
 ) -> dict[str, float]:
     """On every held-out photograph, plainly resized: mean absolute error of the image on [0, 1], mean squared
-    error of its code after another pass through the encoder (whitened), and the share of reconstructions whose
-    class the encoder's own network still names.
+    error of its code after another pass through the encoder (whitened), and, where the photographs are of the encoder's
+    classes, the share of reconstructions whose class its own network still names.
     """
     layer, seen, device = recipe["code_layer"], recipe["architecture"]["seen"], next(generator.parameters()).device
     totals = torch.zeros(3, dtype=torch.float64)
@@ -232,7 +236,8 @@ def held_out_errors(
                 [(y - x).abs().mean((1, 2, 3)).sum().cpu(), shift.square().flatten(1).mean(1).sum().cpu(), named.sum()]
             ).double()
     image, code_error, named_share = (totals / len(val)).tolist()
-    return {"photographs": len(val), "image_error": image, "code_error": code_error, "class_kept": named_share}
+    kept = {"class_kept": named_share} if val.classes == encoder.classes else {}
+    return {"photographs": len(val), "image_error": image, "code_error": code_error, **kept}
 
 
 def fresh_generator(recipe: Recipe, autoencoder: Autoencoder) -> TwoStageGenerator:

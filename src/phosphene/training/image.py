@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from phosphene import weights
 from phosphene.datasets import Photographs
@@ -20,6 +22,7 @@ from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
 from phosphene.training.adversary import duel
 from phosphene.training.autoencoder import apart
+from phosphene.training.gallery import Gallery
 from phosphene.training.run import Averaged, Recipe, Report, RunFolder, Stateful, Waiting, placed, seeded, silent
 from phosphene.training.stages import drawn_views, mixed_precision, stage_identity, tell
 
@@ -33,6 +36,7 @@ def train_image(
     *,
     begun: Sequence[str] = (),
     discriminator_state: dict[str, Tensor] | None = None,
+    held_out: Photographs | None = None,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
@@ -40,7 +44,7 @@ def train_image(
     """Stage 4: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2).
 
     `begun` are the hashes of the files that the run begins from, if any, and `discriminator_state` the weights of the
-    discriminator.
+    discriminator. What the averaged weights make of some of the `held_out` photographs is kept every few minutes.
     """
     stage = recipe["image"]
     folder = RunFolder(run, stage_identity(recipe, encoder, photographs, "image", begun))
@@ -67,6 +71,7 @@ def train_image(
     }
     images = torch.from_numpy(photographs.images).to(device)
     batch, steps, waiting = stage["batch"], stage["steps"], Waiting(device)
+    gallery = Gallery(held_out, generator.image_size, device) if held_out else None
     with _looking(recipe, encoder, comparator, generator.code_shape) as look:
         for step in folder.steps(parts, steps, time_budget=time_budget):
             with waiting.sample(step % 20 == 0) as ready:
@@ -84,6 +89,9 @@ def train_image(
                 real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
                 figures |= duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device)
                 averaged.update(generator, step + 1)
+            if gallery and gallery.due():
+                sheet = gallery.sheet(lambda x: look(x).code, partial(functional_call, generator, averaged.state))
+                folder.show("reconstructions", step, sheet)
             tell(folder, report, step, steps, figures, waiting)
     finished = folder.load(parts) == steps
     generator.load_state_dict(averaged.state)

@@ -15,11 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import whole
+from phosphene.images import write_png
 from phosphene.training.crew import Crew
 
 try:
@@ -158,15 +161,25 @@ class RunFolder:
             return
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-        if importlib.util.find_spec("tensorboard") is None:
+        for name, value in values.items():
+            if name != "step" and (board := self._tensorboard()):
+                board.add_scalar(name, value, values["step"])
+
+    def show(self, name: str, step: int, pixels: npt.NDArray[np.uint8]) -> None:
+        """Keep a picture (height, width, 3) of this step, as NAME-STEP.png and for TensorBoard."""
+        if not self.crew.leads:
             return
-        if self._board is None:
+        write_png(self.path / "pictures" / f"{name}-{step:06}.png", pixels)
+        if board := self._tensorboard():
+            board.add_image(name, pixels, step, dataformats="HWC")
+
+    def _tensorboard(self) -> Any:
+        """What writes TensorBoard's logs, or None where it is not installed."""
+        if self._board is None and importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(self.path / "tensorboard"))
-        for name, value in values.items():
-            if name != "step":
-                self._board.add_scalar(name, value, values["step"])
+        return self._board
 
     def steps(
         self, parts: Mapping[str, Stateful], total: int, *, time_budget: float | None = None, every: float = 180.0
