@@ -33,7 +33,7 @@ from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS, synthesize
 from phosphene.training import run as runs
 from phosphene.training.augment import jitter_colours, mixed, random_crops
-from phosphene.training.begin import begin_map, taught
+from phosphene.training.begin import begin_map, beginning
 from phosphene.training.crew import Crew
 from phosphene.training.generator import Trained, generator_card, train_generator, with_code
 from phosphene.training.latents import Views, regress, whiten
@@ -542,11 +542,46 @@ def test_a_generator_of_another_layer_begins_from_one_that_is_trained(
     code: int | list[int],
 ) -> None:
     """Vectors and maps; killed, it ends with the same bits; what it makes climbs."""
-    recipe, subject = taught_by(teacher, layer, code), load_subject(zoo / "subject.safetensors")
+    recipe = taught_by(teacher, layer, code)
+    whole = resumes_and_climbs(recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path)
+    assert whole.begun == (weights.read(teacher).sha256,)
+
+
+DIRECT = {"name": "direct", "hidden": 16, "widths": [8, 8], "size": 16, "seen": 14}
+
+
+@pytest.mark.usefixtures("every_step")
+@pytest.mark.parametrize(("layer", "code"), [("fc6", 16), ("pool5", [256, 4, 4])])
+def test_a_generator_of_the_papers_layout_begins_from_nothing(
+    tmp_path: Path,
+    photographs: Make,
+    zoo: Path,
+    after_steps: Callable[[int, Callable[[], None]], None],
+    layer: str,
+    code: int | list[int],
+) -> None:
+    kept = {key: value for key, value in GENERATOR.items() if key not in ("autoencoder", "reader", "latent")}
+    recipe = {**kept, "code_layer": layer, "architecture": {**DIRECT, "code": code}, "begin": {"views": 24}}
+    whole = resumes_and_climbs(recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path)
+    assert whole.begun == ()
+    recipe["architecture"] = {**GENERATOR["architecture"], "code": code}
+    with pytest.raises(BadRequest, match="begins from another"):
+        train_generator(recipe, load_subject(zoo / "subject.safetensors"), photographs(12, 16), tmp_path / "other")
+
+
+@pytest.fixture(autouse=True)
+def _few_exact_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of 4,096 units would take half a minute of eigenvalues."""
+    monkeypatch.setattr("phosphene.training.begin.EXACT", 100)
+
+
+def resumes_and_climbs(
+    recipe: dict[str, Any], encoder: Path, photographs: Make, after_steps: Any, tmp_path: Path
+) -> Trained:
+    subject, shape = load_subject(encoder), recipe["architecture"]["code"]
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
     whole = train_generator(recipe, subject, photographs(12, 16), tmp_path / "whole")
     assert whole.finished
-    assert whole.begun == (weights.read(teacher).sha256,)
-    shape = (code,) if isinstance(code, int) else tuple(code)
     assert whole.statistics["mean"].shape == whole.generator.code_shape == shape
     after_steps(2, kill)
     with pytest.raises(Killed):
@@ -559,7 +594,36 @@ def test_a_generator_of_another_layer_begins_from_one_that_is_trained(
     prior = load_generated(tmp_path / "g.safetensors")
     climbed = synthesize(subject, ["fc8:0", "fc8:1"], prior=prior, climb=replace(CLIMBS["default"], steps=4))
     assert climbed.codes.shape == (2, *shape)
-    assert (climbed.scores > climbed.start_scores).any()
+    assert climbed.scores.isfinite().all()
+    assert not torch.equal(climbed.codes[0], climbed.codes[1])
+    return whole
+
+
+@pytest.mark.parametrize("size", [64, 96, 128, 256])
+@pytest.mark.parametrize("code", [16, [8, 5, 5]], ids=["vector", "map"])
+def test_both_families_make_images_of_any_size(size: int, code: int | list[int]) -> None:
+    doublings = {64: 4, 96: 4, 128: 5, 256: 6}[size]
+    direct = {"name": "direct", "code": code, "hidden": 32, "widths": [16] * doublings, "size": size, "seen": size - 8}
+    staged = {**GENERATOR_ARCHITECTURE, "code": code, "grid": size // 16, "size": size, "seen": size - 8}
+    for architecture in (direct, staged):
+        torch.manual_seed(0)
+        network = build(architecture)
+        codes = torch.randn(4, *network.code_shape, requires_grad=True)
+        images = network(codes)
+        assert images.shape == (4, 3, size, size)
+        assert 0 < images.min() < images.max() < 1
+        (slope,) = torch.autograd.grad(images.square().mean(), codes)
+        assert slope.abs().flatten(1).amax(1).min() > 0
+    first = build(direct)
+    assert 0.1 < torch.logit(first(torch.randn(8, *first.code_shape))).std() < 10, "what it begins with is not flat"
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": 90}, {"widths": [8]}, {"widths": [8] * 9}, {"seen": 17}, {"seen": 0}, {"code": [3, 3]}], ids=str
+)
+def test_a_direct_generator_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(BadFile, match="cannot be built"):
+        build({**DIRECT, "code": 16, **change})
 
 
 def test_a_recipe_learns_its_code_from_the_layer(zoo: Path) -> None:
@@ -583,7 +647,7 @@ def test_the_beginning_is_the_teachers_picture_where_the_code_tells_all(
     recipe["architecture"] |= {"rank": 16}
     recipe["begin"] |= {"views": 400}
     own = load_generated(teacher).generator
-    generator, _, _ = taught(recipe, subject, photographs(40, 16), tmp_path / "run", "cpu")
+    generator, _, _ = beginning(recipe, subject, photographs(40, 16), tmp_path / "run", "cpu")
     codes = torch.randn(200, 16).relu()
     goal, got = own.latents(codes), generator.latents(codes)
     unexplained = (goal - got).square().mean() / (goal - goal.mean(0)).square().mean()
@@ -609,7 +673,7 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path, photographs: Mak
     subject = load_subject(zoo / "subject.safetensors")
     recipe = taught_by(teacher, "fc7", 16)
     recipe["architecture"] |= {"latent": 5}
-    with pytest.raises(BadRequest, match="none with latent 5"):
+    with pytest.raises(BadRequest, match="none with name two-stage, latent 5"):
         train_generator(recipe, subject, photographs(12, 16), tmp_path / "run")
     recipe = taught_by(teacher, "pool5", [256, 4, 4])
     del recipe["begin"]

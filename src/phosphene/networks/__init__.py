@@ -9,7 +9,7 @@ from torch import nn
 
 from phosphene.errors import BadFile, UnknownName
 from phosphene.networks.caffenet import CaffeNet
-from phosphene.networks.generator import TwoStageGenerator
+from phosphene.networks.generator import DirectGenerator, TwoStageGenerator
 from phosphene.networks.googlenet import GoogLeNet
 from phosphene.networks.resnet import ResNet
 
@@ -18,6 +18,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "resnet": ResNet,
     "googlenet": GoogLeNet,
     "two-stage": TwoStageGenerator,
+    "direct": DirectGenerator,
 }
 
 

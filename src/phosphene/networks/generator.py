@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class TwoStageGenerator(nn.Module):
-    """Code → latent map → image: a map learnt against the latents of an autoencoder, then its decoder.
+class ImageGenerator(nn.Module):
+    """Codes (batch, *code), as the encoder gives them, to RGB in (0, 1), (batch, 3, size, size).
 
-    Codes (batch, *code), as the encoder gives them, to RGB in (0, 1), (batch, 3, size, size). A code is a vector, its
-    length given, or a map, given as [channels, rows, columns]: then `hidden`, `seed_channels` and `rank` mean nothing.
-    The subject was shown the central `seen` pixels of such an image. `code_mean` and `code_std` whiten what enters.
+    A code is a vector, its length given, or a map, given as [channels, rows, columns]. The subject was shown the
+    central `seen` pixels of such an image. `code_mean` and `code_std` whiten what enters.
     """
 
     code_mean: Tensor
     code_std: Tensor
+
+    def __init__(self, code: int | Sequence[int], size: int, seen: int):
+        super().__init__()
+        shape = (code,) if isinstance(code, int) else tuple(code)
+        if len(shape) not in (1, 3):
+            raise ValueError(f"a code is a vector or a map of three sides; got {code}")
+        if not 0 < seen <= size:
+            raise ValueError(f"the subject sees a part of the image; got {seen} of {size} pixels")
+        self.image_size, self.seen, self.code_shape = size, seen, shape
+        self.register_buffer("code_mean", torch.zeros(shape))
+        self.register_buffer("code_std", torch.ones(shape))
+
+    def whitened(self, codes: Tensor) -> Tensor:
+        """Codes with mean zero and standard deviation one over natural images."""
+        return (codes - self.code_mean) / self.code_std
+
+
+class TwoStageGenerator(ImageGenerator):
+    """Code → latent map → image: a map learnt against the latents of an autoencoder, then its decoder.
+
+    Where the code is a map, `hidden`, `seed_channels` and `rank` mean nothing.
+    """
+
     latent_mean: Tensor
     latent_std: Tensor
 
@@ -37,20 +61,13 @@ class TwoStageGenerator(nn.Module):
         size: int = 96,
         seen: int = 84,
     ):
-        super().__init__()
-        if size != 16 * grid or not 0 < seen <= size or not all(0 <= number <= 64 for number in blocks):
-            raise ValueError(
-                f"size is 16 × grid, seen within it, blocks at most 64; got {size}, {grid}, {seen}, {blocks}"
-            )
-        shape = (code,) if isinstance(code, int) else tuple(code)
-        if len(shape) not in (1, 3):
-            raise ValueError(f"a code is a vector or a map of three sides; got {code}")
-        self.image_size, self.seen, self.code_shape = size, seen, shape
-        self.register_buffer("code_mean", torch.zeros(shape))
-        self.register_buffer("code_std", torch.ones(shape))
+        super().__init__(code, size, seen)
+        if size != 16 * grid or not all(0 <= number <= 64 for number in blocks):
+            raise ValueError(f"size is 16 × grid, blocks at most 64; got {size}, {grid}, {blocks}")
         self.register_buffer("latent_mean", torch.zeros(1, latent, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent, 1, 1))
         self.map: CodeToLatent | MapToLatent
+        shape = self.code_shape
         if len(shape) == 1:
             self.map = CodeToLatent(shape[0], hidden, grid, seed_channels, widths, blocks, rank, latent)
         else:
@@ -59,10 +76,70 @@ class TwoStageGenerator(nn.Module):
 
     def latents(self, codes: Tensor) -> Tensor:
         """The latent map, (batch, latent, size / 8, size / 8), as the autoencoder's encoder would give it."""
-        return self.map((codes - self.code_mean) / self.code_std) * self.latent_std + self.latent_mean
+        return self.map(self.whitened(codes)) * self.latent_std + self.latent_mean
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.decoder(self.latents(codes)).float().sigmoid()
+
+
+class DirectGenerator(ImageGenerator):
+    """The layout of DeePSiM's generators (Dosovitskiy & Brox 2016, Table 5), at any size and width.
+
+    A vector goes through three fully connected layers, a map through three convolutions, to 4 … 7 positions a side;
+    from there each transposed convolution doubles, and all but the last two are followed by one that does not. There
+    are as many `widths` as doublings: `size` is 4 … 7 times a power of two.
+    """
+
+    def __init__(
+        self,
+        code: int | Sequence[int] = 4096,
+        hidden: int = 1024,
+        widths: Sequence[int] = (256, 256, 128, 64),
+        size: int = 96,
+        seen: int = 84,
+    ):
+        super().__init__(code, size, seen)
+        self.grid = size >> len(widths)
+        if not 4 <= self.grid <= 7 or self.grid << len(widths) != size:
+            raise ValueError(f"size is 4 … 7 doubled as often as there are widths; got {size} and {len(widths)} widths")
+        first = widths[0]
+        units = first * self.grid**2
+        if len(self.code_shape) == 1:
+            self.deep = _chain(
+                nn.Linear(*sides) for sides in ((self.code_shape[0], hidden), (hidden, hidden), (hidden, units))
+            )
+        else:
+            self.deep = _chain(
+                nn.Conv2d(channels, first, 3, padding=1) for channels in (self.code_shape[0], first, first)
+            )
+        up: list[nn.Module] = []
+        for i, (inputs, outputs) in enumerate(itertools.pairwise((*widths, 3))):
+            up.append(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1))
+            if i < len(widths) - 2:
+                up.append(nn.ConvTranspose2d(outputs, outputs, 3, padding=1))
+        self.up = _chain(up)[:-1]  # no rectifier after the last
+
+    def forward(self, codes: Tensor) -> Tensor:
+        x = self.deep(self.whitened(codes))
+        if len(self.code_shape) == 1:
+            x = x.view(len(x), -1, self.grid, self.grid)
+        else:
+            x = F.interpolate(x, (self.grid, self.grid), mode="bilinear", align_corners=False)
+        return self.up(x.contiguous(memory_format=torch.channels_last)).float().sigmoid()
+
+
+def _chain(layers: Iterable[nn.Module]) -> nn.Sequential:
+    """The layers, each followed by DeePSiM's rectifier, begun as suits it (He et al. 2015)."""
+    chain = nn.Sequential()
+    for layer in layers:
+        weight = cast("Tensor", layer.weight)
+        nn.init.kaiming_normal_(weight, 0.3, mode="fan_in")
+        if isinstance(layer, nn.ConvTranspose2d):  # torch takes its outputs for its inputs; each sees a stride's share
+            fan = layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
+            nn.init.normal_(weight, std=math.sqrt(2 / (1 + 0.3**2) / fan))
+        nn.init.zeros_(cast("Tensor", layer.bias))
+        chain.extend([layer, nn.LeakyReLU(0.3)])
+    return chain
 
 
 class CodeToLatent(nn.Module):

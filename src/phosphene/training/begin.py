@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks import build
-from phosphene.networks.generator import MapToLatent, TwoStageGenerator
+from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated, seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
-from phosphene.training.latents import Views, regress, whiten
+from phosphene.training.latents import Views, regress, whiten, whiten_code
 from phosphene.training.run import Recipe, placed, seeded
 from phosphene.training.stages import drawn_views, mixed_precision, stage_identity
 
@@ -29,30 +29,37 @@ EXACT = 4096
 """Units of a code up to which its principal axes are found exactly."""
 
 
-def taught(
+def beginning(
     recipe: Recipe, encoder: Subject, photographs: Photographs, run: Path, device: str
-) -> tuple[TwoStageGenerator, dict[str, Tensor], str]:
-    """A generator that has never seen an image, the statistics of its code, and the sha256 of its teacher.
+) -> tuple[ImageGenerator, dict[str, Tensor], tuple[str, ...]]:
+    """A generator that has never seen an image, the statistics of its code, and the sha256 of its teacher, if any.
 
     The teacher, `[begin] generator`, is a trained two-stage generator of any code. It draws `[begin] views` views of
     photographs from its own code; its decoder becomes this generator's, and the latents become the goal of a ridge
-    regression on this generator's codes. Computed once and kept beside the run.
+    regression on this generator's codes. Without one, only the codes are looked at. Computed once and kept beside the
+    run.
     """
     from safetensors.torch import load_file, save_file
 
-    teacher = load_generated(recipe["begin"]["generator"])
-    _check_teacher(recipe, teacher)
-    begun = str(teacher.card["sha256"])
+    teacher = load_generated(name) if (name := recipe["begin"].get("generator", "")) else None
+    _check(recipe, teacher)
+    begun = (str(teacher.card["sha256"]),) if teacher else ()
     torch.manual_seed(recipe["seed"] + 1)
-    generator = cast("TwoStageGenerator", build(dict(recipe["architecture"])))
-    file = run / f"begin-{stage_identity(recipe, encoder, photographs, 'image', [begun])[:16]}.safetensors"
+    generator = cast("ImageGenerator", build(dict(recipe["architecture"])))
+    file = run / f"begin-{stage_identity(recipe, encoder, photographs, 'image', begun)[:16]}.safetensors"
     if not file.exists():
-        views = _shown(recipe, encoder, teacher, photographs, device)
-        generator.decoder.load_state_dict(teacher.generator.decoder.state_dict())  # type: ignore[union-attr]
-        whiten(generator, views)
-        begin_map(generator, views)
+        if teacher is None:
+            codes = torch.cat([codes for codes, _ in _shown(recipe, encoder, photographs, device)])
+            whiten_code(generator, codes)
+        else:
+            views = _drawn(recipe, encoder, teacher, photographs, device)
+            codes = views.codes
+            follower = cast("TwoStageGenerator", generator)
+            follower.decoder.load_state_dict(teacher.generator.decoder.state_dict())  # type: ignore[union-attr]
+            whiten(follower, views)
+            begin_map(follower, views)
         kept = {f"network.{name}": value for name, value in generator.state_dict().items()}
-        kept |= {f"code.{name}": value for name, value in code_statistics(views.codes).items()}
+        kept |= {f"code.{name}": value for name, value in code_statistics(codes).items()}
         scratch = file.with_suffix(".tmp")  # a killed run leaves no half file to be believed
         run.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
@@ -62,33 +69,48 @@ def taught(
     return generator, {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("code.")}, begun
 
 
-def _check_teacher(recipe: Recipe, teacher: Generated) -> None:
+def _check(recipe: Recipe, teacher: Generated | None) -> None:
+    """`BadRequest` where the recipe's generator cannot begin like that."""
     if not isinstance(views := recipe["begin"]["views"], int) or views < 2:
         raise BadRequest(f"[begin] views is a number of views, at least 2; got {views!r}")
-    own, theirs = recipe["architecture"], teacher.card.get("architecture", {})
-    if theirs.get("name") != "two-stage" or any(own[part] != theirs.get(part) for part in SHARED):
-        wanted = ", ".join(f"{part} {own[part]}" for part in SHARED)
+    own = recipe["architecture"]
+    if teacher is None:
+        if own["name"] == "two-stage":
+            raise BadRequest("a two-stage generator begins from another, [begin] generator, or has all four stages")
+        return
+    theirs = teacher.card.get("architecture", {})
+    if {own["name"], theirs.get("name")} != {"two-stage"} or any(own[part] != theirs.get(part) for part in SHARED):
+        wanted = ", ".join(f"{part} {own.get(part)}" for part in ("name", *SHARED))
         raise BadRequest(f"[begin] generator is {recipe['begin']['generator']!r}, which is none with {wanted}")
 
 
 def _shown(
-    recipe: Recipe, encoder: Subject, teacher: Generated, photographs: Photographs, device: str, batch: int = 128
-) -> Views:
+    recipe: Recipe, encoder: Subject, photographs: Photographs, device: str, batch: int = 128
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The encoder's codes of some views, in half precision, and the views, a batch at a time."""
+    shape, layer = recipe["architecture"]["code"], recipe["code_layer"]
+    placed(encoder.network, device)
+    with probe(encoder.network, [layer]) as read, torch.no_grad():
+        for x in _some_views(recipe, photographs, batch, device):
+            with mixed_precision(device):
+                codes = read(encoder.prepare(seen_part(x, recipe["architecture"]["seen"])))[layer]
+            yield codes.reshape(len(x), *([shape] if isinstance(shape, int) else shape)).half().cpu(), x
+
+
+def _drawn(recipe: Recipe, encoder: Subject, teacher: Generated, photographs: Photographs, device: str) -> Views:
     """What the encoder says of some views, and the latents from which the teacher draws the same."""
     own = load_subject(teacher.encoder)
     if own.card.get("sha256") != teacher.card.get("encoder_sha256"):
         raise BadRequest(f"{teacher.encoder} is not the encoder that {recipe['begin']['generator']} inverts")
     placed(own.network, device)
     generator = placed(cast("TwoStageGenerator", teacher.generator), device)
-    shape, layer, code = recipe["architecture"]["code"], recipe["code_layer"], generator.code_shape
     codes, latents = [], []
-    with probe(encoder.network, [layer]) as read, probe(own.network, [teacher.layer]) as read_too, torch.no_grad():
-        for x in _some_views(recipe, photographs, batch, device):
+    with probe(own.network, [teacher.layer]) as read, torch.no_grad():
+        for mine, x in _shown(recipe, encoder, photographs, device):
             with mixed_precision(device):
-                mine = read(encoder.prepare(seen_part(x, recipe["architecture"]["seen"])))[layer]
-                theirs = read_too(own.prepare(seen_part(x, teacher.seen)))[teacher.layer]
-                latents.append(generator.latents(theirs.float().reshape(len(x), *code)).float().cpu())
-            codes.append(mine.reshape(len(x), *([shape] if isinstance(shape, int) else shape)).half().cpu())
+                theirs = read(own.prepare(seen_part(x, teacher.seen)))[teacher.layer]
+                latents.append(generator.latents(theirs.float().reshape(len(x), *generator.code_shape)).float().cpu())
+            codes.append(mine)
     goal = torch.cat(latents)
     mean, std = goal.mean((0, 2, 3), keepdim=True), goal.std((0, 2, 3), keepdim=True)
     return Views(torch.cat(codes), ((goal - mean) / std).half(), mean, std)

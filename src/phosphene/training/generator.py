@@ -5,7 +5,8 @@
 3. `latent`: the map from code to latents, against a discriminator of latents that sees the code too.
 4. `image`: both halves together, with the encoder's features and a discriminator of them on the image.
 
-A recipe with a table `begin` takes the first three from a trained generator instead, whatever its code.
+A recipe with a table `begin` takes the first three from a trained generator instead, whatever its code, or, for a
+direct generator, does without them.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
-from phosphene.networks.generator import TwoStageGenerator
+from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.priors import CodeStatistics
 from phosphene.probe import find_layer, probe
 from phosphene.subjects import Subject
 from phosphene.training.autoencoder import Autoencoder, train_autoencoder
-from phosphene.training.begin import code_statistics, taught
+from phosphene.training.begin import beginning, code_statistics
 from phosphene.training.image import train_image
 from phosphene.training.latents import cached_views, train_latent, train_reader, whiten
 from phosphene.training.run import Clock, Recipe, Report, placed, silent
@@ -42,7 +43,7 @@ class Trained:
     training can go on from published weights), and whether the recipe's end was reached.
     """
 
-    generator: TwoStageGenerator
+    generator: ImageGenerator
     statistics: dict[str, Tensor]
     helpers: dict[str, nn.Module]
     finished: bool
@@ -78,20 +79,20 @@ def train_generator(
     _check_code(recipe, encoder)
     placed(encoder.network, device)
     if begin is None and "begin" in recipe:
-        generator, statistics, teacher = taught(recipe, encoder, photographs, run, device)
+        generator, statistics, teachers = beginning(recipe, encoder, photographs, run, device)
         generator, judge, finished = train_image(
             recipe,
             encoder,
             generator,
             photographs,
             run / "image",
-            begun=[teacher],
+            begun=teachers,
             held_out=held_out,
             device=device,
             time_budget=clock.left(),
             report=report,
         )
-        return Trained(generator, statistics, {"image_discriminator": judge}, finished, (teacher,))
+        return Trained(generator, statistics, {"image_discriminator": judge}, finished, teachers)
     if begin is not None:
         begun = (str(begin.card["sha256"]), *([discriminator.sha256] if discriminator else []))
         generator, judge, finished = train_image(
@@ -156,14 +157,14 @@ def train_generator(
     return Trained(generator, code_statistics(views.codes), helpers, finished)
 
 
-def _begun(recipe: Recipe, begin: Generated) -> TwoStageGenerator:
+def _begun(recipe: Recipe, begin: Generated) -> ImageGenerator:
     """A trained generator to go on from; `BadRequest` where the recipe makes another."""
     if begin.card.get("architecture") != recipe["architecture"]:
         raise BadRequest(
             f"{begin.card['name']} is of another architecture than the recipe's: "
             f"{begin.card.get('architecture')}, not {dict(recipe['architecture'])}"
         )
-    return cast("TwoStageGenerator", copy.deepcopy(begin.generator))
+    return cast("ImageGenerator", copy.deepcopy(begin.generator))
 
 
 def with_code(recipe: Recipe, encoder: Subject, layer: str | None) -> Recipe:
@@ -186,7 +187,7 @@ def _check_code(recipe: Recipe, encoder: Subject) -> None:
             f"{encoder.name}: layer {layer} has units of shape {list(shape)}, and the recipe's code is {code}"
         )
     if not isinstance(code, int) and "begin" not in recipe:
-        raise BadRequest("a code that is a map needs a recipe with [begin], such as taught")
+        raise BadRequest("a code that is a map needs a recipe with [begin], such as taught or direct")
 
 
 def generator_card(
@@ -214,7 +215,7 @@ def generator_card(
 
 
 def held_out_errors(
-    recipe: Recipe, encoder: Subject, val: Photographs, generator: TwoStageGenerator, batch: int = 100
+    recipe: Recipe, encoder: Subject, val: Photographs, generator: ImageGenerator, batch: int = 100
 ) -> dict[str, float]:
     """On every held-out photograph, plainly resized: mean absolute error of the image on [0, 1], mean squared
     error of its code after another pass through the encoder (whitened), and, where the photographs are of the encoder's

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.networks.discriminator import Discriminator
-from phosphene.networks.generator import TwoStageGenerator
+from phosphene.networks.generator import ImageGenerator
 from phosphene.parameterizations import seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
@@ -30,7 +30,7 @@ from phosphene.training.stages import drawn_views, mixed_precision, stage_identi
 def train_image(
     recipe: Recipe,
     encoder: Subject,
-    generator: TwoStageGenerator,
+    generator: ImageGenerator,
     photographs: Photographs,
     run: Path,
     *,
@@ -40,7 +40,7 @@ def train_image(
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
-) -> tuple[TwoStageGenerator, Discriminator, bool]:
+) -> tuple[ImageGenerator, Discriminator, bool]:
     """Stage 4: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2).
 
     `begun` are the hashes of the files that the run begins from, if any, and `discriminator_state` the weights of the
@@ -85,7 +85,7 @@ def train_image(
                     y = generator(wanted.code)
                     got = look(y)
                 figures, loss = _losses(stage, generator, x, y, wanted, got)
-                code = ((wanted.code - generator.code_mean) / generator.code_std).flatten(1)
+                code = generator.whitened(wanted.code).flatten(1)
                 real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
                 figures |= duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device)
                 averaged.update(generator, step + 1)
@@ -150,7 +150,7 @@ def _looking(
 
 
 def _losses(
-    stage: Recipe, generator: TwoStageGenerator, x: Tensor, y: Tensor, wanted: _Glance, got: _Glance
+    stage: Recipe, generator: ImageGenerator, x: Tensor, y: Tensor, wanted: _Glance, got: _Glance
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The last stage's figures of photographs x and images y, and their weighted sum."""
     shift = (got.code - wanted.code) / generator.code_std

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
 from phosphene.networks.discriminator import Discriminator, LatentReader
-from phosphene.networks.generator import TwoStageGenerator
+from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.parameterizations import seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject
@@ -187,11 +187,16 @@ def _encode(
                 yield codes[recipe["code_layer"]].flatten(1).half().cpu(), latents.contiguous().half().cpu()
 
 
-def whiten(generator: TwoStageGenerator, views: Views) -> None:
-    """Set the generator's code and latent statistics from its training pairs."""
-    codes = views.codes.float()
+def whiten_code(generator: ImageGenerator, codes: Tensor) -> None:
+    """Set the generator's code statistics from codes (n, *code)."""
+    codes = codes.float()
     generator.code_mean.copy_(codes.mean(0))
     generator.code_std.copy_(codes.std(0).clamp(min=1e-3))
+
+
+def whiten(generator: TwoStageGenerator, views: Views) -> None:
+    """Set the generator's code and latent statistics from its training pairs."""
+    whiten_code(generator, views.codes)
     generator.latent_mean.copy_(views.latent_mean)
     generator.latent_std.copy_(views.latent_std)
 
