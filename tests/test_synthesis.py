@@ -583,7 +583,7 @@ def test_the_cycle_pulls_towards_the_code_of_the_picture(zoo: Any) -> None:
     """PPGN's term with its whole weight, and no step: each code becomes E(G(code))."""
     subject = phosphene.load_subject(zoo / "subject.safetensors")
     prior = phosphene.synthesis.load_parameterization(str(zoo / "generator.safetensors"), subject)
-    climb = Climb(steps=1, rate=0.0, prior="none", cycle=1.0)
+    climb = Climb(steps=1, rate=0.0, prior="none", decay=1.0, cycle=1.0)
     found = climb_batch(subject, [member("fc8", 0), member("fc8", 1, seed=1)], prior, climb)
     for seed, code in enumerate(found.codes):
         with torch.no_grad():

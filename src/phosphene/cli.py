@@ -236,10 +236,11 @@ def layers(
 ) -> None:
     """A table of a subject's layers: shape, units, receptive field."""
     from phosphene.receptive_fields import receptive_fields
+    from phosphene.subjects import outer_layers
 
     network = _subject(subject)
     shapes = {name: shape for name, shape in network.shapes().items() if shape}
-    shapes = shapes if every else _outer(shapes)
+    shapes = shapes if every else outer_layers(shapes)
     with _status(f"receptive fields of {len(shapes)} layers"):
         boxes = receptive_fields(network.network, network.size, list(shapes), network.batch or 32)
     rows: list[dict[str, Any]] = [
@@ -335,6 +336,7 @@ def exemplars(
     """
     from phosphene.datasets import Stream
     from phosphene.exemplars import describe, find_exemplars
+    from phosphene.subjects import outer_layers
     from phosphene.units import Unit
 
     where = _machine(device, "float32", threads)["device"]
@@ -345,7 +347,7 @@ def exemplars(
     if wrong := [*(target for target in targets if len(target.terms) > 1), *fixed]:
         raise BadRequest(f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL")
     layers = list(dict.fromkeys(unit.layer for unit in named))
-    layers = layers or [name for name, shape in _outer(network.shapes()).items() if shape]
+    layers = layers or [name for name, shape in outer_layers(network.shapes()).items() if shape]
     data = Stream(images_folder, split, max(network.size))
     with _bar(None, "looking") as advance:
         seen = 0
@@ -394,6 +396,10 @@ def evaluate(
     ] = None,
     photographs: Annotated[int, typer.Option(help="Natural photographs to judge.", min=1)] = 1000,
     subject: Annotated[str, typer.Option(help="The run's subject, where that is code: python:…")] = "",
+    index: Annotated[
+        Path | None,
+        typer.Option("--exemplars", help="Folder of the exemplars' index, to share it.", show_default="RUN/evidence"),
+    ] = None,
     device: Device = "auto",
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -425,6 +431,7 @@ def evaluate(
             control=control,
             trusted=subject,
             photographs=photographs,
+            index=index,
             device=where,
             report=lambda: advance(1),
         )
@@ -880,15 +887,6 @@ def _machine(device: str, precision: str, threads: int) -> dict[str, Any]:
 
 def _told(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _outer(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Layers that a reader would name: down to two levels, without activations inside of blocks."""
-    return {
-        name: shape
-        for name, shape in shapes.items()
-        if name.count(".") == 0 or (name.count(".") == 1 and name.rsplit(".")[-1].isdigit())
-    }
 
 
 def _kind(module: Any) -> str:

@@ -146,6 +146,7 @@ def evaluate(
     control: Path | None = None,
     trusted: str = "",
     photographs: int = 1000,
+    index: Path | None = None,
     device: str = "cpu",
     report: Callable[[], None] = lambda: None,
 ) -> list[Evaluation]:
@@ -154,13 +155,15 @@ def evaluate(
     `judge` names a network that took no part: it recognises classes, and its features are what distances are taken
     in. With `images` (a folder of photographs with a split to look through and one held out) the pictures are compared
     with what excites the same units there; with `control`, a folder of the same units climbed on the randomised
-    subject, with what the prior draws when nobody asks.
+    subject, with what the prior draws when nobody asks. What excites the units most is kept in `index`, which several
+    folders of one subject may share.
     """
     run, observer = Run.of(folder, trusted), load_subject(judge)
     run.subject.network.to(device)
     observer.network.to(device)
     controls = Run.of(control, trusted).layers if control is not None else {}
-    nature = Nature.of(run.subject, list(run.layers), images, folder / "evidence", device, report) if images else None
+    index = folder / "evidence" if index is None else index
+    nature = Nature.of(run.subject, list(run.layers), images, index, device, report) if images else None
     about = (run.subject.name, str(run.subject.card.get("sha256", run.subject.name)))
     named = run.subject.output if run.subject.classes else ""
     if nature is None and named not in run.layers:

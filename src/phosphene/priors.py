@@ -54,10 +54,12 @@ class Prior(ABC):
 
 @dataclass(frozen=True)
 class Free(Prior):
-    """No prior at all."""
+    """None but decay towards 0, which for pixels is grey; with a decay of 1 none at all."""
+
+    decay: float = 1.0
 
     def __call__(self, codes: Tensor) -> Tensor:
-        return codes
+        return codes if self.decay == 1 else self.decay * codes
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -261,3 +261,12 @@ def _shrinks(images: Tensor, size: tuple[int, int]) -> bool:
 def _signed(weight: float, label: str) -> str:
     sign = "-" if weight < 0 else "+"
     return f"{sign} {label}" if abs(weight) == 1 else f"{sign} {abs(weight):g} × {label}"
+
+
+def outer_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Layers that a reader would name: down to two levels, without activations inside of blocks."""
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if name.count(".") == 0 or (name.count(".") == 1 and name.rsplit(".")[-1].isdigit())
+    }

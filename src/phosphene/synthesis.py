@@ -63,7 +63,8 @@ class Climb:
     `rule` "mean": gradient over its mean magnitude, in the paper's code units (Nguyen et al. 2016); "whitened":
     in coordinates where natural codes are white, of root mean square `rate`; "adam": Adam on the codes.
     `prior` "box": 0 … μ + `sigmas`·σ, then × `decay`; "gaussian": × `decay` towards the mean, then that box;
-    "none". `start`: a random start is drawn from the code's Gaussian, or from N(0, 1) in the paper's code units.
+    "none": × `decay` (of pixels and Fourier towards grey). `start`: a random start is drawn from the code's Gaussian,
+    or from N(0, 1) in the paper's code units.
     `cycle`: the share of the way to E(G(code)) taken at each step (PPGN's ε₁, Nguyen et al. 2017). `shift`: the
     crop moves by up to so many pixels at each step. `tv`, `blur` (pixels): for parameterizations without a
     learned prior.
@@ -103,8 +104,10 @@ class Climb:
 CLIMBS: dict[str, Climb] = {
     "default": Climb(decay=0.98),
     "paper": Climb(steps=200, rate=8.0, last_rate=1e-10, rule="mean", prior="box", start="normal"),
-    "pixels": Climb(steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", shift=4, tv=0.5, blur=0.5),
-    "fourier": Climb(steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", shift=4),
+    "pixels": Climb(
+        steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", decay=1.0, shift=4, tv=0.5, blur=0.5
+    ),
+    "fourier": Climb(steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", decay=1.0, shift=4),
 }
 """Settings by name: ours, the paper's as coded (method: §2), and the two for baselines without a learned prior."""
 
@@ -550,7 +553,7 @@ def _shifts(members: Sequence[Member], climb: Climb, parameterization: Parameter
 
 def _prior(climb: Climb, parameterization: Parameterization) -> Prior:
     if climb.prior == "none" or not isinstance(parameterization, Generated):
-        return Free()
+        return Free(climb.decay)
     box = paper_box(parameterization.statistics, climb.sigmas, climb.decay)
     return box if climb.prior == "box" else Gaussian(parameterization.statistics, 1 - climb.decay, box.upper)
 

@@ -1,0 +1,89 @@
+"""Runs experiments one after the other, keeps what each found, and does none of them twice."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from phosphene import weights
+from phosphene.claims.claim import Claim, Findings, Verdict
+from phosphene.claims.lab import Lab
+from phosphene.evaluation import Figure
+from phosphene.files import write_json
+from phosphene.runs import versions
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """A claim with what was found of it: the content of OUT/NAME.json."""
+
+    claim: Claim
+    findings: Findings
+    identity: dict[str, Any]
+    seconds: float
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """One for each expectation."""
+        return self.claim.verdicts(self.findings.numbers)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The claim's own."""
+        return self.claim.verdict(self.findings.numbers)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that a reader needs to check it; pictures are files beside it."""
+        expected = [
+            {**asdict(each), "found": asdict(self.findings.numbers[each.number]), "verdict": verdict}
+            for each, verdict in zip(self.claim.expected, self.verdicts, strict=True)
+        ]
+        found = asdict(self.findings)
+        found["pictures"] = [[caption, Path(file).name] for caption, file in self.findings.pictures]
+        about = {"format": FORMAT, "claim": self.claim.name, "title": self.claim.title, "says": self.claim.says}
+        judged = {"verdict": self.verdict, "level": self.claim.level, "expected": expected}
+        return {**about, **judged, **found, "identity": self.identity, "seconds": self.seconds, "versions": versions()}
+
+
+def run(claims: Sequence[Claim], lab: Lab) -> Iterator[Result]:
+    """Measure each claim, or read what was found by the same networks, data, seed and number of units."""
+    for claim in claims:
+        identity = {**lab.identity, "weights": {name: weights.manifest()[name]["sha256"] for name in claim.needs}}
+        file = lab.out / f"{claim.name}.json"
+        kept = read(claim, file) if file.exists() else None
+        if kept is not None and kept.identity == json.loads(json.dumps(identity)):
+            yield kept
+            continue
+        begun = time.monotonic()
+        findings = claim.experiment(lab)
+        result = Result(claim, findings, identity, time.monotonic() - begun)
+        write_json(file, result.as_json())
+        yield result
+
+
+def read(claim: Claim, file: Path) -> Result | None:
+    """What a file of an earlier run says; None where it is of another form."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        numbers = {name: figure(each) for name, each in found["numbers"].items()}
+        pictures = [(str(caption), file.parent / "pictures" / Path(name).name) for caption, name in found["pictures"]]
+        findings = Findings(numbers, found["rows"], found["units"], pictures, found["settings"])
+        if found["format"] != FORMAT or not {each.number for each in claim.expected} <= numbers.keys():
+            return None
+        return Result(claim, findings, found["identity"], float(found["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def figure(found: dict[str, Any]) -> Figure:
+    """A figure as JSON has it; what could not be measured is NaN again."""
+    value, low, high = (
+        float("nan") if found[part] is None else float(found[part]) for part in ("value", "low", "high")
+    )
+    return Figure(value, low, high, int(found["n"]), str(found["note"]))

@@ -1,0 +1,205 @@
+"""What every experiment works with: networks, photographs, judges, and a folder in which pictures are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phosphene import evidence, records
+from phosphene.datasets import Photographs, Stream, load
+from phosphene.errors import BadRequest
+from phosphene.evaluation import features, judge_channels, recognised
+from phosphene.evidence import Evaluation
+from phosphene.exemplars import find_exemplars
+from phosphene.files import safe
+from phosphene.images import contact_sheet, read_png, to_pixels, write_webp
+from phosphene.runs import Request, climb_into, open_parameterization
+from phosphene.subjects import Subject, load_subject, outer_layers
+from phosphene.synthesis import Member, settings
+
+TENTH = 10
+"""A quick run takes one unit in so many."""
+SHOWN = 12
+"""Units in a row of pictures."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """Finished pictures of a folder, in the order of their members: `images` (n, 3, size, size) in [0, 1], `scores`
+    (n,), `channels` (n,) of the first unit of each target, `seeds` (n,)."""
+
+    folder: Path
+    subject: str
+    images: Tensor
+    scores: list[float]
+    channels: list[int]
+    seeds: list[int]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass
+class Lab:
+    """Subjects are loaded once; a picture that was climbed once is never climbed again.
+
+    `objects` and `scenes` are folders of photographs (see `phosphene.datasets`), `subject` and `judges` names of
+    networks. With `quick` a tenth of the units is taken. `seed` decides which units and photographs are drawn, and
+    where climbs begin.
+    """
+
+    out: Path
+    objects: str = ""
+    scenes: str = ""
+    outlined: str = ""
+    textures: str = ""
+    subject: str = "caffenet-objects"
+    judges: tuple[str, ...] = ("efficientnet-lite2", "resnet18-objects")
+    prior: str = "objects-fc6"
+    quick: bool = False
+    seed: int = 0
+    machine: dict[str, Any] = field(default_factory=lambda: {"device": "cpu", "precision": "float32", "threads": 1})
+    batch: int = 32
+    report: Callable[[str], None] = lambda text: None
+    _subjects: dict[str, Subject] = field(default_factory=dict)
+    _photographs: dict[tuple[str, str], Photographs] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        return str(self.machine["device"])
+
+    @property
+    def named(self) -> str:
+        """The subject's output layer, whose units have classes."""
+        network = self.network(self.subject)
+        if not network.output or not network.classes:
+            raise BadRequest(f"{self.subject} has no class names, so nobody can name its output units' pictures")
+        return network.output
+
+    def network(self, name: str) -> Subject:
+        """A subject by name, on the device."""
+        if name not in self._subjects:
+            self._subjects[name] = load_subject(name)
+            self._subjects[name].network.to(self.device)
+        return self._subjects[name]
+
+    def photographs(self, folder: str, split: str) -> Photographs:
+        """A split in memory."""
+        if not folder:
+            raise BadRequest("photographs are needed: --objects DATA, and for C3 and C6 --scenes and --outlined")
+        key = (folder, split)
+        if key not in self._photographs:
+            self._photographs[key] = load(folder, split, cache=self.out / "cache")
+        return self._photographs[key]
+
+    def some(self, of: int, n: int, counter: int = 0) -> list[int]:
+        """Numbers below `of`, drawn without replacement, in order: `n` of them, or a tenth in a quick run."""
+        n = min(of, max(2, math.ceil(n / TENTH)) if self.quick else n)
+        return sorted(np.random.default_rng((self.seed, counter)).permutation(of)[:n].tolist())
+
+    def drawn(self, folder: str, split: str, n: int, size: int, counter: int = 0) -> tuple[Tensor, Tensor]:
+        """Photographs at random: images (n, 3, size, size) in [0, 1] and labels (n,)."""
+        data = self.photographs(folder, split)
+        chosen = np.array(self.some(len(data), n, counter))
+        images = torch.from_numpy(data.images[chosen]).permute(0, 3, 1, 2).float() / 255
+        images = torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        return images, torch.from_numpy(data.labels[chosen])
+
+    def climbed(
+        self,
+        name: str,
+        units: Sequence[str],
+        *,
+        subject: str = "",
+        prior: str = "",
+        seeds: Sequence[int] | None = None,
+        start: str = "random",
+        **changes: Any,
+    ) -> Shots:
+        """Pictures of units, kept in OUT/runs/`name`; those that are there are read. `changes` are the climb's."""
+        subject, prior = subject or self.subject, prior or self.prior
+        network = self.network(subject)
+        parameterization = open_parameterization(prior, network)
+        seeds = [self.seed] if seeds is None else seeds
+        members = [Member(target, seed) for text in units for target in network.targets(text) for seed in seeds]
+        request = Request(
+            subject,
+            prior,
+            settings("default", parameterization, **changes),
+            start,
+            **self.machine,  # type: ignore[arg-type]
+        )
+        folder = records.Folder(self.out / "runs" / name)
+        self.report(f"{name}: {len(members)} pictures")
+        batch = min(self.batch, network.batch or self.batch)
+        found = list(climb_into(folder, request, network, parameterization, members, batch=batch))
+        pixels = np.stack([read_png(folder.path / record.image) for record in found])
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        channels = [getattr(member.target.terms[0][1], "channel", -1) for member in members]
+        return Shots(folder.path, subject, images, [r.score for r in found], channels, [m.seed for m in members])
+
+    def named_by(self, judge: str, images: Tensor, labels: Sequence[int], classes: Sequence[str]) -> Tensor:
+        """(n, 2) of 0 and 1: does the judge name the class first, and among its first five?"""
+        observer = self.network(judge)
+        return recognised(observer, images, torch.tensor(list(labels)), judge_channels(observer, classes))
+
+    def seen_by(self, judge: str, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The judge's perceptual vectors and pooled features (see `evaluation.features`)."""
+        return features(self.network(judge), images)
+
+    def evaluated(self, shots: Shots, judge: str = "", control: Shots | None = None) -> dict[str, Evaluation]:
+        """What `phosphene evaluate` says of a folder beside the object photographs, by layer."""
+        index = self.indexed(shots.subject)
+        self.report(f"{shots.folder.name}: beside photographs")
+        found = evidence.evaluate(
+            shots.folder,
+            judge or self.judges[0],
+            self.objects,
+            control=control.folder if control else None,
+            trusted=shots.subject,
+            index=index,
+            device=self.device,
+        )
+        return {each.layer: each for each in found}
+
+    def indexed(self, subject: str) -> Path:
+        """The folder with what excites all of a subject's channels, found in one pass for all experiments."""
+        network, folder = self.network(subject), self.out / "exemplars" / safe(subject)
+        layers = [name for name, shape in outer_layers(network.shapes()).items() if shape]
+        for split, name in (("train", "exemplars"), ("val", "held-out")):
+            data = Stream(self.objects, split, max(network.size))
+            self.report(f"{subject}: looking through {data.name}, {split}")
+            find_exemplars(network, layers, data, folder / f"{name}.safetensors", device=self.device)
+        return folder
+
+    def row(self, name: str, sets: Sequence[tuple[str, Tensor]], columns: int = SHOWN) -> Path:
+        """A sheet in OUT/pictures: one row of first pictures for each named set of images."""
+        columns = min(columns, *(len(images) for _, images in sets))
+        side = max(images.shape[-1] for _, images in sets)
+        tiles, labels = [], []
+        for label, images in sets:
+            sized = torch.nn.functional.interpolate(images[:columns], (side, side), mode="bilinear", antialias=True)
+            tiles += [to_pixels(image.numpy()) for image in sized]
+            labels += [label] + [""] * (columns - 1)
+        file = self.out / "pictures" / f"{name}.webp"
+        write_webp(file, contact_sheet(tiles, labels, columns))
+        return file
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the numbers depend on, apart from the machine."""
+        chosen = {name: getattr(self, name) for name in ("subject", "judges", "prior", "quick", "seed")}
+        data = {
+            name: self.photographs(folder, "val").fingerprint
+            for name in ("objects", "scenes")
+            if (folder := getattr(self, name))
+        }
+        return {**chosen, "judges": list(self.judges), "data": data}

@@ -1,0 +1,154 @@
+"""C1: a learned prior against hand-designed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+
+from phosphene import evaluation
+from phosphene.claims.claim import Claim, Expectation, Findings, gain, interval
+from phosphene.claims.lab import Lab, Shots
+from phosphene.evaluation import Figure
+
+STEPS = 200
+TUNED_ON = 10
+"""Units on which each arm is tuned; none of them is tested."""
+TUNED_WITH = "resnet18-objects"
+"""Arms are tuned on output units of this network where the subject is the default, whose own are all tested."""
+
+Settings = dict[str, Any]
+ARMS: dict[str, tuple[str, list[Settings]]] = {
+    "generator": ("", [{"decay": d, "rate": r} for d, r in product((0.96, 0.98, 0.99), (0.1, 0.2))]),
+    "pixels, L2": (
+        "pixels",
+        [
+            {"decay": d, "rate": r, "tv": 0.0, "blur": 0.0, "shift": 0}
+            for d, r in product((0.97, 0.99, 0.999), (0.05, 0.2))
+        ],
+    ),
+    "pixels, total variation": (
+        "pixels",
+        [{"tv": t, "rate": r, "blur": 0.0, "shift": 0} for t, r in product((0.5, 2.0, 8.0), (0.05, 0.2))],
+    ),
+    "pixels, blur and jitter": (
+        "pixels",
+        [{"blur": b, "shift": s, "tv": 0.0, "rate": 0.1} for b, s in product((0.5, 1.0, 2.0), (2, 6))],
+    ),
+    "Fourier, jitter": ("fourier", [{"shift": s, "rate": r} for s, r in product((0, 2, 6), (0.03, 0.1))]),
+}
+"""The prior of each arm ("" for the lab's generator), and the settings among which it is tuned, six for each."""
+GENERATOR, *BASELINES = ARMS
+
+
+def measure(lab: Lab) -> Findings:
+    """All output units through every arm, with equally many steps and the arm's best settings on ten other units."""
+    classes, layer = lab.network(lab.subject).classes, lab.named
+    tested, tuner, others = _units(lab)
+    names = [f"{layer}:{channel}" for channel in tested]
+    chosen: dict[str, Settings] = {}
+    arms: dict[str, Shots] = {}
+    for arm, (prior, grid) in ARMS.items():
+        scores = [_tuning_score(lab, arm, i, prior, each, tuner, others) for i, each in enumerate(grid)]
+        chosen[arm] = grid[max(range(len(grid)), key=scores.__getitem__)]
+        arms[arm] = lab.climbed(f"C1-{_short(arm)}", names, prior=prior, steps=STEPS, **chosen[arm])
+    natural, labels = lab.drawn(lab.objects, "val", 1000, max(lab.network(lab.subject).size), 2)
+    same = lab.photographs(lab.objects, "val").classes == classes
+    units: list[dict[str, Any]] = [{"unit": name, "label": classes[c]} for name, c in zip(names, tested, strict=True)]
+    rows: list[dict[str, Any]] = []
+    for arm, shots in arms.items():
+        row: dict[str, Any] = {"prior": arm, "settings": chosen[arm]}
+        for judge in lab.judges:
+            lab.report(f"C1: {judge} looks at {arm}")
+            hits = lab.named_by(judge, shots.images, tested, classes)
+            made, real = lab.seen_by(judge, shots.images)[1], lab.seen_by(judge, natural)[1]
+            row[f"KID, {judge}"] = evaluation.kid(made, real, f"to {len(real):,} photographs, features of {judge}")
+            for i, top in enumerate(("top1", "top5")):
+                row[f"{top}, {judge}"] = evaluation.mean(hits[:, i].tolist(), f"by {judge}")
+            for unit, hit in zip(units, hits.tolist(), strict=True):
+                unit.setdefault("named", {}).setdefault(arm, []).append(hit)
+        for unit, score in zip(units, shots.scores, strict=True):
+            unit.setdefault("activation", {})[arm] = score
+        row["activation"] = evaluation.median(shots.scores)
+        rows.append(row)
+    if same:
+        photographs: dict[str, Any] = {"prior": "photographs"}
+        for judge in lab.judges:
+            hits = lab.named_by(judge, natural, labels.tolist(), classes)
+            photographs |= {
+                f"{top}, {judge}": evaluation.mean(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))
+            }
+        rows.append(photographs)
+    picture = lab.row("C1", [(arm, shots.images) for arm, shots in arms.items()])
+    return Findings(
+        numbers(units, CLAIM.level),
+        rows,
+        units,
+        [("The first twelve of the units, the first seed.", picture)],
+        {"tuned on": f"ten output units of {tuner}", "chosen": chosen},
+    )
+
+
+def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
+    """How much more often the generator's picture of a unit is named first than each baseline's, over all judges.
+
+    Each unit has `named`: for each arm a list, one for each judge, of whether it is named first and among five.
+    """
+
+    def share(unit: Mapping[str, Any], arm: str) -> float:
+        return sum(hit[0] for hit in unit["named"][arm]) / len(unit["named"][arm])
+
+    mine = [share(unit, GENERATOR) for unit in units]
+    found = {"generator": interval(mine, note="named first, mean over the judges")}
+    for arm in BASELINES:
+        theirs = [share(unit, arm) for unit in units]
+        found[f"over {arm}"] = gain(mine, theirs, level, "difference of shares named first, mean over the judges")
+    return found
+
+
+def _units(lab: Lab) -> tuple[list[int], str, list[int]]:
+    """The channels that are tested, the network on whose units arms are tuned, and which of its channels."""
+    outputs = len(lab.network(lab.subject).classes)
+    if lab.subject == Lab.subject:
+        tuner = lab.network(TUNED_WITH)
+        others = sorted(torch.randperm(len(tuner.classes), generator=_seeded(lab.seed))[:TUNED_ON].tolist())
+        return lab.some(outputs, outputs), TUNED_WITH, others
+    drawn = torch.randperm(outputs, generator=_seeded(lab.seed)).tolist()
+    others = sorted(drawn[: min(TUNED_ON, outputs // 2)])
+    rest = [channel for channel in range(outputs) if channel not in others]
+    return [rest[i] for i in lab.some(len(rest), 100)], lab.subject, others
+
+
+def _tuning_score(
+    lab: Lab, arm: str, number: int, prior: str, how: Settings, subject: str, channels: Sequence[int]
+) -> float:
+    """How often the judges name the pictures that these settings make of the units that are tuned on."""
+    network = lab.network(subject)
+    channels = channels[:2] if lab.quick else channels
+    units = [f"{network.output}:{channel}" for channel in channels]
+    shots = lab.climbed(f"C1-tuning-{_short(arm)}-{number}", units, subject=subject, prior=prior, steps=STEPS, **how)
+    judges = [judge for judge in lab.judges if judge != subject]
+    hits = [lab.named_by(judge, shots.images, channels, network.classes) for judge in judges or lab.judges]
+    return float(torch.stack(hits).mean())
+
+
+def _short(arm: str) -> str:
+    return arm.replace(",", "").replace(" ", "-").lower()
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+CLAIM = Claim(
+    "C1",
+    "A learned prior against hand-designed ones",
+    "With a learned prior preferred inputs look real and can be named; with hand-designed priors they cannot.",
+    tuple(
+        Expectation(f"over {arm}", f"judges name the generator's pictures more often than those of {arm}")
+        for arm in BASELINES
+    ),
+    measure,
+)
