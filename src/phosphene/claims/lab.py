@@ -21,7 +21,7 @@ from phosphene.evidence import Evaluation
 from phosphene.exemplars import find_exemplars
 from phosphene.files import safe
 from phosphene.images import contact_sheet, read_png, to_pixels, write_webp
-from phosphene.runs import Request, climb_into, open_parameterization
+from phosphene.runs import Request, climb_into, open_parameterization, start_request
 from phosphene.subjects import Subject, load_subject, outer_layers
 from phosphene.synthesis import Member, settings
 
@@ -130,13 +130,8 @@ class Lab:
         parameterization = open_parameterization(prior, network)
         seeds = [self.seed] if seeds is None else seeds
         members = [Member(target, seed) for text in units for target in network.targets(text) for seed in seeds]
-        request = Request(
-            subject,
-            prior,
-            settings("default", parameterization, **changes),
-            start,
-            **self.machine,  # type: ignore[arg-type]
-        )
+        how = settings("default", parameterization, **changes)
+        request = Request(subject, prior, how, start_request(start), **self.machine)
         folder = records.Folder(self.out / "runs" / name)
         self.report(f"{name}: {len(members)} pictures")
         batch = min(self.batch, network.batch or self.batch)

@@ -1,0 +1,177 @@
+"""C6: object detectors in a scene network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from phosphene.claims.claim import Claim, Expectation, Findings, contrast, gain, interval
+from phosphene.claims.lab import Lab
+from phosphene.datasets import Outlined, Stream
+from phosphene.dissection import DETECTOR, Dissection, dissect
+from phosphene.evaluation import Figure
+from phosphene.exemplars import cut_out, find_exemplars, seen_box
+from phosphene.images import Pixels
+from phosphene.parameterizations import load_generated, seen_part
+from phosphene.receptive_fields import receptive_fields
+
+SUBJECT, LAYER = "caffenet-scenes", "conv5"
+CROPS, SMALLEST, SIZE = 40, 0.02, 128
+"""Crops of each object that the classifier learns from, at most; the least share of a photograph that an object covers;
+pixels of a photograph."""
+LEAST_CROPS = 8
+
+
+def measure(lab: Lab) -> Findings:
+    """Dissect all units, climb them, and ask a classifier of object crops what the detectors' pictures show."""
+    network = lab.network(SUBJECT)
+    data = Outlined(lab.outlined, "all", max(network.size))
+    lab.report("C6: dissecting")
+    trained, untrained = (
+        dissect(lab.network(name), LAYER, data, device=lab.device) for name in (SUBJECT, f"{SUBJECT}@random")
+    )
+    channels = lab.some(len(trained.iou), len(trained.iou), 60)
+    shots = lab.climbed("C6", [f"{LAYER}:{channel}" for channel in channels], subject=SUBJECT)
+    lab.report("C6: crops of objects")
+    crops = _crops(lab, trained, channels)
+    names = list(crops)
+    look = _Nearest(lab, {name: each[::2] for name, each in crops.items()})
+    right = [
+        float(names[i] == name)
+        for name, each in crops.items()
+        for i in (look(each[1::2]).tolist() if len(each) > 1 else [])
+    ]
+    seen = load_generated(lab.prior).seen
+    said = look(seen_part(shots.images, seen)).tolist()
+    natural = _exemplars(lab, channels)
+    units: list[dict[str, Any]] = []
+    for i, channel in enumerate(channels):
+        (name, iou), *_ = trained.best(channel) or [("", 0.0)]
+        chance_iou = (untrained.best(channel) or [("", 0.0)])[0][1]
+        unit = {
+            "unit": f"{LAYER}:{channel}",
+            "object": name,
+            "iou": iou,
+            "detector": float(iou > DETECTOR),
+            "detector_untrained": float(chance_iou > DETECTOR),
+        }
+        if unit["detector"] and name in crops:
+            read = look(natural[channel]).tolist()
+            unit |= {"shows": names[said[i]], "exemplars_show": [names[each] for each in read]}
+        units.append(unit)
+    detectors = sorted((u for u in units if u["detector"]), key=lambda unit: -unit["iou"])
+    rows = [{key: unit.get(key, "") for key in ("unit", "object", "iou", "shows")} for unit in detectors]
+    findings = numbers(units, CLAIM.level)
+    findings["classifier"] = interval(right, note=f"right on crops that it did not learn from, {len(names)} objects")
+    found = {
+        "detectors": len(detectors),
+        "of units": len(units),
+        "objects": len({unit["object"] for unit in detectors}),
+    }
+    order = [channels.index(int(unit["unit"].partition(":")[2])) for unit in detectors]
+    pictures = []
+    if order:
+        best = torch.stack([natural[channels[i]][0] for i in order])
+        sheet = lab.row(
+            "C6", [("pictures of the best detectors", shots.images[order]), ("their best photographs", best)]
+        )
+        pictures.append((", ".join(f"{unit['unit']} {unit['object']}" for unit in detectors[:12]), sheet))
+    return Findings(findings, rows, units, pictures, found)
+
+
+def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
+    """Each unit has `detector` and `detector_untrained` (0 or 1); a detector whose object has crops also has `object`,
+    `shows` and `exemplars_show`. Chance is how often another detector has the object that this picture shows."""
+    told = [unit for unit in units if "shows" in unit]
+    others = max(1, len(told) - 1)
+    chance = [sum(other["object"] == unit["shows"] for other in told if other is not unit) / others for unit in told]
+    hits = [float(unit["shows"] == unit["object"]) for unit in told]
+    natural = [float(np.mean([name == unit["object"] for name in unit["exemplars_show"]])) for unit in told]
+    return {
+        "emerge": contrast(
+            [unit["detector"] for unit in units],
+            [unit["detector_untrained"] for unit in units],
+            level,
+            "share of units that are detectors, trained less untrained",
+        ),
+        "show it": gain(hits, chance, level, "share of detectors' pictures that show their object, less chance"),
+        "pictures": interval(hits, note="share of detectors' pictures that show their object"),
+        "exemplars": interval(natural, note="the same of their exemplars"),
+        "chance": interval(chance, note="the same by chance"),
+    }
+
+
+class _Nearest:
+    """Which object's mean crop is nearest, in the pooled features of the first judge."""
+
+    def __init__(self, lab: Lab, crops: Mapping[str, Tensor]):
+        self._lab = lab
+        pooled = [lab.seen_by(lab.judges[0], each)[1] for each in crops.values()]
+        self._origin = torch.cat(pooled).mean(0)
+        self._means = normalize(torch.stack([normalize(each - self._origin, dim=1).mean(0) for each in pooled]), dim=1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(n,) numbers of objects for images (n, 3, h, w)."""
+        pooled = self._lab.seen_by(self._lab.judges[0], images)[1]
+        return (normalize(pooled - self._origin, dim=1) @ self._means.T).argmax(1)
+
+
+def _crops(lab: Lab, found: Dissection, channels: Sequence[int]) -> dict[str, Tensor]:
+    """Square crops of labelled objects, (n, 3, size, size), for each object that some unit detects."""
+    wanted = {name for channel in channels for name, iou in found.best(channel)[:1] if iou > DETECTOR}
+    kept: dict[str, list[Pixels]] = {name: [] for name in sorted(wanted)}
+    for pixels, masks in Outlined(lab.outlined, "all", SIZE).photographs():
+        for number, mask in masks.items():
+            name = found.objects[number]
+            if name in kept and len(kept[name]) < 2 * CROPS and mask.mean() >= SMALLEST:
+                kept[name].append(cut_out(pixels, _around(mask)))
+    return {name: _floats(each) for name, each in kept.items() if len(each) >= LEAST_CROPS}
+
+
+def _around(mask: Any) -> tuple[float, float, float, float]:
+    """The smallest square about a mask, as shares of its side (top, left, bottom, right), within the photograph."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    side = len(mask)
+    half = max(rows[-1] - rows[0], columns[-1] - columns[0]) / 2 + 1
+    middle = [(each[0] + each[-1]) / 2 for each in (rows, columns)]
+    top, left = (min(max(0.0, centre - half), max(0.0, side - 2 * half)) for centre in middle)
+    return top / side, left / side, min(1.0, (top + 2 * half) / side), min(1.0, (left + 2 * half) / side)
+
+
+def _exemplars(lab: Lab, channels: Sequence[int]) -> dict[int, Tensor]:
+    """Each channel's exemplars among the scene photographs, cut to what the unit sees."""
+    network = lab.network(SUBJECT)
+    data = Stream(lab.scenes, "train", max(network.size))
+    lab.report(f"C6: looking through {data.name}")
+    file = lab.out / "exemplars" / f"{SUBJECT}-{LAYER}.safetensors"
+    found = find_exemplars(network, [LAYER], data, file, device=lab.device)[LAYER]
+    field = receptive_fields(network.network, network.size, [LAYER], 32).get(LAYER)
+    pictures = {n: pixels for n, pixels, _ in data.photographs({n for c in channels for n in found.best(c)})}
+    cut = {}
+    for channel in channels:
+        places = found.positions[channel].tolist()
+        best = zip(found.best(channel), places, strict=False)
+        cut[channel] = _floats([cut_out(pictures[n], seen_box(field, place, network.size)) for n, place in best])
+    return cut
+
+
+def _floats(pixels: Sequence[Pixels]) -> Tensor:
+    return torch.from_numpy(np.stack(list(pixels))).permute(0, 3, 1, 2).float() / 255
+
+
+CLAIM = Claim(
+    "C6",
+    "Object detectors in a scene network",
+    "In a scene network object detectors emerge in hidden units, and their preferred inputs show the objects.",
+    (
+        Expectation("emerge", "more units detect an object than in the same network untrained"),
+        Expectation("show it", "a detector's picture shows its object, more often than by chance"),
+    ),
+    measure,
+    (SUBJECT,),
+)

@@ -1,0 +1,206 @@
+"""C7: what the neuron prefers, not what the prior prefers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from phosphene.claims.claim import Claim, Expectation, Findings, gain, interval
+from phosphene.claims.lab import Lab
+from phosphene.claims.reader import Reader
+from phosphene.errors import BadRequest
+from phosphene.evaluation import Figure
+from phosphene.parameterizations import seen_part
+from phosphene.subjects import Subject
+from phosphene.training.modified import KINDS, TILES
+
+SUBJECT = "caffenet-modified"
+SEEDS = 3
+READS_ON = 60
+"""Photographs of each class that the reader learns from, and as many others that it is tested on."""
+
+
+def measure(lab: Lab) -> Findings:
+    """Twins: units of a class and of its modified copy, in one network; and a control, the same network untrained."""
+    control = measure_control(lab)
+    network = lab.network(SUBJECT)
+    seeds = [lab.seed + i for i in range(SEEDS)]
+    units: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    shown: list[tuple[str, Tensor]] = []
+    for kind, twins in _twins(network, lab).items():
+        pairs = [(f"{network.output}:{plain}", f"{network.output}:{twin}") for plain, twin in twins]
+        made = [
+            lab.climbed(f"C7-{kind}-{name}", [pair[i] for pair in pairs], subject=SUBJECT, seeds=seeds)
+            for i, name in enumerate(("plain", "modified"))
+        ]
+        reader, accuracy = _reader(lab, kind, [plain for plain, _ in twins])
+        sides = [seen_part(shots.images, max(network.size)) for shots in made]
+        read = [reader(images).diff(dim=1).view(len(twins), SEEDS) for images in sides]
+        plainly, modified = (images.unflatten(0, (len(twins), SEEDS)) for images in sides)
+        for i, (plain, twin) in enumerate(twins):
+            later, earlier = read[1][i][:, None], read[0][i][None]
+            auc = float(((later > earlier).float() + (later == earlier).float() / 2).mean())
+            measured, label = MEASURES[kind](plainly[i], modified[i]), network.classes[plain]
+            units.append(
+                {
+                    "unit": pairs[i][1],
+                    "twin": pairs[i][0],
+                    "label": label,
+                    "kind": kind,
+                    "auc": auc,
+                    "measure": measured,
+                }
+            )
+        own = [unit for unit in units if unit["kind"] == kind]
+        rows.append(
+            {
+                "modification": kind,
+                "classes": len(own),
+                "AUC of the reader on pictures": interval([unit["auc"] for unit in own]),
+                "right on photographs held out": accuracy,
+                "measure": MEASURED[kind],
+                "found": interval([unit["measure"] for unit in own]),
+            }
+        )
+        shown += [
+            (f"{kind}: {name}", shots.images[::SEEDS]) for name, shots in zip(("plain", "modified"), made, strict=True)
+        ]
+    picture = lab.row("C7", shown)
+    return Findings(
+        {**numbers(units, CLAIM.level), **control_numbers(control.units, CLAIM.level)},
+        rows + control.rows,
+        units + control.units,
+        [("Units of a class, and of its modified copy, the first seed.", picture), *control.pictures],
+        control.settings,
+    )
+
+
+def measure_control(lab: Lab) -> Findings:
+    """The output units of the subject and of the same network untrained, through one prior."""
+    layer, outputs = lab.named, len(lab.network(lab.subject).classes)
+    names = [f"{layer}:{channel}" for channel in lab.some(outputs, 100, 70)]
+    trained = lab.climbed("C7-trained", names)
+    untrained = lab.climbed("C7-untrained", names, subject=_untrained(lab.subject))
+    found = lab.evaluated(trained, control=untrained)[layer]
+    kept = ("prior_share", "distance_exemplars", "distance_control", "distance_random_codes")
+    units = [{"unit": row["unit"], "label": row["label"], **{key: row[key] for key in kept}} for row in found.units]
+    row = {key: found.figures[key] for key in kept}
+    sheet = lab.row("C7-control", [("trained", trained.images), ("untrained", untrained.images)])
+    return Findings(
+        control_numbers(units, CONTROL.level),
+        [{"control": f"{len(units)} output units", **row}],
+        units,
+        [("The same units of the network trained and untrained, the first seed.", sheet)],
+    )
+
+
+def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
+    """Each unit has `kind` and `auc`: how often the reader finds the twin's picture the more modified of two."""
+    return {
+        kind: interval([unit["auc"] - 0.5 for unit in units if unit.get("kind") == kind], level,
+                       "mean AUC over classes, less one half")
+        for kind in KINDS
+    }  # fmt: skip
+
+
+def control_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
+    """Each unit has the distances of its picture to its exemplars and to the untrained network's picture."""
+    far, near = ([unit[key] for unit in units] for key in ("distance_control", "distance_exemplars"))
+    return {
+        "control": gain(far, near, level, "distance to the untrained network's picture, less that to its exemplars")
+    }
+
+
+def _untrained(subject: str) -> str:
+    if subject.startswith("python:"):
+        raise BadRequest(f"{subject} is code, and its untrained twin is not known; save it as a weights file for C7")
+    return f"{subject}@random"
+
+
+def _twins(network: Subject, lab: Lab) -> dict[str, list[tuple[int, int]]]:
+    """For each kind of modification, (channel of the class, channel of its copy); in a quick run two of each."""
+    plain = {name: channel for channel, name in enumerate(network.classes)}
+    found = {
+        kind: [(plain[name.removesuffix(f" ({kind})")], c) for name, c in plain.items() if name.endswith(f" ({kind})")]
+        for kind in KINDS
+    }
+    return {kind: [pairs[i] for i in lab.some(len(pairs), len(pairs), 71)] for kind, pairs in found.items()}
+
+
+def _reader(lab: Lab, kind: str, classes: Sequence[int]) -> tuple[Reader, Figure]:
+    """Tells photographs of these classes (0) from modified ones (1), and how often it is right on others."""
+    data = lab.photographs(lab.objects, "val")
+    places = [np.flatnonzero(data.labels == label) for label in classes]
+    sets = []
+    for i in range(2):
+        part = np.concatenate([each[i * READS_ON : (i + 1) * READS_ON] for each in places])
+        modified = np.stack([KINDS[kind](data.images[place], int(place)) for place in part])
+        images = torch.from_numpy(np.concatenate([data.images[part], modified])).permute(0, 3, 1, 2).float() / 255
+        sets.append((images, torch.arange(2).repeat_interleave(len(part))))
+    reader = Reader.of(lab.network(lab.judges[-1]), *sets[0])
+    return reader, reader.right(*sets[1])
+
+
+def _turned_hue(plain: Tensor, modified: Tensor) -> float:
+    """How far the mean hue of images (n, 3, h, w) turned as the channels did: 1 for all of it, −0.5 for none."""
+    third = torch.polar(torch.ones(3), 2 * math.pi / 3 * torch.arange(3.0))
+    hues = [(images.mean((0, 2, 3)) * third).sum() for images in (plain, modified)]
+    return math.cos(float((hues[1] * hues[0].conj()).angle()) - 2 * math.pi / 3)
+
+
+def _sharpness(images: Tensor) -> Tensor:
+    """(n,): how much of an image's contrast its finest details have: standard deviation about the mean of 3 × 3 pixels,
+    over that of all."""
+    grey = images.mean(1, keepdim=True)
+    fine = grey[..., 1:-1, 1:-1] - avg_pool2d(grey, 3, 1)
+    return fine.flatten(1).std(1) / grey.flatten(1).std(1).clamp(min=1e-6)
+
+
+def _seams(images: Tensor) -> Tensor:
+    """(n,): mean difference of neighbouring pixels across the lines between tiles, over that elsewhere."""
+    side = images.shape[-1] // TILES
+    columns, rows = (images.diff(dim=axis).abs().mean((1, 5 - axis)) for axis in (3, 2))
+    lines = torch.zeros(images.shape[-1] - 1, dtype=torch.bool)
+    lines[side - 1 :: side] = True
+    across, elsewhere = (torch.cat([columns[:, chosen], rows[:, chosen]], 1).mean(1) for chosen in (lines, ~lines))
+    return across / elsewhere.clamp(min=1e-6)
+
+
+def _more(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], float]:
+    """How much larger a measure is on the modified images."""
+    return lambda plain, modified: float(measure(modified).mean() - measure(plain).mean())
+
+
+MEASURES = {"brg": _turned_hue, "blurred": _more(_sharpness), "tiled": _more(_seams)}
+MEASURED = {
+    "brg": "hue turned as the channels were, 1 for all and -0.5 for not at all",
+    "blurred": "sharpness, modified less plain",
+    "tiled": "edges at the tiles' lines, modified less plain",
+}
+
+READS = "a classifier that learnt from photographs finds the picture of the modified twin the more modified"
+NOT_THE_PRIOR = Expectation(
+    "control", "a picture is nearer to its unit's photographs than to what the untrained network yields"
+)
+CLAIM = Claim(
+    "C7",
+    "The neuron or the prior?",
+    "The images show what the neuron prefers, not what the prior prefers.",
+    (
+        Expectation("brg", f"red, green and blue permuted: {READS}"),
+        Expectation("blurred", f"blurred: {READS}"),
+        Expectation("tiled", f"tiles shuffled: {READS}"),
+        NOT_THE_PRIOR,
+    ),
+    measure,
+    (SUBJECT,),
+)
+CONTROL = Claim("C7", CLAIM.title, CLAIM.says, (NOT_THE_PRIOR,), measure_control)
+"""What of it works on any network."""

@@ -1,0 +1,260 @@
+"""C8: what else the method is good for: two units at once, real starts, features as they develop, another task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phosphene import weights
+from phosphene.claims.claim import Claim, Expectation, Findings, gain, interval
+from phosphene.claims.lab import Lab
+from phosphene.claims.reader import Reader
+from phosphene.datasets import Photographs
+from phosphene.evaluation import Figure
+from phosphene.images import to_pixels, write_png
+from phosphene.parameterizations import load_generated
+from phosphene.training.run import read_recipe
+from phosphene.training.subject import subject_card, train_subject
+
+PAIRS, STARTS, TEXTURE_SEEDS = 25, 30, 5
+RECIPE = "caffenet-objects"
+SHARES = (0.01, 0.03, 0.1)
+"""Of the recipe's steps, after which the network is looked at; the finished one is the bundled one."""
+TEXTURES = {
+    "epochs": 15,
+    "batch": 50,
+    "sizes": [[0.0, 84]],
+    "lr": 0.02,
+    "snapshots": [],
+    "cooldown": {"epochs": 1, "crop": [0.65, 1.0], "lr": 0.005},
+}
+"""How the recipe is changed for some hundred photographs of textures."""
+
+
+def measure(lab: Lab) -> Findings:
+    """The four uses, one after the other."""
+    units: list[dict[str, Any]] = []
+    pictures = []
+    rows: list[dict[str, Any]] = []
+    for part in (two_at_once, real_starts, while_training, another_task):
+        found, table, sheet = part(lab)
+        units += found
+        rows += table
+        pictures.append(sheet)
+    return Findings(numbers(units, CLAIM.level), rows, units, pictures)
+
+
+Part = tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[str, Any]]
+
+
+def two_at_once(lab: Lab) -> Part:
+    """Sums of two output units: does a judge find both classes among its first five?"""
+    layer, classes = lab.named, lab.network(lab.subject).classes
+    order = np.random.default_rng((lab.seed, 80)).permutation(len(classes))[: 2 * min(PAIRS, len(classes) // 2)]
+    pairs = [order.reshape(-1, 2)[i].tolist() for i in lab.some(len(order) // 2, PAIRS, 81)]
+    both = lab.climbed("C8-two", [f"{layer}:{a} + {layer}:{b}" for a, b in pairs])
+    alone = lab.climbed("C8-alone", [f"{layer}:{a}" for a, _ in pairs])
+    units: list[dict[str, Any]] = []
+    found = {name: _among_five(lab, shots.images, pairs) for name, shots in (("both", both), ("alone", alone))}
+    for i, (a, b) in enumerate(pairs):
+        shares = {name: float(hits[i].prod(1).mean()) for name, hits in found.items()}
+        units.append(
+            {"use": "two", "unit": f"{layer}:{a} + {layer}:{b}", "label": f"{classes[a]} + {classes[b]}", **shares}
+        )
+    row = {"use": "two units at once", "both named": interval([unit["both"] for unit in units])}
+    row["both named, of one unit's picture"] = interval([unit["alone"] for unit in units])
+    caption = "Two units at once: " + "; ".join(unit["label"] for unit in units[:12])
+    return (
+        units,
+        [row],
+        (caption, lab.row("C8-two", [("two at once", both.images), ("the first of them", alone.images)])),
+    )
+
+
+def real_starts(lab: Lab) -> Part:
+    """Climbs from photographs of another class: is the goal named at their end, and how near do they stay?"""
+    layer, classes = lab.named, lab.network(lab.subject).classes
+    size = load_generated(lab.prior).image_size
+    photographs, labels = lab.drawn(lab.objects, "val", STARTS, size, 82)
+    goals = [(int(label) + 1 + i % (len(classes) - 1)) % len(classes) for i, label in enumerate(labels)]
+    begun, units = [], []
+    for i, (photograph, goal) in enumerate(zip(photographs, goals, strict=True)):
+        file = lab.out / "starts" / f"{i}.png"
+        write_png(file, to_pixels(photograph.numpy()))
+        begun.append(lab.climbed(f"C8-start-{i}", [f"{layer}:{goal}"], start=str(file)).images[0])
+    free = lab.climbed("C8-goals", [f"{layer}:{goal}" for goal in dict.fromkeys(goals)])
+    at = {channel: i for i, channel in enumerate(free.channels)}
+    random, real = free.images[[at[goal] for goal in goals]], torch.stack(begun)
+    judge = lab.judges[0]
+    seen = [lab.seen_by(judge, images)[0] for images in (photographs, real, random)]
+    near, far = ((seen[0] - other).square().sum(1).tolist() for other in seen[1:])
+    named = [
+        _among_five(lab, images, [[goal] for goal in goals])[:, :, 0].mean(1).tolist() for images in (photographs, real)
+    ]
+    for i, goal in enumerate(goals):
+        units.append(
+            {
+                "use": "start",
+                "unit": f"{layer}:{goal}",
+                "label": f"{classes[int(labels[i])]} → {classes[goal]}",
+                "goal_before": named[0][i],
+                "goal_after": named[1][i],
+                "moved": near[i],
+                "moved_from_random": far[i],
+            }
+        )
+    row: dict[str, Any] = {"use": "from a photograph"}
+    row |= {
+        key: interval([unit[key] for unit in units])
+        for key in ("goal_before", "goal_after", "moved", "moved_from_random")
+    }
+    sets = [("start", photographs), ("climbed from there", real), ("climbed from a random code", random)]
+    return units, [row], ("; ".join(unit["label"] for unit in units[:12]), lab.row("C8-starts", sets))
+
+
+class _Enough(Exception):
+    """The last snapshot is taken."""
+
+
+def while_training(lab: Lab) -> Part:
+    """The first tenth of the subject's training, with what its output units prefer on the way."""
+    recipe, folder = {**read_recipe(RECIPE, "subject"), "snapshots": list(SHARES)}, lab.out / "training"
+    train, val = (lab.photographs(lab.objects, split) for split in ("train", "val"))
+    shares = SHARES[:1] if lab.quick else SHARES
+    files = {share: folder / f"{RECIPE}@{100 * share:g}%.safetensors" for share in shares}
+
+    def keep(share: float, network: torch.nn.Module) -> None:
+        if share in files:
+            name = files[share].stem
+            tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+            weights.write(files[share], tensors, subject_card(name, recipe, train, val, network, history=[]))
+        if share == shares[-1]:
+            raise _Enough
+
+    if not all(file.exists() for file in files.values()):
+        lab.report(f"C8: training {RECIPE} for {shares[-1]:.0%} of its steps")
+        try:
+            train_subject(recipe, train, val, folder, device=lab.device, snapshot=keep)
+        except _Enough:
+            pass
+    network = lab.network(RECIPE)
+    channels = lab.some(len(network.classes), 50, 83)
+    names = [f"{network.output}:{channel}" for channel in channels]
+    units: list[dict[str, Any]] = [{"use": "training", "unit": name, "named": {}} for name in names]
+    rows, shown = [], []
+    for share, subject in [*((share, str(file)) for share, file in files.items()), (1.0, RECIPE)]:
+        shots = lab.climbed(f"C8-training-{share:g}", names, subject=subject)
+        named = _among_five(lab, shots.images, [[channel] for channel in channels])[:, :, 0].mean(1).tolist()
+        for unit, value in zip(units, named, strict=True):
+            unit["named"][f"{share:g}"] = value
+        top1 = lab.network(subject).card.get("measured", {}).get("top1")
+        rows.append(
+            {"use": f"after {share:.0%} of training", "the network is right": top1, "named among five": interval(named)}
+        )
+        shown.append((f"after {share:.0%}", shots.images))
+    return units, rows, ("The same output units as training goes on.", lab.row("C8-training", shown))
+
+
+def another_task(lab: Lab) -> Part:
+    """The subject trained on to name textures: does a reader that learnt textures apart name its units' pictures?"""
+    data = lab.photographs(lab.textures, "all")
+    train, val = (_every_second(data, i) for i in range(2))
+    recipe = {**read_recipe(RECIPE, "subject"), **TEXTURES}
+    recipe["architecture"] = {**recipe["architecture"], "classes": len(data.classes)}
+    file = lab.out / "textures" / "textures.safetensors"
+    if not file.exists():
+        lab.report("C8: training on textures")
+        network, run, _ = train_subject(
+            recipe, train, val, lab.out / "textures", begin=lab.network(RECIPE), device=lab.device
+        )
+        card = subject_card("textures", recipe, train, val, network, history=run.history, begin=lab.network(RECIPE))
+        weights.write(file, {f"network.{key}": value for key, value in network.state_dict().items()}, card)
+    subject = lab.network(str(file))
+    seeds = [lab.seed + i for i in range(1 if lab.quick else TEXTURE_SEEDS)]
+    shots = lab.climbed("C8-textures", [f"{subject.output}:all"], subject=str(file), seeds=seeds)
+    reader = Reader.of(lab.network(lab.judges[-1]), _floats(train), torch.from_numpy(train.labels))
+    hits = (reader(shots.images).argmax(1) == torch.tensor(shots.channels)).float()
+    units: list[dict[str, Any]] = [
+        {
+            "use": "textures",
+            "unit": f"{subject.output}:{c}",
+            "label": name,
+            "right": hits[torch.tensor(shots.channels) == c].mean().item(),
+        }
+        for c, name in enumerate(data.classes)
+    ]
+    row = {
+        "use": "another task: textures",
+        "the network is right": subject.card["measured"]["top1"],
+        "a reader is right on photographs": reader.right(_floats(val), torch.from_numpy(val.labels)),
+        "and on pictures": interval([unit["right"] for unit in units]),
+    }
+    caption = "Units of a network trained on textures, the first seed: " + ", ".join(data.classes)
+    return units, [row], (caption, lab.row("C8-textures", [("textures", shots.images[:: len(seeds)])]))
+
+
+def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
+    """Each unit has `use` and what that use measures; see the parts."""
+    use = {name: [unit for unit in units if unit["use"] == name] for name in ("two", "start", "training", "textures")}
+    shares = list(use["training"][0]["named"]) if use["training"] else ["", ""]
+    later, earlier = ([unit["named"][share] for unit in use["training"]] for share in (shares[-1], shares[0]))
+    chance = 1 / max(1, len(use["textures"]))
+    after, before = ([unit[f"goal_{when}"] for unit in use["start"]] for when in ("after", "before"))
+    far, near = ([unit[key] for unit in use["start"]] for key in ("moved_from_random", "moved"))
+    note = "share of judges that name {} among five, {}"
+    return {
+        "two at once": gain(
+            [unit["both"] for unit in use["two"]],
+            [unit["alone"] for unit in use["two"]],
+            level,
+            note.format("both classes", "less that of one unit's picture"),
+        ),
+        "class changes": gain(after, before, level, note.format("the goal", "after less before")),
+        "stays near": gain(far, near, level, "distance to the photograph from a random start, less from there"),
+        "develops": gain(later, earlier, level, note.format("the class", "at the end less at the first snapshot")),
+        "textures": interval(
+            [unit["right"] - chance for unit in use["textures"]], level, "share that a reader names first, less chance"
+        ),
+    }
+
+
+def _among_five(lab: Lab, images: Tensor, goals: Sequence[Sequence[int]]) -> Tensor:
+    """(n, judges, goals) of 0 and 1: is each of an image's goals among a judge's first five?"""
+    classes = lab.network(lab.subject).classes
+    sides = [[goal[i] for goal in goals] for i in range(len(goals[0]))]
+    found = [
+        torch.stack([lab.named_by(judge, images, side, classes)[:, 1] for side in sides], 1) for judge in lab.judges
+    ]
+    return torch.stack(found, 1)
+
+
+def _every_second(data: Photographs, first: int) -> Photographs:
+    return replace(
+        data, images=data.images[first::2], labels=data.labels[first::2], fingerprint=f"{data.fingerprint}:{first}"
+    )
+
+
+def _floats(data: Photographs) -> Tensor:
+    return torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 255
+
+
+CLAIM = Claim(
+    "C8",
+    "What it is good for",
+    "Two units at once, a real image to begin with, features as they develop in training, other tasks.",
+    (
+        Expectation("two at once", "the picture of two units shows both classes, more often than that of one of them"),
+        Expectation("class changes", "a climb from a photograph of another class ends at a picture of the goal"),
+        Expectation("stays near", "and nearer to the photograph than a climb from a random code does"),
+        Expectation(
+            "develops", "pictures can be named more often when training has ended than after its first hundredth"
+        ),
+        Expectation("textures", "units of a network trained on textures yield pictures that a texture reader names"),
+    ),
+    measure,
+)
