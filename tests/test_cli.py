@@ -423,6 +423,40 @@ def test_control_c_in_mid_climb_keeps_what_is_finished(
     assert len(batches) == 3, "and the same command goes on where it stopped"
 
 
+@pytest.mark.parametrize("where", ["cpu", "cuda", "python"])
+def test_too_little_memory_is_told_and_keeps_what_is_finished(
+    synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    batches = []
+
+    def hungry(subject: Any, members: Any, *arguments: Any, **options: Any) -> PreferredInputs:
+        batches.append(members)
+        if len(batches) == 2 and where == "cpu":
+            torch.empty(1 << 50)
+        elif len(batches) == 2 and where == "cuda":
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of"
+            )
+        elif len(batches) == 2:
+            raise MemoryError
+        return climb_batch(subject, members, *arguments, **options)
+
+    monkeypatch.setattr(runs, "climb_batch", hungry)
+    said = synthesize("fc8:0-3", "--batch", 2).refused()
+    assert "too little memory" in said
+    assert {"cpu": "4503599627370496 bytes", "cuda": "20.00 GiB", "python": "smaller --batch"}[where] in said
+    assert [name[:5] for name in written(tmp_path / "out", "fc8*.png")] == ["fc8-0", "fc8-1"]
+
+
+def test_another_runtime_error_is_not_hidden(synthesize: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*arguments: Any, **options: Any) -> PreferredInputs:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(runs, "climb_batch", wrong)
+    with pytest.raises(RuntimeError, match="a bug"):
+        synthesize("fc8:0")
+
+
 # ---------------------------------------------------------------- records
 
 

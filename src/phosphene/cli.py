@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -56,6 +57,10 @@ _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """What the command-line library raises for arguments that it cannot use."""
 
 
+_NO_MEMORY = ("can't allocate memory", "out of memory")
+"""What torch says on a CPU, and on an accelerator."""
+
+
 class _Interrupted(BaseException):
     """Ctrl-C. Not KeyboardInterrupt, which the command-line library would turn into an exit of its own."""
 
@@ -79,6 +84,14 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)):
+            raise
+        asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
+        _refuse(
+            f"too little memory{f', {asked[1]} more were asked for' if asked else ''}; what was finished is kept; take "
+            "a smaller --batch, or for training a smaller batch in the recipe"
+        )
     except OSError as error:  # what no room foresaw: a full disk, a folder that may not be written
         try:
             sys.stdout.flush()
