@@ -8,4 +8,7 @@ from phosphene.claims.lab import Lab
 CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (priors.CLAIM, hidden.CLAIM)}
 """By name, C1 … C8."""
 
-__all__ = ["CLAIMS", "Claim", "Expectation", "Findings", "Lab", "Result", "run"]
+OWN: dict[str, Claim] = {name: CLAIMS[name] for name in ("C1", "C5")}
+"""What can be measured of somebody's own network."""
+
+__all__ = ["CLAIMS", "OWN", "Claim", "Expectation", "Findings", "Lab", "Result", "run"]
