@@ -539,9 +539,7 @@ def atlas(
 
 @app.command(rich_help_panel="Main")
 def claims(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="C1 … C8, or all.", metavar="[CLAIMS]...", show_default="all")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="C1 … C8, or all.", show_default="all")] = None,
     objects: Annotated[str, typer.Option(help="Photographs of objects, as for train.", rich_help_panel="Data")] = "",
     scenes: Annotated[str, typer.Option(help="Photographs of scenes.", rich_help_panel="Data")] = "",
     outlined: Annotated[
@@ -572,8 +570,9 @@ def claims(
 ) -> None:
     """Measure what the paper claims: expectations written down before, verdicts that follow from intervals.
 
-    What was measured once is read again; stopped, the same command goes on. OUT/report.html shows it all. Of a network
-    of your own, C1 and C5 can be measured.
+    What was measured once is read again; stopped, the same command goes on. OUT/report.html shows it all.
+
+    Of a network of your own, C1, C5 and C7's control can be measured.
     """
     from phosphene.claims import Lab, run
     from phosphene.claims.report import ready, write_report

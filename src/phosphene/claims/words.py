@@ -11,14 +11,16 @@ from phosphene.atlas.measures import number
 SIGNS = {"holds": "✓", "fails": "✕", "open": "○"}
 """Beside a verdict's word."""
 PARTS = ("value", "low", "high")
+FIGURE = {*PARTS, "n", "note"}
 DIGITS = range(6)
 """Decimals that a figure may have; outside of them it is written as any number is."""
 
 
 def is_figure(value: Any) -> bool:
     """Whether a value is a figure as JSON has it: numbers, or None where it could not be measured."""
-    parts = [value[part] for part in PARTS if part in value] if isinstance(value, Mapping) else []
-    return len(parts) == len(PARTS) and all(each is None or isinstance(each, (int, float)) for each in parts)
+    if not isinstance(value, Mapping) or value.keys() != FIGURE:
+        return False
+    return all(value[part] is None or isinstance(value[part], (int, float)) for part in PARTS)
 
 
 def figure(found: Mapping[str, Any]) -> tuple[str, str]:
@@ -31,7 +33,8 @@ def figure(found: Mapping[str, Any]) -> tuple[str, str]:
     digits = 1 - math.floor(math.log10(high - low)) if high > low else -1
     digits = 0 if digits < 0 and high > low else digits
     if digits in DIGITS and max(abs(value), abs(low), abs(high)) < 1e6:
-        texts = [f"{each:,.{digits}f}".replace("-", "−") for each in (value, low, high)]
+        rounded = (round(each, digits) + 0.0 for each in (value, low, high))  # + 0.0 makes of −0 a 0
+        texts = [f"{each:,.{digits}f}".replace("-", "−") for each in rounded]
     else:
         texts = [number(each) for each in (value, low, high)]
     return texts[0], f"{texts[1]} … {texts[2]}"
