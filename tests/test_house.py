@@ -51,6 +51,7 @@ HEAVY = (
     "timm",
     "transformers",
     "torchmetrics",
+    "matplotlib",
     "onnx",
     "onnxruntime",
     "pyarrow",

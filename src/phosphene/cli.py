@@ -21,9 +21,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from phosphene import __version__
-from phosphene.errors import BadFile, BadRequest, PhospheneError, Unreachable
+from phosphene.errors import BadFile, BadRequest, PhospheneError, UnknownName, Unreachable
 
 if TYPE_CHECKING:
+    from phosphene.claims import Claim
     from phosphene.datasets import Photographs
     from phosphene.subjects import Subject
     from phosphene.units import Target
@@ -101,9 +102,13 @@ def main() -> None:
 
 
 def _refuse(message: str) -> NoReturn:
+    _warn(message)
+    sys.exit(2)
+
+
+def _warn(message: str) -> None:
     if line := " ".join(message.split()):  # empty where the help was shown instead
         err.print(f"[bold red]phosphene:[/] {escape(line)}", highlight=False, soft_wrap=True)
-    sys.exit(2)
 
 
 def _version(show: bool) -> None:
@@ -545,6 +550,118 @@ def atlas(
             forever()
 
 
+@app.command(rich_help_panel="Main")
+def claims(
+    names: Annotated[list[str] | None, typer.Argument(help="C1 … C8, or all.", show_default="all")] = None,
+    objects: Annotated[str, typer.Option(help="Photographs of objects, as for train.", rich_help_panel="Data")] = "",
+    scenes: Annotated[str, typer.Option(help="Photographs of scenes.", rich_help_panel="Data")] = "",
+    outlined: Annotated[
+        str, typer.Option(help="Photographs with outlined objects, as for dissect.", rich_help_panel="Data")
+    ] = "",
+    textures: Annotated[str, typer.Option(help="Photographs of textures.", rich_help_panel="Data")] = "",
+    images: Annotated[
+        str, typer.Option(help="Photographs for a network of your own; the same as --objects.", rich_help_panel="Data")
+    ] = "",
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder of results, pictures, the report.")] = Path(
+        "claims"
+    ),
+    subject: Annotated[str, typer.Option(help="The network to measure, as for synthesize.")] = "caffenet-objects",
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A network that took no part; several may be given.",
+            show_default="efficientnet-lite2, resnet18-objects",
+        ),
+    ] = None,
+    prior: Annotated[str, typer.Option(help="A generator's name or file.")] = "objects-fc6",
+    quick: Annotated[bool, typer.Option("--quick", help="One unit in ten: to see that all works.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides which units are drawn and where climbs begin.", min=0)] = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what the paper claims: expectations written down before, verdicts that follow from intervals.
+
+    What was measured once is read again; stopped, the same command goes on. OUT/report.html shows it all.
+
+    Of a network of your own, C1, C5 and C7's control can be measured.
+    """
+    from phosphene.claims import Lab, run
+    from phosphene.claims.report import ready, write_report
+
+    chosen = _claims(names or ["all"], subject == Lab.subject)
+    if images and objects:
+        raise BadRequest("--images and --objects are the same photographs; give one of them")
+    if not (objects := images or objects):
+        raise BadRequest("photographs are needed: --objects DATA, or --images DATA for a network of your own")
+    ready()
+    lab = Lab(
+        out_folder,
+        objects,
+        scenes,
+        outlined,
+        textures,
+        subject=subject,
+        judges=tuple(judge or Lab.judges),
+        prior=prior,
+        quick=quick,
+        seed=seed,
+        machine=_machine(device, precision, threads),
+    )
+    done, missing = [], 0
+    with _measuring(len(chosen)) as (told, advance):
+        told(f"reading {', '.join(lab.identity['networks'])}")  # what is not there is said before any work
+        lab.report = told
+        for claim in chosen:
+            try:
+                done += [result.as_json() for result in run([claim], lab)]
+            except PhospheneError as error:
+                missing += 1
+                _warn(f"{claim.name}: {error}")
+            advance()
+    report = write_report(done, out_folder) if done else None
+    if as_json:
+        _print_json(done)
+    elif report:
+        _tell_claims(done)
+        out.print(f"report: {report}", soft_wrap=True, highlight=False)
+    if missing:
+        raise typer.Exit(2)
+
+
+def _claims(names: Sequence[str], default: bool) -> list[Claim]:
+    """Claims by name, each once and in their order; of another subject than the default, those for any network."""
+    from difflib import get_close_matches
+
+    from phosphene.claims import CLAIMS, OWN
+
+    there = CLAIMS if default else OWN
+    for name in names:
+        if name in CLAIMS and name not in there:
+            raise BadRequest(f"{name} is not for a network of one's own; {', '.join(there)} can be measured of any")
+        if name not in (*CLAIMS, "all"):
+            near = get_close_matches(name.upper(), there, n=3) or there
+            raise UnknownName(f"no claim {name!r}; near: {', '.join(near)}; or all")
+    return [claim for name, claim in there.items() if name in names or "all" in names]
+
+
+def _tell_claims(results: Sequence[dict[str, Any]]) -> None:
+    """A table of results, as JSON has them: each claim, and below it each of its expectations."""
+    from phosphene.claims.words import SIGNS, told
+    from phosphene.files import without_nan
+
+    table = Table("claim", "verdict", "found", title="The paper's claims")
+    for result in without_nan(list(results)):
+        word = result["verdict"]
+        table.add_section()
+        table.add_row(f"[bold]{escape(result['claim'])} {escape(result['title'])}", f"[bold]{SIGNS[word]} {word}", "")
+        for each in result["expected"]:
+            word = each["verdict"]
+            table.add_row(f"  {escape(each['number'])}", f"{SIGNS[word]} {word}", told(each["found"]))
+    out.print(table)
+
+
 @zoo_app.command("list")
 def zoo_list(as_json: AsJson = False) -> None:
     """The bundled weights."""
@@ -974,6 +1091,34 @@ def _bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
             progress.update(task, advance=count, rate=f"{speed:,.0f} steps/s" if speed else "")
 
         yield advance
+
+
+@contextmanager
+def _measuring(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """A progress bar over claims with what is done just now; off a terminal, a line every half minute at most.
+
+    Lends the function that says what is done, and the one that advances.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task, before = progress.add_task("", total=total), time.monotonic()
+
+        def told(text: str) -> None:
+            nonlocal before
+            progress.update(task, description=escape(text))
+            if not err.is_terminal and time.monotonic() - before > 30:
+                before = time.monotonic()
+                err.print(escape(text), highlight=False, soft_wrap=True)
+
+        yield told, lambda: progress.advance(task)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from phosphene.evaluation import Figure
 Verdict = Literal["holds", "fails", "open"]
 ERROR = 0.05
 """The chance that any interval of a claim misses its number; each of m expectations gets the m-th part (Bonferroni)."""
+FEWEST = 8
+"""Units or photographs, below which no verdict is given."""
 DRAWS = 10_000
 """Bootstrap samples."""
 MOST = 4000
@@ -31,7 +33,10 @@ class Expectation:
     least: float = 0.0
 
     def verdict(self, found: Figure) -> Verdict:
-        """Holds where the whole interval lies above `least`, fails where it lies below, else nothing is decided."""
+        """Holds where the whole interval lies above `least`, fails where it lies below, else nothing is decided; and
+        nothing is where fewer than `FEWEST` were measured, since equal values of few have an interval of no width."""
+        if found.n < FEWEST:
+            return "open"
         if found.low > self.least:
             return "holds"
         return "fails" if found.high < self.least else "open"

@@ -197,4 +197,7 @@ class Lab:
             for name in ("objects", "scenes")
             if (folder := getattr(self, name))
         }
-        return {**chosen, "judges": list(self.judges), "data": data}
+        cards = {name: self.network(name).card for name in (self.subject, *self.judges)}
+        cards[self.prior] = getattr(open_parameterization(self.prior, self.network(self.subject)), "card", {})
+        networks = {name: str(card.get("sha256", "")) for name, card in cards.items()}
+        return {**chosen, "judges": list(self.judges), "data": data, "networks": networks}

@@ -1,0 +1,91 @@
+"""Results → one page that works from a file: the claims in a table, then each with its numbers, rows and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from phosphene import __version__
+from phosphene.claims import forest
+from phosphene.claims.words import SIGNS, duration, figure, is_figure, percent, told
+from phosphene.errors import Unreachable
+from phosphene.files import safe, whole, without_nan, write_json
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def ready() -> None:
+    """`Unreachable` where something that a report needs is not installed: better said before hours of measuring."""
+    forest.matplotlib_figure()
+    environment()
+
+
+def write_report(results: Sequence[dict[str, Any]], out: Path) -> Path:
+    """Write OUT/report.html, its drawings and OUT/claims.json, from `Result.as_json()` of some claims.
+
+    Pictures are looked for in OUT/pictures. The same results give the same bytes.
+    """
+    results = [without_nan(result) for result in results]
+    drawings = [_drawn(result, out / "figures") for result in results]
+    claims = list(zip(results, drawings, strict=True))
+    page = environment().get_template("report.html").render(claims=claims, about=_about(results), version=__version__)
+    write_json(out / "claims.json", results)
+    with whole(out / "report.html") as scratch:
+        scratch.write_text(page, encoding="utf-8")
+    return out / "report.html"
+
+
+def environment() -> Environment:
+    """The template, with what it calls."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError:
+        raise Unreachable("jinja2 is not installed; pip install 'phosphene[claims]'") from None
+    made = Environment(
+        loader=PackageLoader("phosphene.claims"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for called in (told, percent, duration, figure, columns, others, address):
+        made.filters[called.__name__] = called
+    made.tests["figure"] = is_figure
+    made.globals["signs"] = SIGNS
+    return made
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of all rows, each once, in the order in which they come."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def others(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of which nothing was expected."""
+    expected = {each["number"] for each in result["expected"]}
+    return {name: found for name, found in result["numbers"].items() if name not in expected}
+
+
+def address(name: str) -> str:
+    """A picture's address beside the report; it never leads out of its folder."""
+    return "pictures/" + quote(Path(name).name)
+
+
+def _drawn(result: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """A claim's drawing for light and for dark pages, by address, and what it says in words."""
+    name, expected = safe(result["claim"]) or "claim", result["expected"]
+    files = {"light": f"{name}.svg", "dark": f"{name}-dark.svg"}
+    for page, file in files.items():
+        forest.draw(expected, folder / file, dark=page == "dark")
+    words = "; ".join(f"{each['number']} {told(each['found'])}, {each['verdict']}" for each in expected)
+    return {**{page: f"figures/{file}" for page, file in files.items()}, "words": words}
+
+
+def _about(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is to be said first: of which networks, with which seeds, and whether in a hurry."""
+    identities = [result["identity"] for result in results]
+    found = {part: list(dict.fromkeys(told(each.get(part)) for each in identities)) for part in ("subject", "seed")}
+    return {**found, "quick": any(each.get("quick") for each in identities)}

@@ -1,0 +1,516 @@
+"""Claims: intervals cover, verdicts follow from them both ways, nothing is measured twice, the report says it all."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import CLASSES, Run, write_generator, write_subject
+from PIL import Image
+
+from phosphene import claims
+from phosphene.claims import CLAIMS, Claim, Expectation, Findings, Lab, Result, bench, claim, hidden, lab, priors
+from phosphene.claims.claim import contrast, gain, interval
+from phosphene.claims.report import write_report
+from phosphene.claims.words import figure, told
+from phosphene.errors import BadRequest, UnknownName
+from phosphene.evaluation import Figure
+from phosphene.synthesis import settings
+
+NAN = math.nan
+CHROMIUM = shutil.which("chromium")
+
+
+# ---------------------------------------------------------------- intervals and verdicts
+
+
+def test_an_interval_of_a_mean_is_that_of_theory() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 400).tolist()
+    found, half = interval(values, note="metres"), 1.96 * np.std(values) / 20
+    assert found.value == pytest.approx(np.mean(values))
+    assert found.low == pytest.approx(found.value - half, abs=0.06 * half)
+    assert found.high == pytest.approx(found.value + half, abs=0.06 * half)
+    assert (found.n, found.note) == (400, "metres")
+    assert interval(values) == replace(found, note=""), "the same draws each time"
+
+
+def test_an_interval_covers_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "DRAWS", 1000)
+    rng = np.random.default_rng(2)
+    found = [interval(rng.exponential(1, 80).tolist(), 0.1) for _ in range(400)]
+    assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
+    found = [contrast(rng.normal(1, 1, 60).tolist(), rng.normal(0, 2, 90).tolist(), 0.1) for _ in range(400)]
+    assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
+
+
+@pytest.mark.parametrize("statistic", [np.mean, np.median])
+def test_less_error_is_a_wider_interval(statistic: Any) -> None:
+    values = np.random.default_rng(3).normal(size=50).tolist()
+    wide, usual = interval(values, 0.0125, statistic=statistic), interval(values, 0.05, statistic=statistic)
+    narrow = interval(values, 0.5, statistic=statistic)
+    assert wide.low < usual.low < narrow.low <= narrow.value <= narrow.high < usual.high < wide.high
+
+
+def test_memory_stays_small_and_the_numbers_do_not_change_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(4).normal(size=300).tolist()
+    whole = interval(values)
+    monkeypatch.setattr(claim, "MOST", 100)
+    parts = interval(values)
+    assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.01)
+
+
+def test_pairs_are_compared_as_pairs() -> None:
+    rng = np.random.default_rng(5)
+    one = rng.normal(0, 10, 50)
+    other = one - rng.normal(0.5, 0.1, 50)
+    paired, apart = gain(one.tolist(), other.tolist()), contrast(one.tolist(), other.tolist())
+    assert paired == interval((one - other).tolist())
+    assert paired.low > 0.4
+    assert apart.value == pytest.approx(paired.value)
+    assert apart.low < 0 < apart.high
+    with pytest.raises(ValueError, match="shorter"):
+        gain([1.0, 2.0], [1.0])
+
+
+def test_what_is_no_number_does_not_count() -> None:
+    assert interval([1.0, NAN, 3.0, math.inf]) == interval([1.0, 3.0])
+    assert gain([1.0, 2.0, NAN], [0.5, 1.5, 9.0]) == gain([1.0, 2.0], [0.5, 1.5])
+    assert contrast([1.0, NAN], [2.0, 3.0]) == contrast([1.0], [2.0, 3.0])
+    for nothing in (interval([NAN]), gain([], []), contrast([1.0], [NAN])):
+        assert nothing.n == 0
+        assert math.isnan(nothing.value)
+        assert Expectation("x", "x").verdict(nothing) == "open"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "least", "verdict"),
+    [
+        (0.1, 0.3, 0.0, "holds"),
+        (0.1, 0.3, 0.2, "open"),
+        (0.1, 0.3, 0.5, "fails"),
+        (-0.3, -0.1, 0.0, "fails"),
+        (0.0, 0.3, 0.0, "open"),
+        (-0.3, 0.0, 0.0, "open"),
+        (NAN, NAN, 0.0, "open"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval(low: float, high: float, least: float, verdict: str) -> None:
+    assert Expectation("x", "x", least).verdict(Figure((low + high) / 2, low, high, 9)) == verdict
+
+
+def simple(*numbers: str, experiment: Any = None, needs: tuple[str, ...] = ()) -> Claim:
+    expected = tuple(Expectation(name, f"it is said that {name}") for name in numbers)
+    return Claim("C0", "Simple", "Something is so.", expected, experiment, needs)
+
+
+UP, DOWN, ACROSS = (Figure(value, value - 1, value + 1, 9, "a note") for value in (2.0, -2.0, 0.0))
+
+
+def test_a_claim_holds_where_all_of_it_does_and_fails_where_a_part_fails() -> None:
+    two = simple("a", "b")
+    assert two.level == 0.025
+    assert two.verdict({"a": UP, "b": UP}) == "holds"
+    assert two.verdict({"a": UP, "b": ACROSS}) == "open"
+    assert two.verdict({"a": DOWN, "b": ACROSS}) == "fails"
+    assert two.verdicts({"a": UP, "b": DOWN, "more": UP}) == ["holds", "fails"]
+
+
+# ---------------------------------------------------------------- each claim, on planted units
+
+
+def some_of(share: float, i: int) -> float:
+    """1 for so many of a hundred, spread out; 0 for the others."""
+    return float(i * 37 % 100 < 100 * share)
+
+
+def planted_priors(how: float) -> Mapping[str, Figure]:
+    mine, theirs = 0.5 + 0.3 * how, 0.5 - 0.3 * how
+    named = [
+        {
+            arm: [[some_of(mine if arm == priors.GENERATOR else theirs, i + j), 1.0] for j in (0, 9)]
+            for arm in priors.ARMS
+        }
+        for i in range(100)
+    ]
+    for i, unit in enumerate(named):  # where nothing is planted, each unit differs and the mean does not
+        if not how:
+            unit[priors.GENERATOR] = [[some_of(0.5, i * i + 3), 1.0]]
+    return priors.numbers([{"named": each} for each in named], CLAIMS["C1"].level)
+
+
+def planted_hidden(how: float) -> Mapping[str, Figure]:
+    rng = np.random.default_rng(6)
+    units: list[dict[str, Any]] = []
+    for i in range(80):
+        noise = rng.normal(0, 0.1, 4)
+        mine = {"activation_ratio": 1 + 0.5 * how + noise[0], "two_afc_synthetic": 0.6 + 0.2 * how + noise[1]}
+        mine["two_afc_none"] = 0.6 + noise[2]
+        units.append({"layer": f"conv{i % 4}", "generator": mine, "Fourier": {"two_afc_synthetic": 0.6 + noise[3]}})
+    output = {"layer": "fc8", "generator": dict.fromkeys(mine, 1e6 * (0.5 - (how > 0)))}  # of no hidden unit
+    return hidden.numbers([*units, {**output, "Fourier": {"two_afc_synthetic": 0.0}}], "fc8", CLAIMS["C5"].level)
+
+
+PLANTED: dict[str, Callable[[float], Mapping[str, Figure]]] = {"C1": planted_priors, "C5": planted_hidden}
+"""What a claim's `numbers` says of units in which it is true (1), in which the opposite is (-1), and neither (0)."""
+
+
+@pytest.mark.parametrize(("how", "verdict"), [(1, "holds"), (-1, "fails"), (0, "open")])
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_claim_says_what_was_planted(name: str, how: float, verdict: str) -> None:
+    numbers = PLANTED[name](how)
+    assert CLAIMS[name].verdicts(numbers) == [verdict] * len(CLAIMS[name].expected)
+    assert CLAIMS[name].verdict(numbers) == verdict
+
+
+def test_every_claim_is_whole() -> None:
+    for name, each in CLAIMS.items():
+        assert each.name == name
+        assert each.expected
+        assert len({expectation.number for expectation in each.expected}) == len(each.expected)
+    assert all(CLAIMS[name] is each or name in CLAIMS for name, each in claims.OWN.items())
+
+
+# ---------------------------------------------------------------- the bench
+
+
+class Bench:
+    """A lab that has nothing, and a claim that counts how often it is measured."""
+
+    def __init__(self, out: Path):
+        self.out, self.times, self.findings = out, 0, Findings({"a": UP, "more": Figure(NAN, NAN, NAN, 0)})
+        self.claim = simple("a", experiment=self.measure)
+
+    def measure(self, lab: Lab) -> Findings:
+        self.times += 1
+        return self.findings
+
+    def run(self, **identity: Any) -> Result:
+        lab = Lab(self.out)
+        lab.__dict__["identity"] = {"subject": "s", "seed": 0, "quick": False, **identity}
+        (result,) = bench.run([self.claim], lab)
+        return result
+
+
+def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
+    desk = Bench(tmp_path)
+    desk.findings.rows = [{"layer": "conv1", "share": UP}]
+    desk.findings.pictures = [("A picture.", tmp_path / "pictures" / "a.webp")]
+    first, again = desk.run(), desk.run()
+    assert desk.times == 1
+    assert json.dumps(again.as_json()) == json.dumps({**first.as_json(), "rows": again.findings.rows})
+    assert again.findings.rows[0]["share"]["value"] == UP.value
+    assert again.findings.pictures == first.findings.pictures
+    assert math.isnan(again.findings.numbers["more"].value)
+    kept = json.loads((tmp_path / "C0.json").read_text())
+    assert kept["numbers"]["more"] == {"value": None, "low": None, "high": None, "n": 0, "note": ""}
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"quick": True}, {"networks": {"s": "0123"}}])
+def test_what_was_measured_of_something_else_is_measured_anew(tmp_path: Path, other: dict[str, Any]) -> None:
+    desk = Bench(tmp_path)
+    assert desk.run().identity != desk.run(**other).identity
+    assert desk.times == 2
+    desk.run(**other)
+    assert desk.times == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: "",
+        lambda kept: json.dumps(kept)[:-20],
+        lambda kept: "[]",
+        lambda kept: json.dumps({**kept, "format": 0}),
+        lambda kept: json.dumps({**kept, "numbers": {}}),
+        lambda kept: json.dumps({**kept, "numbers": {"a": {"value": "much"}}}),
+        lambda kept: json.dumps({**kept, "pictures": [1]}),
+    ],
+)
+def test_a_damaged_result_is_measured_anew(tmp_path: Path, damage: Callable[[Any], str]) -> None:
+    desk = Bench(tmp_path)
+    whole = desk.run().as_json()
+    file = tmp_path / "C0.json"
+    file.write_text(damage(json.loads(file.read_text())))
+    assert desk.run().as_json()["numbers"].keys() == whole["numbers"].keys()
+    assert desk.times == 2
+
+
+def test_what_a_claim_needs_is_asked_for_before_it_is_measured(tmp_path: Path) -> None:
+    desk = Bench(tmp_path)
+    desk.claim = replace(desk.claim, needs=("objects-fc7",))
+    with pytest.raises(UnknownName, match="objects-fc6"):
+        desk.run()
+    assert desk.times == 0
+
+
+# ---------------------------------------------------------------- words and the report
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "words"),
+    [
+        (0.701, 0.79, 0.846, ("0.79", "0.70 … 0.85")),
+        (-55.2, -40.1, -21.0, ("−40", "−55 … −21")),
+        (0.0102, 0.0123, 0.0188, ("0.0123", "0.0102 … 0.0188")),
+        (-0.001, 0.1, 0.9, ("0.10", "0.00 … 0.90")),
+        (1.0, 1.0, 1.0, ("1.00", "1.00 … 1.00")),
+        (-3e9, 0.0, 3e9, ("0.00", "−3.00e+09 … 3.00e+09")),
+        (None, None, None, ("–", "")),
+    ],
+)
+def test_a_figure_has_the_digits_that_its_interval_supports(
+    low: float | None, value: float | None, high: float | None, words: tuple[str, str]
+) -> None:
+    assert figure({"value": value, "low": low, "high": high}) == words
+
+
+def test_any_value_is_told_in_one_line() -> None:
+    assert told({"decay": 0.999, "rate": 0.1, "shift": 2, "on": True}) == "decay 0.999, rate 0.1, shift 2, on yes"
+    assert told({"a": {"x": 1}, "b": [1, None]}) == "a: x 1; b: 1, –"
+    assert told([["a", "b"], "c"]) == "a, b; c"
+    assert told({"value": "x", "low": 1, "high": 2}) == "value x, low 1, high 2"
+
+
+HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(1)> $\\frac{ & {{ 7*7 }} \u200f日本"""
+
+
+def results(text: str = "plain") -> list[dict[str, Any]]:
+    """Two claims with all that a result can have; `text` wherever a text can be."""
+    expected = (Expectation(f"up {text}", text), Expectation("across", text, 0.5), Expectation("none", text))
+    numbers = {f"up {text}": Figure(0.79, 0.701, 0.846, 100, text), "across": Figure(0.03, -0.05, 0.9, 20)}
+    numbers |= {"none": Figure(NAN, NAN, NAN, 0), "also": Figure(3.25, 3.0, 3.5, 7, text)}
+    rows = [{"arm": text, text: UP, "settings": {text: [text]}}, {"arm": "second", "only here": NAN, "n": 12345}]
+    pictures = [(text, Path("pictures") / f"{text.replace('/', '')}.webp")]
+    findings = Findings(numbers, rows, [{"unit": text}], pictures, {text: {text: [text, 0.999]}})
+    about = {"subject": text, "seed": 0, "quick": True, "weights": {text: text}}
+    whole = Result(Claim("C1", text, text, expected, None), findings, about, 321.0)  # type: ignore[arg-type]
+    lone = Result(Claim("C2", text, text, expected[:1], None), Findings(numbers), about, 1.0)  # type: ignore[arg-type]
+    return [whole.as_json(), lone.as_json()]
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page: tags with their attributes, and the text."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(file.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+def test_the_report_says_all_that_was_found(tmp_path: Path) -> None:
+    page = Page(write_report(results(), tmp_path))
+    for words in ("0.79 (0.70 … 0.85)", "✓ holds", "○ open", "–", "3 intervals at 98.33 %", "12345", "5 min"):
+        assert words in page.text, words
+    assert "3.25 (3.00 … 3.50)" in page.text, "numbers of which nothing was expected"
+    assert "2.0 (1.0 … 3.0)" in page.text, "figures in rows"
+    assert "n = 9, a note" in [each.get("title") for each in page.all("td")]
+    assert "decides little" in page.text, "a quick run says so"
+    assert page.all("html")[0]["lang"] == "en"
+    assert [tag for tag, _ in page.tags if tag in ("h1", "h2")] == ["h1", "h2", "h2"]
+    assert all("scope" in each for each in page.all("th"))
+    assert all(each["alt"] for each in page.all("img"))
+    assert page.all("script", "link") == []
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    for address in [each["href"] for each in page.all("a")]:
+        assert address in ("https://arxiv.org/abs/1605.09304", "claims.json") or (address or "")[1:] in ids
+    for drawn in [*page.all("img"), *page.all("source")]:
+        file = drawn.get("src") or drawn.get("srcset") or ""
+        assert file.startswith("pictures/") or ElementTree.parse(tmp_path / file).getroot().tag.endswith("svg")
+    assert json.loads((tmp_path / "claims.json").read_text())[0]["numbers"]["none"]["value"] is None
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_report(results(), tmp_path / folder)
+    files = [file.relative_to(tmp_path / "a") for file in (tmp_path / "a").rglob("*") if file.is_file()]
+    assert len(files) == 6
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    written = json.loads((tmp_path / "a" / "claims.json").read_text())
+    write_report(written, tmp_path / "c")
+    assert (tmp_path / "c" / "report.html").read_bytes() == (tmp_path / "a" / "report.html").read_bytes()
+
+
+def test_a_hostile_text_is_only_text(tmp_path: Path) -> None:
+    page = Page(write_report(results(HOSTILE), tmp_path))
+    assert page.all("script") == []
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert "<script>alert(1)" in page.text
+    assert "{{ 7*7 }}" in page.text
+    for drawn in page.all("img"):
+        folder, _, name = unquote(drawn["src"] or "").partition("/")
+        assert folder in ("figures", "pictures")
+        assert "/" not in name
+    assert {tag for tag, _ in page.tags} == {tag for tag, _ in Page(write_report(results(), tmp_path / "b")).tags}
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium here")
+def test_in_a_browser_nothing_is_lost_at_any_width_and_axe_is_content(tmp_path: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    report = write_report(results(HOSTILE), tmp_path)
+    file = tmp_path / "pictures" / (HOSTILE.replace("/", "") + ".webp")
+    file.parent.mkdir()
+    Image.new("RGB", (1500, 300)).save(file)
+    complaints: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("request", lambda request: None if request.url.startswith("file:") else complaints.append(request.url))
+        page.on("requestfailed", lambda request: complaints.append(request.url))
+        page.goto(report.as_uri())
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+            for width in (320, 400, 900, 1440):
+                page.set_viewport_size({"width": width, "height": 800})
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+            rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+            found = axe.Axe().run(page, options={"runOnly": rules, "preload": False})
+            assert not found.violations_count, f"{scheme}: {found.generate_report()}"
+        assert page.evaluate("[...document.images].every((each) => each.complete && each.naturalWidth)")
+        page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = false })")
+        assert not page.evaluate("document.querySelector('dl').checkVisibility()")
+        page.emulate_media(media="print", color_scheme="dark")
+        page.set_viewport_size({"width": 680, "height": 1009})
+        assert page.evaluate("document.querySelector('.opening').clientHeight") < 1009, "the claims fit on a page of A4"
+        assert page.evaluate("getComputedStyle(document.body).colorScheme") == "light"
+        assert page.evaluate("[...document.querySelectorAll('dl')].every((each) => each.checkVisibility())")
+        browser.close()
+    assert complaints == []
+
+
+def test_numbers_of_other_scales_have_axes_of_their_own() -> None:
+    from phosphene.claims.forest import shared_axis
+
+    def expected(*ends: tuple[float | None, float | None], least: float = 0.0) -> list[dict[str, Any]]:
+        return [{"least": least, "found": {"low": low, "high": high}} for low, high in ends]
+
+    assert shared_axis(expected((0.1, 0.3), (-0.2, 0.1), (None, None)))
+    assert not shared_axis(expected((0.1, 0.3), (20.0, 30.0)))
+    assert not shared_axis(expected((0.1, 0.3)) + expected((0.1, 0.3), least=0.5))
+
+
+# ---------------------------------------------------------------- by command
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two small networks, a generator and photographs of their classes; few steps and few settings."""
+    for split, n in (("train", 40), ("val", 24)):
+        for i in range(n):
+            random = np.random.default_rng(i + 1000 * n)
+            pixels = random.integers(0, 100, (16, 16, 3)) + np.array([15 * (i % 10), 75, 150 - 15 * (i % 10)])
+            file = tmp_path / "photos" / split / CLASSES[i % 10].split(",")[0] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+    subject = write_subject(tmp_path / "subject.safetensors")
+    write_subject(tmp_path / "judge.safetensors", name="tiny-judge")
+    write_generator(tmp_path / "generator.safetensors", str(subject))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(priors, "ARMS", {arm: (prior, grid[:2]) for arm, (prior, grid) in priors.ARMS.items()})
+    monkeypatch.setattr(hidden, "EACH", 20)
+    monkeypatch.setattr(hidden, "MOST_LAYERS", 3)
+    monkeypatch.setattr(lab, "settings", lambda climb, p, **changes: settings(climb, p, **{**changes, "steps": 3}))
+    return tmp_path
+
+
+MACHINE = ("--device", "cpu", "--precision", "float32", "--threads", 1)
+OWN = ("--subject", "subject.safetensors", "--judge", "judge.safetensors", "--prior", "generator.safetensors")
+OWN = (*OWN, "--images", "photos", "--quick", *MACHINE)
+
+
+def test_claims_of_a_network_of_ones_own(phosphene: Run, there: Path) -> None:
+    found = phosphene("claims", "C5", "C1", *OWN, "--json").json()
+    assert [each["claim"] for each in found] == ["C1", "C5"]
+    for each in found:
+        assert [one["number"] for one in each["expected"]] == [one.number for one in CLAIMS[each["claim"]].expected]
+        assert each["units"]
+        for _, name in each["pictures"]:
+            assert (there / "claims" / "pictures" / name).is_file()
+    assert found == json.loads((there / "claims" / "claims.json").read_text())
+    again = phosphene("claims", "all", *OWN)
+    assert "over pixels, L2" in again.fine()
+    assert "claims/report.html" in again.out
+    assert found == json.loads((there / "claims" / "claims.json").read_text()), "read again, seconds and all"
+    other = phosphene("claims", "C5", *OWN, "--out", "other", "--json").json()
+    assert {**other[0], "seconds": 0} == {**found[1], "seconds": 0}, "the same seed, the same numbers"
+    other = phosphene("claims", "C5", *OWN, "--out", "other", "--seed", 1, "--json").json()
+    assert other[0]["numbers"] != found[1]["numbers"]
+
+
+def test_what_cannot_be_measured_is_one_line_and_the_others_go_on(
+    phosphene: Run, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lab: Lab) -> Findings:
+        raise BadRequest("no [scenes] here")
+
+    fine = replace(simple("a", experiment=lambda lab: Findings({"a": UP})), name="C5")
+    monkeypatch.setattr(claims, "OWN", {"C1": simple("a", experiment=refuse), "C5": fine})
+    said = phosphene("claims", *OWN)
+    assert said.code == 2
+    assert said.err.splitlines() == ["phosphene: C0: no [scenes] here"]
+    assert "C5" in said.out
+    assert [each["claim"] for each in json.loads((there / "claims" / "claims.json").read_text())] == ["C5"]
+    monkeypatch.setattr(claims, "OWN", {"C1": simple("a", experiment=refuse)})
+    said = phosphene("claims", *OWN, "--out", "nothing")
+    assert (said.code, said.out) == (2, "")
+    assert not (there / "nothing" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (("C9", "--objects", "photos"), "C1"),
+        (("c5", "--objects", "photos"), "C5"),
+        (("", "--objects", "photos"), "or all"),
+        (("C1",), "--objects DATA"),
+        (("C1", "--objects", "photos", "--images", "photos"), "give one of them"),
+        (("C1", "--objects", "nowhere"), "nowhere"),
+        (("C1", *OWN, "--judge", "nobody"), "nobody"),
+        (("C1", *OWN, "--prior", "objects-fc9"), "objects-fc6"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_work(phosphene: Run, there: Path, words: tuple[str, ...], near: str) -> None:
+    assert near in phosphene("claims", *words).refused()
+    assert not (there / "claims" / "runs").exists()
+
+
+def test_of_ones_own_network_some_claims_cannot_be_asked(
+    phosphene: Run, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "CLAIMS", {**CLAIMS, "C0": simple("a")})
+    assert "C1, C5" in phosphene("claims", "C0", *OWN).refused()
+
+
+def test_another_file_by_the_same_name_is_another_network(there: Path) -> None:
+    def identity() -> dict[str, Any]:
+        files = {"subject": "subject.safetensors", "judges": ("judge.safetensors",), "prior": "generator.safetensors"}
+        return Lab(there / "out", objects="photos", **files).identity  # type: ignore[arg-type]
+
+    before = identity()
+    assert identity() == before
+    write_subject(there / "subject.safetensors", name="another")
+    assert identity()["networks"] != before["networks"]
