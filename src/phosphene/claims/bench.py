@@ -54,7 +54,8 @@ class Result:
 def run(claims: Sequence[Claim], lab: Lab) -> Iterator[Result]:
     """Measure each claim, or read what was found by the same networks, data, seed and number of units."""
     for claim in claims:
-        identity = {**lab.identity, "weights": {name: weights.locate(name)[1] for name in claim.needs}}
+        needed = {name: weights.locate(name)[1] for name in claim.needs}
+        identity = {**lab.identity, "weights": needed, "data": lab.fingerprints(claim.data)}
         file = lab.out / f"{claim.name}.json"
         kept = read(claim, file) if file.exists() else None
         if kept is not None and kept.identity == json.loads(json.dumps(identity)):

@@ -69,6 +69,8 @@ class Claim:
     experiment: Callable[[Lab], Findings]
     needs: tuple[str, ...] = ()
     """Names in the zoo, without which it cannot be measured."""
+    data: tuple[str, ...] = ("objects",)
+    """The lab's photographs that it looks at."""
 
     @property
     def level(self) -> float:

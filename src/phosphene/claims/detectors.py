@@ -174,4 +174,5 @@ CLAIM = Claim(
     ),
     measure,
     (SUBJECT,),
+    ("scenes", "outlined"),
 )

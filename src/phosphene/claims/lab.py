@@ -27,6 +27,8 @@ from phosphene.synthesis import Member, settings
 
 TENTH = 10
 """A quick run takes one unit in so many."""
+SPLITS = {"objects": "val", "scenes": "val", "outlined": "all", "textures": "all"}
+"""A split of each of a lab's sets of photographs, by which it is known."""
 SHOWN = 12
 """Units in a row of pictures."""
 
@@ -93,8 +95,6 @@ class Lab:
 
     def photographs(self, folder: str, split: str) -> Photographs:
         """A split in memory."""
-        if not folder:
-            raise BadRequest("photographs are needed: --objects DATA, and for C3 and C6 --scenes and --outlined")
         key = (folder, split)
         if key not in self._photographs:
             self._photographs[key] = load(folder, split, cache=self.out / "cache")
@@ -190,14 +190,15 @@ class Lab:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the numbers depend on, apart from the machine."""
+        """What the numbers depend on, apart from the machine and the photographs."""
         chosen = {name: getattr(self, name) for name in ("subject", "judges", "prior", "quick", "seed")}
-        data = {
-            name: self.photographs(folder, "val").fingerprint
-            for name in ("objects", "scenes")
-            if (folder := getattr(self, name))
-        }
         cards = {name: self.network(name).card for name in (self.subject, *self.judges)}
         cards[self.prior] = getattr(open_parameterization(self.prior, self.network(self.subject)), "card", {})
         networks = {name: str(card.get("sha256", "")) for name, card in cards.items()}
-        return {**chosen, "judges": list(self.judges), "data": data, "networks": networks}
+        return {**chosen, "judges": list(self.judges), "networks": networks}
+
+    def fingerprints(self, names: Sequence[str]) -> dict[str, str]:
+        """Those of some of the lab's photographs, by name; `BadRequest` where they were not given."""
+        if missing := [f"--{name} DATA" for name in names if not getattr(self, name)]:
+            raise BadRequest(f"photographs are needed: {', '.join(missing)}")
+        return {name: Stream(getattr(self, name), SPLITS[name], 1).fingerprint for name in names}

@@ -183,6 +183,7 @@ DATA = Claim(
     ),
     measure_data,
     (SCENES, SCENE_JUDGE, *OWN.values(), BOTH),
+    ("objects", "scenes"),
 )
 ARCHITECTURE = Claim(
     "C4",

@@ -257,4 +257,5 @@ CLAIM = Claim(
         Expectation("textures", "units of a network trained on textures yield pictures that a texture reader names"),
     ),
     measure,
+    data=("objects", "textures"),
 )
