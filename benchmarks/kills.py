@@ -65,8 +65,11 @@ def step(run: Path) -> int:
 
 
 def digest(run: Path) -> str:
-    (file,) = run.glob("*.safetensors")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """Of the trained network and its snapshots."""
+    whole = hashlib.sha256()
+    for file in sorted(run.glob("*.safetensors")):
+        whole.update(file.name.encode() + file.read_bytes())
+    return whole.hexdigest()
 
 
 def kills() -> bool:
