@@ -83,7 +83,7 @@ class TwoStageGenerator(ImageGenerator):
 
 
 class DirectGenerator(ImageGenerator):
-    """The layout of DeePSiM's generators (Dosovitskiy & Brox 2016, Table 5), at any size and width.
+    """The layout of DeePSiM's generators (Dosovitskiy & Brox 2016), at any size and width.
 
     A vector goes through three fully connected layers, a map through three convolutions, to 4 … 7 positions a side;
     from there each transposed convolution doubles, and all but the last two are followed by one that does not. There
