@@ -18,13 +18,13 @@ import pytest
 from conftest import CLASSES, Run, write_generator, write_subject
 from PIL import Image
 
-from phosphene import claims
-from phosphene.claims import CLAIMS, Claim, Expectation, Findings, Lab, Result, bench, claim, hidden, lab, priors
-from phosphene.claims.claim import contrast, gain, interval
+from phosphene import claims, evaluation
+from phosphene.claims import CLAIMS, Claim, Expectation, Findings, Lab, Result, bench, hidden, lab, priors
+from phosphene.claims.claim import contrast, gain
 from phosphene.claims.report import write_report
 from phosphene.claims.words import figure, told
 from phosphene.errors import BadRequest, UnknownName
-from phosphene.evaluation import Figure
+from phosphene.evaluation import Figure, bootstrap
 from phosphene.synthesis import settings
 
 NAN = math.nan
@@ -36,18 +36,18 @@ CHROMIUM = shutil.which("chromium")
 
 def test_an_interval_of_a_mean_is_that_of_theory() -> None:
     values = np.random.default_rng(1).normal(3, 2, 400).tolist()
-    found, half = interval(values, note="metres"), 1.96 * np.std(values) / 20
+    found, half = bootstrap(values, "metres"), 1.96 * np.std(values) / 20
     assert found.value == pytest.approx(np.mean(values))
     assert found.low == pytest.approx(found.value - half, abs=0.06 * half)
     assert found.high == pytest.approx(found.value + half, abs=0.06 * half)
     assert (found.n, found.note) == (400, "metres")
-    assert interval(values) == replace(found, note=""), "the same draws each time"
+    assert bootstrap(values) == replace(found, note=""), "the same draws each time"
 
 
 def test_an_interval_covers_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "DRAWS", 1000)
+    monkeypatch.setattr(evaluation, "DRAWS", 1000)
     rng = np.random.default_rng(2)
-    found = [interval(rng.exponential(1, 80).tolist(), 0.1) for _ in range(400)]
+    found = [bootstrap(rng.exponential(1, 80).tolist(), "", 0.1) for _ in range(400)]
     assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
     found = [contrast(rng.normal(1, 1, 60).tolist(), rng.normal(0, 2, 90).tolist(), 0.1) for _ in range(400)]
     assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
@@ -56,16 +56,15 @@ def test_an_interval_covers_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("statistic", [np.mean, np.median])
 def test_less_error_is_a_wider_interval(statistic: Any) -> None:
     values = np.random.default_rng(3).normal(size=50).tolist()
-    wide, usual = interval(values, 0.0125, statistic=statistic), interval(values, 0.05, statistic=statistic)
-    narrow = interval(values, 0.5, statistic=statistic)
+    wide, usual, narrow = (bootstrap(values, "", error, statistic) for error in (0.0125, 0.05, 0.5))
     assert wide.low < usual.low < narrow.low <= narrow.value <= narrow.high < usual.high < wide.high
 
 
 def test_memory_stays_small_and_the_numbers_do_not_change_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(4).normal(size=300).tolist()
-    whole = interval(values)
-    monkeypatch.setattr(claim, "MOST", 100)
-    parts = interval(values)
+    whole = bootstrap(values)
+    monkeypatch.setattr(evaluation, "MOST", 100_000)
+    parts = bootstrap(values)
     assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.01)
 
 
@@ -74,7 +73,7 @@ def test_pairs_are_compared_as_pairs() -> None:
     one = rng.normal(0, 10, 50)
     other = one - rng.normal(0.5, 0.1, 50)
     paired, apart = gain(one.tolist(), other.tolist()), contrast(one.tolist(), other.tolist())
-    assert paired == interval((one - other).tolist())
+    assert paired == bootstrap((one - other).tolist())
     assert paired.low > 0.4
     assert apart.value == pytest.approx(paired.value)
     assert apart.low < 0 < apart.high
@@ -83,10 +82,10 @@ def test_pairs_are_compared_as_pairs() -> None:
 
 
 def test_what_is_no_number_does_not_count() -> None:
-    assert interval([1.0, NAN, 3.0, math.inf]) == interval([1.0, 3.0])
+    assert bootstrap([1.0, NAN, 3.0, math.inf]) == bootstrap([1.0, 3.0])
     assert gain([1.0, 2.0, NAN], [0.5, 1.5, 9.0]) == gain([1.0, 2.0], [0.5, 1.5])
     assert contrast([1.0, NAN], [2.0, 3.0]) == contrast([1.0], [2.0, 3.0])
-    for nothing in (interval([NAN]), gain([], []), contrast([1.0], [NAN])):
+    for nothing in (bootstrap([NAN]), gain([], []), contrast([1.0], [NAN])):
         assert nothing.n == 0
         assert math.isnan(nothing.value)
         assert Expectation("x", "x").verdict(nothing) == "open"

@@ -310,12 +310,13 @@ def reconstruct(
     import torch
 
     from phosphene import images
+    from phosphene.evaluation import as_images
     from phosphene.parameterizations import load_generated
     from phosphene.synthesis import encode
 
     generated = load_generated(prior)
     pixels = images.read_image(image, generated.image_size)
-    photograph = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    photograph = as_images([pixels])[0]
     with torch.no_grad():
         again = generated.images(encode(generated, photograph)[None])[0].clamp(0, 1)
     error = float((again - photograph).abs().mean())

@@ -6,9 +6,11 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +20,18 @@ from phosphene.subjects import Subject
 
 SCALES = 3
 """At how many resolutions a network's features are compared."""
+ERROR = 0.05
+"""The chance that an interval misses."""
+DRAWS = 10_000
+"""Bootstrap samples."""
+MOST = 4_000_000
+"""Values that are resampled at once, so that memory stays small."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A statistic over `n` units (or photographs) with its 95 % interval; `note` says what it was measured with."""
+    """A statistic over `n` units (or photographs) with its interval, of 95 % unless something else is said; `note` says
+    what it was measured with."""
 
     value: float
     low: float
@@ -31,22 +40,38 @@ class Figure:
     note: str = ""
 
 
-def mean(values: Sequence[float], note: str = "") -> Figure:
+def mean(values: Sequence[float], note: str = "", error: float = ERROR) -> Figure:
     """The mean; for shares of yes and no Wilson's interval, else the bootstrap's. What is no number does not count."""
     finite = [float(value) for value in values if math.isfinite(value)]
     if finite and set(finite) <= {0.0, 1.0}:
         share = sum(finite) / len(finite)
-        return Figure(share, *wilson(share, len(finite)), len(finite), note)
-    return _bootstrapped(finite, np.mean, note)
+        return Figure(share, *wilson(share, len(finite), error), len(finite), note)
+    return bootstrap(finite, note, error)
 
 
-def median(values: Sequence[float], note: str = "") -> Figure:
+def median(values: Sequence[float], note: str = "", error: float = ERROR) -> Figure:
     """The median, with the bootstrap's interval. What is no number does not count."""
-    return _bootstrapped([float(value) for value in values if math.isfinite(value)], np.median, note)
+    return bootstrap(values, note, error, np.median)
 
 
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a share of n."""
+def bootstrap(
+    values: Sequence[float], note: str = "", error: float = ERROR, statistic: Callable[..., Any] = np.mean
+) -> Figure:
+    """A statistic with the interval of the percentile bootstrap (Efron 1979), which misses with the chance `error`.
+    What is no number does not count."""
+    sample = np.array([value for value in values if math.isfinite(value)], np.float64)
+    if not len(sample):
+        return Figure(math.nan, math.nan, math.nan, 0, note)
+    rng, found = np.random.default_rng(0), []
+    for draws in np.array_split(np.arange(DRAWS), max(1, len(sample) * DRAWS // MOST)):
+        found.append(statistic(sample[rng.integers(len(sample), size=(len(draws), len(sample)))], axis=1))
+    low, high = np.quantile(np.concatenate(found), [error / 2, 1 - error / 2])
+    return Figure(float(statistic(sample)), float(low), float(high), len(sample), note)
+
+
+def wilson(share: float, n: int, error: float = ERROR) -> tuple[float, float]:
+    """Wilson's interval for a share of n, which misses with the chance `error`."""
+    z = NormalDist().inv_cdf(1 - error / 2)
     centre, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
     return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
 
@@ -69,6 +94,11 @@ def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
             raise BadRequest(f"judge {judge.name} has {'several classes' if best else 'no class'} named {name!r}")
         channels.append(max(fits)[1])
     return channels
+
+
+def as_images(pixels: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    """8-bit pictures (n, height, width, 3) as images (n, 3, height, width) in [0, 1]."""
+    return torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).float() / 255
 
 
 def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequence[int], batch: int = 50) -> Tensor:
@@ -181,15 +211,6 @@ def prior_share(picture: Tensor, control: Tensor, origin: Tensor) -> float:
     pooled features (d,)."""
     cosine = nn.functional.cosine_similarity(picture - origin, control - origin, dim=0)
     return float(cosine.clamp(min=0).square())
-
-
-def _bootstrapped(values: Sequence[float], statistic: Callable[..., Any], note: str) -> Figure:
-    """A statistic with the interval of the percentile bootstrap over the values."""
-    if not values:
-        return Figure(math.nan, math.nan, math.nan, 0, note)
-    drawn = np.random.default_rng(0).choice(values, (2000, len(values)))
-    low, high = np.quantile(statistic(drawn, axis=1), [0.025, 0.975])
-    return Figure(float(statistic(values)), float(low), float(high), len(values), note)
 
 
 def _device(network: Subject) -> torch.device:

@@ -18,7 +18,7 @@ from torch import Tensor
 from phosphene import evaluation, records
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
-from phosphene.evaluation import Figure, features, judge_channels, mean, median, recognised
+from phosphene.evaluation import Figure, as_images, features, judge_channels, mean, median, recognised
 from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
 from phosphene.files import safe, write_json
 from phosphene.images import Pixels
@@ -197,7 +197,7 @@ def _recognition(
     """Does the judge name the class of the pictures, as it does of photographs?"""
     named, pictures = judge_channels(judge, run.subject.classes), [p for each in channels.values() for p in each]
     labels = torch.tensor([picture.unit.channel for picture in pictures])
-    hits = recognised(judge, _floats([picture.pixels for picture in pictures]), labels, named)
+    hits = recognised(judge, as_images([picture.pixels for picture in pictures]), labels, named)
     for channel, row in rows.items():
         row["recognised_top1"], row["recognised_top5"] = hits[labels == channel].mean(0).tolist()
     note = f"by {judge.name} among {len(named):,} classes"
@@ -206,7 +206,7 @@ def _recognition(
         there = next(iter(nature.held_out.values())).seen
         chosen = set(np.random.default_rng(0).permutation(there)[:photographs].tolist())
         pixels, classes = zip(*((pixels, c) for _, pixels, c in nature.unseen.photographs(chosen)), strict=True)
-        hits = recognised(judge, _floats(pixels), torch.tensor(classes), named)
+        hits = recognised(judge, as_images(pixels), torch.tensor(classes), named)
         note = f"{note}, photographs held out"
         figures |= {f"natural_top{n}": mean(hits[:, i].tolist(), note) for i, n in enumerate((1, 5))}
     return figures
@@ -224,7 +224,7 @@ def _comparison(
     """Each unit's pictures beside its exemplars, held-out photographs, and what the prior draws alone."""
     found, channels = nature.exemplars[layer], run.layers[layer]
     photographs = _Photographs(nature, layer, list(channels))
-    ordinary = features(judge, _floats([photographs.unseen[n] for n in nature.ordinary]))
+    ordinary = features(judge, as_images([photographs.unseen[n] for n in nature.ordinary]))
     origin, prior = ordinary[1].mean(0), _random_pictures(run, judge, nature.seen.size)
     pooled: dict[str, list[Tensor]] = {"pictures": [], "exemplars": []}
     for channel, pictures in channels.items():
@@ -307,10 +307,10 @@ class _Look:
         """The judge's features (see `features`) of what the unit sees, and all channels' peaks (n, channels)."""
         device = next(self.subject.network.parameters(), torch.zeros(())).device
         with probe(self.subject.network, [self.layer]) as read, torch.no_grad():
-            peaks, places = find_peaks(read(self.subject.prepare(_floats(pictures).to(device)))[self.layer])
+            peaks, places = find_peaks(read(self.subject.prepare(as_images(pictures).to(device)))[self.layer])
         boxes = [seen_box(self.field, place, self.subject.size) for place in places[:, self.channel].tolist()]
         cut = [cut_out(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
-        return features(self.judge, _floats(cut)), peaks
+        return features(self.judge, as_images(cut)), peaks
 
 
 def _random_pictures(run: Run, judge: Subject, size: int) -> tuple[Tensor, Tensor]:
@@ -325,10 +325,6 @@ def _random_pictures(run: Run, judge: Subject, size: int) -> tuple[Tensor, Tenso
 def _resized(picture: Pixels, size: int) -> Pixels:
     """As large as the photographs beside it: the finer of the two would be told by that alone."""
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS))
-
-
-def _floats(pixels: Sequence[Pixels]) -> Tensor:
-    return torch.from_numpy(np.stack(list(pixels))).permute(0, 3, 1, 2).float() / 255
 
 
 def _seeded(seed: int) -> torch.Generator:

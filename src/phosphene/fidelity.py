@@ -15,7 +15,7 @@ from torch import Tensor
 from phosphene import evaluation
 from phosphene.datasets import Photographs, load
 from phosphene.errors import BadRequest
-from phosphene.evaluation import Figure, distances, features, judge_channels, mean, recognised
+from phosphene.evaluation import Figure, as_images, distances, features, judge_channels, mean, recognised
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
@@ -150,5 +150,4 @@ def _nearest(pooled: Tensor, references: Tensor) -> list[float]:
 
 
 def _pictures(photographs: Photographs, chosen: Any, size: int) -> Tensor:
-    x = torch.from_numpy(photographs.images[chosen]).permute(0, 3, 1, 2).float() / 255
-    return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
+    return F.interpolate(as_images(photographs.images[chosen]), (size, size), mode="bilinear", align_corners=False)

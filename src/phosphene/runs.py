@@ -17,6 +17,7 @@ from torch import Tensor
 
 from phosphene import __version__, images
 from phosphene.errors import BadFile, BadRequest
+from phosphene.evaluation import as_images
 from phosphene.files import safe
 from phosphene.parameterizations import Parameterization, load_generated
 from phosphene.records import Folder, Record, pixels_sha256, read
@@ -277,7 +278,7 @@ def _start(request: str | dict[str, str], parameterization: Parameterization) ->
     if start_request(file) != request:
         raise BadFile(f"{file} is not the photograph that the record began with")
     pixels = images.read_image(file, parameterization.image_size)
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    return as_images([pixels])[0]
 
 
 def _hashes(subject: Subject, parameterization: Parameterization) -> dict[str, str]:

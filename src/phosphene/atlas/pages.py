@@ -104,19 +104,24 @@ def _page(templates: Environment, template: str, path: str, **context: Any) -> P
     return Page(path, templates.get_template(template).render(root=root, **context))
 
 
-def environment(atlas: Atlas) -> Environment:
-    """The templates, with what they call."""
+def templates_of(package: str, extra: str) -> Environment:
+    """The templates of a package, in which every text is escaped and a missing name is an error."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise Unreachable("jinja2 is not installed; pip install 'phosphene[atlas]'") from None
-    made = Environment(
-        loader=PackageLoader("phosphene.atlas"),
+        raise Unreachable(f"jinja2 is not installed; pip install 'phosphene[{extra}]'") from None
+    return Environment(
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def environment(atlas: Atlas) -> Environment:
+    """The templates, with what they call."""
+    made = templates_of("phosphene.atlas", "atlas")
     made.filters |= {
         "number": measures.number,
         "percent": measures.percent,

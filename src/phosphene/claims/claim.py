@@ -11,17 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from phosphene.claims.lab import Lab
-from phosphene.evaluation import Figure
+from phosphene.evaluation import DRAWS, ERROR, Figure, bootstrap
 
 Verdict = Literal["holds", "fails", "open"]
-ERROR = 0.05
-"""The chance that any interval of a claim misses its number; each of m expectations gets the m-th part (Bonferroni)."""
 FEWEST = 8
 """Units or photographs, below which no verdict is given."""
-DRAWS = 10_000
-"""Bootstrap samples."""
-MOST = 4000
-"""Values of a sample that are resampled at once, so that memory stays small."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ class Claim:
 
     @property
     def level(self) -> float:
-        """The chance of error that each expectation's interval is given."""
+        """The chance of error that each expectation's interval is given: the m-th part for each of m (Bonferroni)."""
         return ERROR / max(1, len(self.expected))
 
     def verdicts(self, numbers: Mapping[str, Figure]) -> list[Verdict]:
@@ -87,21 +81,9 @@ class Claim:
         return "holds" if found == {"holds"} else "fails" if "fails" in found else "open"
 
 
-def interval(values: Sequence[float], error: float = ERROR, note: str = "", statistic: Any = np.mean) -> Figure:
-    """A statistic of values, one a unit, with its bootstrap interval. What is no number does not count."""
-    sample = np.array([value for value in values if math.isfinite(value)], np.float64)
-    if not len(sample):
-        return Figure(math.nan, math.nan, math.nan, 0, note)
-    rng, found = np.random.default_rng(0), []
-    for draws in np.array_split(np.arange(DRAWS), max(1, len(sample) * DRAWS // (MOST * 1000))):
-        found.append(statistic(sample[rng.integers(len(sample), size=(len(draws), len(sample)))], axis=1))
-    low, high = np.quantile(np.concatenate(found), [error / 2, 1 - error / 2])
-    return Figure(float(statistic(sample)), float(low), float(high), len(sample), note)
-
-
 def gain(one: Sequence[float], other: Sequence[float], error: float = ERROR, note: str = "") -> Figure:
     """The mean of the differences of paired values, with its interval: above 0 where `one` is the larger."""
-    return interval([a - b for a, b in zip(one, other, strict=True)], error, note)
+    return bootstrap([a - b for a, b in zip(one, other, strict=True)], note, error)
 
 
 def contrast(one: Sequence[float], other: Sequence[float], error: float = ERROR, note: str = "") -> Figure:
@@ -113,3 +95,10 @@ def contrast(one: Sequence[float], other: Sequence[float], error: float = ERROR,
     drawn = [sample[rng.integers(len(sample), size=(DRAWS, len(sample)))].mean(1) for sample in (a, b)]
     low, high = np.quantile(drawn[0] - drawn[1], [error / 2, 1 - error / 2])
     return Figure(float(a.mean() - b.mean()), float(low), float(high), min(len(a), len(b)), note)
+
+
+def named(unit: Mapping[str, Any], arm: str, place: int = 0) -> float:
+    """The share of judges that name a unit's picture of an arm first, or with `place` 1 among their first five.
+
+    `unit` has `named`: for each arm a list, one for each judge, of these two answers."""
+    return sum(answers[place] for answers in unit["named"][arm]) / len(unit["named"][arm])

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from phosphene.claims.claim import Claim, Expectation, Findings, contrast, gain, interval
+from phosphene.claims.claim import Claim, Expectation, Findings, contrast, gain
 from phosphene.claims.lab import Lab
 from phosphene.datasets import Outlined, Stream
 from phosphene.dissection import DETECTOR, Dissection, dissect
-from phosphene.evaluation import Figure
+from phosphene.evaluation import Figure, as_images, mean
 from phosphene.exemplars import cut_out, find_exemplars, seen_box
 from phosphene.images import Pixels
 from phosphene.parameterizations import load_generated, seen_part
@@ -67,7 +67,7 @@ def measure(lab: Lab) -> Findings:
     detectors = sorted((u for u in units if u["detector"]), key=lambda unit: -unit["iou"])
     rows = [{key: unit.get(key, "") for key in ("unit", "object", "iou", "shows")} for unit in detectors]
     findings = numbers(units, CLAIM.level)
-    findings["classifier"] = interval(right, note=f"right on crops that it did not learn from, {len(names)} objects")
+    findings["classifier"] = mean(right, note=f"right on crops that it did not learn from, {len(names)} objects")
     found = {
         "detectors": len(detectors),
         "of units": len(units),
@@ -100,9 +100,9 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
             "share of units that are detectors, trained less untrained",
         ),
         "show it": gain(hits, chance, level, "share of detectors' pictures that show their object, less chance"),
-        "pictures": interval(hits, note="share of detectors' pictures that show their object"),
-        "exemplars": interval(natural, note="the same of their exemplars"),
-        "chance": interval(chance, note="the same by chance"),
+        "pictures": mean(hits, note="share of detectors' pictures that show their object"),
+        "exemplars": mean(natural, note="the same of their exemplars"),
+        "chance": mean(chance, note="the same by chance"),
     }
 
 
@@ -130,7 +130,7 @@ def _crops(lab: Lab, found: Dissection, channels: Sequence[int]) -> dict[str, Te
             name = found.objects[number]
             if name in kept and len(kept[name]) < 2 * CROPS and mask.mean() >= SMALLEST:
                 kept[name].append(cut_out(pixels, _around(mask)))
-    return {name: _floats(each) for name, each in kept.items() if len(each) >= LEAST_CROPS}
+    return {name: as_images(each) for name, each in kept.items() if len(each) >= LEAST_CROPS}
 
 
 def _around(mask: Any) -> tuple[float, float, float, float]:
@@ -156,12 +156,8 @@ def _exemplars(lab: Lab, channels: Sequence[int]) -> dict[int, Tensor]:
     for channel in channels:
         places = found.positions[channel].tolist()
         best = zip(found.best(channel), places, strict=False)
-        cut[channel] = _floats([cut_out(pictures[n], seen_box(field, place, network.size)) for n, place in best])
+        cut[channel] = as_images([cut_out(pictures[n], seen_box(field, place, network.size)) for n, place in best])
     return cut
-
-
-def _floats(pixels: Sequence[Pixels]) -> Tensor:
-    return torch.from_numpy(np.stack(list(pixels))).permute(0, 3, 1, 2).float() / 255
 
 
 CLAIM = Claim(

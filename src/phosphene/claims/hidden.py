@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, interval
+from phosphene.claims.claim import Claim, Expectation, Findings, gain
 from phosphene.claims.lab import Lab
-from phosphene.evaluation import Figure
+from phosphene.evaluation import Figure, mean, median
 from phosphene.subjects import outer_layers
 
 EACH, MOST_LAYERS = 50, 8
@@ -42,10 +40,10 @@ def measure(lab: Lab) -> Findings:
         own = [unit for unit in units.values() if unit["layer"] == layer and set(ARMS) <= unit.keys()]
         row: dict[str, Any] = {"layer": layer, "units": len(own)}
         for arm in ARMS:
-            row |= {f"{key}, {arm}": interval([unit[arm][key] for unit in own]) for key in KEPT if "afc" not in key}
-            row[f"choice, {arm}"] = interval([unit[arm]["two_afc_synthetic"] for unit in own])
-        row["choice, photographs"] = interval([unit["generator"]["two_afc_natural"] for unit in own])
-        row["choice, nothing"] = interval([unit["generator"]["two_afc_none"] for unit in own])
+            row |= {f"{key}, {arm}": mean([unit[arm][key] for unit in own]) for key in KEPT if "afc" not in key}
+            row[f"choice, {arm}"] = mean([unit[arm]["two_afc_synthetic"] for unit in own])
+        row["choice, photographs"] = mean([unit["generator"]["two_afc_natural"] for unit in own])
+        row["choice, nothing"] = mean([unit["generator"]["two_afc_none"] for unit in own])
         rows.append(row)
     pictures = []
     for arm, made in shots.items():
@@ -69,11 +67,10 @@ def numbers(units: Sequence[Mapping[str, Any]], output: str, level: float) -> di
         values("Fourier", "two_afc_synthetic"),
     )
     return {
-        "excites": interval(
+        "excites": median(
             [ratio - 1 for ratio in values("generator", "activation_ratio")],
-            level,
             "median activation ratio to the best photograph, less 1",
-            np.median,
+            level,
         ),
         "informs": gain(right, none, level, "share right by the picture, less that by photographs at random"),
         "beats Fourier": gain(right, other, level, "share right by the generator's picture, less that by Fourier's"),

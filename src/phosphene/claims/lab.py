@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from phosphene import evidence, records
 from phosphene.datasets import Photographs, Stream, load
 from phosphene.errors import BadRequest
-from phosphene.evaluation import features, judge_channels, recognised
+from phosphene.evaluation import as_images, features, judge_channels, recognised
 from phosphene.evidence import Evaluation
 from phosphene.exemplars import find_exemplars
 from phosphene.files import safe
@@ -109,8 +110,7 @@ class Lab:
         """Photographs at random: images (n, 3, size, size) in [0, 1] and labels (n,)."""
         data = self.photographs(folder, split)
         chosen = np.array(self.some(len(data), n, counter))
-        images = torch.from_numpy(data.images[chosen]).permute(0, 3, 1, 2).float() / 255
-        images = torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        images = interpolate(as_images(data.images[chosen]), (size, size), mode="bilinear", antialias=True)
         return images, torch.from_numpy(data.labels[chosen])
 
     def climbed(
@@ -136,8 +136,7 @@ class Lab:
         self.report(f"{name}: {len(members)} pictures")
         batch = min(self.batch, network.batch or self.batch)
         found = list(climb_into(folder, request, network, parameterization, members, batch=batch))
-        pixels = np.stack([read_png(folder.path / record.image) for record in found])
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        images = as_images([read_png(folder.path / record.image) for record in found])
         channels = [getattr(member.target.terms[0][1], "channel", -1) for member in members]
         return Shots(folder.path, subject, images, [r.score for r in found], channels, [m.seed for m in members])
 
@@ -181,7 +180,7 @@ class Lab:
         side = max(images.shape[-1] for _, images in sets)
         tiles, labels = [], []
         for label, images in sets:
-            sized = torch.nn.functional.interpolate(images[:columns], (side, side), mode="bilinear", antialias=True)
+            sized = interpolate(images[:columns], (side, side), mode="bilinear", antialias=True)
             tiles += [to_pixels(image.numpy()) for image in sized]
             labels += [label] + [""] * (columns - 1)
         file = self.out / "pictures" / f"{name}.webp"

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, interval
+from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
 from phosphene.claims.lab import Lab
-from phosphene.evaluation import Figure, feature_layers
+from phosphene.evaluation import Figure, feature_layers, mean
 from phosphene.fidelity import reconstructed
 from phosphene.parameterizations import load_generated
 from phosphene.probe import probe
@@ -43,12 +43,12 @@ def measure(lab: Lab) -> Findings:
         row: dict[str, Any] = {
             "code": code,
             "prior": prior,
-            "image error": interval(errors),
-            "code cosine": interval(cosines),
+            "image error": mean(errors),
+            "code cosine": mean(cosines),
         }
         for judge in lab.judges:
             hits = lab.named_by(judge, shots.images, channels, network.classes)
-            row |= {f"{top}, {judge}": interval(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))}
+            row |= {f"{top}, {judge}": mean(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))}
             for unit, hit in zip(units, hits.tolist(), strict=True):
                 unit.setdefault("named", {}).setdefault(code, []).append(hit)
         for each, error in zip(seen, errors, strict=True):
@@ -56,10 +56,10 @@ def measure(lab: Lab) -> Findings:
         for unit, score, repeat in zip(units, shots.scores, repeats, strict=True):
             unit.setdefault("activation", {})[code] = score
             unit.setdefault("repetition", {})[code] = repeat
-        rows.append({**row, "repetition": interval(repeats), "activation": interval(shots.scores)})
+        rows.append({**row, "repetition": mean(repeats), "activation": mean(shots.scores)})
         shown.append((code, shots.images))
         again_shown.append((code, again.reconstructions))
-    rows.append({"code": "photographs", "repetition": interval(repetition(lab, photographs))})
+    rows.append({"code": "photographs", "repetition": mean(repetition(lab, photographs))})
     pictures = [
         (
             "Photographs, and what each layer's generator makes of their codes.",
@@ -74,14 +74,11 @@ def numbers(units: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]
     """Reconstruction by layer over photographs, with `image_error`, and recognisability by layer over units, with
     `named`: for each layer a list, one for each judge, of whether a picture is named first and among five."""
 
-    def share(unit: Mapping[str, Any], code: str) -> float:
-        return sum(hit[0] for hit in unit["named"][code]) / len(unit["named"][code])
-
     def errors(code: str) -> list[float]:
         return [each["image_error"][code] for each in seen]
 
-    def named(code: str) -> list[float]:
-        return [share(unit, code) for unit in units]
+    def first(code: str) -> list[float]:
+        return [named(unit, code) for unit in units]
 
     found = {
         f"{code} reconstructs": gain(errors("fc6"), errors(code), level, f"image error from fc6 less that from {code}")
@@ -89,8 +86,8 @@ def numbers(units: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]
     }
     for code in ("conv3", "pool5"):
         note = f"share named first through fc6 less that through {code}, mean over the judges"
-        found[f"over {code}"] = gain(named("fc6"), named(code), level, note)
-    found["fc6 over fc7"] = gain(named("fc6"), named("fc7"), note="as above, through fc6 less through fc7")
+        found[f"over {code}"] = gain(first("fc6"), first(code), level, note)
+    found["fc6 over fc7"] = gain(first("fc6"), first("fc7"), note="as above, through fc6 less through fc7")
     for code in ("conv3", "pool5"):
         one, other = ([unit["repetition"][each] for unit in units] for each in (code, "fc6"))
         found[f"{code} repeats"] = gain(one, other, note=f"repetition through {code} less that through fc6")

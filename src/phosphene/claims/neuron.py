@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, interval
+from phosphene.claims.claim import Claim, Expectation, Findings, gain
 from phosphene.claims.lab import Lab
 from phosphene.claims.reader import Reader
 from phosphene.errors import BadRequest
-from phosphene.evaluation import Figure
+from phosphene.evaluation import Figure, as_images, bootstrap, mean
 from phosphene.parameterizations import seen_part
 from phosphene.subjects import Subject
 from phosphene.training.modified import KINDS, TILES
@@ -63,10 +63,10 @@ def measure(lab: Lab) -> Findings:
             {
                 "modification": kind,
                 "classes": len(own),
-                "AUC of the reader on pictures": interval([unit["auc"] for unit in own]),
+                "AUC of the reader on pictures": mean([unit["auc"] for unit in own]),
                 "right on photographs held out": accuracy,
                 "measure": MEASURED[kind],
-                "found": interval([unit["measure"] for unit in own]),
+                "found": mean([unit["measure"] for unit in own]),
             }
         )
         shown += [
@@ -104,10 +104,13 @@ def measure_control(lab: Lab) -> Findings:
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
     """Each unit has `kind` and `auc`: how often the reader finds the twin's picture the more modified of two."""
     return {
-        kind: interval([unit["auc"] - 0.5 for unit in units if unit.get("kind") == kind], level,
-                       "mean AUC over classes, less one half")
+        kind: bootstrap(
+            [unit["auc"] - 0.5 for unit in units if unit.get("kind") == kind],
+            "mean AUC over classes, less one half",
+            level,
+        )
         for kind in KINDS
-    }  # fmt: skip
+    }
 
 
 def control_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
@@ -142,7 +145,7 @@ def _reader(lab: Lab, kind: str, classes: Sequence[int]) -> tuple[Reader, Figure
     for i in range(2):
         part = np.concatenate([each[i * READS_ON : (i + 1) * READS_ON] for each in places])
         modified = np.stack([KINDS[kind](data.images[place], int(place)) for place in part])
-        images = torch.from_numpy(np.concatenate([data.images[part], modified])).permute(0, 3, 1, 2).float() / 255
+        images = as_images(np.concatenate([data.images[part], modified]))
         sets.append((images, torch.arange(2).repeat_interleave(len(part))))
     reader = Reader.of(lab.network(lab.judges[-1]), *sets[0])
     return reader, reader.right(*sets[1])

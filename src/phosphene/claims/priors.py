@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from phosphene import evaluation
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, interval
+from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
 from phosphene.claims.lab import Lab, Shots
 from phosphene.evaluation import Figure
 
@@ -96,14 +96,10 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
 
     Each unit has `named`: for each arm a list, one for each judge, of whether it is named first and among five.
     """
-
-    def share(unit: Mapping[str, Any], arm: str) -> float:
-        return sum(hit[0] for hit in unit["named"][arm]) / len(unit["named"][arm])
-
-    mine = [share(unit, GENERATOR) for unit in units]
-    found = {"generator": interval(mine, note="named first, mean over the judges")}
+    mine = [named(unit, GENERATOR) for unit in units]
+    found = {"generator": evaluation.mean(mine, "named first, mean over the judges")}
     for arm in BASELINES:
-        theirs = [share(unit, arm) for unit in units]
+        theirs = [named(unit, arm) for unit in units]
         found[f"over {arm}"] = gain(mine, theirs, level, "difference of shares named first, mean over the judges")
     return found
 

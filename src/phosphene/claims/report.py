@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from phosphene import __version__
+from phosphene.atlas.pages import templates_of
 from phosphene.claims import forest
 from phosphene.claims.words import SIGNS, duration, figure, is_figure, percent, told
-from phosphene.errors import Unreachable
 from phosphene.files import safe, whole, without_nan, write_json
 
 if TYPE_CHECKING:
@@ -40,17 +40,7 @@ def write_report(results: Sequence[dict[str, Any]], out: Path) -> Path:
 
 def environment() -> Environment:
     """The template, with what it calls."""
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError:
-        raise Unreachable("jinja2 is not installed; pip install 'phosphene[claims]'") from None
-    made = Environment(
-        loader=PackageLoader("phosphene.claims"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = templates_of("phosphene.claims", "claims")
     for called in (told, percent, duration, figure, columns, others, address):
         made.filters[called.__name__] = called
     made.tests["figure"] = is_figure

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, interval
+from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
 from phosphene.claims.lab import Lab, Shots
-from phosphene.evaluation import Figure, judge_channels
+from phosphene.evaluation import Figure, bootstrap, judge_channels, mean
 
 SCENES, SCENE_JUDGE = "caffenet-scenes", "resnet18-scenes"
 OWN = {"caffenet-objects": "objects-fc6", SCENES: "scenes-fc6"}
@@ -48,14 +48,14 @@ def measure_data(lab: Lab) -> Findings:
         for prior in (*OWN.values(), BOTH):
             shots = lab.climbed(f"C3-{subject}-{prior}", names, subject=subject, prior=prior)
             hits = [lab.named_by(judge, shots.images, channels, network.classes) for judge in judges]
-            row: dict[str, Any] = {"subject": subject, "prior": prior, "activation": interval(shots.scores)}
-            for judge, named, real in zip(judges, hits, seen, strict=True):
+            row: dict[str, Any] = {"subject": subject, "prior": prior, "activation": mean(shots.scores)}
+            for judge, hit, real in zip(judges, hits, seen, strict=True):
                 for i, top in enumerate(("top1", "top5")):
-                    row[f"{top}, {judge}"] = interval(named[:, i].tolist())
-                    row[f"{top} of photographs, {judge}"] = interval(real[:, i].tolist())
+                    row[f"{top}, {judge}"] = mean(hit[:, i].tolist())
+                    row[f"{top} of photographs, {judge}"] = mean(real[:, i].tolist())
             rows.append(row)
             for i, unit in enumerate(own):
-                unit.setdefault("named", {})[prior] = [named[i].tolist() for named in hits]
+                unit.setdefault("named", {})[prior] = [hit[i].tolist() for hit in hits]
                 unit.setdefault("activation", {})[prior] = shots.scores[i]
                 unit["photographs"] = [real[:, 1].mean().item() for real in seen]
             shown.append((f"{subject} through {prior}", shots.images))
@@ -69,31 +69,27 @@ def measure_data(lab: Lab) -> Findings:
 def data_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
     """Each unit has `subject`, `named` (by prior: a list, one for each judge, of whether first and among five),
     `activation` (by prior) and `photographs`, each judge's share of photographs named among five."""
-
-    def five(unit: Mapping[str, Any], prior: str) -> float:
-        return sum(hit[1] for hit in unit["named"][prior]) / len(unit["named"][prior])
-
     scenes = [unit for unit in units if unit["subject"] == SCENES]
     foreign = OWN["caffenet-objects"]
     natural = [sum(unit["photographs"]) / len(unit["photographs"]) for unit in scenes]
     found = {
         "carries over": gain(
-            [five(unit, foreign) for unit in scenes],
+            [named(unit, foreign, 1) for unit in scenes],
             [HALF * share for share in natural],
             level,
             f"share of scene units' pictures through {foreign} named among five, less half that of photographs",
         ),
-        "still excites": interval(
+        "still excites": bootstrap(
             [unit["activation"][foreign] / unit["activation"][OWN[SCENES]] for unit in scenes],
-            level,
             f"activation of scene units through {foreign} over that through {OWN[SCENES]}",
+            level,
         ),
     }
     for subject, own in OWN.items():
         for other in (*OWN.values(), BOTH):
             if other != own:
                 these = [unit for unit in units if unit["subject"] == subject]
-                mine, theirs = ([five(unit, prior) for unit in these] for prior in (own, other))
+                mine, theirs = ([named(unit, prior, 1) for unit in these] for prior in (own, other))
                 note = "difference of shares named among five"
                 found[f"{subject}: {own} over {other}"] = gain(mine, theirs, note=note)
     return found
@@ -124,8 +120,8 @@ def measure_architecture(lab: Lab) -> Findings:
                 unit.setdefault("named", {})[prior] = [named[i] for named in hits]
                 unit.setdefault("activation", {})[prior] = shots.scores[i]
             for j, top in enumerate(("top1", "top5")):
-                row[f"{top}, {prior}"] = interval([hit[j] for named in hits for hit in named])
-            row[f"activation, {prior}"] = interval(shots.scores)
+                row[f"{top}, {prior}"] = mean([hit[j] for named in hits for hit in named])
+            row[f"activation, {prior}"] = mean(shots.scores)
             shown.append((f"{subject} through {prior}", shots.images))
         rows.append(row)
     picture = lab.row("C4", shown)
@@ -153,17 +149,13 @@ def _cell(
 
 def architecture_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
     """Each unit has `subject` and `named`: by prior a list, one for each judge, of whether first and among five."""
-
-    def five(unit: Mapping[str, Any], prior: str) -> float:
-        return sum(hit[1] for hit in unit["named"][prior]) / len(unit["named"][prior])
-
     found = {}
     for subject, own in MATRIX.items():
         if own:
             these = [unit for unit in units if unit["subject"] == subject]
             others = [prior for prior in MATRIX.values() if prior not in ("", own)]
-            mine = [five(unit, own) for unit in these]
-            theirs = [sum(five(unit, prior) for prior in others) / len(others) for unit in these]
+            mine = [named(unit, own, 1) for unit in these]
+            theirs = [sum(named(unit, prior, 1) for prior in others) / len(others) for unit in these]
             note = f"share named among five through {own}, less the mean of the other priors"
             found[f"{subject}: its own"] = gain(mine, theirs, level, note)
     return found

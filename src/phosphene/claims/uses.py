@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from phosphene import weights
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, interval
+from phosphene.claims.claim import Claim, Expectation, Findings, gain
 from phosphene.claims.lab import Lab
 from phosphene.claims.reader import Reader
 from phosphene.datasets import Photographs
-from phosphene.evaluation import Figure
+from phosphene.evaluation import Figure, as_images, bootstrap, mean
 from phosphene.images import to_pixels, write_png
 from phosphene.parameterizations import load_generated
 from phosphene.training.run import read_recipe
@@ -66,8 +66,8 @@ def two_at_once(lab: Lab) -> Part:
         units.append(
             {"use": "two", "unit": f"{layer}:{a} + {layer}:{b}", "label": f"{classes[a]} + {classes[b]}", **shares}
         )
-    row = {"use": "two units at once", "both named": interval([unit["both"] for unit in units])}
-    row["both named, of one unit's picture"] = interval([unit["alone"] for unit in units])
+    row = {"use": "two units at once", "both named": mean([unit["both"] for unit in units])}
+    row["both named, of one unit's picture"] = mean([unit["alone"] for unit in units])
     caption = "Two units at once: " + "; ".join(unit["label"] for unit in units[:12])
     return (
         units,
@@ -110,8 +110,7 @@ def real_starts(lab: Lab) -> Part:
         )
     row: dict[str, Any] = {"use": "from a photograph"}
     row |= {
-        key: interval([unit[key] for unit in units])
-        for key in ("goal_before", "goal_after", "moved", "moved_from_random")
+        key: mean([unit[key] for unit in units]) for key in ("goal_before", "goal_after", "moved", "moved_from_random")
     }
     sets = [("start", photographs), ("climbed from there", real), ("climbed from a random code", random)]
     return units, [row], ("; ".join(unit["label"] for unit in units[:12]), lab.row("C8-starts", sets))
@@ -154,7 +153,7 @@ def while_training(lab: Lab) -> Part:
             unit["named"][f"{share:g}"] = value
         top1 = lab.network(subject).card.get("measured", {}).get("top1")
         rows.append(
-            {"use": f"after {share:.0%} of training", "the network is right": top1, "named among five": interval(named)}
+            {"use": f"after {share:.0%} of training", "the network is right": top1, "named among five": mean(named)}
         )
         shown.append((f"after {share:.0%}", shots.images))
     return units, rows, ("The same output units as training goes on.", lab.row("C8-training", shown))
@@ -177,7 +176,7 @@ def another_task(lab: Lab) -> Part:
     subject = lab.network(str(file))
     seeds = [lab.seed + i for i in range(1 if lab.quick else TEXTURE_SEEDS)]
     shots = lab.climbed("C8-textures", [f"{subject.output}:all"], subject=str(file), seeds=seeds)
-    reader = Reader.of(lab.network(lab.judges[-1]), _floats(train), torch.from_numpy(train.labels))
+    reader = Reader.of(lab.network(lab.judges[-1]), as_images(train.images), torch.from_numpy(train.labels))
     hits = (reader(shots.images).argmax(1) == torch.tensor(shots.channels)).float()
     units: list[dict[str, Any]] = [
         {
@@ -191,8 +190,8 @@ def another_task(lab: Lab) -> Part:
     row = {
         "use": "another task: textures",
         "the network is right": subject.card["measured"]["top1"],
-        "a reader is right on photographs": reader.right(_floats(val), torch.from_numpy(val.labels)),
-        "and on pictures": interval([unit["right"] for unit in units]),
+        "a reader is right on photographs": reader.right(as_images(val.images), torch.from_numpy(val.labels)),
+        "and on pictures": mean([unit["right"] for unit in units]),
     }
     caption = "Units of a network trained on textures, the first seed: " + ", ".join(data.classes)
     return units, [row], (caption, lab.row("C8-textures", [("textures", shots.images[:: len(seeds)])]))
@@ -217,8 +216,8 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
         "class changes": gain(after, before, level, note.format("the goal", "after less before")),
         "stays near": gain(far, near, level, "distance to the photograph from a random start, less from there"),
         "develops": gain(later, earlier, level, note.format("the class", "at the end less at the first snapshot")),
-        "textures": interval(
-            [unit["right"] - chance for unit in use["textures"]], level, "share that a reader names first, less chance"
+        "textures": bootstrap(
+            [unit["right"] - chance for unit in use["textures"]], "share that a reader names first, less chance", level
         ),
     }
 
@@ -237,10 +236,6 @@ def _every_second(data: Photographs, first: int) -> Photographs:
     return replace(
         data, images=data.images[first::2], labels=data.labels[first::2], fingerprint=f"{data.fingerprint}:{first}"
     )
-
-
-def _floats(data: Photographs) -> Tensor:
-    return torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 255
 
 
 CLAIM = Claim(

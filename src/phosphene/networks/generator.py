@@ -142,6 +142,19 @@ def _chain(layers: Iterable[nn.Module]) -> nn.Sequential:
     return chain
 
 
+def _refining(
+    channels: int, widths: Sequence[int], blocks: Sequence[int], latent: int
+) -> tuple[nn.Sequential, nn.Sequential, nn.Conv2d]:
+    """Residual blocks for coarse maps, others for fine ones, and the last convolution, which begins near zero."""
+    (coarse, fine), (coarse_blocks, fine_blocks) = widths, blocks
+    low = nn.Sequential(nn.Conv2d(channels, coarse, 3, padding=1), *(Residual(coarse) for _ in range(coarse_blocks)))
+    high = nn.Sequential(nn.Conv2d(coarse, fine, 3, padding=1), *(Residual(fine) for _ in range(fine_blocks)))
+    high.append(nn.LeakyReLU(0.2))
+    last = nn.Conv2d(fine, latent, 3, padding=1)
+    nn.init.normal_(last.weight, std=1e-3)
+    return low, high, last
+
+
 class CodeToLatent(nn.Module):
     """Whitened codes (batch, code) → latent maps (batch, latent, 2 grid, 2 grid).
 
@@ -161,20 +174,12 @@ class CodeToLatent(nn.Module):
         latent: int,
     ):
         super().__init__()
-        (coarse, fine), (coarse_blocks, fine_blocks) = widths, blocks
         self.seed_shape = (seed_channels, grid, grid)
         self.latent_shape = (latent, 2 * grid, 2 * grid)
         self.linear = nn.Sequential(nn.Linear(code, rank, bias=False), nn.Linear(rank, math.prod(self.latent_shape)))
         self.first = nn.Linear(code, hidden)
         self.second = nn.Linear(hidden, math.prod(self.seed_shape))
-        self.coarse = nn.Sequential(
-            nn.Conv2d(seed_channels, coarse, 3, padding=1), *(Residual(coarse) for _ in range(coarse_blocks))
-        )
-        self.fine = nn.Sequential(
-            nn.Conv2d(coarse, fine, 3, padding=1), *(Residual(fine) for _ in range(fine_blocks)), nn.LeakyReLU(0.2)
-        )
-        self.last = nn.Conv2d(fine, latent, 3, padding=1)
-        nn.init.normal_(self.last.weight, std=1e-3)
+        self.coarse, self.fine, self.last = _refining(seed_channels, widths, blocks, latent)
 
     def forward(self, codes: Tensor) -> Tensor:
         hidden = F.leaky_relu(self.first(codes), 0.2)
@@ -193,17 +198,9 @@ class MapToLatent(nn.Module):
 
     def __init__(self, channels: int, side: int, widths: Sequence[int], blocks: Sequence[int], latent: int):
         super().__init__()
-        (coarse, fine), (coarse_blocks, fine_blocks) = widths, blocks
         self.side = side
         self.linear = nn.Conv2d(channels, latent, 3, padding=1)
-        self.coarse = nn.Sequential(
-            nn.Conv2d(channels, coarse, 3, padding=1), *(Residual(coarse) for _ in range(coarse_blocks))
-        )
-        self.fine = nn.Sequential(
-            nn.Conv2d(coarse, fine, 3, padding=1), *(Residual(fine) for _ in range(fine_blocks)), nn.LeakyReLU(0.2)
-        )
-        self.last = nn.Conv2d(fine, latent, 3, padding=1)
-        nn.init.normal_(self.last.weight, std=1e-3)
+        self.coarse, self.fine, self.last = _refining(channels, widths, blocks, latent)
 
     def resized(self, x: Tensor) -> Tensor:
         """Maps at the latents' resolution."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.datasets import Photographs
+from phosphene.evaluation import as_images
 from phosphene.images import Pixels, contact_sheet, to_pixels
 
 COLUMNS, EVERY = 8, 300.0
@@ -27,7 +28,7 @@ class Gallery:
     def __init__(self, photographs: Photographs, size: int, device: str):
         """`size` is the generator's, in pixels."""
         chosen = np.linspace(0, len(photographs) - 1, min(COLUMNS, len(photographs))).round().astype(np.int64)
-        x = torch.from_numpy(photographs.images[chosen]).to(device).permute(0, 3, 1, 2).float() / 255
+        x = as_images(photographs.images[chosen]).to(device)
         self.images = F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
         self._due = 0.0
 

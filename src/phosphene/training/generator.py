@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
+from phosphene.evaluation import as_images
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.priors import CodeStatistics
@@ -225,7 +226,7 @@ def held_out_errors(
     totals = torch.zeros(3, dtype=torch.float64)
     with torch.no_grad(), probe(encoder.network.to(device), [layer, encoder.output]) as read:
         for at in range(0, len(val), batch):
-            x = torch.from_numpy(val.images[at : at + batch]).to(device).permute(0, 3, 1, 2).float() / 255
+            x = as_images(val.images[at : at + batch]).to(device)
             x = F.interpolate(x, generator.image_size, mode="bilinear", align_corners=False)
             with mixed_precision(str(device.type)):
                 code = read(encoder.prepare(seen_part(x, seen)))[layer].float().reshape(len(x), *generator.code_shape)
