@@ -67,6 +67,39 @@ def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- whole files
 
 
+def test_eight_bits_are_a_half_step_from_the_truth_at_most(tmp_path: Path) -> None:
+    tensors = {
+        "network.w": torch.randn(6, 5, 3, 3) * torch.logspace(-4, 2, 6)[:, None, None, None],
+        "network.zero": torch.zeros(2, 4),
+        "network.b": torch.randn(5),
+        "network.n": torch.tensor(7),
+    }
+    weights.write(tmp_path / "x.safetensors", tensors, CARD, eight=True)
+    weights.write(tmp_path / "half.safetensors", tensors, CARD)
+    found = weights.read(tmp_path / "x.safetensors").part("network")
+    assert found.keys() == {"w", "zero", "b", "n"}
+    for row, wanted in zip(found["w"], tensors["network.w"], strict=True):
+        assert (row - wanted).abs().max() <= wanted.abs().max() / 127 / 2 * 1.001
+    assert torch.equal(found["zero"], torch.zeros(2, 4))
+    assert torch.equal(found["b"], tensors["network.b"])
+    assert found["w"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "steps", [torch.ones(3), torch.ones(4, 1), torch.tensor(1.0), torch.full((4,), float("nan")), torch.ones(4).int()]
+)
+def test_steps_that_do_not_fit_are_refused(tmp_path: Path, steps: torch.Tensor) -> None:
+    whole = load_file(write_subject(tmp_path / "subject.safetensors"))
+    wrong = next(key for key, value in whole.items() if value.ndim > 1)
+    card = weights.read(tmp_path / "subject.safetensors").card
+    tensors = {**whole, wrong: torch.zeros(whole[wrong].shape, dtype=torch.int8), wrong + ":step": steps}
+    file = forge(tmp_path / "forged.safetensors", tensors, card)
+    if steps.shape == whole[wrong].shape[:1] and steps.isfinite().all():
+        load_subject(str(file))
+    else:
+        assert "damaged" in refused(lambda: load_subject(str(file)))
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     tensors = {"network.w": torch.randn(4, 5), "network.b": torch.randn(5), "code.n": torch.tensor(7)}
     sha256 = weights.write(tmp_path / "a" / "x.safetensors", tensors, {**CARD, "note": "µσ"})
@@ -187,7 +220,7 @@ def test_a_subject_is_not_a_generator(zoo: Path) -> None:
         json.dumps({**CARD, "name": 5}),
         json.dumps({**CARD, "kind": None}),
         json.dumps({**CARD, "format": "1"}),
-        json.dumps({**CARD, "format": 2}),
+        json.dumps({**CARD, "format": 3}),
         json.dumps({key: value for key, value in CARD.items() if key != "architecture"}),
         json.dumps({**CARD, "architecture": [GENERATOR_ARCHITECTURE]}),
         '{"name": "x", "kind": "generator", "format": 1, "architecture": {"a": ' + "[" * 5000 + "]" * 5000 + "}}",

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from phosphene.errors import BadFile, UnknownName, Unreachable
 from phosphene.files import from_hub, whole
 
-FORMAT = 1
+FORMAT = 2
 LARGEST = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
+STEP = ":step"
+"""What the name of a tensor's step sizes, one for each row, ends in."""
 
 
 @dataclass(frozen=True)
@@ -45,29 +47,47 @@ class Weights:
         """The tensors under `prefix.`, their names without it, in float32."""
         start = prefix + "."
         return {
-            name.removeprefix(start): value.float() if value.is_floating_point() else value
-            for name, value in self.tensors.items()
-            if name.startswith(start)
+            name.removeprefix(start): self._whole(name)
+            for name in self.tensors
+            if name.startswith(start) and not name.endswith(STEP)
         }
 
+    def _whole(self, name: str) -> Tensor:
+        value, step = self.tensors[name], self.tensors.get(name + STEP)
+        if step is None:
+            return value.float() if value.is_floating_point() else value
+        if value.dtype != torch.int8 or value.ndim < 2 or step.shape != value.shape[:1]:
+            raise BadFile(f"{self.path} is damaged: the step sizes of {name} do not fit it")
+        return value.float() * step.float().view(-1, *[1] * (value.ndim - 1))
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
-    """Write a weights file in half precision (vectors stay float32) and return its sha256."""
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], *, eight: bool = False) -> str:
+    """Write a weights file in half precision (vectors stay float32) and return its sha256.
+
+    With `eight`, matrices and filters have 8 bits a number: 255 equal steps for each row, whose size lies beside it.
+    """
     from safetensors.torch import save
 
-    path = Path(path)
-    halves = {
-        name: value.detach().cpu().to(torch.float16)
-        if value.is_floating_point() and value.ndim > 1
-        else value.detach().cpu()
-        for name, value in tensors.items()
-    }
-    halves = {name: value.contiguous() for name, value in halves.items()}
+    path, kept = Path(path), {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu()
+        if not value.is_floating_point() or value.ndim < 2:
+            kept[name] = value.contiguous()
+        elif eight:
+            kept |= _in_steps(name, value.float())
+        else:
+            kept[name] = value.to(torch.float16).contiguous()
     text = json.dumps({**card, "format": FORMAT}, sort_keys=True)
-    raw = _ordered(save(halves, {"phosphene": text, "digest": _digest(halves, text)}))
+    raw = _ordered(save(kept, {"phosphene": text, "digest": _digest(kept, text)}))
     with whole(path) as scratch:
         scratch.write_bytes(raw)
     return hashlib.sha256(raw).hexdigest()
+
+
+def _in_steps(name: str, value: Tensor) -> dict[str, Tensor]:
+    rows = value.flatten(1)
+    step = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return {name: (rows / step[:, None]).round().to(torch.int8).view(value.shape).contiguous(), name + STEP: step}
 
 
 def _ordered(raw: bytes) -> bytes:
