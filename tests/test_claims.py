@@ -144,7 +144,12 @@ def planted_priors(how: float) -> Mapping[str, Figure]:
     for i, unit in enumerate(named):  # where nothing is planted, each unit differs and the mean does not
         if not how:
             unit[priors.GENERATOR] = [[some_of(0.5, i * i + 3), 1.0]]
-    return priors.numbers([{"named": each} for each in named], CLAIMS["C1"].level)
+    rng = np.random.default_rng(7)
+    units = [
+        {"named": each, "far": {arm: [rng.normal(-how * (arm == priors.GENERATOR))] * 2 for arm in priors.ARMS}}
+        for each in named
+    ]
+    return priors.numbers(units, CLAIMS["C1"].level)
 
 
 def planted_hidden(how: float) -> Mapping[str, Figure]:
@@ -246,7 +251,7 @@ def test_a_damaged_result_is_measured_anew(tmp_path: Path, damage: Callable[[Any
 
 def test_what_a_claim_needs_is_asked_for_before_it_is_measured(tmp_path: Path) -> None:
     desk = Bench(tmp_path)
-    desk.claim = replace(desk.claim, needs=("objects-fc7",))
+    desk.claim = replace(desk.claim, needs=("objects-fc9",))
     with pytest.raises(UnknownName, match="objects-fc6"):
         desk.run()
     assert desk.times == 0

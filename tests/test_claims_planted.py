@@ -43,7 +43,7 @@ def c2(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
 
 
 def c3(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
-    priors = (*transfer.OWN.values(), transfer.BOTH)
+    priors = (*transfer.OWN.values(), transfer.BOTH, transfer.LONGEST)
     foreign = transfer.OWN["caffenet-objects"]
     units = [
         {

@@ -10,7 +10,8 @@ import torch
 from conftest import CI_SAMPLE, Run, statistics_of, write_generator
 from torch import Tensor, nn
 
-from phosphene.fidelity import _nearest, reconstructed
+from phosphene.evaluation import nearest
+from phosphene.fidelity import reconstructed
 from phosphene.parameterizations import Generated
 from phosphene.subjects import Subject
 
@@ -57,8 +58,8 @@ def test_errors_grow_with_what_is_lost() -> None:
 
 def test_what_is_copied_is_at_no_distance() -> None:
     references = torch.rand(20, 6)
-    assert max(_nearest(3 * references[:5], references)) == pytest.approx(0, abs=1e-6)
-    assert min(_nearest(-references[:5], references)) > 1
+    assert max(nearest(3 * references[:5], references)) == pytest.approx(0, abs=1e-6)
+    assert min(nearest(-references[:5], references)) > 1
 
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")

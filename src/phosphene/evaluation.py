@@ -164,6 +164,12 @@ def distances(one: Tensor, other: Tensor) -> Tensor:
     return (squares - 2 * one @ other.T).clamp(min=0)
 
 
+def nearest(pooled: Tensor, references: Tensor) -> list[float]:
+    """The cosine distance of each of (n, d) pooled features to the nearest of the references, (m, d)."""
+    one, other = nn.functional.normalize(pooled, dim=1), nn.functional.normalize(references, dim=1)
+    return (1 - (one @ other.T).amax(1)).tolist()
+
+
 def diversity(vectors: Tensor) -> float:
     """Mean perceptual distance over all pairs of vectors (n, d); NaN for fewer than two."""
     n = len(vectors)

@@ -15,7 +15,7 @@ from torch import Tensor
 from phosphene import evaluation
 from phosphene.datasets import Photographs, load
 from phosphene.errors import BadRequest
-from phosphene.evaluation import Figure, as_images, distances, features, judge_channels, mean, recognised
+from phosphene.evaluation import Figure, as_images, distances, features, judge_channels, mean, nearest, recognised
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
@@ -131,8 +131,8 @@ def _distances(judge: Subject, again: Again, generated: Generated, train: Photog
         "perceptual_distance": mean(apart, note),
         "kid": evaluation.kid(reconstructions, photographs, f"reconstructions and photographs, {note}"),
         "kid_random_codes": evaluation.kid(imagined, photographs, f"random codes and photographs, {note}"),
-        "nearest_random_codes": mean(_nearest(imagined, references), f"to {len(known):,} training photographs, {note}"),
-        "nearest_photographs": mean(_nearest(photographs, references), f"to the same, {note}"),
+        "nearest_random_codes": mean(nearest(imagined, references), f"to {len(known):,} training photographs, {note}"),
+        "nearest_photographs": mean(nearest(photographs, references), f"to the same, {note}"),
     }
 
 
@@ -141,12 +141,6 @@ def _random_pictures(generated: Generated) -> Iterator[Tensor]:
     with torch.no_grad():
         for part in codes.split(50):
             yield generated.images(part).clamp(0, 1).cpu()
-
-
-def _nearest(pooled: Tensor, references: Tensor) -> list[float]:
-    """The cosine distance of each to the nearest reference."""
-    one, other = F.normalize(pooled, dim=1), F.normalize(references, dim=1)
-    return (1 - (one @ other.T).amax(1)).tolist()
 
 
 def _pictures(photographs: Photographs, chosen: Any, size: int) -> Tensor:

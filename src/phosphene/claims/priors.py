@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 
 from phosphene import evaluation
@@ -13,7 +15,7 @@ from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
 from phosphene.claims.lab import Lab, Shots
 from phosphene.evaluation import Figure
 
-STEPS = 200
+STEPS, PHOTOGRAPHS = 200, 1000
 TUNED_ON = 10
 """Units on which each arm is tuned; none of them is tested."""
 TUNED_WITH = "resnet18-objects"
@@ -54,7 +56,7 @@ def measure(lab: Lab) -> Findings:
         scores = [_tuning_score(lab, arm, i, prior, each, tuner, others) for i, each in enumerate(grid)]
         chosen[arm] = grid[max(range(len(grid)), key=scores.__getitem__)]
         arms[arm] = lab.climbed(f"C1-{_short(arm)}", names, prior=prior, steps=STEPS, **chosen[arm])
-    natural, labels = lab.drawn(lab.objects, "val", 1000, max(lab.network(lab.subject).size), 2)
+    natural, labels = lab.drawn(lab.objects, "val", PHOTOGRAPHS, max(lab.network(lab.subject).size), 2)
     same = lab.photographs(lab.objects, "val").classes == classes
     units: list[dict[str, Any]] = [{"unit": name, "label": classes[c]} for name, c in zip(names, tested, strict=True)]
     rows: list[dict[str, Any]] = []
@@ -67,19 +69,25 @@ def measure(lab: Lab) -> Findings:
             row[f"KID, {judge}"] = evaluation.kid(made, real, f"to {len(real):,} photographs, features of {judge}")
             for i, top in enumerate(("top1", "top5")):
                 row[f"{top}, {judge}"] = evaluation.mean(hits[:, i].tolist(), f"by {judge}")
-            for unit, hit in zip(units, hits.tolist(), strict=True):
+            for unit, hit, far in zip(units, hits.tolist(), evaluation.nearest(made, real), strict=True):
                 unit.setdefault("named", {}).setdefault(arm, []).append(hit)
+                unit.setdefault("far", {}).setdefault(arm, []).append(far)
         for unit, score in zip(units, shots.scores, strict=True):
             unit.setdefault("activation", {})[arm] = score
+        row["to the nearest photograph"] = evaluation.mean([statistics.mean(unit["far"][arm]) for unit in units])
         row["activation"] = evaluation.median(shots.scores)
         rows.append(row)
     if same:
         photographs: dict[str, Any] = {"prior": "photographs"}
+        apart = []
         for judge in lab.judges:
+            one, other = lab.seen_by(judge, natural)[1].chunk(2)
+            apart.append(evaluation.nearest(one, other))
             hits = lab.named_by(judge, natural, labels.tolist(), classes)
             photographs |= {
                 f"{top}, {judge}": evaluation.mean(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))
             }
+        photographs["to the nearest photograph"] = evaluation.mean(np.mean(apart, 0).tolist(), "of half as many")
         rows.append(photographs)
     picture = lab.row("C1", [(arm, shots.images) for arm, shots in arms.items()])
     return Findings(
@@ -92,15 +100,21 @@ def measure(lab: Lab) -> Findings:
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
-    """How much more often the generator's picture of a unit is named first than each baseline's, over all judges.
+    """How much more often the generator's picture of a unit is named first than each baseline's, and how much nearer
+    it is to a photograph, over all judges.
 
-    Each unit has `named`: for each arm a list, one for each judge, of whether it is named first and among five.
+    Each unit has for each arm two lists, one entry for each judge: `named`, whether it is named first and among five,
+    and `far`, the distance to the nearest photograph.
     """
     mine = [named(unit, GENERATOR) for unit in units]
     found = {"generator": evaluation.mean(mine, "named first, mean over the judges")}
     for arm in BASELINES:
         theirs = [named(unit, arm) for unit in units]
         found[f"over {arm}"] = gain(mine, theirs, level, "difference of shares named first, mean over the judges")
+    for arm in BASELINES:
+        mine, theirs = ([statistics.mean(unit["far"][each]) for unit in units] for each in (GENERATOR, arm))
+        note = f"distance to the nearest photograph of {PHOTOGRAPHS:,} in the judges' features, less the generator's"
+        found[f"realer than {arm}"] = gain(theirs, mine, level, note)
     return found
 
 
@@ -143,7 +157,11 @@ CLAIM = Claim(
     "A learned prior against hand-designed ones",
     "With a learned prior preferred inputs look real and can be named; with hand-designed priors they cannot.",
     tuple(
-        Expectation(f"over {arm}", f"judges name the generator's pictures more often than those of {arm}")
+        Expectation(name.format(arm), says.format(arm))
+        for name, says in (
+            ("over {}", "judges name the generator's pictures more often than those of {}"),
+            ("realer than {}", "the generator's pictures are nearer to photographs than those of {}"),
+        )
         for arm in BASELINES
     ),
     measure,

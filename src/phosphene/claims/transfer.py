@@ -10,25 +10,26 @@ from phosphene.claims.lab import Lab, Shots
 from phosphene.evaluation import Figure, bootstrap, judge_channels, mean
 
 SCENES, SCENE_JUDGE = "caffenet-scenes", "resnet18-scenes"
-OWN = {"caffenet-objects": "objects-fc6", SCENES: "scenes-fc6"}
-"""Each subject's own prior."""
-BOTH = "all-fc6"
+OWN = {"caffenet-objects": "objects-fc6-equal", SCENES: "scenes-fc6"}
+"""Each subject's own prior, by the same recipe and as long."""
+BOTH, LONGEST = "all-fc6", "objects-fc6"
+"""One of both, likewise, and one that was trained far longer, of objects."""
 HALF = 0.5
 MATRIX = {
-    "caffenet-objects": "objects-fc6",
+    "caffenet-objects": "objects-fc6-equal",
     "resnet18-objects": "resnet18-pool",
     "efficientnet-lite0": "lite0-pool",
     "googlenet-objects": "",
 }
-"""Subjects of C4, each with the prior that inverts it, if there is one."""
+"""Subjects of C4, each with the prior that inverts it, if there is one; all by the same recipe and as long."""
 GRID = ({"rate": 0.1}, {"rate": 0.2}, {"rate": 0.4})
 """The small search of every cell of C4: step sizes."""
 TUNED_ON, TESTED = 10, 50
 
 
 def measure_data(lab: Lab) -> Findings:
-    """Output units of a scene network and of an object network, each through its own prior, the other's, and one that
-    was trained on both."""
+    """Output units of a scene network and of an object network, each through its own prior, the other's, one that was
+    trained on both, and one that was trained longest."""
     units: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     shown = []
@@ -45,7 +46,7 @@ def measure_data(lab: Lab) -> Findings:
         ]
         natural, labels = lab.drawn(data, "val", 1000, max(network.size), 30)
         seen = [lab.named_by(judge, natural, labels.tolist(), network.classes) for judge in judges]
-        for prior in (*OWN.values(), BOTH):
+        for prior in (*OWN.values(), BOTH, LONGEST):
             shots = lab.climbed(f"C3-{subject}-{prior}", names, subject=subject, prior=prior)
             hits = [lab.named_by(judge, shots.images, channels, network.classes) for judge in judges]
             row: dict[str, Any] = {"subject": subject, "prior": prior, "activation": mean(shots.scores)}
@@ -86,7 +87,7 @@ def data_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, 
         ),
     }
     for subject, own in OWN.items():
-        for other in (*OWN.values(), BOTH):
+        for other in (*OWN.values(), BOTH, LONGEST):
             if other != own:
                 these = [unit for unit in units if unit["subject"] == subject]
                 mine, theirs = ([named(unit, prior, 1) for unit in these] for prior in (own, other))
@@ -174,7 +175,7 @@ DATA = Claim(
         ),
     ),
     measure_data,
-    (SCENES, SCENE_JUDGE, *OWN.values(), BOTH),
+    (SCENES, SCENE_JUDGE, *OWN.values(), BOTH, LONGEST),
     ("objects", "scenes"),
 )
 ARCHITECTURE = Claim(
