@@ -16,15 +16,16 @@ from phosphene.claims.lab import Lab
 from phosphene.claims.reader import Reader
 from phosphene.datasets import Photographs
 from phosphene.evaluation import Figure, as_images, bootstrap, mean
+from phosphene.files import safe
 from phosphene.images import to_pixels, write_png
 from phosphene.parameterizations import load_generated
 from phosphene.training.run import read_recipe
 from phosphene.training.subject import subject_card, train_subject
 
 PAIRS, STARTS, TEXTURE_SEEDS = 25, 30, 5
-RECIPE = "caffenet-objects"
-SHARES = (0.01, 0.03, 0.1)
-"""Of the recipe's steps, after which the network is looked at; the finished one is the bundled one."""
+TRAINED = "caffenet-objects"
+SNAPSHOTS = (f"{TRAINED}@1%", f"{TRAINED}@10%")
+"""The same recipe after these shares of its steps."""
 TEXTURES = {
     "epochs": 15,
     "batch": 50,
@@ -116,46 +117,23 @@ def real_starts(lab: Lab) -> Part:
     return units, [row], ("; ".join(unit["label"] for unit in units[:12]), lab.row("C8-starts", sets))
 
 
-class _Enough(Exception):
-    """The last snapshot is taken."""
-
-
 def while_training(lab: Lab) -> Part:
-    """The first tenth of the subject's training, with what its output units prefer on the way."""
-    recipe, folder = {**read_recipe(RECIPE, "subject"), "snapshots": list(SHARES)}, lab.out / "training"
-    train, val = (lab.photographs(lab.objects, split) for split in ("train", "val"))
-    shares = SHARES[:1] if lab.quick else SHARES
-    files = {share: folder / f"{RECIPE}@{100 * share:g}%.safetensors" for share in shares}
-
-    def keep(share: float, network: torch.nn.Module) -> None:
-        if share in files:
-            name = files[share].stem
-            tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
-            weights.write(files[share], tensors, subject_card(name, recipe, train, val, network, history=[]))
-        if share == shares[-1]:
-            raise _Enough
-
-    if not all(file.exists() for file in files.values()):
-        lab.report(f"C8: training {RECIPE} for {shares[-1]:.0%} of its steps")
-        try:
-            train_subject(recipe, train, val, folder, device=lab.device, snapshot=keep)
-        except _Enough:
-            pass
-    network = lab.network(RECIPE)
+    """What the same output units prefer as training goes on: snapshots, and the finished network."""
+    network = lab.network(TRAINED)
     channels = lab.some(len(network.classes), 50, 83)
     names = [f"{network.output}:{channel}" for channel in channels]
     units: list[dict[str, Any]] = [{"use": "training", "unit": name, "named": {}} for name in names]
     rows, shown = [], []
-    for share, subject in [*((share, str(file)) for share, file in files.items()), (1.0, RECIPE)]:
-        shots = lab.climbed(f"C8-training-{share:g}", names, subject=subject)
+    for subject in (*SNAPSHOTS, TRAINED):
+        shots = lab.climbed(f"C8-{safe(subject)}", names, subject=subject)
         named = _among_five(lab, shots.images, [[channel] for channel in channels])[:, :, 0].mean(1).tolist()
         for unit, value in zip(units, named, strict=True):
-            unit["named"][f"{share:g}"] = value
-        top1 = lab.network(subject).card.get("measured", {}).get("top1")
+            unit["named"][subject] = value
+        measured = lab.network(subject).card["measured"]["top1"]
         rows.append(
-            {"use": f"after {share:.0%} of training", "the network is right": top1, "named among five": mean(named)}
+            {"use": "while training", "subject": subject, "is right": measured, "named among five": mean(named)}
         )
-        shown.append((f"after {share:.0%}", shots.images))
+        shown.append((subject, shots.images))
     return units, rows, ("The same output units as training goes on.", lab.row("C8-training", shown))
 
 
@@ -163,15 +141,15 @@ def another_task(lab: Lab) -> Part:
     """The subject trained on to name textures: does a reader that learnt textures apart name its units' pictures?"""
     data = lab.photographs(lab.textures, "all")
     train, val = (_every_second(data, i) for i in range(2))
-    recipe = {**read_recipe(RECIPE, "subject"), **TEXTURES}
+    recipe = {**read_recipe(TRAINED, "subject"), **TEXTURES}
     recipe["architecture"] = {**recipe["architecture"], "classes": len(data.classes)}
     file = lab.out / "textures" / "textures.safetensors"
     if not file.exists():
         lab.report("C8: training on textures")
         network, run, _ = train_subject(
-            recipe, train, val, lab.out / "textures", begin=lab.network(RECIPE), device=lab.device
+            recipe, train, val, lab.out / "textures", begin=lab.network(TRAINED), device=lab.device
         )
-        card = subject_card("textures", recipe, train, val, network, history=run.history, begin=lab.network(RECIPE))
+        card = subject_card("textures", recipe, train, val, network, history=run.history, begin=lab.network(TRAINED))
         weights.write(file, {f"network.{key}": value for key, value in network.state_dict().items()}, card)
     subject = lab.network(str(file))
     seeds = [lab.seed + i for i in range(1 if lab.quick else TEXTURE_SEEDS)]
@@ -252,5 +230,6 @@ CLAIM = Claim(
         Expectation("textures", "units of a network trained on textures yield pictures that a texture reader names"),
     ),
     measure,
-    data=("objects", "textures"),
+    SNAPSHOTS,
+    ("objects", "textures"),
 )
