@@ -200,6 +200,16 @@ def test_a_contact_sheet_shows_every_picture_row_by_row() -> None:
     assert contact_sheet(pictures[:1], ["α × ∞\nβ"], columns=8, scale=2).shape[1] == 2 * 20 + 2 * 6
 
 
+def test_a_label_goes_on_below_pictures_that_have_none() -> None:
+    white = [np.full((20, 20, 3), 255, np.uint8)] * 4
+    long, ended = (contact_sheet(white, ["a very long label", *others], columns=2) for others in (["", "", ""], "abc"))
+    second = np.s_[26:48, 36:]  # below the second tile of the first row
+    assert (long[second] < 128).any()
+    assert not np.array_equal(long[second], ended[second])
+    assert (long[:48] != ended[:48]).any()
+    assert (long[48:] == 255).all(), "nothing runs into the next row"
+
+
 def test_a_crossed_out_tile_is_no_picture() -> None:
     tile = crossed_out(PIXELS)
     assert tile.shape == PIXELS.shape

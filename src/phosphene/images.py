@@ -80,7 +80,8 @@ def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60
 
 
 def contact_sheet(pictures: Sequence[Pixels], labels: Sequence[str], columns: int, scale: int = 1) -> Pixels:
-    """A grid of pictures of one size, row by row, each with its label below it (a label may hold a newline)."""
+    """A grid of pictures of one size, row by row, each with its label below it (a label may hold a newline); one goes on
+    below the pictures to its right that have none."""
     height, width = (side * scale for side in pictures[0].shape[:2])
     font = ImageFont.load_default(size=12)
     lines = max(label.count("\n") + 1 for label in labels)
@@ -92,8 +93,10 @@ def contact_sheet(pictures: Sequence[Pixels], labels: Sequence[str], columns: in
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         x, y = gap + i % columns * (width + gap), gap + i // columns * (height + strip + gap)
         sheet.paste(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS), (x, y))
+        own = [*labels[i + 1 : i - i % columns + columns], "next"]
+        room = width + (width + gap) * next(n for n, other in enumerate(own) if other)
         for number, line in enumerate(label.split("\n")):
-            draw.text((x, y + height + 1 + 16 * number), _fitting(line, width, font), fill="black", font=font)
+            draw.text((x, y + height + 1 + 16 * number), _fitting(line, room, font), fill="black", font=font)
     return np.asarray(sheet)
 
 
