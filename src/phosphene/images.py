@@ -80,8 +80,8 @@ def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60
 
 
 def contact_sheet(pictures: Sequence[Pixels], labels: Sequence[str], columns: int, scale: int = 1) -> Pixels:
-    """A grid of pictures of one size, row by row, each with its label below it (a label may hold a newline); one goes on
-    below the pictures to its right that have none."""
+    """A grid of pictures of one size, row by row, each with its label below it; a label may hold a newline,
+    and goes on below the pictures to its right that have none."""
     height, width = (side * scale for side in pictures[0].shape[:2])
     font = ImageFont.load_default(size=12)
     lines = max(label.count("\n") + 1 for label in labels)
