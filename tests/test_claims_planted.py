@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from phosphene.claims import CLAIMS, detectors, layers, neuron, transfer, uses
 from phosphene.claims.claim import Claim
+from phosphene.claims.reader import Reader
 from phosphene.evaluation import Figure
+from phosphene.subjects import wrap
 from phosphene.training.modified import KINDS
 
 SIGNS = {"holds": 1, "open": 0, "fails": -1}
@@ -166,3 +169,18 @@ def test_the_square_about_an_object_holds_it_and_stays_in_the_photograph() -> No
         assert max(c, d) <= 32 + 1e-9
         assert (a <= top, top + height <= c + 1e-9) == (True, True)
         assert (b <= left, left + width <= d + 1e-9) == (True, True)
+
+
+def test_a_reader_reads_what_can_be_read_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    bystander = wrap(network, size=(12, 12))  # the pooled map has one position, so no spread
+    labels = torch.arange(80) % 2
+    reddish = torch.rand(80, 3, 12, 12) * (
+        1 - 0.5 * labels[:, None, None, None] * torch.tensor([0.0, 1, 1])[:, None, None]
+    )
+    reader = Reader.of(bystander, reddish[:40], labels[:40])
+    assert reader.right(reddish[40:], labels[40:]).value > 0.95
+    grey = torch.rand(400, 3, 12, 12)
+    found = Reader.of(bystander, grey[:40], labels[:40]).right(grey[40:], (torch.arange(360) // 2) % 2)
+    assert found.low < 0.5 < found.high
