@@ -70,6 +70,15 @@ def subject() -> Subject:
     return Subject("planted", network.eval(), (SIDE, SIDE), (0.0,) * 3, (1.0,) * 3)
 
 
+def test_one_outlined_photograph_in_so_many(tmp_path: Path) -> None:
+    whole, part = (Outlined(write(tmp_path / "data"), "all", SIDE, every) for every in (1, 3))
+    every, found = list(whole.photographs()), list(part.photographs())
+    assert len(part) == len(found) == -(-len(whole) // 3)
+    assert all(
+        np.array_equal(a[0], b[0]) and a[1].keys() == b[1].keys() for a, b in zip(found, every[::3], strict=True)
+    )
+
+
 def test_a_planted_detector_covers_its_object_and_no_other(subject: Subject, tmp_path: Path) -> None:
     data = Outlined(write(tmp_path / "data"), "all", SIDE)
     found = dissect(subject, "1", data, quantile=SQUARE**2 / SIDE**2)

@@ -54,6 +54,14 @@ def same(one: dict[str, Exemplars], other: dict[str, Exemplars]) -> bool:
     )
 
 
+def test_one_photograph_in_so_many_is_another_data_set(data: Stream, tmp_path: Path) -> None:
+    third = Stream(tmp_path / "data", "all", SIDE, 3)
+    every, found = list(data.photographs()), list(third.photographs())
+    assert [number for number, _, _ in found] == list(range(-(-N // 3)))
+    assert all(np.array_equal(a[1], b[1]) and a[2] == b[2] for a, b in zip(found, every[::3], strict=True))
+    assert third.fingerprint != data.fingerprint == Stream(tmp_path / "data", "all", SIDE, 1).fingerprint
+
+
 def test_they_are_what_a_plain_search_finds(subject: Subject, data: Stream, tmp_path: Path) -> None:
     found = find_exemplars(subject, LAYERS, data, tmp_path / "index", k=K, batch=5)
     for layer, values in activations(subject, data).items():

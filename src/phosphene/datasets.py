@@ -50,15 +50,16 @@ class Photographs:
 class Stream:
     """A split that is read one photograph after the other, for what needs no more of them in memory."""
 
-    def __init__(self, folder: str | Path, split: str, size: int):
-        """`size` is what each photograph is resized to, square, in pixels."""
-        self._source, self.split, self.size = _source(folder, split), split, size
+    def __init__(self, folder: str | Path, split: str, size: int, every: int = 1):
+        """`size` is what each photograph is resized to, square, in pixels. One photograph in `every` is taken."""
+        self._source, self.split, self.size, self._every = _source(folder, split), split, size, every
         self.name, self.classes, self.licence = self._source.name, self._source.classes, self._source.licence
-        self.fingerprint = _fingerprint(self._source.parts, split, size, None, frozenset())
+        self.fingerprint = _fingerprint(self._source.parts, split, size, None, frozenset(), every)
 
     def photographs(self, wanted: Container[int] | None = None) -> Iterator[tuple[int, npt.NDArray[np.uint8], int]]:
         """Number from 0, pixels uint8 (size, size, 3) and label of all photographs, or of those that are wanted."""
-        for number, (where, raw, label, _) in enumerate(self._source.rows(False)):
+        rows = itertools.islice(self._source.rows(False), 0, None, self._every)
+        for number, (where, raw, label, _) in enumerate(rows):
             if wanted is None or number in wanted:
                 yield number, _decode(raw, self.size, where), label
 
@@ -70,12 +71,14 @@ class Outlined:
     in pixels of the picture counted from 1. The names are `object_classes` of `meta.json`.
     """
 
-    def __init__(self, folder: str | Path, split: str, size: int):
-        """`size` is what each photograph, and each mask, is resized to, square, in pixels."""
+    def __init__(self, folder: str | Path, split: str, size: int, every: int = 1):
+        """`size` is what each photograph, and each mask, is resized to, square, in pixels. One photograph in `every`
+        is taken."""
         source, meta = _source(folder, split), _meta(Path(folder))
         self._files, self.size, self.name, self.licence = _files(Path(folder), split), size, source.name, source.licence
+        self._every = every
         self.objects = tuple(map(str, meta.get("object_classes", ())))
-        self.fingerprint = _fingerprint(source.parts, split, size, None, frozenset())
+        self.fingerprint = _fingerprint(source.parts, split, size, None, frozenset(), every)
         if self._files[0].suffix != ".parquet" or not self.objects:
             raise BadFile(
                 f"{folder} has no outlined objects; it takes shards with a column objects, and a meta.json "
@@ -85,17 +88,20 @@ class Outlined:
     def __len__(self) -> int:
         import pyarrow.parquet
 
-        return sum(pyarrow.parquet.read_metadata(file).num_rows for file in self._files)
+        return -(-sum(pyarrow.parquet.read_metadata(file).num_rows for file in self._files) // self._every)
 
     def photographs(self) -> Iterator[tuple[npt.NDArray[np.uint8], dict[int, npt.NDArray[np.bool_]]]]:
         """Pixels uint8 (size, size, 3), and for each object in it the mask (size, size) of all its outlines."""
+        for where, raw, outlines in itertools.islice(self._rows(), 0, None, self._every):
+            if not isinstance(raw, bytes) or not isinstance(outlines, str):
+                raise BadFile(f"{where}: image holds encoded bytes and objects a text")
+            masks = _masks(outlines, len(self.objects), opened(io.BytesIO(raw), where).size, self.size, where)
+            yield _decode(raw, self.size, where), masks
+
+    def _rows(self) -> Iterator[tuple[str, Any, Any]]:
         for file in self._files:
             for row, (raw, outlines) in enumerate(zip(*_columns(file, "image", "objects"), strict=True)):
-                where = f"{file}, row {row}"
-                if not isinstance(raw, bytes) or not isinstance(outlines, str):
-                    raise BadFile(f"{where}: image holds encoded bytes and objects a text")
-                masks = _masks(outlines, len(self.objects), opened(io.BytesIO(raw), where).size, self.size, where)
-                yield _decode(raw, self.size, where), masks
+                yield f"{file}, row {row}", raw, outlines
 
 
 def _masks(
@@ -367,9 +373,11 @@ def _licence(folder: Path, meta: dict[str, Any]) -> str:
     return "not stated"
 
 
-def _fingerprint(parts: Sequence[str], split: str, size: int | None, limit: int | None, barred: frozenset[str]) -> str:
+def _fingerprint(
+    parts: Sequence[str], split: str, size: int | None, limit: int | None, barred: frozenset[str], every: int = 1
+) -> str:
     """Names and sizes of the files and how they were read: enough to tell another data set."""
-    digest = hashlib.sha256(f"{split}:{size}:{limit}".encode())
+    digest = hashlib.sha256(f"{split}:{size}:{limit}{f':{every}' if every > 1 else ''}".encode())
     for key in sorted(barred):
         digest.update(f"without {key};".encode())
     for part in parts:

@@ -101,10 +101,17 @@ class Nature:
 
     @classmethod
     def of(
-        cls, subject: Subject, layers: Sequence[str], images: str, folder: Path, device: str, report: Callable[[], None]
+        cls,
+        subject: Subject,
+        layers: Sequence[str],
+        images: str,
+        every: int,
+        folder: Path,
+        device: str,
+        report: Callable[[], None],
     ) -> Nature:
-        """Looks at every photograph once, and keeps what was found in the folder."""
-        seen, unseen = (Stream(images, split, max(subject.size)) for split in ("train", "val"))
+        """Looks at one photograph in `every` once, and keeps what was found in the folder."""
+        seen, unseen = (Stream(images, split, max(subject.size), every) for split in ("train", "val"))
         exemplars, held_out = (
             find_exemplars(subject, layers, data, folder / name, device=device, report=lambda done: report())
             for data, name in ((seen, "exemplars.safetensors"), (unseen, "held-out.safetensors"))
@@ -146,6 +153,7 @@ def evaluate(
     control: Path | None = None,
     trusted: str = "",
     photographs: int = 1000,
+    every: int = 1,
     index: Path | None = None,
     device: str = "cpu",
     report: Callable[[], None] = lambda: None,
@@ -153,17 +161,17 @@ def evaluate(
     """Measure a folder made by `synthesize`, one evaluation for each layer, and keep them in its folder `evidence`.
 
     `judge` names a network that took no part: it recognises classes, and its features are what distances are taken
-    in. With `images` (a folder of photographs with a split to look through and one held out) the pictures are compared
-    with what excites the same units there; with `control`, a folder of the same units climbed on the randomised
-    subject, with what the prior draws when nobody asks. What excites the units most is kept in `index`, which several
-    folders of one subject may share.
+    in. With `images` (a folder of photographs with a split to look through and one held out; one in `every` is looked
+    at) the pictures are compared with what excites the same units there; with `control`, a folder of the same units
+    climbed on the randomised subject, with what the prior draws when nobody asks. What excites the units most is kept
+    in `index`, which several folders of one subject may share.
     """
     run, observer = Run.of(folder, trusted), load_subject(judge)
     run.subject.network.to(device)
     observer.network.to(device)
     controls = Run.of(control, trusted).layers if control is not None else {}
     index = folder / "evidence" if index is None else index
-    nature = Nature.of(run.subject, list(run.layers), images, index, device, report) if images else None
+    nature = Nature.of(run.subject, list(run.layers), images, every, index, device, report) if images else None
     about = (run.subject.name, str(run.subject.card.get("sha256", run.subject.name)))
     named = run.subject.output if run.subject.classes else ""
     if nature is None and named not in run.layers:

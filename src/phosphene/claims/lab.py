@@ -27,7 +27,7 @@ from phosphene.subjects import Subject, load_subject, outer_layers
 from phosphene.synthesis import Member, settings
 
 TENTH = 10
-"""A quick run takes one unit in so many."""
+"""A quick run takes one unit, and one photograph, in so many."""
 SPLITS = {"objects": "val", "scenes": "val", "outlined": "all", "textures": "all"}
 """A split of each of a lab's sets of photographs, by which it is known."""
 SHOWN = 12
@@ -55,8 +55,8 @@ class Lab:
     """Subjects are loaded once; a picture that was climbed once is never climbed again.
 
     `objects` and `scenes` are folders of photographs (see `phosphene.datasets`), `subject` and `judges` names of
-    networks. With `quick` a tenth of the units is taken. `seed` decides which units and photographs are drawn, and
-    where climbs begin.
+    networks. With `quick` a tenth of units and photographs is taken. `seed` decides which units and photographs are
+    drawn, and where climbs begin.
     """
 
     out: Path
@@ -78,6 +78,11 @@ class Lab:
     @property
     def device(self) -> str:
         return str(self.machine["device"])
+
+    @property
+    def every(self) -> int:
+        """One in so many photographs is looked at."""
+        return TENTH if self.quick else 1
 
     @property
     def named(self) -> str:
@@ -159,6 +164,8 @@ class Lab:
             self.objects,
             control=control.folder if control else None,
             trusted=shots.subject,
+            photographs=1000 // self.every,
+            every=self.every,
             index=index,
             device=self.device,
         )
@@ -166,10 +173,10 @@ class Lab:
 
     def indexed(self, subject: str) -> Path:
         """The folder with what excites all of a subject's channels, found in one pass for all experiments."""
-        network, folder = self.network(subject), self.out / "exemplars" / safe(subject)
+        network, folder = self.network(subject), self.out / "exemplars" / f"{safe(subject)}-{self.every}"
         layers = [name for name, shape in outer_layers(network.shapes()).items() if shape]
         for split, name in (("train", "exemplars"), ("val", "held-out")):
-            data = Stream(self.objects, split, max(network.size))
+            data = Stream(self.objects, split, max(network.size), self.every)
             self.report(f"{subject}: looking through {data.name}, {split}")
             find_exemplars(network, layers, data, folder / f"{name}.safetensors", device=self.device)
         return folder
