@@ -1,0 +1,313 @@
+"""Commands around a climb: preferred inputs and their records, a subject's layers, what a prior can show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from phosphene.cli import progress
+from phosphene.cli.shell import AsJson, Device, Precision, Threads, choose_machine, err, one_of, out, print_json
+from phosphene.errors import BadFile, BadRequest
+
+if TYPE_CHECKING:
+    from phosphene.subjects import Subject
+    from phosphene.units import Target
+
+
+def synthesize(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="caffenet-objects, a weights file, torchvision:NAME, timm:NAME, hf:OWNER/NAME, net.pt2, net.onnx, "
+            "python:module:factory or efficientnet-lite0.",
+            show_default=False,
+        ),
+    ] = "",
+    units: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="class:lion, conv5:151, conv5:0-31, conv5:all, conv5:7@2,3, conv5:7@max, 'fc8:3 + 0.5*fc8:7', "
+            "'fc8:3 - fc8:7'.",
+            show_default=False,
+        ),
+    ] = None,
+    out_folder: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for pictures, records, the contact sheet.")
+    ] = Path("preferred"),
+    seeds: Annotated[str, typer.Option(help="Seeds of the starts: 0, 0-3 or 1,5.")] = "0",
+    start: Annotated[str, typer.Option(help="random, mean, or a photograph's file.")] = "random",
+    least: Annotated[bool, typer.Option("--least", help="Climb down: the least preferred input.")] = False,
+    direction: Annotated[
+        list[str] | None, typer.Option(help="LAYER=FILE.npy: a direction in a layer's channels.")
+    ] = None,
+    prior: Annotated[
+        str, typer.Option(help="A generator's name or file, deepsim:fc6, pixels or fourier.", rich_help_panel="Climb")
+    ] = "objects-fc6",
+    prior_file: Annotated[
+        Path | None, typer.Option(help="Local weights for deepsim:LAYER.", rich_help_panel="Climb")
+    ] = None,
+    bounds: Annotated[
+        Path | None, typer.Option(help="Upper bounds for deepsim:LAYER, one number a unit.", rich_help_panel="Climb")
+    ] = None,
+    climb: Annotated[str, typer.Option(help="default or paper.", rich_help_panel="Climb")] = "default",
+    objective: Annotated[
+        str | None, typer.Option(help="activation or probability.", rich_help_panel="Climb", show_default="the climb's")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps.", rich_help_panel="Climb", show_default="the climb's")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="First step size.", rich_help_panel="Climb", show_default="the climb's")
+    ] = None,
+    decay: Annotated[
+        float | None,
+        typer.Option(help="Shrinking of the code at each step.", rich_help_panel="Climb", show_default="the climb's"),
+    ] = None,
+    tv: Annotated[
+        float | None,
+        typer.Option(help="Weight of total variation.", rich_help_panel="Climb", show_default="the climb's"),
+    ] = None,
+    blur: Annotated[
+        float | None,
+        typer.Option(
+            help="Blur of what the subject sees, in pixels.", rich_help_panel="Climb", show_default="the climb's"
+        ),
+    ] = None,
+    shift: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest random shift of the crop, in pixels.", rich_help_panel="Climb", show_default="the climb's"
+        ),
+    ] = None,
+    animate: Annotated[bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume/--anew", help="Keep what the folder holds already, or climb all again.")
+    ] = True,
+    record: Annotated[Path | None, typer.Option(help="Make this record's picture again.")] = None,
+    batch: Annotated[
+        int, typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine")
+    ] = 32,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Climb to the input that each unit prefers, and write it with its record.
+
+    Finished pictures are kept when the run is stopped, and are not climbed again by the same command.
+    """
+    if record is not None:
+        _remake(record, subject, out_folder, device, as_json)
+        return
+    if not subject:
+        raise BadRequest("no subject given; for example: phosphene synthesize caffenet-objects class:lion")
+    from phosphene.records import Folder
+    from phosphene.runs import Request, climb_into, open_parameterization, start_request
+    from phosphene.subjects import load_subject
+    from phosphene.synthesis import Member, check, settings
+
+    machine = choose_machine(device, precision, threads)
+    seen = load_subject(subject)
+    targets = [t for text in units or [] for t in seen.targets(text)]
+    targets += [_direction(seen, text) for text in direction or []]
+    targets = [target.negative() for target in targets] if least else targets
+    members = [Member(target, seed) for target in targets for seed in _seeds(seeds)]
+    check(members)
+    own_file, own_bounds = str(prior_file or ""), str(bounds or "")
+    parameterization = open_parameterization(prior, seen, own_file, own_bounds)
+    changes = {"steps": steps, "rate": rate, "decay": decay, "tv": tv, "blur": blur, "shift": shift}
+    how = settings(climb, parameterization, objective=one_of(objective, ("activation", "probability")), **changes)
+    request = Request(subject, prior, how, start_request(start), own_file, own_bounds, **machine)
+    with progress.bar(len(members) * how.steps, "climbing") as advance:
+        finished = climb_into(
+            Folder(out_folder),
+            request,
+            seen,
+            parameterization,
+            members,
+            batch=min(batch, seen.batch or batch),
+            animate=animate,
+            resume=resume,
+            report=advance,
+        )
+        records = list(finished)
+    _tell(out_folder, records, as_json)
+
+
+def _remake(file: Path, trusted: str, out_folder: Path, device: str, as_json: bool) -> None:
+    from phosphene.records import Folder
+    from phosphene.runs import remake
+
+    where = None if device == "auto" else str(choose_machine(device, "float32", 0)["device"])
+    with progress.bar(None, "climbing") as advance:
+        old, new = remake(file, Folder(out_folder), trusted=trusted, device=where, report=advance)
+    if new.image_sha256 != old.image_sha256:
+        was, now = (", ".join(f"{name} {version}" for name, version in r.versions.items()) for r in (old, new))
+        err.print(f"phosphene: not the same bits; the record was made with {was}, this is {now}", soft_wrap=True)
+    _tell(out_folder, [new], as_json)
+
+
+def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
+    from phosphene.runs import MOST_TILES
+
+    for record in finished:
+        if record.status != "climbed":
+            err.print(
+                f"phosphene: {record.target}: {record.status}"
+                + ("; no start gave it a gradient" if record.status == "dead" else ""),
+                soft_wrap=True,
+            )
+    if as_json:
+        print_json(
+            [
+                {
+                    "target": r.target,
+                    "label": r.label,
+                    "score": r.score,
+                    "start_score": r.start_score,
+                    "status": r.status,
+                    "image": str(folder / r.image),
+                }
+                for r in finished
+            ]
+        )
+        return
+    table = Table("unit", "prefers", "score", "at the start", "picture")
+    for r in finished[:MOST_TILES]:
+        table.add_row(escape(r.target), escape(r.label), f"{r.score:.2f}", f"{r.start_score:.2f}", r.image)
+    out.print(table)
+    sheet = folder / "contact-sheet.png"
+    if sheet.exists():
+        more = f" (its first {MOST_TILES} pictures)" if len(finished) > MOST_TILES else ""
+        out.print(f"contact sheet: {sheet}{more}", soft_wrap=True, highlight=False)
+
+
+def _direction(subject: Subject, text: str) -> Target:
+    """A target from LAYER=FILE.npy."""
+    import numpy as np
+
+    from phosphene.units import Direction, Target
+
+    layer, _, file = text.partition("=")
+    if not file:
+        raise BadRequest(f"--direction takes LAYER=FILE.npy; got {text!r}")
+    (probe_target,) = subject.targets(f"{layer}:0")
+    channels = subject.shapes()[layer][0]
+    try:
+        vector = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadFile(f"{file} is not a .npy array: {error}") from None
+    if not isinstance(vector, np.ndarray) or vector.shape != (channels,) or vector.dtype.kind not in "iuf":
+        raise BadFile(
+            f"{file} holds {getattr(vector, 'shape', 'no array')}; {layer} needs a vector of {channels} numbers"
+        )
+    if not np.isfinite(vector).all() or not np.any(vector):
+        raise BadFile(f"{file}: a direction needs finite numbers, not all zero")
+    return Target(
+        ((1.0, Direction(layer, tuple(map(float, vector)), probe_target.terms[0][1].position, Path(file).stem)),),
+        Path(file).stem,
+    )
+
+
+def _seeds(text: str) -> list[int]:
+    from phosphene.units import channel_range
+
+    seeds = channel_range(text.strip())
+    if seeds is None:
+        raise BadRequest(f"--seeds takes numbers such as 0, 0-3 or 1,5; got {text!r}")
+    return seeds
+
+
+def layers(
+    subject: Annotated[str, typer.Argument(help="As for synthesize.")],
+    as_json: AsJson = False,
+    every: Annotated[bool, typer.Option("--all", help="Also the layers inside of layers.")] = False,
+) -> None:
+    """A table of a subject's layers: shape, units, receptive field."""
+    from phosphene.receptive_fields import receptive_fields
+    from phosphene.subjects import load_subject, outer_layers
+
+    network = load_subject(subject)
+    shapes = {name: shape for name, shape in network.shapes().items() if shape}
+    shapes = shapes if every else outer_layers(shapes)
+    with progress.status(f"receptive fields of {len(shapes)} layers"):
+        boxes = receptive_fields(network.network, network.size, list(shapes), network.batch or 32)
+    rows: list[dict[str, Any]] = [
+        {
+            "layer": name,
+            "kind": _kind(network.network.get_submodule(name)),
+            "shape": list(shape),
+            "channels": shape[0],
+            "units": math.prod(shape),
+            "receptive_field": asdict(boxes[name].centre) if name in boxes else None,
+        }
+        for name, shape in shapes.items()
+    ]
+    if as_json:
+        print_json({"subject": subject, "input": list(network.size), "output": network.output, "layers": rows})
+        return
+    table = Table(
+        "layer",
+        "kind",
+        "shape",
+        "channels",
+        "units",
+        "receptive field",
+        title=f"{subject}: {network.size[0]} × {network.size[1]} pixels",
+        caption=f"assumed: {network.card['assumed']}" if "assumed" in network.card else None,
+    )
+    for row in rows:
+        table.add_row(
+            row["layer"],
+            row["kind"],
+            " × ".join(map(str, row["shape"])),
+            f"{row['channels']:,}",
+            f"{row['units']:,}",
+            str(boxes[row["layer"]].centre) if row["layer"] in boxes else "–",
+        )
+    out.print(table)
+
+
+def _kind(module: Any) -> str:
+    """A module's class, or that which it had before it was exported."""
+    exported = module.type_name() if hasattr(module, "type_name") else None
+    return (exported or type(module).__name__).rpartition(".")[2]
+
+
+def reconstruct(
+    image: Annotated[Path, typer.Argument(help="A photograph.")],
+    prior: Annotated[str, typer.Option(help="A generator's name or file.")] = "objects-fc6",
+    out_file: Annotated[Path, typer.Option("--out", "-o", help="PNG: the photograph beside G(E(photograph)).")] = Path(
+        "reconstruction.png"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Encode a photograph and generate it again: what the prior can show of it."""
+    import torch
+
+    from phosphene import images
+    from phosphene.evaluation import as_images
+    from phosphene.parameterizations import load_generated
+    from phosphene.synthesis import encode
+
+    generated = load_generated(prior)
+    pixels = images.read_image(image, generated.image_size)
+    photograph = as_images([pixels])[0]
+    with torch.no_grad():
+        again = generated.images(encode(generated, photograph)[None])[0].clamp(0, 1)
+    error = float((again - photograph).abs().mean())
+    images.write_png(
+        out_file,
+        images.contact_sheet([pixels, images.to_pixels(again.numpy())], ["photograph", f"{prior}"], 2, scale=2),
+    )
+    if as_json:
+        print_json({"image": str(image), "prior": prior, "out": str(out_file), "mean_absolute_error": error})
+    else:
+        out.print(f"{out_file}: mean absolute error {error:.3f} of the range 0 … 1", soft_wrap=True)

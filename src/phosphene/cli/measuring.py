@@ -1,0 +1,189 @@
+"""Commands that measure: the photographs that excite units, figures of pictures and of priors, detectors of objects."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from phosphene.cli import progress
+from phosphene.cli.shell import AsJson, Device, Threads, choose_machine, out, print_json, tell_figures
+from phosphene.errors import BadRequest
+
+
+def exemplars(
+    subject: Annotated[str, typer.Argument(help="As for synthesize.")],
+    images_folder: Annotated[Path, typer.Option("--images", help="Photographs, as for train.")],
+    units: Annotated[
+        list[str] | None,
+        typer.Argument(help="Channels, as for synthesize; none for all channels of all layers.", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or all of them.")] = "train",
+    k: Annotated[int, typer.Option(help="Exemplars of each unit.", min=1, max=1000)] = 9,
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder of the index and the contact sheet.")] = Path(
+        "exemplars"
+    ),
+    batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 64,
+    device: Device = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """The photographs that excite a unit most, cut to what it sees of them, and the spread of its activation.
+
+    One pass finds them for every channel of the layers asked for; interrupted, the same command goes on. The index is
+    kept, so other channels of these layers need no other pass.
+    """
+    from phosphene.datasets import Stream
+    from phosphene.exemplars import describe, find_exemplars
+    from phosphene.subjects import load_subject, outer_layers
+    from phosphene.units import Unit
+
+    where = choose_machine(device, "float32", threads)["device"]
+    network = load_subject(subject)
+    targets = [target for text in units or [] for target in network.targets(text)]
+    named = [unit for target in targets for _, unit in target.terms if isinstance(unit, Unit)]
+    fixed = [unit for unit in named if isinstance(unit.position, tuple)]
+    if wrong := [*(target for target in targets if len(target.terms) > 1), *fixed]:
+        raise BadRequest(f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL")
+    layers = list(dict.fromkeys(unit.layer for unit in named))
+    layers = layers or [name for name, shape in outer_layers(network.shapes()).items() if shape]
+    data = Stream(images_folder, split, max(network.size))
+    with progress.bar(None, "looking") as advance:
+        seen = 0
+
+        def report(now: int) -> None:
+            nonlocal seen
+            advance(now - seen)
+            seen = now
+
+        file = out_folder / "exemplars.safetensors"
+        found = find_exemplars(network, layers, data, file, k=k, batch=batch, device=where, report=report)
+    with progress.status("cutting them out"):
+        rows = describe(network, named, found, data, out_folder) if named else []
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("unit", "channel of", "largest", "99 %", "median", "silent", "photographs")
+    for row in rows:
+        numbers = ", ".join(map(str, row["photographs"]))
+        table.add_row(
+            row["unit"],
+            escape(row["label"]),
+            f"{row['values'][0]:.2f}",
+            f"{row['quantiles']['0.99']:.2f}",
+            f"{row['quantiles']['0.5']:.2f}",
+            f"{row['silent']:.1%}",
+            numbers,
+        )
+    if named:
+        out.print(table)
+        out.print(f"contact sheet: {out_folder / 'exemplars.png'}", soft_wrap=True, highlight=False)
+    total = next(iter(found.values())).seen
+    out.print(f"{file}: {len(found)} layers, {total:,} photographs", soft_wrap=True, highlight=False)
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A folder made by synthesize, or a generator's name or file.")],
+    images: Annotated[
+        str | None,
+        typer.Option(help="Photographs to compare with, as for train: a split to look through and one held out."),
+    ] = None,
+    judge: Annotated[str, typer.Option(help="A network that took no part.")] = "efficientnet-lite2",
+    control: Annotated[
+        Path | None, typer.Option(help="The same units climbed on SUBJECT@random: what the prior draws by itself.")
+    ] = None,
+    photographs: Annotated[int, typer.Option(help="Natural photographs to judge.", min=1)] = 1000,
+    subject: Annotated[str, typer.Option(help="The run's subject, where that is code: python:…")] = "",
+    index: Annotated[
+        Path | None,
+        typer.Option("--exemplars", help="Folder of the exemplars' index, to share it.", show_default="RUN/evidence"),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure pictures: does an independent network see the class; do they excite the unit as photographs do?
+
+    Of a generator: what survives of photographs, and what it makes of random codes. Each figure comes with its 95 %
+    interval. What is measured of a folder is kept in its folder evidence.
+    """
+    from phosphene import evidence, fidelity
+    from phosphene.parameterizations import load_generated
+
+    where = choose_machine(device, "float32", threads)["device"]
+    if not Path(run).is_dir():
+        if images is None:
+            raise BadRequest(f"{run} is no folder of pictures; a generator is measured on photographs: --images DATA")
+        with progress.status("looking at photographs"):
+            prior = fidelity.measure_prior(load_generated(run), images, judge, photographs=photographs, device=where)
+        if as_json:
+            print_json(asdict(prior))
+        else:
+            tell_figures(f"{prior.prior}, judge {prior.judge}", asdict(prior)["figures"])
+        return
+    with progress.bar(None, "looking") as advance:
+        found = evidence.evaluate(
+            Path(run),
+            judge,
+            images,
+            control=control,
+            trusted=subject,
+            photographs=photographs,
+            index=index,
+            device=where,
+            report=lambda: advance(1),
+        )
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    for each in found:
+        tell_figures(f"{each.subject} {each.layer}, judge {each.judge}", asdict(each)["figures"])
+
+
+def dissect(
+    subject: Annotated[str, typer.Argument(help="As for synthesize.")],
+    layer: Annotated[str, typer.Argument(help="A layer with a map.")],
+    images: Annotated[Path, typer.Option(help="Shards of photographs with outlined objects.")],
+    split: Annotated[str, typer.Option(help="train, val or all of them.")] = "all",
+    quantile: Annotated[float, typer.Option(help="Share of a channel's activations that are its answer.")] = 0.005,
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for dissection.json.")] = Path("dissection"),
+    batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 16,
+    device: Device = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Which object does each channel detect? Network dissection: where it answers against where objects are."""
+    from phosphene import dissection
+    from phosphene.datasets import Outlined
+    from phosphene.files import write_json
+    from phosphene.subjects import load_subject
+
+    where = choose_machine(device, "float32", threads)["device"]
+    network = load_subject(subject)
+    data = Outlined(images, split, max(network.size))
+    with progress.bar(2 * len(data), "looking") as advance:
+        found = dissection.dissect(
+            network, layer, data, quantile=quantile, batch=batch, device=where, report=advance
+        ).as_json(network, data)
+    write_json(out_folder / "dissection.json", found)
+    if as_json:
+        print_json(found)
+        return
+    detectors = [row for row in found["units"] if row["iou"] > dissection.DETECTOR]
+    objects = {row["object"] for row in detectors}
+    table = Table("unit", "object", "IoU", "others", title=f"{len(detectors)} detectors of {len(objects)} objects")
+    for row in sorted(detectors, key=lambda row: -row["iou"]):
+        others = ", ".join(f"{name} {iou:.3f}" for name, iou in row["others"])
+        table.add_row(row["unit"], escape(row["object"]), f"{row['iou']:.3f}", escape(others))
+    out.print(table)
+    units, photographs = len(found["units"]), found["photographs"]
+    out.print(
+        f"{out_folder / 'dissection.json'}: {units:,} units, {photographs:,} photographs, a detector above "
+        f"{dissection.DETECTOR}",
+        soft_wrap=True,
+        highlight=False,
+    )

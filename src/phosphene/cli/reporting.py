@@ -1,0 +1,164 @@
+"""Commands that end in pages: the atlas of units, and the paper's claims with their report."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from phosphene.cli import progress
+from phosphene.cli.shell import AsJson, Device, Interrupted, Precision, Threads, choose_machine, out, print_json, warn
+from phosphene.errors import BadRequest, PhospheneError, UnknownName
+
+if TYPE_CHECKING:
+    from phosphene.claims import Claim
+
+
+def atlas(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders made by synthesize, exemplars, evaluate or dissect.", show_default=False),
+    ] = None,
+    site: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pages.")] = Path("atlas"),
+    title: Annotated[str, typer.Option(help="What stands above the front page.")] = "Unit atlas",
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Open the pages in the browser; only this machine sees them.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="For --serve; 0 takes any that is free.", min=0, max=65535)] = 8016,
+) -> None:
+    """Make pages of all that some folders say of units: pictures, exemplars, figures, records.
+
+    They work from a file, with no server and no network. Without RUN, --serve shows what was made before.
+    """
+    from phosphene.atlas import build, served
+
+    if runs:
+        with progress.status(f"writing {site}"):
+            made = build(runs, site, title)
+        layers = [layer for subject in made.subjects for layer in subject.layers]
+        units = sum(len(layer.cards) for layer in layers)
+        out.print(f"{site / 'index.html'}: {units:,} units of {len(layers):,} layers", soft_wrap=True, highlight=False)
+    elif not serve:
+        raise BadRequest("no folder given; for example: phosphene atlas preferred --out atlas")
+    if serve:
+        with served(site, port) as (address, forever), suppress(Interrupted):
+            out.print(f"{address} until Ctrl-C", soft_wrap=True, highlight=False)
+            webbrowser.open(address)
+            forever()
+
+
+def claims(
+    names: Annotated[list[str] | None, typer.Argument(help="C1 … C8, or all.", show_default="all")] = None,
+    objects: Annotated[str, typer.Option(help="Photographs of objects, as for train.", rich_help_panel="Data")] = "",
+    scenes: Annotated[str, typer.Option(help="Photographs of scenes.", rich_help_panel="Data")] = "",
+    outlined: Annotated[
+        str, typer.Option(help="Photographs with outlined objects, as for dissect.", rich_help_panel="Data")
+    ] = "",
+    textures: Annotated[str, typer.Option(help="Photographs of textures.", rich_help_panel="Data")] = "",
+    images: Annotated[
+        str, typer.Option(help="Photographs for a network of your own; the same as --objects.", rich_help_panel="Data")
+    ] = "",
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder of results, pictures, the report.")] = Path(
+        "claims"
+    ),
+    subject: Annotated[str, typer.Option(help="The network to measure, as for synthesize.")] = "caffenet-objects",
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A network that took no part; several may be given.",
+            show_default="efficientnet-lite2, resnet18-objects",
+        ),
+    ] = None,
+    prior: Annotated[str, typer.Option(help="A generator's name or file.")] = "objects-fc6",
+    quick: Annotated[bool, typer.Option("--quick", help="One unit in ten: to see that all works.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides which units are drawn and where climbs begin.", min=0)] = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what the paper claims: expectations written down before, verdicts that follow from intervals.
+
+    What was measured once is read again; stopped, the same command goes on. OUT/report.html shows it all.
+
+    Of a network of your own, C1, C5 and C7's control can be measured.
+    """
+    from phosphene.claims import Lab, run
+    from phosphene.claims.report import ready, write_report
+
+    chosen = _chosen(names or ["all"], subject == Lab.subject)
+    if images and objects:
+        raise BadRequest("--images and --objects are the same photographs; give one of them")
+    if not (objects := images or objects):
+        raise BadRequest("photographs are needed: --objects DATA, or --images DATA for a network of your own")
+    ready()
+    lab = Lab(
+        out_folder,
+        objects,
+        scenes,
+        outlined,
+        textures,
+        subject=subject,
+        judges=tuple(judge or Lab.judges),
+        prior=prior,
+        quick=quick,
+        seed=seed,
+        machine=choose_machine(device, precision, threads),
+    )
+    done, missing = [], 0
+    with progress.claims_bar(len(chosen)) as (told, advance):
+        told(f"reading {', '.join(lab.identity['networks'])}")  # what is not there is said before any work
+        lab.report = told
+        for claim in chosen:
+            try:
+                done += [result.as_json() for result in run([claim], lab)]
+            except PhospheneError as error:
+                missing += 1
+                warn(f"{claim.name}: {error}")
+            advance()
+    report = write_report(done, out_folder) if done else None
+    if as_json:
+        print_json(done)
+    elif report:
+        _tell_claims(done)
+        out.print(f"report: {report}", soft_wrap=True, highlight=False)
+    if missing:
+        raise typer.Exit(2)
+
+
+def _chosen(names: Sequence[str], default: bool) -> list[Claim]:
+    """Claims by name, each once and in their order; of another subject than the default, those for any network."""
+    from difflib import get_close_matches
+
+    from phosphene.claims import CLAIMS, OWN
+
+    there = CLAIMS if default else OWN
+    for name in names:
+        if name in CLAIMS and name not in there:
+            raise BadRequest(f"{name} is not for a network of one's own; {', '.join(there)} can be measured of any")
+        if name not in (*CLAIMS, "all"):
+            near = get_close_matches(name.upper(), there, n=3) or there
+            raise UnknownName(f"no claim {name!r}; near: {', '.join(near)}; or all")
+    return [claim for name, claim in there.items() if name in names or "all" in names]
+
+
+def _tell_claims(results: Sequence[dict[str, Any]]) -> None:
+    """A table of results, as JSON has them: each claim, and below it each of its expectations."""
+    from phosphene.claims.words import SIGNS, told
+    from phosphene.files import without_nan
+
+    table = Table("claim", "verdict", "found", title="The paper's claims")
+    for result in without_nan(list(results)):
+        word = result["verdict"]
+        table.add_section()
+        table.add_row(f"[bold]{escape(result['claim'])} {escape(result['title'])}", f"[bold]{SIGNS[word]} {word}", "")
+        for each in result["expected"]:
+            word = each["verdict"]
+            table.add_row(f"  {escape(each['number'])}", f"{SIGNS[word]} {word}", told(each["found"]))
+    out.print(table)

@@ -1,0 +1,87 @@
+"""What the commands share: the consoles, the options of each, the machine, how to warn, refuse and show figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from phosphene.errors import BadRequest
+
+out, err = Console(), Console(stderr=True)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Machine")]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel="Machine")]
+Threads = Annotated[
+    int, typer.Option(help="CPU threads; 0 leaves the choice to torch.", min=0, max=1024, rich_help_panel="Machine")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+PARTS = ("value", "low", "high")
+"""What a figure in JSON has of numbers; null where it could not be measured."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C. Not KeyboardInterrupt, which the command-line library would turn into an exit of its own."""
+
+
+def refuse(message: str) -> NoReturn:
+    """A user's mistake: one line, and exit code 2."""
+    warn(message)
+    sys.exit(2)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    if line := " ".join(message.split()):  # empty where the help was shown instead
+        err.print(f"[bold red]phosphene:[/] {escape(line)}", highlight=False, soft_wrap=True)
+
+
+def choose_machine(device: str, precision: str, threads: int) -> dict[str, Any]:
+    """Where and how to compute; "auto" takes the accelerator, and bfloat16 where the hardware has it."""
+    import torch
+
+    one_of(device, ("auto", "cpu", "cuda", "mps"))
+    one_of(precision, ("auto", "float32", "bfloat16"))
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, there in has.items() if there)
+    if not has[device]:
+        raise BadRequest(f"--device {device}: there is none here; use auto or cpu")
+    if threads:
+        torch.set_num_threads(threads)
+    if precision == "auto":
+        fast = device == "cuda" or (device == "cpu" and torch.cpu._is_avx512_bf16_supported())
+        precision = "bfloat16" if fast else "float32"
+    return {"device": device, "precision": precision, "threads": torch.get_num_threads()}
+
+
+def one_of(value: str | None, allowed: Sequence[str]) -> str | None:
+    """The value, where it is allowed or not given."""
+    if value is not None and value not in allowed:
+        raise BadRequest(f"{value!r} is none of: {', '.join(allowed)}")
+    return value
+
+
+def print_json(value: Any) -> None:
+    """On stdout, with null for NaN."""
+    from phosphene.files import without_nan
+
+    typer.echo(json.dumps(without_nan(value), indent=1, ensure_ascii=False))
+
+
+def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
+    """A table of figures, as JSON has them, with their intervals."""
+    from phosphene.files import without_nan
+
+    table = Table(Column("figure", no_wrap=True), "", Column("95 % interval", no_wrap=True), "n", "", title=title)
+    for name, figure in without_nan(figures).items():
+        value, low, high = ("–" if number is None else f"{number:.3g}" for number in map(figure.get, PARTS))
+        table.add_row(name, value, f"{low} … {high}", f"{figure['n']:,}", escape(figure["note"]))
+    out.print(table)

@@ -1,0 +1,185 @@
+"""The commands of `phosphene train`: a recipe and photographs become a subject or a generator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phosphene.cli import progress
+from phosphene.cli.shell import Device, Threads, choose_machine, out
+from phosphene.errors import BadRequest
+
+if TYPE_CHECKING:
+    from phosphene.datasets import Photographs
+
+app = typer.Typer(no_args_is_help=True, help="Train a subject or a generator from a recipe.")
+
+
+@app.command("subject")
+def train_subject(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
+    data: Annotated[Path, typer.Option(help="Parquet shards or class folders, with train and val, or hf:NAME.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
+    without: Annotated[Path | None, typer.Option(help="Folder of shards whose keys are left out of training.")] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option("--from", help="A trained subject to begin from, whatever its classes, by name or file."),
+    ] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Train a classifier to be looked into.
+
+    Several processes share each batch: torchrun --nproc-per-node 2 --no-python -- phosphene train subject …
+    """
+    from phosphene import datasets
+    from phosphene.subjects import load_subject
+    from phosphene.training.crew import crew
+    from phosphene.training.modified import with_modified
+    from phosphene.training.run import read_recipe
+    from phosphene.training.subject import subject_card, train_subject
+
+    where = choose_machine(device, "bfloat16", threads)["device"]
+    steps = read_recipe(recipe, "subject")
+    begun = load_subject(begin) if begin else None
+    with progress.status("decoding photographs"):
+        train = datasets.load(data, "train", without=without, cache=run / "cache")
+        val = datasets.load(data, "val", cache=run / "cache")
+        train, val = (with_modified(split, steps.get("extra", [])) for split in (train, val))
+    name = Path(recipe).stem
+
+    def snapshot(share: float, network: Any) -> None:
+        tag = f"{name}@{100 * share:g}%"
+        card = subject_card(tag, steps, train, val, network, history=[], begin=begun)
+        _publish(run / f"{tag}.safetensors", {"network": network}, card, False, told=False)
+
+    with crew(where) as together, progress.training_bar(together.leads) as report:
+        network, folder, finished = train_subject(
+            steps,
+            train,
+            val,
+            run,
+            begin=begun,
+            crew=together,
+            device=where,
+            time_budget=_seconds(time_budget),
+            report=report,
+            snapshot=snapshot,
+        )
+    if not together.leads:
+        return
+    _publish(
+        out_file or run / f"{name}.safetensors",
+        {"network": network},
+        subject_card(name, steps, train, val, network, history=folder.history, begin=begun),
+        finished,
+    )
+
+
+@app.command("generator")
+def train_generator(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
+    data: Annotated[
+        list[Path],
+        typer.Option("--images", help="Parquet shards or class folders, with train and val, or hf:NAME; or several."),
+    ],
+    run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
+    encoder: Annotated[str, typer.Option(help="The subject to invert.")] = "caffenet-objects",
+    layer: Annotated[str | None, typer.Option(help="Its code layer.", show_default="the recipe's")] = None,
+    begin: Annotated[
+        str | None, typer.Option("--from", help="A trained generator, by name or file, to run only the last stage on.")
+    ] = None,
+    discriminator: Annotated[
+        Path | None, typer.Option(help="What was trained beside it: its NAME-training.safetensors.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the recipe's name")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Train a generator that inverts a layer of an encoder.
+
+    Every few minutes the last stage leaves in RUN/image/pictures what it makes of some held-out photographs.
+    """
+    from phosphene import weights
+    from phosphene.parameterizations import load_generated
+    from phosphene.subjects import load_subject
+    from phosphene.training.generator import generator_card, train_generator, with_code
+    from phosphene.training.run import read_recipe
+
+    where = choose_machine(device, "bfloat16", threads)["device"]
+    network = load_subject(encoder)
+    steps = with_code(read_recipe(recipe, "generator"), network, layer)
+    if discriminator and not begin:
+        raise BadRequest("--discriminator goes with --from: it is what was trained beside that generator")
+    if "WORLD_SIZE" in os.environ and os.environ["WORLD_SIZE"] != "1":
+        raise BadRequest("a generator is trained by one process; torchrun is for train subject")
+    begun = load_generated(begin) if begin else None
+    judge = weights.read(discriminator, "training") if discriminator else None
+    with progress.status("decoding photographs"):
+        train, val = (_joined(data, split, run / "cache") for split in ("train", "val"))
+    with progress.training_bar() as report:
+        trained = train_generator(
+            steps,
+            network,
+            train,
+            run,
+            begin=begun,
+            discriminator=judge,
+            held_out=val,
+            device=where,
+            time_budget=_seconds(time_budget),
+            report=report,
+        )
+    name = name or Path(recipe).stem
+    with progress.status("held-out error"):
+        card = generator_card(name, steps, network, train, val, trained)
+    _publish(
+        out_file or run / f"{name}.safetensors",
+        {"network": trained.generator, "code": trained.statistics},
+        card,
+        trained.finished,
+    )
+    _publish(
+        run / f"{name}-training.safetensors",
+        trained.helpers,
+        {**card, "name": f"{name}-training", "kind": "training"},
+        trained.finished,
+    )
+
+
+def _joined(folders: Sequence[Path], split: str, cache: Path) -> Photographs:
+    """One split of several data sets, all at the first one's size."""
+    from phosphene import datasets
+
+    first = datasets.load(folders[0], split, cache=cache)
+    size = first.images.shape[1]
+    return datasets.joined([first, *(datasets.load(each, split, size=size, cache=cache) for each in folders[1:])])
+
+
+def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool, told: bool = True) -> None:
+    from phosphene import weights
+
+    tensors = {
+        f"{part}.{name}": value
+        for part, content in parts.items()
+        for name, value in (content if isinstance(content, dict) else content.state_dict()).items()
+    }
+    weights.write(path, tensors, {**card, "finished": finished})
+    if told:
+        out.print(
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB"
+            + ("" if finished else "; stopped before the recipe's end, the same command goes on"),
+            soft_wrap=True,
+        )
+
+
+def _seconds(minutes: float | None) -> float | None:
+    return None if minutes is None else 60 * minutes

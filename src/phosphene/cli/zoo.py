@@ -1,0 +1,121 @@
+"""The commands of `phosphene zoo`: the bundled weights, listed, shown and verified."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from phosphene.cli import progress
+from phosphene.cli.shell import AsJson, Device, Threads, choose_machine, out, print_json, tell_figures
+from phosphene.errors import BadFile, Unreachable
+
+if TYPE_CHECKING:
+    from phosphene.datasets import Photographs
+
+app = typer.Typer(no_args_is_help=True, help="List, show and verify the bundled weights.")
+
+
+@app.command("list")
+def zoo_list(as_json: AsJson = False) -> None:
+    """The bundled weights."""
+    from phosphene import weights
+
+    entries = weights.manifest()
+    if as_json:
+        print_json(entries)
+        return
+    table = Table("name", "kind", "MB", "summary")
+    for name, entry in entries.items():
+        table.add_row(name, entry["kind"], f"{entry['bytes'] / 1e6:.1f}", entry["summary"])
+    out.print(table)
+
+
+@app.command("show")
+def zoo_show(
+    name: Annotated[str, typer.Argument(help="A bundled name or a weights file.")], as_json: AsJson = False
+) -> None:
+    """A weights file's card."""
+    from phosphene import weights
+
+    file = weights.read(name)
+    card = {
+        **file.card,
+        "sha256": file.sha256,
+        "parameters": sum(t.numel() for n, t in file.tensors.items() if n.startswith("network.")),
+    }
+    measured = weights.figures(file)
+    if as_json:
+        print_json({**card, **({"figures": measured} if measured else {})})
+        return
+    for key, value in card.items():
+        if key == "classes" and value:
+            value = f"{len(value)}: {value[0]} … {value[-1]}"
+        elif key == "history":
+            value = value[-1] if value else "none"
+        out.print(
+            f"[bold]{key}[/]: {escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for found in measured:
+        tell_figures(f"on {found['data']}, judge {found['judge']}", found["figures"])
+
+
+@app.command("verify")
+def zoo_verify(
+    data: Annotated[
+        Path | None,
+        typer.Option("--accuracy", help="Photographs: also measure again what the cards say of their val split."),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Check every file of the zoo against the manifest, and its contents against its own digest.
+
+    With --accuracy, a figure that is more than half a point from its card's is a failure.
+    """
+    from phosphene import datasets, weights
+
+    where = choose_machine(device, "float32", threads)["device"]
+    val, wrong = datasets.load(data, "val") if data else None, []
+    for name in weights.manifest():
+        try:
+            card = weights.read(name).card
+        except Unreachable:
+            out.print(f"{name}: not on this machine")
+            continue
+        out.print(f"{name}: whole")
+        if val is None or card.get("data", {}).get("name") != val.name or card["kind"] == "training":
+            continue
+        with progress.status(f"measuring {name}"):
+            found = _measured(name, card, val, where)
+        for figure, value in found.items():
+            said = card["measured"][figure]
+            fits = abs(value - said) <= 0.005
+            wrong += [] if fits else [f"{name}: {figure} is {value:.4f}, its card says {said:.4f}"]
+            out.print(f"{name}: {figure} {value:.4f}, card {said:.4f}", highlight=False)
+    if wrong:
+        raise BadFile("; ".join(wrong))
+
+
+def _measured(name: str, card: dict[str, Any], val: Photographs, device: str) -> dict[str, float]:
+    """What a card says of held-out photographs, measured again."""
+    from phosphene.parameterizations import load_generated
+    from phosphene.subjects import load_subject
+    from phosphene.training.generator import held_out_errors
+    from phosphene.training.modified import with_modified
+    from phosphene.training.subject import accuracy
+
+    if card["kind"] == "subject":
+        val = with_modified(val, card["recipe"].get("extra", []))
+        subject = load_subject(name)
+        return dict(zip(("top1", "top5"), accuracy(subject.network.to(device), val, subject.size[0]), strict=True))
+    generator: Any = load_generated(name).generator.to(device)
+    encoder = load_subject(card["encoder"])
+    errors = held_out_errors(card["recipe"], encoder, val, generator)
+    return {figure: errors[figure] for figure in ("image_error", "class_kept") if figure in errors}
