@@ -56,6 +56,9 @@ class Stream:
         self.name, self.classes, self.licence = self._source.name, self._source.classes, self._source.licence
         self.fingerprint = _fingerprint(self._source.parts, split, size, None, frozenset(), every)
 
+    def __len__(self) -> int:
+        return -(-sum(1 for _ in self._source.rows(False)) // self._every)
+
     def photographs(self, wanted: Container[int] | None = None) -> Iterator[tuple[int, npt.NDArray[np.uint8], int]]:
         """Number from 0, pixels uint8 (size, size, 3) and label of all photographs, or of those that are wanted."""
         rows = itertools.islice(self._source.rows(False), 0, None, self._every)

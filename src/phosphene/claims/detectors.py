@@ -30,7 +30,7 @@ LEAST_CROPS = 8
 def measure(lab: Lab) -> Findings:
     """Dissect all units, climb them, and ask a classifier of object crops what the detectors' pictures show."""
     network = lab.network(SUBJECT)
-    data = Outlined(lab.outlined, "all", max(network.size), lab.every)
+    data = Outlined(lab.outlined, "all", max(network.size), lab.every(lab.outlined, "all"))
     lab.report("C6: dissecting")
     trained, untrained = (
         dissect(lab.network(name), LAYER, data, device=lab.device) for name in (SUBJECT, f"{SUBJECT}@random")
@@ -146,9 +146,10 @@ def _around(mask: Any) -> tuple[float, float, float, float]:
 def _exemplars(lab: Lab, channels: Sequence[int]) -> dict[int, Tensor]:
     """Each channel's exemplars among the scene photographs, cut to what the unit sees."""
     network = lab.network(SUBJECT)
-    data = Stream(lab.scenes, "train", max(network.size), lab.every)
+    every = lab.every(lab.scenes, "train")
+    data = Stream(lab.scenes, "train", max(network.size), every)
     lab.report(f"C6: looking through {data.name}")
-    file = lab.out / "exemplars" / f"{SUBJECT}-{LAYER}-{lab.every}.safetensors"
+    file = lab.out / "exemplars" / f"{SUBJECT}-{LAYER}-{every}.safetensors"
     found = find_exemplars(network, [LAYER], data, file, device=lab.device)[LAYER]
     field = receptive_fields(network.network, network.size, [LAYER], 32).get(LAYER)
     pictures = {n: pixels for n, pixels, _ in data.photographs({n for c in channels for n in found.best(c)})}

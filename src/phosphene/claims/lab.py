@@ -28,6 +28,8 @@ from phosphene.synthesis import Member, settings
 
 TENTH = 10
 """A quick run takes one unit, and one photograph, in so many."""
+ENOUGH = 1000
+"""Photographs that stand for a split."""
 SPLITS = {"objects": "val", "scenes": "val", "outlined": "all", "textures": "all"}
 """A split of each of a lab's sets of photographs, by which it is known."""
 SHOWN = 12
@@ -79,10 +81,9 @@ class Lab:
     def device(self) -> str:
         return str(self.machine["device"])
 
-    @property
-    def every(self) -> int:
-        """One in so many photographs is looked at."""
-        return TENTH if self.quick else 1
+    def every(self, folder: str, split: str) -> int:
+        """One photograph in so many is looked at, in a quick run: in ten, where a thousand are left of a split."""
+        return max(1, min(TENTH, len(Stream(folder, split, 1)) // ENOUGH)) if self.quick else 1
 
     @property
     def named(self) -> str:
@@ -164,8 +165,8 @@ class Lab:
             self.objects,
             control=control.folder if control else None,
             trusted=shots.subject,
-            photographs=1000 // self.every,
-            every=self.every,
+            photographs=ENOUGH // TENTH if self.quick else ENOUGH,
+            every=self.every(self.objects, "val"),
             index=index,
             device=self.device,
         )
@@ -173,10 +174,11 @@ class Lab:
 
     def indexed(self, subject: str) -> Path:
         """The folder with what excites all of a subject's channels, found in one pass for all experiments."""
-        network, folder = self.network(subject), self.out / "exemplars" / f"{safe(subject)}-{self.every}"
+        network, every = self.network(subject), self.every(self.objects, "val")
+        folder = self.out / "exemplars" / f"{safe(subject)}-{every}"
         layers = [name for name, shape in outer_layers(network.shapes()).items() if shape]
         for split, name in (("train", "exemplars"), ("val", "held-out")):
-            data = Stream(self.objects, split, max(network.size), self.every)
+            data = Stream(self.objects, split, max(network.size), every)
             self.report(f"{subject}: looking through {data.name}, {split}")
             find_exemplars(network, layers, data, folder / f"{name}.safetensors", device=self.device)
         return folder
