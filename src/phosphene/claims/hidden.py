@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phosphene.claims.claim import Claim, Expectation, Findings, gain
 from phosphene.claims.lab import Lab
 from phosphene.evaluation import Figure, mean, median
-from phosphene.subjects import outer_layers
+from phosphene.probe import find_layer
+from phosphene.subjects import Subject, outer_layers
 
 EACH, MOST_LAYERS = 50, 8
 """Units of a layer, and layers."""
+FEW_LAYERS = 4
 ARMS = ("generator", "Fourier")
 KEPT = ("activation_ratio", "two_afc_synthetic", "two_afc_natural", "two_afc_none", "selectivity")
+NOTHING = {**dict.fromkeys(KEPT, math.nan), "activation_ratio": 0.0, "two_afc_synthetic": 0.5}
+"""Of a unit that no climb of an arm could excite at all: there is no picture, so an observer can only guess."""
 
 
 def measure(lab: Lab) -> Findings:
     """Units at random of every layer, through the generator and through Fourier, beside natural references."""
-    shapes = {name: shape for name, shape in outer_layers(lab.network(lab.subject).shapes()).items() if shape}
-    layers = [
-        list(shapes)[i * len(shapes) // min(MOST_LAYERS, len(shapes))] for i in range(min(MOST_LAYERS, len(shapes)))
-    ]
+    network = lab.network(lab.subject)
+    layers, shapes = _layers(network), network.shapes()
     names = [
         f"{layer}:{channel}" for i, layer in enumerate(layers) for channel in lab.some(shapes[layer][0], EACH, 50 + i)
     ]
@@ -29,17 +32,18 @@ def measure(lab: Lab) -> Findings:
         "generator": lab.climbed("C5-generator", names),
         "Fourier": lab.climbed("C5-fourier", names, prior="fourier", steps=200),
     }
-    units: dict[str, dict[str, Any]] = {}
+    found = {name: {"unit": name, "layer": name.partition(":")[0], **dict.fromkeys(ARMS, NOTHING)} for name in names}
     for arm, made in shots.items():
-        for layer, found in lab.evaluated(made).items():
-            for measured in found.units:
-                unit = units.setdefault(measured["unit"], {"unit": measured["unit"], "layer": layer})
-                unit[arm] = {key: measured[key] for key in KEPT}
+        for evaluation in lab.evaluated(made).values():
+            for measured in evaluation.units:
+                found[measured["unit"]][arm] = {key: measured[key] for key in KEPT}
+    units: list[dict[str, Any]] = list(found.values())
     rows = []
     for layer in layers:
-        own = [unit for unit in units.values() if unit["layer"] == layer and set(ARMS) <= unit.keys()]
+        own = [unit for unit in units if unit["layer"] == layer]
         row: dict[str, Any] = {"layer": layer, "units": len(own)}
         for arm in ARMS:
+            row[f"no picture, {arm}"] = sum(unit[arm] is NOTHING for unit in own)
             row |= {f"{key}, {arm}": mean([unit[arm][key] for unit in own]) for key in KEPT if "afc" not in key}
             row[f"choice, {arm}"] = mean([unit[arm]["two_afc_synthetic"] for unit in own])
         row["choice, photographs"] = mean([unit["generator"]["two_afc_natural"] for unit in own])
@@ -50,8 +54,17 @@ def measure(lab: Lab) -> Findings:
         first = {layer: [i for i, name in enumerate(names) if name.startswith(f"{layer}:")] for layer in layers}
         sheet = lab.row(f"C5-{arm.lower()}", [(layer, made.images[numbers]) for layer, numbers in first.items()], 10)
         pictures.append((f"Units of each layer, drawn at random: {arm}.", sheet))
-    whole = [unit for unit in units.values() if set(ARMS) <= unit.keys()]
-    return Findings(numbers(whole, layers[-1], CLAIM.level), rows, whole, pictures)
+    return Findings(numbers(units, network.output, CLAIM.level), rows, units, pictures)
+
+
+def _layers(subject: Subject) -> list[str]:
+    """Layers with weights, evenly spread if there are many: the outermost, or where these are few what they hold."""
+    outer = [name for name, shape in outer_layers(subject.shapes()).items() if shape]
+    weighted = [name for name in outer if any(True for _ in find_layer(subject.network, name).parameters())]
+    top = [name for name in weighted if "." not in name]
+    chosen = top if len(top) >= FEW_LAYERS else weighted
+    last = len(chosen) - 1
+    return [chosen[round(i * last / (MOST_LAYERS - 1))] for i in range(MOST_LAYERS)] if last >= MOST_LAYERS else chosen
 
 
 def numbers(units: Sequence[Mapping[str, Any]], output: str, level: float) -> dict[str, Figure]:

@@ -130,7 +130,7 @@ class Lab:
         start: str = "random",
         **changes: Any,
     ) -> Shots:
-        """Pictures of units, kept in OUT/runs/`name`; those that are there are read. `changes` are the climb's."""
+        """Pictures of units, kept in OUT/runs/…/`name`; those that are there are read. `changes` are the climb's."""
         subject, prior = subject or self.subject, prior or self.prior
         network = self.network(subject)
         parameterization = open_parameterization(prior, network)
@@ -138,7 +138,8 @@ class Lab:
         members = [Member(target, seed) for text in units for target in network.targets(text) for seed in seeds]
         how = settings("default", parameterization, **changes)
         request = Request(subject, prior, how, start_request(start), **self.machine)
-        folder = records.Folder(self.out / "runs" / name)
+        kind = f"{'quick-' if self.quick else ''}seed-{self.seed}"  # a folder is measured whole: none is in two runs
+        folder = records.Folder(self.out / "runs" / kind / name)
         self.report(f"{name}: {len(members)} pictures")
         batch = min(self.batch, network.batch or self.batch)
         found = list(climb_into(folder, request, network, parameterization, members, batch=batch))
