@@ -63,6 +63,24 @@ def test_tokens_are_given_with_their_channels_first() -> None:
         torch.testing.assert_close(read(IMAGES)["2"], network(IMAGES).transpose(1, 2))
 
 
+def test_maps_with_their_channels_last_are_given_with_their_channels_first() -> None:
+    class Last(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.permute(0, 2, 3, 1)  # (batch, rows, columns, channels)
+
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), Last(), nn.LayerNorm(5))
+    for images in (IMAGES, IMAGES[..., :-2]):
+        first = network[0](images)
+        last = network(images)
+        told = (
+            last.permute(0, 3, 1, 2) if first.shape[2] == first.shape[3] else last
+        )  # else nobody knows which is which
+        assert layer_shapes(network, images)["0"] == first.shape[1:]
+        assert layer_shapes(network, images)["2"] == told.shape[1:]
+        with probe(network, ["0", "2"]) as read:
+            torch.testing.assert_close(read(images), {"0": first, "2": told})
+
+
 def test_gradients_flow_through_what_was_read() -> None:
     network, images = lively(TinyNet()), IMAGES.clone().requires_grad_()
     with probe(network, ["conv", "fc"]) as read:

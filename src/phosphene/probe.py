@@ -44,10 +44,12 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
     The forward pass stops at the deepest layer asked for. A key made by `before(layer)` reads the
     layer ahead of its closing ReLU where it has one (it is absent otherwise). A layer that runs
     several times gives its first run, one that returns several tensors its first tensor. Tokens, (batch, tokens,
-    channels), are given as (batch, channels, tokens).
+    channels), are given as (batch, channels, tokens), and maps of square images that have their channels last with
+    their channels first.
     """
     layers = list(dict.fromkeys(layers))
     found: dict[str, Tensor] = {}
+    square = True
     handles = []
     plain = [layer for layer in layers if not layer.endswith(_BEFORE)]
     wanted = set(plain)
@@ -55,7 +57,7 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
     def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
             if layer not in found:
-                found[layer] = _channels_first(first_tensor(output))
+                found[layer] = _channels_first(first_tensor(output), square)
                 if wanted.issubset(found):
                     raise _Deepest
                 found[layer] = found[layer].clone()  # an in-place ReLU after it would overwrite it
@@ -65,7 +67,7 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
     def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if key not in found:
-                found[key] = _channels_first(inputs[0]).clone()  # an in-place ReLU would overwrite it
+                found[key] = _channels_first(inputs[0], square).clone()  # an in-place ReLU would overwrite it
 
         return hook
 
@@ -78,6 +80,8 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
             handles.append(find_layer(network, layer).register_forward_hook(keep(layer)))
 
         def read(inputs: Tensor) -> dict[str, Tensor]:
+            nonlocal square
+            square = inputs.shape[-1] == inputs.shape[-2]
             found.clear()
             try:
                 network(inputs)
@@ -97,12 +101,12 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
 def layer_shapes(network: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...]]:
     """The output shape, without the batch, of every layer that runs on these inputs, in order of completion."""
     shapes: dict[str, tuple[int, ...]] = {}
-    handles = []
+    handles, square = [], inputs.shape[-1] == inputs.shape[-2]
 
     def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
             try:
-                shapes.setdefault(path, tuple(_channels_first(first_tensor(output)).shape[1:]))
+                shapes.setdefault(path, tuple(_channels_first(first_tensor(output), square).shape[1:]))
             except UnknownName:
                 return  # a module whose output is no tensor has no units
 
@@ -127,7 +131,10 @@ def _closing_activation(layer: nn.Module) -> nn.Module | None:
     return _closing_activation(children[-1]) if isinstance(layer, nn.Sequential) and children else None
 
 
-def _channels_first(layer: Tensor) -> Tensor:
+def _channels_first(layer: Tensor, square: bool) -> Tensor:
+    """Maps of a square image are square: where the two sides that are equal come first, the channels come last."""
+    if layer.ndim == 4 and square and layer.shape[1] == layer.shape[2] != layer.shape[3]:
+        return layer.permute(0, 3, 1, 2)
     return layer.transpose(1, 2) if layer.ndim == 3 else layer
 
 
