@@ -125,6 +125,13 @@ def test_torchvision_architectures(torchvision: ModuleType, model: str, side: in
     logits_are_the_output(subject)
 
 
+def test_torchvisions_swin_keeps_its_channels_last_and_is_read_with_them_first(torchvision: ModuleType) -> None:
+    shapes = load_subject("torchvision:swin_t@random").shapes()
+    assert shapes["features.0.0"] == (96, 56, 56)
+    assert shapes["features.1"] == (96, 56, 56)
+    assert shapes["features.7"] == (768, 7, 7)
+
+
 def test_torchvision_tells_size_and_classes_without_weights(torchvision: ModuleType) -> None:
     subject = load_subject("torchvision:efficientnet_b1@random")
     assert subject.size == (240, 240)

@@ -72,9 +72,8 @@ def test_maps_with_their_channels_last_are_given_with_their_channels_first() -> 
     for images in (IMAGES, IMAGES[..., :-2]):
         first = network[0](images)
         last = network(images)
-        told = (
-            last.permute(0, 3, 1, 2) if first.shape[2] == first.shape[3] else last
-        )  # else nobody knows which is which
+        square = first.shape[2] == first.shape[3]  # else nobody knows which side is which
+        told = last.permute(0, 3, 1, 2) if square else last
         assert layer_shapes(network, images)["0"] == first.shape[1:]
         assert layer_shapes(network, images)["2"] == told.shape[1:]
         with probe(network, ["0", "2"]) as read:
