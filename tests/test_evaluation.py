@@ -25,6 +25,7 @@ from phosphene.evaluation import (
     prior_share,
     ranks,
     recognised,
+    share,
     two_afc,
 )
 from phosphene.subjects import Subject
@@ -159,8 +160,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 
 def test_shares_have_wilsons_interval_and_what_is_no_number_does_not_count() -> None:
-    assert (mean([1.0] * 20).low, mean([1.0] * 20).high) == pytest.approx((0.839, 1), abs=1e-3)
-    assert mean([1.0, math.nan, 0.0]).n == 2
+    assert (share([1.0] * 20).low, share([1.0] * 20).high) == pytest.approx((0.839, 1), abs=1e-3)
+    assert mean([1.0, math.nan, 0.0]).n == share([1.0, math.nan, 0.0]).n == 2
+    assert (mean([1.0] * 20).low, share([0.5] * 20).low) == (1, 0.5), "ranks are no shares"
     nothing = evaluation.mean([math.nan])
     assert nothing.n == 0
     assert math.isnan(nothing.value)

@@ -41,11 +41,16 @@ class Figure:
 
 
 def mean(values: Sequence[float], note: str = "", error: float = ERROR) -> Figure:
-    """The mean; for shares of yes and no Wilson's interval, else the bootstrap's. What is no number does not count."""
+    """The mean, with the bootstrap's interval. What is no number does not count."""
+    return bootstrap(values, note, error)
+
+
+def share(values: Sequence[float], note: str = "", error: float = ERROR) -> Figure:
+    """The mean of shares, one for each unit: Wilson's interval where each is yes or no, else the bootstrap's."""
     finite = [float(value) for value in values if math.isfinite(value)]
     if finite and set(finite) <= {0.0, 1.0}:
-        share = sum(finite) / len(finite)
-        return Figure(share, *wilson(share, len(finite), error), len(finite), note)
+        found = sum(finite) / len(finite)
+        return Figure(found, *wilson(found, len(finite), error), len(finite), note)
     return bootstrap(finite, note, error)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from phosphene import evaluation, records
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
-from phosphene.evaluation import Figure, as_images, features, judge_channels, mean, median, recognised
+from phosphene.evaluation import Figure, as_images, features, judge_channels, mean, median, recognised, share
 from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
 from phosphene.files import safe, write_json
 from phosphene.images import Pixels
@@ -209,14 +209,14 @@ def _recognition(
     for channel, row in rows.items():
         row["recognised_top1"], row["recognised_top5"] = hits[labels == channel].mean(0).tolist()
     note = f"by {judge.name} among {len(named):,} classes"
-    figures = {key: mean([row[key] for row in rows.values()], note) for key in ("recognised_top1", "recognised_top5")}
+    figures = {key: share([row[key] for row in rows.values()], note) for key in ("recognised_top1", "recognised_top5")}
     if nature is not None and nature.unseen.classes == run.subject.classes:
         there = next(iter(nature.held_out.values())).seen
         chosen = set(np.random.default_rng(0).permutation(there)[:photographs].tolist())
         pixels, classes = zip(*((pixels, c) for _, pixels, c in nature.unseen.photographs(chosen)), strict=True)
         hits = recognised(judge, as_images(pixels), torch.tensor(classes), named)
         note = f"{note}, photographs held out"
-        figures |= {f"natural_top{n}": mean(hits[:, i].tolist(), note) for i, n in enumerate((1, 5))}
+        figures |= {f"natural_top{n}": share(hits[:, i].tolist(), note) for i, n in enumerate((1, 5))}
     return figures
 
 
@@ -274,9 +274,9 @@ def _figures(
     ratios, ranked = values("activation_ratio"), ("selectivity", "exemplar_selectivity")
     figures = {
         "activation_ratio": median(ratios, f"median; {over}"),
-        "activation_ratio_above_1": mean([float(ratio > 1) for ratio in ratios if math.isfinite(ratio)], over),
+        "activation_ratio_above_1": share([float(ratio > 1) for ratio in ratios if math.isfinite(ratio)], over),
         **{key: median(values(key), "median rank among the layer's units") for key in ranked},
-        **{f"{key}_first": mean([float(v == 1) for v in values(key)], "share of first ranks") for key in ranked},
+        **{f"{key}_first": share([float(v == 1) for v in values(key)], "share of first ranks") for key in ranked},
     }
     in_features = f"in features of {judge}"
     for key in ("two_afc_synthetic", "two_afc_natural", "two_afc_none"):

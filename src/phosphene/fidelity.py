@@ -15,7 +15,17 @@ from torch import Tensor
 from phosphene import evaluation
 from phosphene.datasets import Photographs, load
 from phosphene.errors import BadRequest
-from phosphene.evaluation import Figure, as_images, distances, features, judge_channels, mean, nearest, recognised
+from phosphene.evaluation import (
+    Figure,
+    as_images,
+    distances,
+    features,
+    judge_channels,
+    mean,
+    nearest,
+    recognised,
+    share,
+)
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
@@ -63,7 +73,8 @@ def measure_prior(
     chosen = np.linspace(0, len(val) - 1, min(photographs, len(val))).round().astype(np.int64)
     labels = torch.from_numpy(val.labels[chosen])
     again = reconstructed(generated.to(device), encoder, _pictures(val, chosen, generated.image_size), labels)
-    figures = {name: mean(values.tolist()) for name, values in again.figures.items()}
+    summed = {"class_kept": share}
+    figures = {name: summed.get(name, mean)(values.tolist()) for name, values in again.figures.items()}
     if val.classes == encoder.classes:
         figures |= _recognition(observer, again, labels, encoder.classes)
     figures |= _distances(observer, again, generated, train)
@@ -109,7 +120,7 @@ def _recognition(judge: Subject, again: Again, labels: Tensor, classes: Sequence
     found: dict[str, Figure] = {}
     for name, images in (("recognised", again.reconstructions), ("natural", again.photographs)):
         hits = recognised(judge, images, labels, channels)
-        found |= {f"{name}_top{n}": mean(hits[:, i].tolist(), f"by {judge.name}") for i, n in enumerate((1, 5))}
+        found |= {f"{name}_top{n}": share(hits[:, i].tolist(), f"by {judge.name}") for i, n in enumerate((1, 5))}
     return found
 
 

@@ -14,7 +14,7 @@ from phosphene.claims.claim import Claim, Expectation, Findings, contrast, gain
 from phosphene.claims.lab import Lab
 from phosphene.datasets import Outlined, Stream
 from phosphene.dissection import DETECTOR, Dissection, dissect
-from phosphene.evaluation import Figure, as_images, mean
+from phosphene.evaluation import Figure, as_images, share
 from phosphene.exemplars import cut_out, find_exemplars, seen_box
 from phosphene.images import Pixels
 from phosphene.parameterizations import load_generated, seen_part
@@ -67,7 +67,7 @@ def measure(lab: Lab) -> Findings:
     detectors = sorted((u for u in units if u["detector"]), key=lambda unit: -unit["iou"])
     rows = [{key: unit.get(key, "") for key in ("unit", "object", "iou", "shows")} for unit in detectors]
     findings = numbers(units, CLAIM.level)
-    findings["classifier"] = mean(right, note=f"right on crops that it did not learn from, {len(names)} objects")
+    findings["classifier"] = share(right, note=f"right on crops that it did not learn from, {len(names)} objects")
     found = {
         "detectors": len(detectors),
         "of units": len(units),
@@ -100,9 +100,9 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
             "share of units that are detectors, trained less untrained",
         ),
         "show it": gain(hits, chance, level, "share of detectors' pictures that show their object, less chance"),
-        "pictures": mean(hits, note="share of detectors' pictures that show their object"),
-        "exemplars": mean(natural, note="the same of their exemplars"),
-        "chance": mean(chance, note="the same by chance"),
+        "pictures": share(hits, note="share of detectors' pictures that show their object"),
+        "exemplars": share(natural, note="the same of their exemplars"),
+        "chance": share(chance, note="the same by chance"),
     }
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
 from phosphene.claims.lab import Lab
-from phosphene.evaluation import Figure, feature_layers, mean
+from phosphene.evaluation import Figure, feature_layers, mean, share
 from phosphene.fidelity import reconstructed
 from phosphene.parameterizations import load_generated
 from phosphene.probe import probe
@@ -48,7 +48,7 @@ def measure(lab: Lab) -> Findings:
         }
         for judge in lab.judges:
             hits = lab.named_by(judge, shots.images, channels, network.classes)
-            row |= {f"{top}, {judge}": mean(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))}
+            row |= {f"{top}, {judge}": share(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))}
             for unit, hit in zip(units, hits.tolist(), strict=True):
                 unit.setdefault("named", {}).setdefault(code, []).append(hit)
         for each, error in zip(seen, errors, strict=True):

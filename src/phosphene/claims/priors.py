@@ -68,7 +68,7 @@ def measure(lab: Lab) -> Findings:
             made, real = lab.seen_by(judge, shots.images)[1], lab.seen_by(judge, natural)[1]
             row[f"KID, {judge}"] = evaluation.kid(made, real, f"to {len(real):,} photographs, features of {judge}")
             for i, top in enumerate(("top1", "top5")):
-                row[f"{top}, {judge}"] = evaluation.mean(hits[:, i].tolist(), f"by {judge}")
+                row[f"{top}, {judge}"] = evaluation.share(hits[:, i].tolist(), f"by {judge}")
             for unit, hit, far in zip(units, hits.tolist(), evaluation.nearest(made, real), strict=True):
                 unit.setdefault("named", {}).setdefault(arm, []).append(hit)
                 unit.setdefault("far", {}).setdefault(arm, []).append(far)
@@ -85,7 +85,7 @@ def measure(lab: Lab) -> Findings:
             apart.append(evaluation.nearest(one, other))
             hits = lab.named_by(judge, natural, labels.tolist(), classes)
             photographs |= {
-                f"{top}, {judge}": evaluation.mean(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))
+                f"{top}, {judge}": evaluation.share(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))
             }
         photographs["to the nearest photograph"] = evaluation.mean(np.mean(apart, 0).tolist(), "of half as many")
         rows.append(photographs)
@@ -107,7 +107,7 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     and `far`, the distance to the nearest photograph.
     """
     mine = [named(unit, GENERATOR) for unit in units]
-    found = {"generator": evaluation.mean(mine, "named first, mean over the judges")}
+    found = {"generator": evaluation.share(mine, "named first, mean over the judges")}
     for arm in BASELINES:
         theirs = [named(unit, arm) for unit in units]
         found[f"over {arm}"] = gain(mine, theirs, level, "difference of shares named first, mean over the judges")

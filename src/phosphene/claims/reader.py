@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from phosphene.evaluation import Figure, mean
+from phosphene.evaluation import Figure, share
 from phosphene.probe import probe
 from phosphene.subjects import Subject, outer_layers
 
@@ -50,7 +50,7 @@ class Reader:
     def right(self, images: Tensor, labels: Tensor) -> Figure:
         """How often it is right."""
         hits = (self(images).argmax(1) == labels).float().tolist()
-        return mean(hits, note=f"{len(hits):,} photographs that it did not learn from")
+        return share(hits, note=f"{len(hits):,} photographs that it did not learn from")
 
 
 def summary(network: Subject, images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
 from phosphene.claims.lab import Lab, Shots
-from phosphene.evaluation import Figure, bootstrap, judge_channels, mean
+from phosphene.evaluation import Figure, bootstrap, judge_channels, mean, share
 
 SCENES, SCENE_JUDGE = "caffenet-scenes", "resnet18-scenes"
 OWN = {"caffenet-objects": "objects-fc6-equal", SCENES: "scenes-fc6"}
@@ -52,8 +52,8 @@ def measure_data(lab: Lab) -> Findings:
             row: dict[str, Any] = {"subject": subject, "prior": prior, "activation": mean(shots.scores)}
             for judge, hit, real in zip(judges, hits, seen, strict=True):
                 for i, top in enumerate(("top1", "top5")):
-                    row[f"{top}, {judge}"] = mean(hit[:, i].tolist())
-                    row[f"{top} of photographs, {judge}"] = mean(real[:, i].tolist())
+                    row[f"{top}, {judge}"] = share(hit[:, i].tolist())
+                    row[f"{top} of photographs, {judge}"] = share(real[:, i].tolist())
             rows.append(row)
             for i, unit in enumerate(own):
                 unit.setdefault("named", {})[prior] = [hit[i].tolist() for hit in hits]
@@ -121,7 +121,8 @@ def measure_architecture(lab: Lab) -> Findings:
                 unit.setdefault("named", {})[prior] = [named[i] for named in hits]
                 unit.setdefault("activation", {})[prior] = shots.scores[i]
             for j, top in enumerate(("top1", "top5")):
-                row[f"{top}, {prior}"] = mean([hit[j] for named in hits for hit in named])
+                own = [unit for unit in units.values() if unit["subject"] == subject]
+                row[f"{top}, {prior}"] = share([named(unit, prior, j) for unit in own])
             row[f"activation, {prior}"] = mean(shots.scores)
             shown.append((f"{subject} through {prior}", shots.images))
         rows.append(row)

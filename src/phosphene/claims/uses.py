@@ -15,7 +15,7 @@ from phosphene.claims.claim import Claim, Expectation, Findings, gain
 from phosphene.claims.lab import Lab
 from phosphene.claims.reader import Reader
 from phosphene.datasets import Photographs
-from phosphene.evaluation import Figure, as_images, bootstrap, mean
+from phosphene.evaluation import Figure, as_images, bootstrap, mean, share
 from phosphene.files import safe
 from phosphene.images import to_pixels, write_png
 from phosphene.parameterizations import load_generated
@@ -67,8 +67,8 @@ def two_at_once(lab: Lab) -> Part:
         units.append(
             {"use": "two", "unit": f"{layer}:{a} + {layer}:{b}", "label": f"{classes[a]} + {classes[b]}", **shares}
         )
-    row = {"use": "two units at once", "both named": mean([unit["both"] for unit in units])}
-    row["both named, of one unit's picture"] = mean([unit["alone"] for unit in units])
+    row = {"use": "two units at once", "both named": share([unit["both"] for unit in units])}
+    row["both named, of one unit's picture"] = share([unit["alone"] for unit in units])
     caption = "Two units at once: " + "; ".join(unit["label"] for unit in units[:12])
     return (
         units,
@@ -131,7 +131,7 @@ def while_training(lab: Lab) -> Part:
             unit["named"][subject] = value
         measured = lab.network(subject).card["measured"]["top1"]
         rows.append(
-            {"use": "while training", "subject": subject, "is right": measured, "named among five": mean(named)}
+            {"use": "while training", "subject": subject, "is right": measured, "named among five": share(named)}
         )
         shown.append((subject, shots.images))
     return units, rows, ("The same output units as training goes on.", lab.row("C8-training", shown))
@@ -169,7 +169,7 @@ def another_task(lab: Lab) -> Part:
         "use": "another task: textures",
         "the network is right": subject.card["measured"]["top1"],
         "a reader is right on photographs": reader.right(as_images(val.images), torch.from_numpy(val.labels)),
-        "and on pictures": mean([unit["right"] for unit in units]),
+        "and on pictures": share([unit["right"] for unit in units]),
     }
     caption = "Units of a network trained on textures, the first seed: " + ", ".join(data.classes)
     return units, [row], (caption, lab.row("C8-textures", [("textures", shots.images[:: len(seeds)])]))
