@@ -15,17 +15,7 @@ from torch import Tensor
 from phosphene import evaluation
 from phosphene.datasets import Photographs, load
 from phosphene.errors import BadRequest
-from phosphene.evaluation import (
-    Figure,
-    as_images,
-    distances,
-    features,
-    judge_channels,
-    mean,
-    nearest,
-    recognised,
-    share,
-)
+from phosphene.evaluation import Figure, as_images, distances, features, judge_channels, mean, recognised, share
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
@@ -142,8 +132,10 @@ def _distances(judge: Subject, again: Again, generated: Generated, train: Photog
         "perceptual_distance": mean(apart, note),
         "kid": evaluation.kid(reconstructions, photographs, f"reconstructions and photographs, {note}"),
         "kid_random_codes": evaluation.kid(imagined, photographs, f"random codes and photographs, {note}"),
-        "nearest_random_codes": mean(nearest(imagined, references), f"to {len(known):,} training photographs, {note}"),
-        "nearest_photographs": mean(nearest(photographs, references), f"to the same, {note}"),
+        "nearest_random_codes": mean(
+            evaluation.nearest(imagined, references), f"to {len(known):,} training photographs, {note}"
+        ),
+        "nearest_photographs": mean(evaluation.nearest(photographs, references), f"to the same, {note}"),
     }
 
 

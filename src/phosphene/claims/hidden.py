@@ -44,7 +44,8 @@ def measure(lab: Lab) -> Findings:
         row: dict[str, Any] = {"layer": layer, "units": len(own)}
         for arm in ARMS:
             row[f"no picture, {arm}"] = sum(unit[arm] is NOTHING for unit in own)
-            row |= {f"{key}, {arm}": mean([unit[arm][key] for unit in own]) for key in KEPT if "afc" not in key}
+            for key, name in (("activation_ratio", "activation over the best photograph's"), ("selectivity", "rank")):
+                row[f"{name}, {arm}"] = mean([unit[arm][key] for unit in own])
             row[f"choice, {arm}"] = mean([unit[arm]["two_afc_synthetic"] for unit in own])
         row["choice, photographs"] = mean([unit["generator"]["two_afc_natural"] for unit in own])
         row["choice, nothing"] = mean([unit["generator"]["two_afc_none"] for unit in own])
