@@ -69,20 +69,22 @@ def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
 
 def test_eight_bits_are_a_half_step_from_the_truth_at_most(tmp_path: Path) -> None:
     tensors = {
-        "network.w": torch.randn(6, 5, 3, 3) * torch.logspace(-4, 2, 6)[:, None, None, None],
-        "network.zero": torch.zeros(2, 4),
+        "network.weight": torch.randn(6, 5, 3, 3) * torch.logspace(-4, 2, 6)[:, None, None, None],
+        "network.zero.weight": torch.zeros(2, 4),
+        "network.code_std": torch.logspace(-4, 4, 9).view(3, 3),
         "network.b": torch.randn(5),
         "network.n": torch.tensor(7),
     }
     weights.write(tmp_path / "x.safetensors", tensors, CARD, eight=True)
     weights.write(tmp_path / "half.safetensors", tensors, CARD)
     found = weights.read(tmp_path / "x.safetensors").part("network")
-    assert found.keys() == {"w", "zero", "b", "n"}
-    for row, wanted in zip(found["w"], tensors["network.w"], strict=True):
+    assert found.keys() == {"weight", "zero.weight", "code_std", "b", "n"}
+    torch.testing.assert_close(found["code_std"], tensors["network.code_std"], rtol=1e-3, atol=0)
+    for row, wanted in zip(found["weight"], tensors["network.weight"], strict=True):
         assert (row - wanted).abs().max() <= wanted.abs().max() / 127 / 2 * 1.001
-    assert torch.equal(found["zero"], torch.zeros(2, 4))
+    assert torch.equal(found["zero.weight"], torch.zeros(2, 4))
     assert torch.equal(found["b"], tensors["network.b"])
-    assert found["w"].dtype == torch.float32
+    assert found["weight"].dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_eight_bits_are_a_half_step_from_the_truth_at_most(tmp_path: Path) -> No
 )
 def test_steps_that_do_not_fit_are_refused(tmp_path: Path, steps: torch.Tensor) -> None:
     whole = load_file(write_subject(tmp_path / "subject.safetensors"))
-    wrong = next(key for key, value in whole.items() if value.ndim > 1)
+    wrong = next(key for key, value in whole.items() if value.ndim > 1 and key.endswith("weight"))
     card = weights.read(tmp_path / "subject.safetensors").card
     tensors = {**whole, wrong: torch.zeros(whole[wrong].shape, dtype=torch.int8), wrong + ":step": steps}
     file = forge(tmp_path / "forged.safetensors", tensors, card)
@@ -316,6 +318,7 @@ def test_a_subject_that_is_not_one_is_refused(tmp_path: Path, changes: dict[str,
         ("network.extra", torch.ones(3)),
         ("network.map.first.weight", torch.ones(16, 16, dtype=torch.int64)),
         ("network.code_std", torch.full((16,), float("nan"))),
+        ("network.code_std", torch.linspace(0, 1, 16)),
         ("code.mean", None),
         ("code.mean", torch.ones(15)),
         ("code.std", torch.full((16,), float("inf"))),

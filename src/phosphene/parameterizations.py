@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -172,6 +172,8 @@ def load_generated(name: str | Path, file: str | Path | None = None, bounds: str
     if not hasattr(network, "image_size"):
         raise BadFile(f"{checked.path} is no generator: architecture {checked.card['architecture']} makes no images")
     weights.fill(network, checked.part("network"), checked.path.name)
+    if not bool((cast("Tensor", network.code_std) > 0).all()):
+        raise BadFile(f"{checked.path.name} is damaged: a spread of its code is not above 0")
     return Generated(
         network,
         _statistics(checked.part("code"), network.code_shape, checked.path.name),  # type: ignore[arg-type]

@@ -64,7 +64,8 @@ class Weights:
 def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], *, eight: bool = False) -> str:
     """Write a weights file in half precision (vectors stay float32) and return its sha256.
 
-    With `eight`, matrices and filters have 8 bits a number: 255 equal steps for each row, whose size lies beside it.
+    With `eight`, matrices and filters that are called weight, and axes, have 8 bits a number: 255 equal steps for each
+    row, whose size lies beside it. Other statistics have not: a spread may be small, and is divided by.
     """
     from safetensors.torch import save
 
@@ -73,7 +74,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, An
         value = tensor.detach().cpu()
         if not value.is_floating_point() or value.ndim < 2:
             kept[name] = value.contiguous()
-        elif eight:
+        elif eight and name.endswith(("weight", "axes")):
             kept |= _in_steps(name, value.float())
         else:
             kept[name] = value.to(torch.float16).contiguous()
