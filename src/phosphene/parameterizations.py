@@ -173,7 +173,7 @@ def load_generated(name: str | Path, file: str | Path | None = None, bounds: str
         raise BadFile(f"{checked.path} is no generator: architecture {checked.card['architecture']} makes no images")
     weights.fill(network, checked.part("network"), checked.path.name)
     if not bool((cast("Tensor", network.code_std) > 0).all()):
-        raise BadFile(f"{checked.path.name} is damaged: a spread of its code is not above 0")
+        raise BadFile(f"{checked.path.name} is damaged: code_std is not above 0 everywhere")
     return Generated(
         network,
         _statistics(checked.part("code"), network.code_shape, checked.path.name),  # type: ignore[arg-type]
