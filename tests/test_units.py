@@ -256,7 +256,10 @@ def test_probability_is_a_log_softmax_over_the_layer() -> None:
     assert float(followed) == pytest.approx(float(torch.log_softmax(A["flat"][0], 0)[2]))
     assert float(Objective([Target(((1.0, Unit("flat", 2)),))], "probability").scores(A)[0]) == 3, "reported as it is"
     two = Target(((1.0, Unit("flat", 0)), (1.0, Unit("flat", 2))))
-    assert float(Objective([two], "probability")(A)[0]) == 4, "several units keep their activations"
+    both = torch.log_softmax(A["flat"][0], 0)[[0, 2]].sum()
+    assert float(Objective([two], "probability")(A)[0]) == pytest.approx(float(both)), "none of several is left out"
+    mixed = Target(((1.0, Unit("flat", 0)), (1.0, Direction("flat", (0.0, 0.0, 1.0)))))
+    assert float(Objective([mixed], "probability")(A)[0]) == 4, "directions keep their activations"
 
 
 def test_a_shut_relu_is_followed_from_before_it() -> None:

@@ -17,8 +17,8 @@ Kind = Literal["activation", "probability"]
 class Objective:
     """The score of member i of a batch is target i's weighted sum of activations; members never mix.
 
-    `kind="probability"` scores a lone unit by its log-probability among its layer's channels (a softmax
-    over them), which also pushes the rivals down; targets of several terms keep the activation.
+    `kind="probability"` scores units by their log-probabilities among their layer's channels (a softmax over them),
+    which also pushes the rivals down, and of several units leaves none out; directions keep the activation.
     """
 
     def __init__(self, targets: Sequence[Target], kind: Kind = "activation"):
@@ -43,12 +43,12 @@ class Objective:
         return [self._slope(target, activations, i) for i, target in enumerate(self.targets)]
 
     def _slope(self, target: Target, activations: Mapping[str, Tensor], i: int) -> Tensor:
-        if self.kind == "probability" and len(target.terms) == 1:
-            ((weight, unit),) = target.terms
-            if isinstance(unit, Unit):
-                layer = _pool(activations[unit.layer][i].float(), unit.position)
-                return weight * torch.log_softmax(layer, 0)[unit.channel]
-        return _sum(target, activations, i, open_relu=True)
+        units = [(weight, unit) for weight, unit in target.terms if isinstance(unit, Unit)]
+        if self.kind == "activation" or len(units) < len(target.terms):
+            return _sum(target, activations, i, open_relu=True)
+        layers = [_pool(activations[unit.layer][i].float(), unit.position) for _, unit in units]
+        pairs = zip(units, layers, strict=True)
+        return torch.stack([weight * layer.log_softmax(0)[unit.channel] for (weight, unit), layer in pairs]).sum()
 
 
 def _sum(target: Target, activations: Mapping[str, Tensor], i: int, open_relu: bool = False) -> Tensor:
