@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -52,10 +54,11 @@ class Result:
 
 
 def run(claims: Sequence[Claim], lab: Lab) -> Iterator[Result]:
-    """Measure each claim, or read what was found by the same networks, data, seed and number of units."""
+    """Measure each claim, or read what the same code found with the same networks, data, seed and number of units."""
     for claim in claims:
         needed = {name: weights.locate(name)[1] for name in claim.needs}
-        identity = {**lab.identity, "weights": needed, "data": lab.fingerprints(claim.data)}
+        written = hashlib.sha256(Path(inspect.getfile(claim.experiment)).read_bytes()).hexdigest()
+        identity = {**lab.identity, "weights": needed, "data": lab.fingerprints(claim.data), "experiment": written}
         file = lab.out / f"{claim.name}.json"
         kept = read(claim, file) if file.exists() else None
         if kept is not None and kept.identity == json.loads(json.dumps(identity)):
