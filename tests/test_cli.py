@@ -672,6 +672,8 @@ def test_the_zoo_is_listed_shown_and_verified(phosphene: Run, bundled: Path) -> 
     assert "tench" in phosphene("zoo", "show", "tiny-subject").fine()
     assert "code_layer" in phosphene("zoo", "show", "tiny-generator").fine()
     assert phosphene("zoo", "verify").fine().count("whole") == 2
+    assert phosphene("zoo", "verify", "tiny-subject").fine().count("whole") == 1
+    assert "tiny-generator" in phosphene("zoo", "verify", "nothing").refused()
     file = bundled / "generator.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     said = phosphene("zoo", "verify")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from phosphene.cli import progress
 from phosphene.cli.shell import AsJson, Device, Threads, choose_machine, out, print_json, tell_figures
-from phosphene.errors import BadFile, Unreachable
+from phosphene.errors import BadFile, UnknownName, Unreachable
 
 if TYPE_CHECKING:
     from phosphene.datasets import Photographs
@@ -68,6 +68,7 @@ def zoo_show(
 
 @app.command("verify")
 def zoo_verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Some of them; all if none.")] = None,
     data: Annotated[
         Path | None,
         typer.Option("--accuracy", help="Photographs: also measure again what the cards say of their val split."),
@@ -75,7 +76,7 @@ def zoo_verify(
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Check every file of the zoo against the manifest, and its contents against its own digest.
+    """Check the zoo's files against the manifest, and their contents against their own digests.
 
     With --accuracy, a figure that is more than half a point from its card's is a failure.
     """
@@ -83,7 +84,10 @@ def zoo_verify(
 
     where = choose_machine(device, "float32", threads)["device"]
     val, wrong = datasets.load(data, "val") if data else None, []
-    for name in weights.manifest():
+    known = weights.manifest()
+    if unknown := [name for name in names or () if name not in known]:
+        raise UnknownName(f"the zoo has no {', '.join(unknown)}; it has {', '.join(known)}")
+    for name in names or known:
         try:
             card = weights.read(name).card
         except Unreachable:
