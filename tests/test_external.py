@@ -92,9 +92,17 @@ def test_a_flipped_byte_in_lite_weights_is_refused(tmp_path: Path) -> None:
         external._lite_tensors(tmp_path, package.__name__, sha256)
 
 
-def test_a_lite_has_no_variants() -> None:
-    with pytest.raises(UnknownName, match="write efficientnet-lite0"):
-        load_external("efficientnet-lite0:x")
+def test_a_lite_may_look_at_another_size(lite0: Subject) -> None:
+    small = load_subject("efficientnet-lite0:128")
+    assert small.size == (128, 128)
+    assert small.shapes()["_bn1"] == (1280, 4, 4)
+    assert load_subject("efficientnet-lite0:224").card["sha256"] == lite0.card["sha256"] != small.card["sha256"]
+
+
+@pytest.mark.parametrize("size", ["x", "0", "-128", "²", "5000"])
+def test_a_lite_has_no_variants_but_sizes(size: str) -> None:
+    with pytest.raises(UnknownName, match="write efficientnet-lite0, or efficientnet-lite0:160"):
+        load_external(f"efficientnet-lite0:{size}")
 
 
 def test_imagenet_names_are_the_public_list_without_its_two_doubles() -> None:

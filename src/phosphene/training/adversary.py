@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,12 +25,23 @@ def duel(
     code: Tensor,
     device: str,
 ) -> dict[str, Tensor]:
-    """A step of the generator, on its `loss` and the verdict, and one of the discriminator; the latter's figures."""
-    descend(climber, stage["lr"], loss + stage["adversarial"] * _fooling(discriminator, fake, code, device))
+    """A step of the generator, on its `loss` and the verdict, and one of the discriminator; the latter's figures.
+
+    Of images and codes beyond the number that is real only the generator learns: no photograph has such a code, so the
+    discriminator could tell them by it.
+    """
+    n, share = len(real[0]), falling(stage, step)
+    descend(climber, share * stage["lr"], loss + stage["adversarial"] * _fooling(discriminator, fake, code, device))
     penalty = stage["r1"] * stage["r1_every"] if step % stage["r1_every"] == 0 else 0.0
-    judged = _judging(discriminator, real, fake, code, device, penalty)
-    descend(judge, stage["lr_discriminator"], judged["loss"])
+    judged = _judging(discriminator, real, [maps[:n] for maps in fake], code[:n], device, penalty)
+    descend(judge, share * stage["lr_discriminator"], judged["loss"])
     return judged
+
+
+def falling(stage: Recipe, step: int) -> float:
+    """The rates' share of their full value: 1, and over the last `fall` of the recipe's steps down to 0 in a cosine."""
+    left = (1 - step / stage["steps"]) / fall if (fall := stage.get("fall", 0.0)) else 1.0
+    return (1 - math.cos(math.pi * min(1.0, max(0.0, left)))) / 2
 
 
 def _fooling(discriminator: Discriminator, fake: list[Tensor], code: Tensor, device: str) -> Tensor:

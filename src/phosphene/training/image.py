@@ -45,6 +45,8 @@ def train_image(
 
     `begun` are the hashes of the files that the run begins from, if any, and `discriminator_state` the weights of the
     discriminator. What the averaged weights make of some of the `held_out` photographs is kept every few minutes.
+    Where the recipe has `beyond`, there are so many more codes, between and beyond those of the photographs, whose
+    images should give the code again and fool the discriminator.
     """
     stage = recipe["image"]
     folder = RunFolder(run, stage_identity(recipe, encoder, photographs, "image", begun))
@@ -81,12 +83,13 @@ def train_image(
                 ready()
                 with torch.no_grad(), mixed_precision(device):
                     wanted = look(x)
+                codes = torch.cat([wanted.code, codes_beyond(wanted.code, stage.get("beyond", 0.0), rng)])
                 with mixed_precision(device):
-                    y = generator(wanted.code)
+                    y = generator(codes)
                     got = look(y)
-                figures, loss = _losses(stage, generator, x, y, wanted, got)
-                code = generator.whitened(wanted.code).flatten(1)
+                figures, loss = _losses(stage, generator, x, y, codes, wanted, got)
                 real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
+                code = generator.whitened(codes).flatten(1)
                 figures |= duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device)
                 averaged.update(generator, step + 1)
             if gallery and gallery.due():
@@ -150,16 +153,35 @@ def _looking(
 
 
 def _losses(
-    stage: Recipe, generator: ImageGenerator, x: Tensor, y: Tensor, wanted: _Glance, got: _Glance
+    stage: Recipe, generator: ImageGenerator, x: Tensor, y: Tensor, codes: Tensor, wanted: _Glance, got: _Glance
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The last stage's figures of photographs x and images y, and their weighted sum."""
-    shift = (got.code - wanted.code) / generator.code_std
+    """The last stage's figures of photographs x and images y of the codes, and their weighted sum.
+
+    The first images are of the photographs' codes; those of other codes have no photograph to be compared with.
+    """
+    n = len(x)
+    shift = (got.code - codes) / generator.code_std
     figures = {
-        "image": (y - x).abs().mean(),
-        "feature": apart(got.compared, wanted.compared),
+        "image": (y[:n] - x).abs().mean(),
+        "feature": apart([maps[:n] for maps in got.compared], wanted.compared),
         "cycle": shift.square().mean(),
     }
     return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()
+
+
+def codes_beyond(codes: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Codes between those of photographs and further out, where a climb leads: `share` of the number that is given.
+
+    Each is a mixture of two (Reed et al. 2016, eq. 5), of any shares, then moved away from the batch's mean by up to
+    half its distance, and kept above the least value that its unit has in the batch: codes after a ReLU stay so.
+    """
+    number = round(share * len(codes))
+    one, other = (torch.randint(len(codes), (number,), generator=rng).to(codes.device) for _ in range(2))
+    sides = [1] * (codes.ndim - 1)
+    mixture, stretch = (torch.rand(number, *sides, generator=rng).to(codes.device) for _ in range(2))
+    mean, least = codes.mean(0), codes.amin(0)
+    between = torch.lerp(codes[one], codes[other], mixture)
+    return torch.maximum(mean + (1 + stretch / 2) * (between - mean), least)
 
 
 def _even(maps: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from phosphene.training.run import Recipe, Report, RunFolder, Waiting, recipe_ha
 def stage_identity(
     recipe: Recipe, encoder: Subject, photographs: Photographs, stage: str, begun: Sequence[str] = ()
 ) -> str:
-    """What a stage's results depend on. The later stages have constant rates, so that more steps go on from fewer."""
+    """What a stage's results depend on. At constant rates more steps go on from fewer; their number is left out."""
     order = ["views", "reader", "latent", "image"]
     parts = order[: order.index(stage) + 1]
     settings: dict[str, Any] = {
-        part: {k: v for k, v in recipe[part].items() if k != "steps" or part == "reader"}
+        part: {k: v for k, v in recipe[part].items() if k != "steps" or part == "reader" or recipe[part].get("fall")}
         for part in parts
         if part in recipe
     }
