@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""What does each part of a generator's training give? One thing changed at a time, all with the same time.
+
+    python benchmarks/ablation.py PHOTOGRAPHS [VARIANT …] [--run FOLDER] [--steps 240] [--number 500] [--every 2]
+
+Each variant of the recipe `taught` begins from the same weights and sees the same photographs, for fc6 of
+caffenet-objects; the one that looks at more pictures in a step has fewer steps. Printed are, of held-out photographs:
+the image error on [0, 1], the squared error and the cosine of the code of the picture, and which share of classes
+both judges name of the reconstructions; and the same share of the preferred inputs of every second output unit.
+`resnet18-objects` has no part in the training, EfficientNet-Lite2 is of a kind with the comparator. A run that is
+killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from phosphene import datasets
+from phosphene.evaluation import as_images, judge_channels, recognised
+from phosphene.fidelity import reconstructed
+from phosphene.parameterizations import Generated
+from phosphene.priors import CodeStatistics
+from phosphene.subjects import Subject, load_subject
+from phosphene.synthesis import CLIMBS, Member, climb_all, joined
+from phosphene.training.begin import beginning
+from phosphene.training.generator import with_code
+from phosphene.training.image import train_image
+from phosphene.training.run import Recipe, read_recipe
+
+SUBJECT, LAYER = "caffenet-objects", "fc6"
+JUDGES = ["efficientnet-lite2", "resnet18-objects"]
+OWN = ["conv1", "conv2", "conv3", "conv5"]
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "no discriminator": {"adversarial": 0.0},
+    "features of the encoder, not of the comparator": {"compared": [], "layers": OWN},
+    "features of both": {"layers": OWN},
+    "no features": {"feature": 0.0},
+    "no error of the image": {"image": 0.0},
+    "no code again": {"cycle": 0.0},
+    "five times as much code again": {"cycle": 1.0},
+    "codes beyond": {"beyond": 0.25},
+    "falling rates": {"fall": 0.7},
+    "paper's layout, from nothing": {},
+}
+"""Changes of the table [image]; the last is the recipe `direct` instead."""
+COLUMNS = [
+    "image error",
+    "code error",
+    "cosine",
+    *(f"{kind}, {judge}" for kind in ("again", "climb") for judge in JUDGES),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photographs")
+    parser.add_argument("variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--run", type=Path, help="keep the runs here; a temporary folder if not given")
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--number", type=int, default=500)
+    parser.add_argument("--every", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    encoder = load_subject(SUBJECT)
+    judges = [load_subject(name) for name in JUDGES]
+    train, val = (datasets.load(options.photographs, split) for split in ("train", "val"))
+    print("| variant | steps | minutes |", " | ".join(COLUMNS), "|")
+    print("| --- " * (3 + len(COLUMNS)) + "|")
+    with tempfile.TemporaryDirectory() as scratch:
+        run = options.run or Path(scratch)
+        for name in options.variants:
+            recipe = recipe_of(name, encoder, options.steps)
+            begun = time.monotonic()
+            generated = trained(recipe, encoder, train, run, name)
+            minutes = (time.monotonic() - begun) / 60
+            figures = measured(generated, encoder, judges, val, options)
+            print(f"| {name} | {recipe['image']['steps']} | {minutes:.1f} |", " | ".join(figures), "|", flush=True)
+
+
+def recipe_of(name: str, encoder: Subject, steps: int) -> Recipe:
+    """The variant's recipe; where there are more pictures in a step, with fewer steps."""
+    recipe = with_code(read_recipe("direct" if name.startswith("paper") else "taught", "generator"), encoder, LAYER)
+    changes = VARIANTS[name]
+    recipe["image"] |= {"steps": round(steps / (1 + changes.get("beyond", 0.0))), **changes}
+    return recipe
+
+
+def trained(recipe: Recipe, encoder: Subject, photographs: datasets.Photographs, run: Path, name: str) -> Generated:
+    """The variant's generator; the beginning is found once for all that share it."""
+    plain = copy.deepcopy(recipe)
+    plain["image"] = read_recipe("taught")["image"]  # the beginning does not depend on it
+    generator, statistics, begun = beginning(plain, encoder, photographs, run / "begin", "cpu")
+    folder = run / name.replace(" ", "-").replace(",", "").replace("'", "")
+    generator, _, _ = train_image(recipe, encoder, generator, photographs, folder, begun=begun)
+    return Generated(generator, CodeStatistics.of(statistics), SUBJECT, LAYER)
+
+
+def measured(
+    generated: Generated, encoder: Subject, judges: list[Subject], val: datasets.Photographs, options: Any
+) -> list[str]:
+    chosen = np.linspace(0, len(val) - 1, options.number).round().astype(np.int64)
+    x = F.interpolate(as_images(val.images[chosen]), generated.image_size, mode="bilinear", align_corners=False)
+    labels = torch.from_numpy(val.labels[chosen])
+    again = reconstructed(generated, encoder, x, labels)
+    figures = [f"{again.figures[name].mean():.3f}" for name in ("image_error", "code_error", "code_cosine")]
+    classes = torch.arange(0, len(encoder.classes), options.every)
+    members = [Member(encoder.targets(f"fc8:{i}")[0], 0) for i in classes.tolist()]
+    climbed = joined(list(climb_all(encoder, members, generated, CLIMBS["default"], precision="bfloat16")))
+    for images, wanted in ((again.reconstructions, labels), (climbed.images, classes)):
+        for judge in judges:
+            hits = recognised(judge, images, wanted, judge_channels(judge, encoder.classes))
+            figures.append(f"{hits[:, 0].mean():.0%}")
+    return figures
+
+
+main()
