@@ -329,3 +329,6 @@ def test_one_set_joined_is_itself_and_other_sizes_are_refused(tmp_path: Path) ->
     assert datasets.joined([one]) is one
     with pytest.raises(BadRequest, match="12"):
         datasets.joined([one, load(tmp_path / "one", "train", size=10)])
+    both = datasets.load_joined([tmp_path / "one", class_folders(tmp_path / "other")], "train")
+    assert both.images.shape[1:3] == one.images.shape[1:3], "all have the size of the first"
+    assert both.classes[: len(one.classes)] == one.classes

@@ -1031,6 +1031,13 @@ def test_from_photographs_to_a_preferred_input_by_command(
     said = capfd.readouterr().out
     assert [said.count(figure) for figure in ("whole", "top1", "top5", "image_error", "class_kept")] == [2, 1, 1, 1, 1]
     wrong = weights.read(more)
+    own = wrong.card["data"]["name"]
+    for trained_on, said_of in ((f"{own} + {own}", "more: image_error"), (f"{own} + x", "more: not measured, it was")):
+        card = {**wrong.card, "data": {**wrong.card["data"], "name": trained_on}}
+        listed["more"]["sha256"] = weights.write(zoo / more.name, wrong.tensors, card)
+        (zoo / "manifest.json").write_text(json.dumps(listed))
+        phosphene("zoo", "verify", "more", "--accuracy", CI_SAMPLE, "--device", "cpu")
+        assert said_of in capfd.readouterr().out
     measured = {**wrong.card["measured"], "image_error": wrong.card["measured"]["image_error"] + 0.01}
     listed["more"]["sha256"] = weights.write(zoo / more.name, wrong.tensors, {**wrong.card, "measured": measured})
     (zoo / "manifest.json").write_text(json.dumps(listed))

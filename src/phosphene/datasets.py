@@ -175,6 +175,13 @@ def load(
     return Photographs(source.name, images, labels, classes, fingerprint, source.licence)
 
 
+def load_joined(folders: Sequence[str | Path], split: str, cache: str | Path | None = None) -> Photographs:
+    """One split of one or several data sets, all at the size of the first."""
+    first = load(folders[0], split, cache=cache)
+    size = first.images.shape[1]
+    return joined([first, *(load(each, split, size=size, cache=cache) for each in folders[1:])])
+
+
 def joined(parts: Sequence[Photographs]) -> Photographs:
     """Several sets of photographs of one size as one; their classes are apart, in this order."""
     first, *more = parts

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from phosphene.cli import progress
 from phosphene.cli.shell import Device, Threads, choose_machine, out
 from phosphene.errors import BadRequest
-
-if TYPE_CHECKING:
-    from phosphene.datasets import Photographs
 
 app = typer.Typer(no_args_is_help=True, help="Train a subject or a generator from a recipe.")
 
@@ -108,7 +104,7 @@ def train_generator(
 
     Every few minutes the last stage leaves in RUN/image/pictures what it makes of some held-out photographs.
     """
-    from phosphene import weights
+    from phosphene import datasets, weights
     from phosphene.parameterizations import load_generated
     from phosphene.subjects import load_subject
     from phosphene.training.generator import generator_card, train_generator, with_code
@@ -124,7 +120,7 @@ def train_generator(
     begun = load_generated(begin) if begin else None
     judge = weights.read(discriminator, "training") if discriminator else None
     with progress.status("decoding photographs"):
-        train, val = (_joined(data, split, run / "cache") for split in ("train", "val"))
+        train, val = (datasets.load_joined(data, split, run / "cache") for split in ("train", "val"))
     with progress.training_bar() as report:
         trained = train_generator(
             steps,
@@ -153,15 +149,6 @@ def train_generator(
         {**card, "name": f"{name}-training", "kind": "training"},
         trained.finished,
     )
-
-
-def _joined(folders: Sequence[Path], split: str, cache: Path) -> Photographs:
-    """One split of several data sets, all at the first one's size."""
-    from phosphene import datasets
-
-    first = datasets.load(folders[0], split, cache=cache)
-    size = first.images.shape[1]
-    return datasets.joined([first, *(datasets.load(each, split, size=size, cache=cache) for each in folders[1:])])
 
 
 def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool, told: bool = True) -> None:
