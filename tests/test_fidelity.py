@@ -72,6 +72,10 @@ def test_by_command(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
     assert figures["nearest_random_codes"]["n"] == 200
     assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures.values())
     assert "nearest_photographs" in phosphene(*words, "--images", CI_SAMPLE, "--photographs", 30).fine()
+    lite = phosphene(*words[:3], "efficientnet-lite0:64", "--images", CI_SAMPLE, "--photographs", 30, "--json").json()
+    named = {f"{who}_top{n}" for who in ("recognised", "natural") for n in (1, 5)}
+    assert lite["figures"].keys() - figures.keys() == named, "a judge that knows the photographs' classes names them"
+    assert lite["figures"]["recognised_top5"]["n"] == 30
     assert "measured on photographs" in phosphene(*words).refused()
     assert "no weights" in phosphene("evaluate", tmp_path / "nowhere", "--images", CI_SAMPLE).refused()
     alone = write_generator(tmp_path / "alone.safetensors")

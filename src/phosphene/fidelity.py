@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,54 @@ class Again:
     figures: dict[str, Tensor]
 
 
-def measure_prior(
-    generated: Generated, images: str | Path, judge: str, *, photographs: int = 1000, device: str = "cpu"
-) -> Fidelity:
+class Observer:
+    """A judge, and photographs that it looks at once for all generators of one size, in pixels.
+
+    `photographs` is how many held-out ones are measured, evenly spread over their split.
+    """
+
+    def __init__(self, judge: str, images: str | Path, size: int, *, photographs: int = 1000, device: str = "cpu"):
+        self.judge, self.size, self.device = load_subject(judge), size, device
+        self.judge.network.to(device)
+        train, val = (load(images, split) for split in ("train", "val"))
+        held_out, known = (
+            np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(np.int64)
+            for data, most in ((val, photographs), (train, REFERENCES))
+        )
+        self.data, self.classes = val.name, val.classes
+        self.photographs, self.labels = _pictures(val, held_out, size), torch.from_numpy(val.labels[held_out])
+        self._references = _pictures(train, known, size)
+        self._channels: list[int] | None = None  # a judge of other classes still compares
+        with suppress(BadRequest):
+            self._channels = judge_channels(self.judge, self.classes)
+
+    @property
+    def names(self) -> bool:
+        """Whether the judge knows the photographs' classes."""
+        return self._channels is not None
+
+    def hits(self, images: Tensor) -> Tensor:
+        """(n, 2) of 0 and 1: is each held-out photograph's class named first of its picture, and among five?"""
+        return recognised(self.judge, images, self.labels, self._channels or [])
+
+    @cached_property
+    def natural(self) -> Tensor:
+        """The hits of the photographs themselves."""
+        return self.hits(self.photographs)
+
+    @cached_property
+    def seen(self) -> tuple[list[Tensor], Tensor]:
+        """The perceptual vectors of the held-out photographs, fifty at a time, and their pooled features."""
+        each = [features(self.judge, x) for x in self.photographs.split(50)]
+        return [vectors for vectors, _ in each], torch.cat([pooled for _, pooled in each])
+
+    @cached_property
+    def references(self) -> Tensor:
+        """The pooled features of training photographs."""
+        return torch.cat([features(self.judge, x)[1] for x in self._references.split(50)])
+
+
+def measure_prior(generated: Generated, observer: Observer) -> Fidelity:
     """Encode held-out photographs and generate them again; generate from random codes; let a judge look at both.
 
     Distances are taken in the judge's features. The nearest training photograph tells whether the generator copies:
@@ -56,21 +103,19 @@ def measure_prior(
     """
     if not generated.encoder:
         raise BadRequest("this generator does not say which encoder it inverts, so no photograph has a code in it")
-    encoder, observer = load_subject(generated.encoder), load_subject(judge)
-    for network in (encoder.network, observer.network):
-        network.to(device)
-    train, val = (load(images, split) for split in ("train", "val"))
-    chosen = np.linspace(0, len(val) - 1, min(photographs, len(val))).round().astype(np.int64)
-    labels = torch.from_numpy(val.labels[chosen])
-    again = reconstructed(generated.to(device), encoder, _pictures(val, chosen, generated.image_size), labels)
-    summed = {"class_kept": share}
-    figures = {name: summed.get(name, mean)(values.tolist()) for name, values in again.figures.items()}
-    if val.classes == encoder.classes:
-        figures |= _recognition(observer, again, labels, encoder.classes)
-    figures |= _distances(observer, again, generated, train)
+    encoder, device = load_subject(generated.encoder), observer.device
+    encoder.network.to(device)
+    again = reconstructed(generated.to(device), encoder, observer.photographs, observer.labels)
+    figures = {name: mean(values.tolist()) for name, values in again.figures.items()}
+    del figures["class_kept"]
+    if observer.classes == encoder.classes:
+        figures["class_kept"] = share(again.figures["class_kept"].tolist())
+    if observer.names:
+        figures |= _recognition(observer, again)
+    figures |= _distances(observer, again, generated)
     card = generated.card
     about = (str(card.get("name", "")), str(card.get("sha256", "")), encoder.name, generated.layer)
-    return Fidelity(*about, observer.name, val.name, figures)
+    return Fidelity(*about, observer.judge.name, observer.data, figures)
 
 
 @torch.no_grad()
@@ -105,35 +150,31 @@ def reconstructed(
     return Again(photographs, torch.cat(made), {name: torch.cat([each[name] for each in found]) for name in found[0]})
 
 
-def _recognition(judge: Subject, again: Again, labels: Tensor, classes: Sequence[str]) -> dict[str, Figure]:
-    channels = judge_channels(judge, classes)
+def _recognition(observer: Observer, again: Again) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
-    for name, images in (("recognised", again.reconstructions), ("natural", again.photographs)):
-        hits = recognised(judge, images, labels, channels)
-        found |= {f"{name}_top{n}": share(hits[:, i].tolist(), f"by {judge.name}") for i, n in enumerate((1, 5))}
+    for name, hits in (("recognised", observer.hits(again.reconstructions)), ("natural", observer.natural)):
+        found |= {
+            f"{name}_top{n}": share(hits[:, i].tolist(), f"by {observer.judge.name}") for i, n in enumerate((1, 5))
+        }
     return found
 
 
-def _distances(judge: Subject, again: Again, generated: Generated, train: Photographs) -> dict[str, Figure]:
-    note = f"in features of {judge.name}"
-    apart, natural, made = [], [], []
-    for x, y in zip(again.photographs.split(50), again.reconstructions.split(50), strict=True):
-        (one, pooled), (other, pooled_too) = features(judge, x), features(judge, y)
+def _distances(observer: Observer, again: Again, generated: Generated) -> dict[str, Figure]:
+    judge, note = observer.judge, f"in features of {observer.judge.name}"
+    (natural, photographs), references = observer.seen, observer.references
+    apart, made = [], []
+    for one, y in zip(natural, again.reconstructions.split(50), strict=True):
+        other, pooled = features(judge, y)
         apart += distances(one, other).diagonal().tolist()
-        natural.append(pooled)
-        made.append(pooled_too)
-    photographs, reconstructions = torch.cat(natural), torch.cat(made)
+        made.append(pooled)
+    reconstructions = torch.cat(made)
     imagined = torch.cat([features(judge, part)[1] for part in _random_pictures(generated)])
-    known = np.linspace(0, len(train) - 1, min(REFERENCES, len(train))).round().astype(np.int64)
-    references = torch.cat(
-        [features(judge, _pictures(train, part, generated.image_size))[1] for part in np.array_split(known, 40)]
-    )
     return {
         "perceptual_distance": mean(apart, note),
         "kid": evaluation.kid(reconstructions, photographs, f"reconstructions and photographs, {note}"),
         "kid_random_codes": evaluation.kid(imagined, photographs, f"random codes and photographs, {note}"),
         "nearest_random_codes": mean(
-            evaluation.nearest(imagined, references), f"to {len(known):,} training photographs, {note}"
+            evaluation.nearest(imagined, references), f"to {len(references):,} training photographs, {note}"
         ),
         "nearest_photographs": mean(evaluation.nearest(photographs, references), f"to the same, {note}"),
     }

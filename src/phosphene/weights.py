@@ -165,9 +165,14 @@ def manifest() -> dict[str, dict[str, Any]]:
 
 def figures(file: Weights) -> list[dict[str, Any]]:
     """What was measured of a bundled file after it was made, as `phosphene evaluate` tells it, one for each judge."""
-    listed = zoo_folder() / "figures.json"
-    known = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
-    return [found for found in known.get(file.name, []) if found["sha256"] == file.sha256]
+    return [found for found in listed_figures().get(file.name, []) if found["sha256"] == file.sha256]
+
+
+def listed_figures() -> dict[str, list[dict[str, Any]]]:
+    """What was measured of the zoo's generators: name → one entry for each judge, of whatever weights had the name."""
+    file = zoo_folder() / "figures.json"
+    known: dict[str, list[dict[str, Any]]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return known
 
 
 def zoo_folder() -> Path:

@@ -119,7 +119,9 @@ def evaluate(
         if images is None:
             raise BadRequest(f"{run} is no folder of pictures; a generator is measured on photographs: --images DATA")
         with progress.status("looking at photographs"):
-            prior = fidelity.measure_prior(load_generated(run), images, judge, photographs=photographs, device=where)
+            generated = load_generated(run)
+            observer = fidelity.Observer(judge, images, generated.image_size, photographs=photographs, device=where)
+            prior = fidelity.measure_prior(generated, observer)
         if as_json:
             print_json(asdict(prior))
         else:
