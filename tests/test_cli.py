@@ -355,6 +355,22 @@ def test_a_second_run_climbs_nothing_again(synthesize: Run, tmp_path: Path, monk
     assert all((tmp_path / "out" / name).stat().st_mtime_ns > time for name, time in times.items())
 
 
+def test_animations_are_made_where_they_are_missing(
+    synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("fc8:0-1", "--animate", "--json")
+    first = synthesize(*arguments).json()
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "climb_batch", None)
+        assert synthesize(*arguments).json() == first
+    animations = written(tmp_path / "out", "fc8*.webp")
+    assert len(animations) == 2
+    synthesize("fc8:0-1", "--anew").fine()
+    assert not written(tmp_path / "out", "fc8*.webp"), "none is left that may be of another climb"
+    assert synthesize(*arguments).json() == first
+    assert written(tmp_path / "out", "fc8*.webp") == animations
+
+
 @pytest.mark.parametrize("damage", ["picture", "record", "picture gone", "record gone", "other picture"])
 def test_only_a_batch_that_is_not_whole_is_climbed_again(
     synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str

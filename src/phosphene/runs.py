@@ -127,7 +127,8 @@ def climb_into(
     for at in range(0, len(members), batch):
         chunk = members[at : at + batch]
         kept = [folder.find(file_name(m), request.for_member(chunk, i), hashes) for i, m in enumerate(chunk)]
-        if resume and all(kept) and not animate:
+        moving = all(_moves(folder, record) for record in kept if record) or not animate
+        if resume and all(kept) and moving:
             report(len(chunk) * request.climb.steps)
             finished += [record for record in kept if record]
         else:
@@ -228,11 +229,13 @@ def _keep(folder: Folder, result: PreferredInputs, i: int, request: dict[str, An
     """Write one member's picture, its animation where there are frames, and its record."""
     member, status = result.members[i], result.statuses[i]
     name, pixels = file_name(member), images.to_pixels(result.images[i].numpy())
+    animation = folder.path / f"{name}.webp"
+    animation.unlink(missing_ok=True)  # it may be of another climb
     if status == "dead":
         pixels = images.crossed_out(pixels)
     elif result.frames is not None:
         frames = [images.to_pixels(frame.numpy()) for frame in result.frames[:, i]]
-        images.write_animation(folder.path / f"{name}.webp", [*frames, pixels])
+        images.write_animation(animation, [*frames, pixels])
     record = Record(
         target=str(member.target),
         label=member.target.label or str(member.target),
@@ -249,6 +252,11 @@ def _keep(folder: Folder, result: PreferredInputs, i: int, request: dict[str, An
     )
     folder.add(name, record, pixels)
     return record
+
+
+def _moves(folder: Folder, record: Record) -> bool:
+    """Whether the picture's animation is there; a dead unit has none."""
+    return record.status == "dead" or (folder.path / record.image).with_suffix(".webp").exists()
 
 
 def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
