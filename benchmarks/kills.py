@@ -1,9 +1,10 @@
 """Does a run that is killed at random moments end with the same bits as one that is left alone?
 
-python benchmarks/kills.py caffenet-objects --data mini-imagenet --kills 10
+python benchmarks/kills.py subject caffenet-objects --data mini-imagenet --kills 10
+python benchmarks/kills.py generator taught --images mini-imagenet --layer fc6 --kills 10
 
-Trains a subject's recipe twice: left alone, and killed by SIGKILL so many times and given the same command again. Each
-moment is drawn from the time that the first step and a fifth of the rest took. Prints what each kill left behind.
+Gives a `phosphene train` command twice: left alone, and killed by SIGKILL so many times and given again. Each moment is
+drawn from the time that the first step and a fifth of the rest took. Prints what each kill left behind.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 import torch.utils.tensorboard
 
+import phosphene.training.generator
 import phosphene.training.subject  # noqa: F401
 from phosphene.cli import main
 
@@ -36,7 +38,7 @@ def train(run: Path, arguments: list[str], patience: float | None = None) -> tup
         log = os.open(run / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        sys.argv = ["phosphene", "train", "subject", *arguments, "--run", str(run)]
+        sys.argv = ["phosphene", "train", *arguments, "--run", str(run)]
         try:
             main()
         except SystemExit as error:
@@ -45,7 +47,7 @@ def train(run: Path, arguments: list[str], patience: float | None = None) -> tup
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         took = time.monotonic() - begun
-        if not first and (run / "checkpoint.pt").exists():
+        if not first and checkpoints(run):
             first = took
         if ended:
             if status:
@@ -58,10 +60,15 @@ def train(run: Path, arguments: list[str], patience: float | None = None) -> tup
         time.sleep(0.005)
 
 
+def checkpoints(run: Path) -> list[Path]:
+    """Of the run's stages, a subject's only one among them; the newest is the last."""
+    return sorted(run.glob("**/checkpoint.pt"), key=lambda file: file.stat().st_mtime_ns)
+
+
 def step(run: Path) -> int:
     """The step of the run's last checkpoint."""
-    file = run / "checkpoint.pt"
-    return int(torch.load(file, weights_only=True)["step"]) if file.exists() else 0
+    files = checkpoints(run)
+    return int(torch.load(files[-1], weights_only=True)["step"]) if files else 0
 
 
 def digest(run: Path) -> str:
@@ -74,13 +81,12 @@ def digest(run: Path) -> str:
 
 def kills() -> bool:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe")
-    parser.add_argument("--data", required=True)
+    parser.add_argument("command", nargs=2, metavar="subject|generator RECIPE", help="and its own options")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--threads", default="0")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    arguments = [options.recipe, "--data", options.data, "--threads", options.threads]
+    options, others = parser.parse_known_args()
+    arguments = [*options.command, *others, "--threads", options.threads]
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         alone, killed = Path(folder, "alone"), Path(folder, "killed")

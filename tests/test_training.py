@@ -206,11 +206,15 @@ def test_a_cache_of_views_cut_short_by_a_kill_is_not_believed(
 
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
-def test_a_run_killed_at_ten_random_moments_ends_with_the_same_file(tmp_path: Path) -> None:
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(toml({**SUBJECT, "batch": 20, "epochs": 6, "evaluate_every": 3}))
+@pytest.mark.parametrize("kind", ["subject", "generator"])
+def test_a_run_killed_at_ten_random_moments_ends_with_the_same_file(tmp_path: Path, kind: str) -> None:
+    recipe, encoder = tmp_path / "tiny.toml", write_subject(tmp_path / "encoder.safetensors")
+    subject = {**SUBJECT, "batch": 20, "epochs": 6, "evaluate_every": 3}
+    generator = {**GENERATOR, "image": {**GENERATOR["image"], "steps": 40}}
+    recipe.write_text(toml(subject if kind == "subject" else generator))
+    data = ["--data", CI_SAMPLE] if kind == "subject" else ["--images", CI_SAMPLE, "--encoder", encoder]
     script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
-    command = [sys.executable, str(script), str(recipe), "--data", str(CI_SAMPLE), "--threads", "1"]
+    command = [*map(str, (sys.executable, script, kind, recipe, *data)), "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     checkpoints = [int(line.rpartition(" ")[2]) for line in done.stdout.splitlines() if line.startswith("kill")]
