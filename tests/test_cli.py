@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Run, Said, write_subject
+from conftest import CI_SAMPLE, Run, Said, write_generator, write_subject
 from PIL import Image
 
 from phosphene import images, records, runs, weights
@@ -736,8 +736,6 @@ def test_reconstruct_writes_a_photograph_beside_its_reconstruction(phosphene: Ru
 
 
 def test_reconstruct_refuses_what_has_no_encoder(phosphene: Run, tmp_path: Path) -> None:
-    from conftest import write_generator
-
     photograph = tmp_path / "p.png"
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(photograph)
     for encoder in ("", "nowhere.safetensors", "python:os:getcwd"):
@@ -748,8 +746,6 @@ def test_reconstruct_refuses_what_has_no_encoder(phosphene: Run, tmp_path: Path)
 def test_an_encoder_that_is_not_the_one_it_was_trained_with_is_refused(
     phosphene: Run, zoo: Path, tmp_path: Path
 ) -> None:
-    from conftest import write_generator
-
     photograph = tmp_path / "p.png"
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(photograph)
     encoder = zoo / "subject.safetensors"
@@ -807,3 +803,28 @@ def test_a_record_does_not_run_code_that_was_not_named(
     assert "factory_of_test_cli" not in sys.modules
     phosphene("synthesize", name, "--record", record, "--out", out).fine()
     assert (out / "conv-0-s0.png").read_bytes() == (tmp_path / "out" / "conv-0-s0.png").read_bytes()
+
+
+def test_a_generator_does_not_run_code_that_was_not_named(
+    phosphene: Run, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weights file is from outside, too; its encoder `python:…` is imported only where the user says the same."""
+    subject, photograph = zoo / "subject.safetensors", tmp_path / "p.png"
+    (tmp_path / "encoder_of_test_cli.py").write_text(
+        "from phosphene.subjects import load_subject\n\n"
+        f"def net():\n    subject = load_subject({str(subject)!r})\n"
+        "    return subject.network, {'size': subject.size, 'mean': subject.mean, 'std': subject.std}\n"
+    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)).save(photograph)
+    monkeypatch.chdir(tmp_path)
+    name = "python:encoder_of_test_cli:net"
+    generator, plain = write_generator(tmp_path / "g.safetensors", name), zoo / "generator.safetensors"
+    reconstruct = ("reconstruct", photograph, "--json", "--out", tmp_path / "r.png", "--prior")
+    climb = ("synthesize", subject, "fc8:0", "--steps", 2, "--start", photograph, "--out", tmp_path / "out", "--prior")
+    evaluate = ("evaluate", generator, "--images", CI_SAMPLE, "--judge", subject, "--photographs", 30)
+    for command in ((*reconstruct, generator), (*climb, generator), *([evaluate] if CI_SAMPLE.exists() else [])):
+        assert f"inverts {name}, which is code" in phosphene(*command).refused()
+    assert "encoder_of_test_cli" not in sys.modules
+    again = phosphene(*reconstruct, generator, "--encoder", name).json()
+    assert again["mean_absolute_error"] == phosphene(*reconstruct, plain).json()["mean_absolute_error"]
+    monkeypatch.delitem(sys.modules, "encoder_of_test_cli", raising=False)

@@ -26,6 +26,7 @@ FLOORS = {
     "synthesis": 4,
     "evolution": 4,
     "training": 4,
+    "encoders": 3,
     "evaluation": 3,
     "exemplars": 3,
     "dissection": 3,

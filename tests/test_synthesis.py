@@ -588,7 +588,7 @@ def test_the_cycle_pulls_towards_the_code_of_the_picture(zoo: Any) -> None:
     for seed, code in enumerate(found.codes):
         with torch.no_grad():
             image = prior.images(prior.start(seed)[None])
-        torch.testing.assert_close(code, phosphene.synthesis.encode(prior, image[0]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(code, phosphene.encoders.encode(prior, image[0]), rtol=1e-4, atol=1e-4)
 
 
 def test_a_generator_that_names_code_as_its_encoder_runs_none(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from phosphene import evaluation
 from phosphene.datasets import Photographs, load
+from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
 from phosphene.evaluation import Figure, as_images, distances, features, judge_channels, mean, recognised, share
 from phosphene.parameterizations import Generated, seen_part
@@ -95,15 +96,14 @@ class Observer:
         return torch.cat([features(self.judge, x)[1] for x in self._references.split(50)])
 
 
-def measure_prior(generated: Generated, observer: Observer) -> Fidelity:
+def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -> Fidelity:
     """Encode held-out photographs and generate them again; generate from random codes; let a judge look at both.
 
     Distances are taken in the judge's features. The nearest training photograph tells whether the generator copies:
-    its random pictures should be no nearer to one than photographs held out are.
+    its random pictures should be no nearer to one than photographs held out are. An encoder that is code, `python:…`,
+    is loaded only where it is the `trusted` one.
     """
-    if not generated.encoder:
-        raise BadRequest("this generator does not say which encoder it inverts, so no photograph has a code in it")
-    encoder, device = load_subject(generated.encoder), observer.device
+    encoder, device = encoder_of(generated, trusted), observer.device
     encoder.network.to(device)
     again = reconstructed(generated.to(device), encoder, observer.photographs, observer.labels)
     figures = {name: mean(values.tolist()) for name, values in again.figures.items()}

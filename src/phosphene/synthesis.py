@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from phosphene import images as pictures
-from phosphene.errors import BadFile, BadRequest
+from phosphene.encoders import encode, encoding
+from phosphene.errors import BadRequest
 from phosphene.objectives import Kind, Objective
 from phosphene.parameterizations import (
     Fourier,
@@ -294,7 +295,8 @@ def climb_batch(
     prior, rule = _prior(climb, parameterization), RULES[climb.rule](parameterization)
     shifts = _shifts(members, climb, parameterization)
     state = _State(len(members), climb.steps)
-    with probe(subject.network, objective.layers) as read, _encoder(parameterization, climb, device) as encoded:
+    again = encoding(parameterization, device, subject.name) if climb.cycle else nullcontext(lambda images: images)
+    with probe(subject.network, objective.layers) as read, again as encoded:
         look = _Look(subject, parameterization, climb, read, precision)
         codes, alive = _starts(members, objective, look, start, device)
         start_scores = _measure(codes, objective, look)[1]
@@ -327,40 +329,6 @@ def climb_batch(
         state.statuses(alive, scores),
         torch.stack(state.frames) if state.frames else None,
     )
-
-
-def encode(parameterization: Parameterization, image: Tensor) -> Tensor:
-    """The code, without a batch axis, of a real image (3, image_size, image_size) in [0, 1]."""
-    if not isinstance(parameterization, Generated):
-        return parameterization.encode(image)
-    with _encoder(parameterization, Climb(cycle=1.0), image.device) as encoded:
-        return encoded(image[None])[0]
-
-
-@contextmanager
-def _encoder(
-    parameterization: Parameterization, climb: Climb, device: str | torch.device
-) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Lend a function from images to the codes that the generator's encoder gives them, where the climb needs it."""
-    if not climb.cycle or not isinstance(parameterization, Generated):
-        yield lambda images: images
-        return
-    if not parameterization.encoder:
-        raise BadRequest("this generator does not say which encoder it inverts, so an image has no code in it")
-    if parameterization.encoder.startswith("python:"):
-        raise BadRequest(f"this generator's encoder is {parameterization.encoder}; a weights file may not run code")
-    subject, layer = load_subject(parameterization.encoder), parameterization.layer
-    inverted = parameterization.card.get("encoder_sha256")
-    if inverted and inverted != subject.card.get("sha256"):
-        raise BadFile(f"{parameterization.encoder} is not the encoder that this generator was trained to invert")
-    with probe(subject.network.to(device), [layer]) as read:
-
-        def encoded(images: Tensor) -> Tensor:
-            with torch.no_grad():
-                seen = seen_part(images.detach().float(), parameterization.seen)
-                return read(subject.prepare(seen))[layer].float().view(len(images), *parameterization.mean().shape)
-
-        yield encoded
 
 
 def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
@@ -482,7 +450,7 @@ def _starts(
         side = parameterization.image_size
         if start.shape != (3, side, side):
             raise BadRequest(f"a start image must be (3, {side}, {side}); got {tuple(start.shape)}")
-        batch = torch.stack([encode(parameterization, start.to(device))] * len(members))
+        batch = torch.stack([encode(parameterization, start.to(device), look.subject.name)] * len(members))
     elif start == "mean":
         batch = torch.stack([parameterization.mean()] * len(members)).to(device)
     elif start == "random":

@@ -284,6 +284,7 @@ def _kind(module: Any) -> str:
 def reconstruct(
     image: Annotated[Path, typer.Argument(help="A photograph.")],
     prior: Annotated[str, typer.Option(help="A generator's name or file.")] = "objects-fc6",
+    encoder: Annotated[str, typer.Option(help="The generator's encoder, where that is code: python:…")] = "",
     out_file: Annotated[Path, typer.Option("--out", "-o", help="PNG: the photograph beside G(E(photograph)).")] = Path(
         "reconstruction.png"
     ),
@@ -293,15 +294,15 @@ def reconstruct(
     import torch
 
     from phosphene import images
+    from phosphene.encoders import encode
     from phosphene.evaluation import as_images
     from phosphene.parameterizations import load_generated
-    from phosphene.synthesis import encode
 
     generated = load_generated(prior)
     pixels = images.read_image(image, generated.image_size)
     photograph = as_images([pixels])[0]
     with torch.no_grad():
-        again = generated.images(encode(generated, photograph)[None])[0].clamp(0, 1)
+        again = generated.images(encode(generated, photograph, encoder)[None])[0].clamp(0, 1)
     error = float((again - photograph).abs().mean())
     images.write_png(
         out_file,

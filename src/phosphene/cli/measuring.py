@@ -98,6 +98,7 @@ def evaluate(
     ] = None,
     photographs: Annotated[int, typer.Option(help="Natural photographs to judge.", min=1)] = 1000,
     subject: Annotated[str, typer.Option(help="The run's subject, where that is code: python:…")] = "",
+    encoder: Annotated[str, typer.Option(help="A generator's encoder, where that is code: python:…")] = "",
     index: Annotated[
         Path | None,
         typer.Option("--exemplars", help="Folder of the exemplars' index, to share it.", show_default="RUN/evidence"),
@@ -121,7 +122,7 @@ def evaluate(
         with progress.status("looking at photographs"):
             generated = load_generated(run)
             observer = fidelity.Observer(judge, images, generated.image_size, photographs=photographs, device=where)
-            prior = fidelity.measure_prior(generated, observer)
+            prior = fidelity.measure_prior(generated, observer, encoder)
         if as_json:
             print_json(asdict(prior))
         else:

@@ -125,6 +125,7 @@ def _held_out(folders: Mapping[str, Path], name: str) -> Photographs | None:
 
 def _measured(name: str, card: dict[str, Any], val: Photographs, device: str) -> dict[str, float]:
     """What a card says of held-out photographs, measured again."""
+    from phosphene.encoders import encoder_of
     from phosphene.parameterizations import load_generated
     from phosphene.subjects import load_subject
     from phosphene.training.generator import held_out_errors
@@ -135,7 +136,7 @@ def _measured(name: str, card: dict[str, Any], val: Photographs, device: str) ->
         val = with_modified(val, card["recipe"].get("extra", []))
         subject = load_subject(name)
         return dict(zip(("top1", "top5"), accuracy(subject.network.to(device), val, subject.size[0]), strict=True))
-    generator: Any = load_generated(name).generator.to(device)
-    encoder = load_subject(card["encoder"])
-    errors = held_out_errors(card["recipe"], encoder, val, generator)
+    generated = load_generated(name).to(device)
+    generator: Any = generated.generator
+    errors = held_out_errors(card["recipe"], encoder_of(generated), val, generator)
     return {figure: errors[figure] for figure in ("image_error", "class_kept") if figure in errors}

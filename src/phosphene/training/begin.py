@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
+from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated, seen_part
 from phosphene.probe import probe
-from phosphene.subjects import Subject, load_subject
+from phosphene.subjects import Subject
 from phosphene.training.latents import Views, regress, whiten, whiten_code
 from phosphene.training.run import Recipe, placed, seeded
 from phosphene.training.stages import drawn_views, mixed_precision, stage_identity
@@ -99,9 +100,7 @@ def _shown(
 
 def _drawn(recipe: Recipe, encoder: Subject, teacher: Generated, photographs: Photographs, device: str) -> Views:
     """What the encoder says of some views, and the latents from which the teacher draws the same."""
-    own = load_subject(teacher.encoder)
-    if own.card.get("sha256") != teacher.card.get("encoder_sha256"):
-        raise BadRequest(f"{teacher.encoder} is not the encoder that {recipe['begin']['generator']} inverts")
+    own = encoder_of(teacher, trusted=encoder.name)
     placed(own.network, device)
     generator = placed(cast("TwoStageGenerator", teacher.generator), device)
     codes, latents = [], []

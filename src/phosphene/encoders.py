@@ -1,0 +1,58 @@
+"""The network that a generator inverts: found by what its file says, and trusted only as far as that goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from phosphene.errors import BadFile, BadRequest
+from phosphene.parameterizations import Generated, Parameterization, seen_part
+from phosphene.probe import probe
+from phosphene.subjects import Subject, load_subject
+
+
+def encoder_of(generated: Generated, trusted: str = "") -> Subject:
+    """The encoder whose code the generator reads.
+
+    The name comes from a file, so one that is code, `python:…`, is loaded only where it is the `trusted` one.
+    `BadRequest` where it is not, or where the generator names none; `BadFile` where that encoder has other weights now.
+    """
+    name, inverted = generated.encoder, generated.card.get("encoder_sha256")
+    if not name:
+        raise BadRequest("this generator does not say which encoder it inverts, so an image has no code in it")
+    if name.startswith("python:") and name != trusted:
+        raise BadRequest(
+            f"this generator inverts {name}, which is code; where you trust it, name it as --encoder or subject"
+        )
+    encoder = load_subject(name)
+    if inverted and inverted != encoder.card.get("sha256"):
+        raise BadFile(f"{name} is not the encoder that this generator was trained to invert")
+    return encoder
+
+
+@contextmanager
+def encoding(
+    parameterization: Parameterization, device: str | torch.device, trusted: str = ""
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Lend a function from images (n, 3, image_size, image_size) in [0, 1] to their codes (n, …)."""
+    if not isinstance(parameterization, Generated):
+        yield lambda images: torch.stack([parameterization.encode(image) for image in images])
+        return
+    encoder, layer, shape = encoder_of(parameterization, trusted), parameterization.layer, parameterization.mean().shape
+    with probe(encoder.network.to(device), [layer]) as read:
+
+        def encoded(images: Tensor) -> Tensor:
+            with torch.no_grad():
+                seen = seen_part(images.detach().float(), parameterization.seen)
+                return read(encoder.prepare(seen))[layer].float().view(len(images), *shape)
+
+        yield encoded
+
+
+def encode(parameterization: Parameterization, image: Tensor, trusted: str = "") -> Tensor:
+    """The code, without a batch axis, of a real image (3, image_size, image_size) in [0, 1]."""
+    with encoding(parameterization, image.device, trusted) as encoded:
+        return encoded(image[None])[0]
