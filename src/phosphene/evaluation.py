@@ -181,23 +181,29 @@ def diversity(vectors: Tensor) -> float:
     return float(distances(vectors, vectors).triu(1).sum()) / (n * (n - 1) / 2) if n > 1 else math.nan
 
 
-def kid(one: Tensor, other: Tensor, note: str = "", seed: int = 0) -> Figure:
-    """The kernel inception distance (Bińkowski et al. 2018) between pooled features (n, d) and (m, d).
-
-    The mean over a hundred random halves; their spread gives the interval (a jackknife that leaves half out).
-    """
+def kernel_distance() -> Any:
+    """The library's metric of `kid`; `Unreachable` where it is not installed, better said before hours of measuring."""
     try:
         from torchmetrics.image.kid import KernelInceptionDistance
     except ImportError:
         raise Unreachable("the distance between sets needs torchmetrics; pip install 'phosphene[evaluate]'") from None
     except RuntimeError as error:  # it imports torchvision, where there is one
         raise Unreachable(f"no torchmetrics, for this torchvision is not of this torch: {error}") from None
+    return KernelInceptionDistance
+
+
+def kid(one: Tensor, other: Tensor, note: str = "", seed: int = 0) -> Figure:
+    """The kernel inception distance (Bińkowski et al. 2018) between pooled features (n, d) and (m, d).
+
+    The mean over a hundred random halves; their spread gives the interval (a jackknife that leaves half out).
+    """
+    metric_class = kernel_distance()
     half = min(len(one), len(other)) // 2
     if half < 2:
         return Figure(math.nan, math.nan, math.nan, min(len(one), len(other)), note)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it says that it keeps the features that it was given
-        metric = KernelInceptionDistance(nn.Identity(), subsets=100, subset_size=half)
+        metric = metric_class(nn.Identity(), subsets=100, subset_size=half)
     metric.update(one, real=False)
     metric.update(other, real=True)
     with torch.random.fork_rng(devices=[]):

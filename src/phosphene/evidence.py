@@ -18,7 +18,17 @@ from torch import Tensor
 from phosphene import evaluation, records
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
-from phosphene.evaluation import Figure, as_images, features, judge_channels, mean, median, recognised, share
+from phosphene.evaluation import (
+    Figure,
+    as_images,
+    features,
+    judge_channels,
+    kernel_distance,
+    mean,
+    median,
+    recognised,
+    share,
+)
 from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
 from phosphene.files import safe, write_json
 from phosphene.images import Pixels
@@ -166,6 +176,8 @@ def evaluate(
     climbed on the randomised subject, with what the prior draws when nobody asks. What excites the units most is kept
     in `index`, which several folders of one subject may share.
     """
+    if images:
+        kernel_distance()
     run, observer = Run.of(folder, trusted), load_subject(judge)
     run.subject.network.to(device)
     observer.network.to(device)

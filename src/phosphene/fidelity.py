@@ -56,6 +56,7 @@ class Observer:
     """
 
     def __init__(self, judge: str, images: str | Path, size: int, *, photographs: int = 1000, device: str = "cpu"):
+        evaluation.kernel_distance()
         self.judge, self.size, self.device = load_subject(judge), size, device
         self.judge.network.to(device)
         train, val = (load(images, split) for split in ("train", "val"))
