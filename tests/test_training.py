@@ -354,7 +354,7 @@ def test_of_codes_beyond_only_the_generator_learns() -> None:
         code, x = torch.rand(4 + extra, 5, generator=seeded(4)), torch.rand(4, 3, 8, 8, generator=seeded(5))
         stage = {"lr": 0.1, "lr_discriminator": 0.1, "adversarial": 1.0, "r1": 0.3, "r1_every": 1, "steps": 1}
         loss = generator.sum() * 0
-        duel(stage, 0, climber, judge, discriminator, loss, [x], [generator], code, "cpu")
+        duel(stage, 0, climber, judge, discriminator, loss, [x], [generator], code, "cpu", Crew())
         moved = generator.detach() - torch.rand(4 + extra, 3, 8, 8, generator=seeded(3))
         return torch.cat([p.detach().flatten() for p in discriminator.parameters()]), moved
 
@@ -1114,45 +1114,62 @@ def test_every_bundled_recipe_builds_its_network(name: str) -> None:
 # ---------------------------------------------------------------- several processes
 
 
+def two_processes(folder: Path, *words: object, run: str = "run") -> subprocess.CompletedProcess[str]:
+    """`phosphene train` with these words, by torchrun."""
+    scripts = Path(sys.executable).parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    command = ["torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", "--", "phosphene", "train"]
+    command += [*map(str, words), "--run", str(folder / run), "--device", "cpu"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
 def test_two_processes_train_as_one_and_resume_to_the_same_bits(tmp_path: Path) -> None:
     """The real engine: torchrun, two processes, gloo. Both hold the same weights, and see different photographs."""
     pytest.importorskip("pyarrow")
     recipe = tmp_path / "two.toml"
     recipe.write_text(toml({**SUBJECT, "batch": 100, "epochs": 1, "sizes": [[0.0, SEEN]], "evaluate_every": 9}))
-    scripts = Path(sys.executable).parent
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-
-    def train(run: str, *options: object) -> subprocess.CompletedProcess[str]:
-        command = ["torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", "--"]
-        words = [
-            *command,
-            "phosphene",
-            "train",
-            "subject",
-            str(recipe),
-            "--data",
-            str(CI_SAMPLE),
-            "--run",
-            str(tmp_path / run),
-            "--device",
-            "cpu",
-        ]
-        return subprocess.run([*words, *map(str, options)], env=environment, capture_output=True, text=True)
-
-    whole = train("whole")
+    train = partial(two_processes, tmp_path, "subject", str(recipe), "--data", str(CI_SAMPLE))
+    whole = train(run="whole")
     assert whole.returncode == 0, whole.stderr
     assert whole.stdout.count("two.safetensors") == 1, "the first process alone writes"
     for budget in (0.0001, 60):
-        part = train("parts", "--time-budget", budget)
+        part = train("--time-budget", budget, run="parts")
         assert part.returncode == 0, part.stderr
     assert "the same command goes on" not in part.stdout
     one, other = (load_file(tmp_path / run / "two.safetensors") for run in ("whole", "parts"))
     assert same(one, other)
     recipe.write_text(recipe.read_text().replace("batch = 100", "batch = 99"))
-    refused = train("odd")
+    refused = train(run="odd")
     assert refused.returncode != 0
     assert "a batch of 99 cannot be shared by 2 processes" in refused.stderr
+
+
+@pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
+def test_two_processes_train_a_generator_and_resume_to_the_same_bits(tmp_path: Path) -> None:
+    """All four stages by the real engine, in an encoder and a recipe that are tiny."""
+    pytest.importorskip("pyarrow")
+    encoder, recipe = tmp_path / "tiny.safetensors", tmp_path / "two.toml"
+    write_subject(encoder)
+    settings = copy.deepcopy(GENERATOR)
+    settings["image"] |= {"beyond": 0.5}
+    recipe.write_text(toml(settings))
+    words = ["generator", recipe, "--encoder", encoder, "--images", CI_SAMPLE]
+    train = partial(two_processes, tmp_path, *words)
+    whole = train(run="whole")
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stdout.count("two.safetensors") == 1, "the first process alone writes"
+    for stage in ("reader", "image"):  # begun again from what the stages before it have left
+        shutil.copytree(tmp_path / "whole", tmp_path / stage)
+        shutil.rmtree(tmp_path / stage / stage)
+        again = train(run=stage)
+        assert again.returncode == 0, again.stderr
+        one, other = (load_file(tmp_path / run / "two.safetensors") for run in ("whole", stage))
+        assert same(one, other)
+    alone = tmp_path / "alone"
+    begin = [*words, "--run", alone, "--device", "cpu"]
+    subprocess.run([Path(sys.executable).parent / "phosphene", "train", *map(str, begin)], check=True)
+    assert not same(load_file(alone / "two.safetensors"), one), "two see other photographs than one"
 
 
 def test_what_a_generators_training_cannot_do_is_told(
@@ -1161,16 +1178,11 @@ def test_what_a_generators_training_cannot_do_is_told(
     from phosphene import cli
 
     words = ["phosphene", "train", "generator", "objects-fc6", "--images", str(tmp_path), "--run", str(tmp_path / "r")]
-    for more, size, wrong in (
-        (["--discriminator", "c"], "1", "--discriminator goes with --from"),
-        ([], "2", "by one process"),
-    ):
-        monkeypatch.setattr("sys.argv", [*words, *more])
-        monkeypatch.setenv("WORLD_SIZE", size)
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        assert left.value.code == 2
-        assert wrong in capfd.readouterr().err
+    monkeypatch.setattr("sys.argv", [*words, "--discriminator", "c"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert "--discriminator goes with --from" in capfd.readouterr().err
     assert not (tmp_path / "r").exists()
 
 

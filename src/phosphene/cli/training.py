@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,10 +102,13 @@ def train_generator(
     """Train a generator that inverts a layer of an encoder.
 
     Every few minutes the last stage leaves in RUN/image/pictures what it makes of some held-out photographs.
+
+    Several processes share each batch: torchrun --nproc-per-node 2 --no-python -- phosphene train generator …
     """
     from phosphene import datasets, weights
     from phosphene.parameterizations import load_generated
     from phosphene.subjects import load_subject
+    from phosphene.training.crew import crew
     from phosphene.training.generator import generator_card, train_generator, with_code
     from phosphene.training.run import read_recipe
 
@@ -115,13 +117,11 @@ def train_generator(
     steps = with_code(read_recipe(recipe, "generator"), network, layer)
     if discriminator and not begin:
         raise BadRequest("--discriminator goes with --from: it is what was trained beside that generator")
-    if "WORLD_SIZE" in os.environ and os.environ["WORLD_SIZE"] != "1":
-        raise BadRequest("a generator is trained by one process; torchrun is for train subject")
     begun = load_generated(begin) if begin else None
     judge = weights.read(discriminator, "training") if discriminator else None
     with progress.status("decoding photographs"):
         train, val = (datasets.load_joined(data, split, run / "cache") for split in ("train", "val"))
-    with progress.training_bar() as report:
+    with crew(where) as together, progress.training_bar(together.leads) as report:
         trained = train_generator(
             steps,
             network,
@@ -130,10 +130,13 @@ def train_generator(
             begin=begun,
             discriminator=judge,
             held_out=val,
+            crew=together,
             device=where,
             time_budget=_seconds(time_budget),
             report=report,
         )
+    if not together.leads:
+        return
     name = name or Path(recipe).stem
     with progress.status("held-out error"):
         card = generator_card(name, steps, network, train, val, trained)

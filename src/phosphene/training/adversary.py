@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.networks.discriminator import Discriminator
+from phosphene.training.crew import Crew
 from phosphene.training.run import Recipe, descend
 from phosphene.training.stages import mixed_precision
 
@@ -24,6 +25,7 @@ def duel(
     fake: list[Tensor],
     code: Tensor,
     device: str,
+    crew: Crew,
 ) -> dict[str, Tensor]:
     """A step of the generator, on its `loss` and the verdict, and one of the discriminator; the latter's figures.
 
@@ -31,10 +33,11 @@ def duel(
     discriminator could tell them by it.
     """
     n, share = len(real[0]), falling(stage, step)
-    descend(climber, share * stage["lr"], loss + stage["adversarial"] * _fooling(discriminator, fake, code, device))
+    loss = loss + stage["adversarial"] * _fooling(discriminator, fake, code, device)
+    descend(climber, share * stage["lr"], loss, crew)
     penalty = stage["r1"] * stage["r1_every"] if step % stage["r1_every"] == 0 else 0.0
     judged = _judging(discriminator, real, [maps[:n] for maps in fake], code[:n], device, penalty)
-    descend(judge, share * stage["lr_discriminator"], judged["loss"])
+    descend(judge, share * stage["lr_discriminator"], judged["loss"], crew)
     return judged
 
 

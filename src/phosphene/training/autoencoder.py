@@ -14,12 +14,14 @@ from phosphene.networks.generator import Decoder, LatentEncoder
 from phosphene.probe import probe
 from phosphene.subjects import Subject
 from phosphene.training.augment import random_crops
+from phosphene.training.crew import ALONE, Crew
 from phosphene.training.run import (
     Averaged,
     Recipe,
     Report,
     RunFolder,
     Stateful,
+    descend,
     one_cycle,
     placed,
     recipe_hash,
@@ -48,6 +50,7 @@ def train_autoencoder(
     photographs: Photographs,
     run: str | Path,
     *,
+    crew: Crew = ALONE,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
@@ -65,24 +68,24 @@ def train_autoencoder(
     }
     seen_by = {"comparator": comparator.card.get("sha256", comparator.name)}
     folder = RunFolder(
-        Path(run), recipe_hash({"shape": shape, **stage, "seed": recipe["seed"], **seen_by}, photographs.fingerprint)
+        Path(run),
+        recipe_hash({"shape": shape, **stage, "seed": recipe["seed"], **seen_by}, photographs.fingerprint),
+        crew=crew,
     )
     torch.manual_seed(recipe["seed"])
     network = placed(Autoencoder(**shape), device)
     optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
     averaged = Averaged(network, 0.998)
     images = torch.from_numpy(photographs.images).to(device)
-    batch, steps = stage["batch"], stage["steps"]
+    batch, steps = crew.part(stage["batch"]), stage["steps"]
     latent_shape = (shape["latent"], stage["crop"] // 8, stage["crop"] // 8)
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
     with probe(comparator.network, stage["layers"]) as read:
         for step in folder.steps(parts, steps, time_budget=time_budget):
-            generator = seeded(recipe["seed"], 2, step)
+            generator = seeded(recipe["seed"], 2, step, *crew.counters)
             chosen = torch.randint(len(images), (batch,), generator=generator).to(device)
             x = images[chosen].permute(0, 3, 1, 2).float() / 255
             x = random_crops(x, stage["crop"], generator, scale=tuple(stage["scale"]), ratio=1.1)
-            for group in optimizer.param_groups:
-                group["lr"] = stage["lr"] * one_cycle(step / steps)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 noise = stage["noise"] * torch.randn(len(x), *latent_shape, generator=generator).to(device)
                 y, latents = network(x, noise)
@@ -93,9 +96,7 @@ def train_autoencoder(
             image = (y - x).abs().mean()
             loss = stage["image"] * image + stage["feature"] * features
             loss = loss + stage["penalty"] * latents.float().square().mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            descend(optimizer, stage["lr"] * one_cycle(step / steps), loss, crew)
             averaged.update(network, step + 1)
             if step % 20 == 0:
                 report(step + 1, steps, {"image": image.item(), "feature": features.item()})

@@ -20,6 +20,7 @@ from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGe
 from phosphene.parameterizations import Generated, load_generated, seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject
+from phosphene.training.crew import ALONE, Crew
 from phosphene.training.latents import Views, regress, whiten, whiten_code
 from phosphene.training.run import Recipe, placed, seeded
 from phosphene.training.stages import drawn_views, mixed_precision, stage_identity
@@ -31,7 +32,7 @@ EXACT = 4096
 
 
 def beginning(
-    recipe: Recipe, encoder: Subject, photographs: Photographs, run: Path, device: str
+    recipe: Recipe, encoder: Subject, photographs: Photographs, run: Path, device: str, crew: Crew = ALONE
 ) -> tuple[ImageGenerator, dict[str, Tensor], tuple[str, ...]]:
     """A generator that has never seen an image, the statistics of its code, and the sha256 of its teacher, if any.
 
@@ -48,7 +49,7 @@ def beginning(
     torch.manual_seed(recipe["seed"] + 1)
     generator = cast("ImageGenerator", build(dict(recipe["architecture"])))
     file = run / f"begin-{stage_identity(recipe, encoder, photographs, 'image', begun)[:16]}.safetensors"
-    if not file.exists():
+    if crew.leads and not file.exists():
         if teacher is None:
             codes = torch.cat([codes for codes, _ in _shown(recipe, encoder, photographs, device)])
             whiten_code(generator, codes)
@@ -65,6 +66,7 @@ def beginning(
         run.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
         os.replace(scratch, file)
+    crew.wait()
     tensors = load_file(file)
     generator.load_state_dict({n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("network.")})
     return generator, {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("code.")}, begun

@@ -32,6 +32,7 @@ from phosphene.probe import find_layer, probe
 from phosphene.subjects import Subject
 from phosphene.training.autoencoder import Autoencoder, train_autoencoder
 from phosphene.training.begin import beginning, code_statistics
+from phosphene.training.crew import ALONE, Crew
 from phosphene.training.image import train_image
 from phosphene.training.latents import cached_views, train_latent, train_reader, whiten
 from phosphene.training.run import Clock, Recipe, Report, placed, silent
@@ -67,6 +68,7 @@ def train_generator(
     begin: Generated | None = None,
     discriminator: weights.Weights | None = None,
     held_out: Photographs | None = None,
+    crew: Crew = ALONE,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
@@ -75,12 +77,13 @@ def train_generator(
 
     With a trained generator to `begin` from, only the last stage is run, on it, and with its `discriminator` where
     there is one; the statistics are its own. The last stage shows what it makes of some `held_out` photographs.
+    A `crew` of processes shares each batch.
     """
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
     placed(encoder.network, device)
     if begin is None and "begin" in recipe:
-        generator, statistics, teachers = beginning(recipe, encoder, photographs, run, device)
+        generator, statistics, teachers = beginning(recipe, encoder, photographs, run, device, crew)
         generator, judge, finished = train_image(
             recipe,
             encoder,
@@ -89,6 +92,7 @@ def train_generator(
             run / "image",
             begun=teachers,
             held_out=held_out,
+            crew=crew,
             device=device,
             time_budget=clock.left(),
             report=report,
@@ -105,6 +109,7 @@ def train_generator(
             begun=begun,
             discriminator_state=discriminator.part("image_discriminator") if discriminator else None,
             held_out=held_out,
+            crew=crew,
             device=device,
             time_budget=time_budget,
             report=report,
@@ -112,19 +117,27 @@ def train_generator(
         kept = {name: getattr(begin.statistics, name) for name in CodeStatistics.__dataclass_fields__}
         return Trained(generator, kept, {"image_discriminator": judge}, finished, begun)
     autoencoder, finished = train_autoencoder(
-        recipe, encoder, photographs, run / "autoencoder", device=device, time_budget=time_budget, report=report
+        recipe,
+        encoder,
+        photographs,
+        run / "autoencoder",
+        crew=crew,
+        device=device,
+        time_budget=time_budget,
+        report=report,
     )
     generator = fresh_generator(recipe, autoencoder)
     helpers: dict[str, nn.Module] = {"latent_encoder": autoencoder.encoder}
     if not finished:
         raise BadRequest(_NOTHING_YET)
-    views = cached_views(recipe, encoder, autoencoder, photographs, run, device)
+    views = cached_views(recipe, encoder, autoencoder, photographs, run, device, crew)
     whiten(generator, views)
     reader, finished = train_reader(
         recipe,
         views,
         run / "reader",
         stage_identity(recipe, encoder, photographs, "reader"),
+        crew=crew,
         device=device,
         time_budget=clock.left(),
         report=report,
@@ -139,6 +152,7 @@ def train_generator(
         views,
         run / "latent",
         stage_identity(recipe, encoder, photographs, "latent"),
+        crew=crew,
         device=device,
         time_budget=clock.left(),
         report=report,
@@ -151,6 +165,7 @@ def train_generator(
             photographs,
             run / "image",
             held_out=held_out,
+            crew=crew,
             device=device,
             time_budget=clock.left(),
             report=report,

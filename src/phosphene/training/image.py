@@ -22,6 +22,7 @@ from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
 from phosphene.training.adversary import duel
 from phosphene.training.autoencoder import apart
+from phosphene.training.crew import ALONE, Crew
 from phosphene.training.gallery import Gallery
 from phosphene.training.run import Averaged, Recipe, Report, RunFolder, Stateful, Waiting, placed, seeded, silent
 from phosphene.training.stages import drawn_views, mixed_precision, stage_identity, tell
@@ -37,6 +38,7 @@ def train_image(
     begun: Sequence[str] = (),
     discriminator_state: dict[str, Tensor] | None = None,
     held_out: Photographs | None = None,
+    crew: Crew = ALONE,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
@@ -46,10 +48,10 @@ def train_image(
     `begun` are the hashes of the files that the run begins from, if any, and `discriminator_state` the weights of the
     discriminator. What the averaged weights make of some of the `held_out` photographs is kept every few minutes.
     Where the recipe has `beyond`, there are so many more codes, between and beyond those of the photographs, whose
-    images should give the code again and fool the discriminator.
+    images should give the code again and fool the discriminator. A `crew` of processes shares each batch.
     """
     stage = recipe["image"]
-    folder = RunFolder(run, stage_identity(recipe, encoder, photographs, "image", begun))
+    folder = RunFolder(run, stage_identity(recipe, encoder, photographs, "image", begun), crew=crew)
     torch.manual_seed(recipe["seed"] + 2)
     generator = placed(generator, device).requires_grad_(True)
     comparator = _comparator(recipe, encoder, device)
@@ -72,12 +74,12 @@ def train_image(
         "averaged": averaged,
     }
     images = torch.from_numpy(photographs.images).to(device)
-    batch, steps, waiting = stage["batch"], stage["steps"], Waiting(device)
-    gallery = Gallery(held_out, generator.image_size, device) if held_out else None
+    batch, steps, waiting = crew.part(stage["batch"]), stage["steps"], Waiting(device)
+    gallery = Gallery(held_out, generator.image_size, device) if held_out and crew.leads else None
     with _looking(recipe, encoder, comparator, generator.code_shape) as look:
         for step in folder.steps(parts, steps, time_budget=time_budget):
             with waiting.sample(step % 20 == 0) as ready:
-                rng = seeded(recipe["seed"], 4, step)
+                rng = seeded(recipe["seed"], 4, step, *crew.counters)
                 chosen = torch.randint(len(images), (batch,), generator=rng).to(device)
                 x = drawn_views(images[chosen], recipe, rng)
                 ready()
@@ -90,7 +92,7 @@ def train_image(
                 figures, loss = _losses(stage, generator, x, y, codes, wanted, got)
                 real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
                 code = generator.whitened(codes).flatten(1)
-                figures |= duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device)
+                figures |= duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device, crew)
                 averaged.update(generator, step + 1)
             if gallery and gallery.due():
                 sheet = gallery.sheet(lambda x: look(x).code, partial(functional_call, generator, averaged.state))

@@ -19,6 +19,7 @@ from phosphene.probe import probe
 from phosphene.subjects import Subject
 from phosphene.training.adversary import duel
 from phosphene.training.autoencoder import Autoencoder, apart
+from phosphene.training.crew import ALONE, Crew
 from phosphene.training.run import (
     Averaged,
     Recipe,
@@ -53,13 +54,14 @@ def train_reader(
     run: Path,
     identity: str,
     *,
+    crew: Crew = ALONE,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
 ) -> tuple[LatentReader, bool]:
     """Stage 2: a network that reads the code off a latent map, for the next stage to look through."""
     stage = recipe["reader"]
-    folder = RunFolder(run, identity)
+    folder = RunFolder(run, identity, crew=crew)
     torch.manual_seed(recipe["seed"] + 3)
     codes, latents = views.codes.to(device), views.latents.to(device)
     shape = {"latent": latents.shape[1], "code": codes.shape[1], "widths": stage["widths"]}
@@ -71,11 +73,12 @@ def train_reader(
     mean, std = codes.float().mean(0), codes.float().std(0).clamp(min=1e-3)
     steps = stage["steps"]
     for step in folder.steps(parts, steps, time_budget=time_budget):
-        chosen = torch.randint(len(codes), (stage["batch"],), generator=seeded(recipe["seed"], 6, step)).to(device)
+        rng = seeded(recipe["seed"], 6, step, *crew.counters)
+        chosen = torch.randint(len(codes), (crew.part(stage["batch"]),), generator=rng).to(device)
         with mixed_precision(device):
             _, read = reader(latents[chosen].float())
         unread = (read.float() - (codes[chosen].float() - mean) / std).square().mean()
-        descend(optimizer, stage["lr"] * one_cycle(step / steps), unread)
+        descend(optimizer, stage["lr"] * one_cycle(step / steps), unread, crew)
         averaged.update(reader, step + 1)
         tell(folder, report, step, steps, {"unread": unread})
     finished = folder.load(parts) == steps
@@ -90,6 +93,7 @@ def train_latent(
     run: Path,
     identity: str,
     *,
+    crew: Crew = ALONE,
     device: str = "cpu",
     time_budget: float | None = None,
     report: Report = silent,
@@ -100,7 +104,7 @@ def train_latent(
     recipe's `adversarial_from` steps have settled the rest.
     """
     stage = recipe["latent"]
-    folder = RunFolder(run, identity)
+    folder = RunFolder(run, identity, crew=crew)
     torch.manual_seed(recipe["seed"] + 1)
     generator = placed(generator, device).requires_grad_(True)
     channels = [recipe["architecture"]["latent"], *recipe["reader"]["widths"]]
@@ -120,9 +124,10 @@ def train_latent(
         "averaged": averaged,
     }
     codes, latents = views.codes.to(device), views.latents.to(device)
-    batch, steps = stage["batch"], stage["steps"]
+    batch, steps = crew.part(stage["batch"]), stage["steps"]
     for step in folder.steps(parts, steps, time_budget=time_budget):
-        chosen = torch.randint(len(codes), (batch,), generator=seeded(recipe["seed"], 3, step)).to(device)
+        rng = seeded(recipe["seed"], 3, step, *crew.counters)
+        chosen = torch.randint(len(codes), (batch,), generator=rng).to(device)
         code = (codes[chosen].float() - generator.code_mean) / generator.code_std
         real = latents[chosen].float()
         with torch.no_grad(), mixed_precision(device):
@@ -136,10 +141,10 @@ def train_latent(
         loss = stage["error"] * error + stage["feature"] * feature + stage["cycle"] * cycle
         figures = {"error": error, "feature": feature, "cycle": cycle}
         if step < stage["adversarial_from"]:
-            descend(climber, stage["lr"], loss)
+            descend(climber, stage["lr"], loss, crew)
         else:
             maps = [real, *real_maps], [fake, *fake_maps]
-            figures |= duel(stage, step, climber, judge, discriminator, loss, *maps, code, device)
+            figures |= duel(stage, step, climber, judge, discriminator, loss, *maps, code, device, crew)
         averaged.update(generator.map, step + 1)
         tell(folder, report, step, steps, figures)
     finished = folder.load(parts) == steps
@@ -148,14 +153,20 @@ def train_latent(
 
 
 def cached_views(
-    recipe: Recipe, encoder: Subject, autoencoder: Autoencoder, photographs: Photographs, run: Path, device: str
+    recipe: Recipe,
+    encoder: Subject,
+    autoencoder: Autoencoder,
+    photographs: Photographs,
+    run: Path,
+    device: str,
+    crew: Crew = ALONE,
 ) -> Views:
     """Codes and latents of `views` augmented views of each photograph, computed once and kept beside the run."""
     from safetensors.torch import load_file, save_file
 
     identity = stage_identity(recipe, encoder, photographs, "views")
     file = run / f"views-{identity[:16]}.safetensors"
-    if not file.exists():
+    if crew.leads and not file.exists():
         pairs = list(_encode(recipe, encoder, autoencoder, photographs, device))
         codes, latents = (torch.cat(part) for part in zip(*pairs, strict=True))
         mean = latents.float().mean((0, 2, 3), keepdim=True)
@@ -164,6 +175,7 @@ def cached_views(
         scratch = file.with_suffix(".tmp")  # a killed run leaves no half file to be believed
         save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
         os.replace(scratch, file)
+    crew.wait()
     kept = load_file(file)
     return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
 

@@ -200,6 +200,7 @@ class RunFolder:
                     now = time.monotonic()
                     due = now + min(every, 100 * (now - begun))
             self.save(parts, step)
+            self.crew.wait()  # what the first has written is read by all
 
     @contextmanager
     def _closing_board(self) -> Iterator[None]:
@@ -281,12 +282,14 @@ class Waiting:
         return time.perf_counter()
 
 
-def descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor) -> None:
-    """One step down the loss's gradient, at this learning rate."""
+def descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, crew: Crew | None = None) -> None:
+    """One step down the loss's gradient, at this learning rate; of a `crew`, down the mean of its members' losses."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if crew is not None:
+        crew.agree(each for group in optimizer.param_groups for each in group["params"])
     optimizer.step()
 
 
