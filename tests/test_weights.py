@@ -75,7 +75,7 @@ def test_eight_bits_are_a_half_step_from_the_truth_at_most(tmp_path: Path) -> No
         "network.b": torch.randn(5),
         "network.n": torch.tensor(7),
     }
-    weights.write(tmp_path / "x.safetensors", tensors, CARD, eight=True)
+    weights.write(tmp_path / "x.safetensors", tensors, CARD, bits=8)
     weights.write(tmp_path / "half.safetensors", tensors, CARD)
     found = weights.read(tmp_path / "x.safetensors").part("network")
     assert found.keys() == {"weight", "zero.weight", "code_std", "b", "n"}
@@ -85,6 +85,43 @@ def test_eight_bits_are_a_half_step_from_the_truth_at_most(tmp_path: Path) -> No
     assert torch.equal(found["zero.weight"], torch.zeros(2, 4))
     assert torch.equal(found["b"], tensors["network.b"])
     assert found["weight"].dtype == torch.float32
+
+
+def test_four_bits_are_near_the_truth_and_half_as_large(tmp_path: Path) -> None:
+    tensors = {
+        "network.weight": torch.randn(6, 64, 3, 3) * torch.logspace(-4, 2, 6)[:, None, None, None],
+        "network.fc.weight": torch.randn(9, 96),
+        "network.zero.weight": torch.zeros(2, 32),
+        "network.odd.weight": torch.randn(4, 3, 3, 3),
+        "code.axes": torch.randn(4, 128),
+    }
+    file = tmp_path / "x.safetensors"
+    weights.write(file, tensors, CARD, bits=4)
+    kept = load_file(file)
+    assert kept["network.fc.weight"].shape == (9, 48)
+    assert kept["network.odd.weight"].dtype == torch.int8, "too few inputs for a group"
+    read = weights.read(file)
+    found = {f"network.{name}": value for name, value in read.part("network").items()} | {
+        f"code.{name}": value for name, value in read.part("code").items()
+    }
+    for name, wanted in tensors.items():
+        assert found[name].shape == wanted.shape
+        for row, theirs in zip(found[name].flatten(1), wanted.flatten(1), strict=True):
+            assert (row - theirs).norm() <= 0.11 * theirs.norm()
+    again = tmp_path / "again.safetensors"
+    weights.write(again, tensors, CARD, bits=4, filters=8)
+    assert load_file(again)["network.weight"].dtype == torch.int8
+    assert load_file(again)["network.fc.weight"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    "steps", [torch.ones(9), torch.ones(9, 2), torch.ones(9, 3, 1), torch.ones(2, 3), torch.ones(9, 0)]
+)
+def test_group_steps_that_do_not_fit_are_refused(tmp_path: Path, steps: torch.Tensor) -> None:
+    weights.write(tmp_path / "x.safetensors", {"network.fc.weight": torch.randn(9, 96)}, CARD, bits=4)
+    tensors = {**load_file(tmp_path / "x.safetensors"), "network.fc.weight:step": steps}
+    file = forge(tmp_path / "forged.safetensors", tensors, weights.read(tmp_path / "x.safetensors").card)
+    assert "damaged" in refused(lambda: weights.read(file).part("network"))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +259,7 @@ def test_a_subject_is_not_a_generator(zoo: Path) -> None:
         json.dumps({**CARD, "name": 5}),
         json.dumps({**CARD, "kind": None}),
         json.dumps({**CARD, "format": "1"}),
-        json.dumps({**CARD, "format": 3}),
+        json.dumps({**CARD, "format": 4}),
         json.dumps({key: value for key, value in CARD.items() if key != "architecture"}),
         json.dumps({**CARD, "architecture": [GENERATOR_ARCHITECTURE]}),
         '{"name": "x", "kind": "generator", "format": 1, "architecture": {"a": ' + "[" * 5000 + "]" * 5000 + "}}",

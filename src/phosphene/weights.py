@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from phosphene.errors import BadFile, UnknownName, Unreachable
 from phosphene.files import from_hub, whole
 
-FORMAT = 2
+FORMAT = 3
 LARGEST = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
 STEP = ":step"
-"""What the name of a tensor's step sizes, one for each row, ends in."""
+"""What the name of a tensor's step sizes ends in."""
+GROUP = 32
+"""Neighbouring inputs whose weights share a step size where each has 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,22 @@ class Weights:
         value, step = self.tensors[name], self.tensors.get(name + STEP)
         if step is None:
             return value.float() if value.is_floating_point() else value
-        if value.dtype != torch.int8 or value.ndim < 2 or step.shape != value.shape[:1]:
-            raise BadFile(f"{self.path} is damaged: the step sizes of {name} do not fit it")
-        return value.float() * step.float().view(-1, *[1] * (value.ndim - 1))
+        if value.dtype == torch.int8 and value.ndim >= 2 and step.shape == value.shape[:1]:
+            return value.float() * step.float().view(-1, *[1] * (value.ndim - 1))
+        groups = list(step.shape) if step.ndim >= 2 else [0, 0]
+        if value.dtype == torch.uint8 and list(value.shape) == [groups[0], GROUP // 2 * groups[1], *groups[2:]]:
+            return _of_halves(value, step.float())
+        raise BadFile(f"{self.path} is damaged: the step sizes of {name} do not fit it")
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], *, eight: bool = False) -> str:
+def write(
+    path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], *, bits: int = 16, filters: int = 0
+) -> str:
     """Write a weights file in half precision (vectors stay float32) and return its sha256.
 
-    With `eight`, matrices and filters that are called weight, and axes, have 8 bits a number: 255 equal steps for each
-    row, whose size lies beside it. Other statistics have not: a spread may be small, and is divided by.
+    With 8 `bits` a number, matrices and filters that are called weight, and axes, have 255 equal steps for each output;
+    with 4, they have 16 for each 32 inputs of one, where there are so many. The steps' sizes lie beside them. Other
+    statistics have neither: a spread may be small, and is divided by. `filters` are the bits of filters, if others.
     """
     from safetensors.torch import save
 
@@ -74,10 +82,12 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, An
         value = tensor.detach().cpu()
         if not value.is_floating_point() or value.ndim < 2:
             kept[name] = value.contiguous()
-        elif eight and name.endswith(("weight", "axes")):
+        elif not name.endswith(("weight", "axes")) or (each := (value.ndim > 2 and filters) or bits) == 16:
+            kept[name] = value.to(torch.float16).contiguous()
+        elif each == 8 or value.shape[1] % GROUP:
             kept |= _in_steps(name, value.float())
         else:
-            kept[name] = value.to(torch.float16).contiguous()
+            kept |= _in_halves(name, value.float())
     text = json.dumps({**card, "format": FORMAT}, sort_keys=True)
     raw = _ordered(save(kept, {"phosphene": text, "digest": _digest(kept, text)}))
     with whole(path) as scratch:
@@ -89,6 +99,30 @@ def _in_steps(name: str, value: Tensor) -> dict[str, Tensor]:
     rows = value.flatten(1)
     step = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
     return {name: (rows / step[:, None]).round().to(torch.int8).view(value.shape).contiguous(), name + STEP: step}
+
+
+def _in_halves(name: str, value: Tensor) -> dict[str, Tensor]:
+    """Two inputs' weights a byte, the first in its lower half; of some step sizes those with the least error."""
+    groups = value.unflatten(1, (-1, GROUP))
+    farthest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
+    best, least = torch.zeros_like(farthest), torch.full_like(farthest, torch.inf)
+    for part in torch.linspace(0.75, 1.1, 15).tolist():
+        step = (farthest * (part / -8)).half().float()
+        error = (_halves(groups, step) * step - groups).square().sum(2, keepdim=True)
+        best, least = torch.where(error < least, step, best), torch.minimum(error, least)
+    numbers = (_halves(groups, best) + 8).to(torch.uint8).flatten(1, 2)
+    return {name: numbers[:, 0::2] | numbers[:, 1::2] << 4, name + STEP: best.squeeze(2).half()}
+
+
+def _halves(groups: Tensor, step: Tensor) -> Tensor:
+    """Whole numbers from −8 to 7 that stand for the weights of each group."""
+    return (groups / torch.where(step == 0, 1.0, step)).round().clamp(-8, 7)
+
+
+def _of_halves(value: Tensor, step: Tensor) -> Tensor:
+    """The weights that two halves of each byte stand for."""
+    numbers = torch.stack([value & 15, value >> 4], 2).flatten(1, 2).float() - 8
+    return (numbers.unflatten(1, (-1, GROUP)) * step.unsqueeze(2)).flatten(1, 2)
 
 
 def _ordered(raw: bytes) -> bytes:
