@@ -123,6 +123,17 @@ def test_a_verdict_follows_from_what_was_measured(name: str, verdict: str) -> No
     assert claim.verdict(found) == verdict
 
 
+def test_copies_of_one_detector_decide_nothing_by_object() -> None:
+    shown = [("sea", "sea")] * 20 + [(f"object {i}", f"object {(i + 1) % 10}") for i in range(10)]
+    units = [
+        {"detector": 1.0, "detector_untrained": 0.0, "object": own, "shows": said, "exemplars_show": [own]}
+        for own, said in shown
+    ]
+    found = detectors.numbers(units, CLAIMS["C6"].level)
+    assert found["show it"].low > 0
+    assert (found["by object"].n, found["by object"].low < 0) == (11, True)
+
+
 def test_every_claim_says_what_it_expects() -> None:
     assert list(CLAIMS) == [f"C{i}" for i in range(1, 9)]
     for claim in CLAIMS.values():

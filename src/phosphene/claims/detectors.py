@@ -14,7 +14,7 @@ from phosphene.claims.claim import Claim, Expectation, Findings, contrast, gain
 from phosphene.claims.lab import Lab
 from phosphene.datasets import Outlined, Stream
 from phosphene.dissection import DETECTOR, Dissection, dissect
-from phosphene.evaluation import Figure, as_images, share
+from phosphene.evaluation import Figure, as_images, bootstrap, share
 from phosphene.exemplars import cut_out, find_exemplars, seen_box
 from phosphene.images import Pixels
 from phosphene.parameterizations import load_generated, seen_part
@@ -92,6 +92,9 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     chance = [sum(other["object"] == unit["shows"] for other in told if other is not unit) / others for unit in told]
     hits = [float(unit["shows"] == unit["object"]) for unit in told]
     natural = [float(np.mean([name == unit["object"] for name in unit["exemplars_show"]])) for unit in told]
+    more: dict[str, list[float]] = {}
+    for unit, hit, expected in zip(told, hits, chance, strict=True):
+        more.setdefault(unit["object"], []).append(hit - expected)
     return {
         "emerge": contrast(
             [unit["detector"] for unit in units],
@@ -100,6 +103,10 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
             "share of units that are detectors, trained less untrained",
         ),
         "show it": gain(hits, chance, level, "share of detectors' pictures that show their object, less chance"),
+        "by object": bootstrap(
+            [float(np.mean(each)) for each in more.values()],
+            "the same, mean over objects, since detectors of one object may be copies of each other",
+        ),
         "pictures": share(hits, note="share of detectors' pictures that show their object"),
         "exemplars": share(natural, note="the same of their exemplars"),
         "chance": share(chance, note="the same by chance"),
