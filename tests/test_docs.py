@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -92,6 +93,17 @@ def test_help_pages_are_current(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "scripts" / "help-pages", fresh], check=True)
     shown = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert shown == fresh.read_text(encoding="utf-8"), "run scripts/help-pages"
+
+
+def test_the_readme_tells_of_each_claim_what_was_found() -> None:
+    """Its table is that of the report that is kept."""
+    rows = re.findall(r"^\| (C\d) (.+?) \| (\d) of (\d) \| . (\w+) \|$", PAGES[0].read_text(encoding="utf-8"), re.M)
+    kept = json.loads((ROOT / "evidence" / "claims.json").read_text(encoding="utf-8"))
+    verdicts = [[each["verdict"] for each in claim["expected"]] for claim in kept]
+    assert rows == [
+        (claim["claim"], claim["title"], str(each.count("holds")), str(len(each)), claim["verdict"])
+        for claim, each in zip(kept, verdicts, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

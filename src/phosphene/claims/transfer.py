@@ -15,10 +15,12 @@ OWN = {"caffenet-objects": "objects-fc6-equal", SCENES: "scenes-fc6"}
 BOTH, LONGEST = "all-fc6", "objects-fc6"
 """One of both, likewise, and one that was trained far longer, of objects."""
 HALF = 0.5
+LITE = "efficientnet-lite0:160"
+"""As its prior's encoder looks at images."""
 MATRIX = {
     "caffenet-objects": "objects-fc6-equal",
     "resnet18-objects": "resnet18-pool",
-    "efficientnet-lite0": "lite0-pool",
+    LITE: "lite0-pool",
     "googlenet-objects": "",
 }
 """Subjects of C4, each with the prior that inverts it, if there is one; all by the same recipe and as long."""
@@ -191,5 +193,5 @@ ARCHITECTURE = Claim(
         if own
     ),
     measure_architecture,
-    tuple(name for pair in MATRIX.items() for name in pair if name and name != "efficientnet-lite0"),
+    tuple(name for pair in MATRIX.items() for name in pair if name not in ("", LITE)),
 )
