@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -17,7 +16,10 @@ from phosphene.cli.shell import AsJson, Device, Threads, choose_machine, out, pr
 from phosphene.errors import BadFile, UnknownName, Unreachable
 
 if TYPE_CHECKING:
-    from phosphene.datasets import Photographs
+    pass
+
+COMPARED = ("top1", "top5", "image_error", "class_kept")
+"""The figures of a card that `verify --accuracy` measures again."""
 
 app = typer.Typer(no_args_is_help=True, help="List, show and verify the bundled weights.")
 
@@ -85,10 +87,11 @@ def zoo_verify(
     With --accuracy, a figure that is more than half a point from its card's is a failure.
     """
     from phosphene import datasets, weights
+    from phosphene.training.again import held_out, measured
 
     where = choose_machine(device, "float32", threads)["device"]
     folders = {datasets.Stream(folder, "val", 1).name: folder for folder in data or ()}
-    val, wrong = functools.cache(functools.partial(_held_out, folders)), []
+    val, wrong = functools.cache(functools.partial(held_out, folders)), []
     known = weights.manifest()
     if unknown := [name for name in names or () if name not in known]:
         raise UnknownName(f"the zoo has no {', '.join(unknown)}; it has {', '.join(known)}")
@@ -105,38 +108,11 @@ def zoo_verify(
             out.print(f"{name}: not measured, it was trained on {card['data']['name']}", highlight=False)
             continue
         with progress.status(f"measuring {name}"):
-            found = _measured(name, card, photographs, where)
-        for figure, value in found.items():
+            found = measured(name, card, photographs, where)
+        for figure, value in ((each, found[each]) for each in COMPARED if each in found):
             said = card["measured"][figure]
             fits = abs(value - said) <= 0.005
             wrong += [] if fits else [f"{name}: {figure} is {value:.4f}, its card says {said:.4f}"]
             out.print(f"{name}: {figure} {value:.4f}, card {said:.4f}", highlight=False)
     if wrong:
         raise BadFile("; ".join(wrong))
-
-
-def _held_out(folders: Mapping[str, Path], name: str) -> Photographs | None:
-    """The val split of the data that a card names, one set or "one + other"; None where one of them is not given."""
-    from phosphene import datasets
-
-    parts = name.split(" + ")
-    return datasets.load_joined([folders[part] for part in parts], "val") if folders.keys() >= set(parts) else None
-
-
-def _measured(name: str, card: dict[str, Any], val: Photographs, device: str) -> dict[str, float]:
-    """What a card says of held-out photographs, measured again."""
-    from phosphene.encoders import encoder_of
-    from phosphene.parameterizations import load_generated
-    from phosphene.subjects import load_subject
-    from phosphene.training.generator import held_out_errors
-    from phosphene.training.modified import with_modified
-    from phosphene.training.subject import accuracy
-
-    if card["kind"] == "subject":
-        val = with_modified(val, card["recipe"].get("extra", []))
-        subject = load_subject(name)
-        return dict(zip(("top1", "top5"), accuracy(subject.network.to(device), val, subject.size[0]), strict=True))
-    generated = load_generated(name).to(device)
-    generator: Any = generated.generator
-    errors = held_out_errors(card["recipe"], encoder_of(generated), val, generator)
-    return {figure: errors[figure] for figure in ("image_error", "class_kept") if figure in errors}

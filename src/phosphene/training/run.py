@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import whole
 from phosphene.images import write_png
-from phosphene.training.crew import Crew
+from phosphene.training.crew import ALONE, Crew
 
 try:
     import tomllib
@@ -282,14 +282,13 @@ class Waiting:
         return time.perf_counter()
 
 
-def descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, crew: Crew | None = None) -> None:
+def descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, crew: Crew = ALONE) -> None:
     """One step down the loss's gradient, at this learning rate; of a `crew`, down the mean of its members' losses."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if crew is not None:
-        crew.agree(each for group in optimizer.param_groups for each in group["params"])
+    crew.agree(each for group in optimizer.param_groups for each in group["params"])
     optimizer.step()
 
 

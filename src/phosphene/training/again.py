@@ -1,0 +1,35 @@
+"""What a card says of held-out photographs, measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from phosphene import datasets
+from phosphene.datasets import Photographs
+from phosphene.encoders import encoder_of
+from phosphene.evaluation import wilson
+from phosphene.parameterizations import load_generated
+from phosphene.subjects import load_subject
+from phosphene.training.generator import held_out_errors
+from phosphene.training.modified import with_modified
+from phosphene.training.subject import accuracy
+
+
+def held_out(folders: Mapping[str, Path], name: str) -> Photographs | None:
+    """The val split of the data that a card names, one set or "one + other"; None where one of them is not given."""
+    parts = name.split(" + ")
+    return datasets.load_joined([folders[part] for part in parts], "val") if folders.keys() >= set(parts) else None
+
+
+def measured(name: str, card: Mapping[str, Any], val: Photographs, device: str = "cpu") -> dict[str, Any]:
+    """What the card of a bundled file, or one by path, should say of these photographs under "measured"."""
+    if card["kind"] == "subject":
+        val = with_modified(val, card["recipe"].get("extra", []))
+        subject = load_subject(name)
+        top1, top5 = accuracy(subject.network.to(device), val, subject.size[0])
+        return {"top1": top1, "top5": top5, "photographs": len(val), "top1_interval": wilson(top1, len(val))}
+    generated = load_generated(name).to(device)
+    generator: Any = generated.generator
+    return held_out_errors(card["recipe"], encoder_of(generated), val, generator)
