@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -463,6 +465,29 @@ def test_claims_of_a_network_of_ones_own(phosphene: Run, there: Path) -> None:
     assert {**other[0], "seconds": 0} == {**found[1], "seconds": 0}, "the same seed, the same numbers"
     other = phosphene("claims", "C5", *OWN, "--out", "other", "--seed", 1, "--json").json()
     assert other[0]["numbers"] != found[1]["numbers"]
+
+
+def test_claims_of_a_network_that_is_code(phosphene: Run, there: Path) -> None:
+    """As in the documentation, with a factory; retrained, it is another network, and its pictures are others."""
+    code = """
+        import torch
+        from phosphene import load_subject
+        def net():
+            subject = load_subject("subject.safetensors")
+            subject.network.fc8.bias.data += SHIFT
+            return subject.network, dict(size=subject.size, classes=subject.classes)
+        """
+    (there / "mine_code.py").write_text(dedent(code).replace("SHIFT", "0"))
+    words = ("--subject", "python:mine_code:net", "--images", "photos", *OWN[2:], "--json")
+    found = phosphene("claims", "C1", "C5", "C7", *words).json()
+    assert [each["claim"] for each in found] == ["C1", "C5", "C7"]
+    assert all(unit["prior_share"] is not None for unit in found[2]["units"])
+    before = found[0]["identity"]["networks"]["python:mine_code:net"]
+    (there / "mine_code.py").write_text(dedent(code).replace("SHIFT", "1"))
+    sys.modules.pop("mine_code")
+    again = phosphene("claims", "C1", *words).json()[0]
+    assert again["identity"]["networks"]["python:mine_code:net"] != before
+    assert again["numbers"] != found[0]["numbers"] or again["units"] != found[0]["units"]
 
 
 def test_what_cannot_be_measured_is_one_line_and_the_others_go_on(

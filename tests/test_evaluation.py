@@ -59,12 +59,17 @@ def test_a_judge_is_restricted_to_the_classes_in_question(judge: Subject) -> Non
     assert recognised(judge, images, best, allowed)[:, 0].eq(1).all()
 
 
-def test_no_measure_depends_on_the_batch_size(judge: Subject) -> None:
-    images, labels = noise(11, 3, SIDE, SIDE), torch.arange(11) % 10
-    whole = recognised(judge, images, labels, range(10), batch=11)
-    assert torch.equal(recognised(judge, images, labels, range(10), batch=3), whole)
-    for one, other in zip(features(judge, images, batch=11), features(judge, images, batch=2), strict=True):
+def test_no_measure_depends_on_how_many_are_looked_at_at_once(judge: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels, shown = noise(11, 3, SIDE, SIDE), torch.arange(11) % 10, []
+    judge.network.register_forward_pre_hook(lambda _, x: shown.append(len(x[0])))
+    whole, sight = recognised(judge, images, labels, range(10)), features(judge, images)
+    assert max(shown) == 11
+    shown.clear()
+    monkeypatch.setattr(evaluation, "PIXELS", 3 * SIDE * SIDE)
+    assert torch.equal(recognised(judge, images, labels, range(10)), whole)
+    for one, other in zip(features(judge, images), sight, strict=True):
         torch.testing.assert_close(one, other)
+    assert max(shown) == 3
 
 
 def test_features_are_compared_at_several_sizes_of_map() -> None:

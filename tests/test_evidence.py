@@ -10,6 +10,9 @@ import pytest
 from conftest import CI_SAMPLE, Run
 from PIL import Image
 
+from phosphene.errors import BadRequest
+from phosphene.evidence import evaluate
+
 SIDE = 16
 
 
@@ -70,6 +73,21 @@ def test_the_best_photograph_is_the_index_s(phosphene: Run, run: Path, zoo: Path
     rows = phosphene("exemplars", subject, "fc8:0-2", *words, "--out", run.parent / "exemplars").json()
     named = {row["unit"]: row for each in found for row in each["units"]}
     assert all(named[row["unit"]]["natural_score"] == row["values"][0] for row in rows)
+
+
+def test_folders_that_are_measured_together_say_what_each_says_alone(
+    phosphene: Run, run: Path, zoo: Path, photographs: Path
+) -> None:
+    subject, other = f"{zoo / 'subject.safetensors'}", run.parent / "pixels"
+    phosphene("synthesize", subject, "fc8:1,3", "conv1:0", "--prior", "pixels", "--steps", 3, "--out", other).fine()
+    about = {"judge": subject, "images": str(photographs), "index": run.parent / "index"}
+    control = run.parent / "control"
+    alone = [evaluate([folder], **about, control=control)[0] for folder in (run, other)]  # type: ignore[arg-type]
+    together = evaluate([run, other], **about, control=control)  # type: ignore[arg-type]
+    assert [repr(each) for each in together] == [repr(each) for each in alone], "NaN is like NaN here"
+    assert [[each.layer for each in own] for own in together] == [["conv5", "fc8"], ["conv1", "fc8"]]
+    with pytest.raises(BadRequest, match="one subject at a time"):
+        evaluate([run, control], subject)
 
 
 def test_what_cannot_be_measured_is_told(phosphene: Run, run: Path, zoo: Path, photographs: Path) -> None:

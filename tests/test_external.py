@@ -380,6 +380,55 @@ def test_a_factory_in_the_current_directory(here: Path) -> None:
     assert sys.path == path
 
 
+def test_a_factory_s_network_untrained_is_known_where_its_modules_can_be_drawn_anew(here: Path) -> None:
+    write(
+        here,
+        "mine_r",
+        """
+        import torch
+        def net():
+            network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.PReLU())
+            for each in network.state_dict().values():
+                each.fill_(3)
+            return network, dict(size=(8, 8))
+        class Token(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.token = torch.nn.Parameter(torch.zeros(3))
+            def forward(self, x): return x + self.token[:, None, None]
+        def stem(): return torch.nn.Sequential(Token()), dict(size=(8, 8))
+        """,
+    )
+    trained, twin, again = (load_subject(f"python:mine_r:net{end}") for end in ("", "@random", "@random"))
+    weights, drawn = trained.network.state_dict(), twin.network.state_dict()
+    assert all(value.eq(3).all() for value in weights.values())
+    assert drawn["0.weight"].std() > 0
+    assert (drawn["1.running_mean"].abs().max(), drawn["1.running_var"].min()) == (0, 1)
+    assert all(torch.equal(value, again.network.state_dict()[name]) for name, value in drawn.items())
+    assert twin.card["sha256"] == again.card["sha256"] != trained.card["sha256"]
+    with pytest.raises(BadRequest, match=r"0 \(Token\) has weights and no reset_parameters\(\)"):
+        load_subject("python:mine_r:stem@random")
+
+
+def test_other_weights_of_a_factory_are_another_network(here: Path) -> None:
+    def sha256(value: float, kind: str = "float32") -> str:
+        write(
+            here,
+            f"mine_w{str(value).replace('.', '_')}{kind}",
+            f"""
+            import torch
+            def net():
+                network = torch.nn.Conv2d(3, 2, 1)
+                network.register_buffer("mean", torch.full((2,), {value}, dtype=torch.{kind}))
+                return network, dict(size=(8, 8))
+            """,
+        )
+        return str(load_subject(f"python:mine_w{str(value).replace('.', '_')}{kind}:net").card["sha256"])
+
+    assert len({sha256(1.0), sha256(2.0), sha256(1.0, "bfloat16"), sha256(1.0, "float64")}) == 4
+    assert sha256(1.0) == sha256(1.0)
+
+
 @pytest.mark.parametrize(
     ("factory", "error", "says"),
     [

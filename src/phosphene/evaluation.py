@@ -26,6 +26,8 @@ DRAWS = 10_000
 """Bootstrap samples."""
 MOST = 4_000_000
 """Values that are resampled at once, so that memory stays small."""
+AT_ONCE, PIXELS = 50, 2**18
+"""Images that a network is shown at once, and on a CPU their pixels: caches hold no more (benchmarks/looking.py)."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,14 @@ def as_images(pixels: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]) -
     return torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).float() / 255
 
 
-def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequence[int], batch: int = 50) -> Tensor:
+def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequence[int]) -> Tensor:
     """(n, 2) of 0 and 1: does the judge, restricted to `channels`, name an image's label first, and among its first
     five? `images` (n, 3, h, w) in [0, 1] are resized to the judge's input; `labels` (n,) index `channels`."""
     chosen, found = torch.tensor(list(channels)), []
     with torch.no_grad():
-        for at in range(0, len(images), min(batch, judge.batch or batch)):
-            part = images[at : at + min(batch, judge.batch or batch)].to(_device(judge))
-            first = judge(part).cpu()[:, chosen].topk(min(5, len(chosen))).indices
-            right = first == labels[at : at + len(part), None]
+        for part, wanted in zip(images.split(_at_once(judge)), labels.split(_at_once(judge)), strict=True):
+            first = judge(part.to(_device(judge))).cpu()[:, chosen].topk(min(5, len(chosen))).indices
+            right = first == wanted[:, None]
             found.append(torch.stack([right[:, 0], right.any(1)], 1).float())
     return torch.cat(found)
 
@@ -143,7 +144,7 @@ def feature_layers(network: Subject) -> list[str]:
     return list(maps.values())[-SCALES:] or [list(shapes)[-1]]
 
 
-def features(network: Subject, images: Tensor, batch: int = 50) -> tuple[Tensor, Tensor]:
+def features(network: Subject, images: Tensor) -> tuple[Tensor, Tensor]:
     """What a network sees in images (n, 3, h, w): perceptual vectors (n, d), and pooled features (n, channels).
 
     The perceptual vector holds the maps of `feature_layers`, at every position of length one over the channels, scaled
@@ -153,7 +154,7 @@ def features(network: Subject, images: Tensor, batch: int = 50) -> tuple[Tensor,
     """
     layers, vectors, pooled = feature_layers(network), [], []
     with probe(network.network, layers) as read, torch.no_grad():
-        for part in images.split(min(batch, network.batch or batch)):
+        for part in images.split(_at_once(network)):
             maps = read(network.prepare(part.to(_device(network))))
             flat = [maps[layer].float().flatten(2) if maps[layer].ndim > 2 else maps[layer].float()[..., None]
                     for layer in layers]  # fmt: skip
@@ -228,6 +229,13 @@ def prior_share(picture: Tensor, control: Tensor, origin: Tensor) -> float:
     pooled features (d,)."""
     cosine = nn.functional.cosine_similarity(picture - origin, control - origin, dim=0)
     return float(cosine.clamp(min=0).square())
+
+
+def _at_once(network: Subject) -> int:
+    """As many images as a network takes, and looks at quickly."""
+    height, width = network.size
+    fast = max(1, PIXELS // (height * width)) if _device(network).type == "cpu" else AT_ONCE
+    return min(fast, AT_ONCE, network.batch or AT_ONCE)
 
 
 def _device(network: Subject) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ REFERENCES = 9
 """What an observer is shown of each kind, and the pairs that it is asked about; as in Borowski et al. 2021."""
 ORDINARY, RANDOM_CODES = 200, 50
 """Photographs drawn at random that stand for photographs in general, and codes for what the prior makes by itself."""
+
+Rows = dict[int, dict[str, Any]]
+"""What is said of a layer's units, by channel."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Evaluation:
 
 
 def evaluate(
-    folder: Path,
+    folders: Sequence[Path],
     judge: str,
     images: str | None = None,
     *,
@@ -167,55 +170,61 @@ def evaluate(
     index: Path | None = None,
     device: str = "cpu",
     report: Callable[[], None] = lambda: None,
-) -> list[Evaluation]:
-    """Measure a folder made by `synthesize`, one evaluation for each layer, and keep them in its folder `evidence`.
+) -> list[list[Evaluation]]:
+    """Measure folders made by `synthesize`: of each one evaluation for each layer, kept in its folder `evidence`.
 
     `judge` names a network that took no part: it recognises classes, and its features are what distances are taken
     in. With `images` (a folder of photographs with a split to look through and one held out; one in `every` is looked
     at) the pictures are compared with what excites the same units there; with `control`, a folder of the same units
     climbed on the randomised subject, with what the prior draws when nobody asks. What excites the units most is kept
-    in `index`, which several folders of one subject may share.
+    in `index`. The folders are of one subject: photographs beside a unit are looked at once for all of them.
     """
     if images:
         kernel_distance()
-    run, observer = Run.of(folder, trusted), load_subject(judge)
-    run.subject.network.to(device)
+    runs, observer = [Run.of(folder, trusted) for folder in folders], load_subject(judge)
+    subject = runs[0].subject
+    if other := sorted({run.subject.name for run in runs} - {subject.name}):
+        raise BadRequest(f"pictures of {subject.name} and of {', '.join(other)}; one subject at a time")
+    subject.network.to(device)
     observer.network.to(device)
     controls = Run.of(control, trusted).layers if control is not None else {}
-    index = folder / "evidence" if index is None else index
-    nature = Nature.of(run.subject, list(run.layers), images, every, index, device, report) if images else None
-    about = (run.subject.name, str(run.subject.card.get("sha256", run.subject.name)))
-    named = run.subject.output if run.subject.classes else ""
-    if nature is None and named not in run.layers:
-        raise BadRequest(
-            f"{folder} holds no picture of a lone output unit, so no class can be recognised; --images "
-            "compares hidden units with photographs"
-        )
-    found = []
-    for layer, channels in run.layers.items():
-        rows = {c: {"unit": f"{layer}:{c}", "label": run.subject.targets(f"{layer}:{c}")[0].label} for c in channels}
-        figures: dict[str, Figure] = {}
-        if layer == named:
-            figures |= _recognition(run, observer, channels, rows, nature, photographs)
-        if nature is not None:
-            figures |= _comparison(run, observer, layer, rows, nature, controls.get(layer, {}), report)
-        data = nature.seen.name if nature else ""
-        found.append(Evaluation(*about, layer, observer.name, data, figures, list(rows.values())))
-        name = f"evaluation-{safe(observer.name)}-{safe(layer)}.json"
-        write_json(folder / "evidence" / name, asdict(found[-1]))
-    return found
+    index = folders[0] / "evidence" if index is None else index
+    layers = list(dict.fromkeys(layer for run in runs for layer in run.layers))
+    nature = Nature.of(subject, layers, images, every, index, device, report) if images else None
+    about = (subject.name, str(subject.card.get("sha256", subject.name)))
+    named = subject.output if subject.classes else ""
+    for folder, run in zip(folders, runs, strict=True):
+        if nature is None and named not in run.layers:
+            raise BadRequest(
+                f"{folder} holds no picture of a lone output unit, so no class can be recognised; --images "
+                "compares hidden units with photographs"
+            )
+    comparison = _Comparison.of(runs, subject, observer, nature) if nature is not None else None
+    found: list[dict[str, Evaluation]] = [{} for _ in runs]
+    for layer in layers:
+        rows = [_rows(subject, layer, run.layers.get(layer, {})) for run in runs]
+        compared = comparison(layer, rows, controls.get(layer, {}), report) if comparison else [{} for _ in runs]
+        for folder, run, own, figures, mine in zip(folders, runs, rows, compared, found, strict=True):
+            if own:
+                if layer == named:
+                    figures = _recognition(run, observer, own, nature, photographs) | figures
+                data = nature.seen.name if nature else ""
+                mine[layer] = Evaluation(*about, layer, observer.name, data, figures, list(own.values()))
+                name = f"evaluation-{safe(observer.name)}-{safe(layer)}.json"
+                write_json(folder / "evidence" / name, asdict(mine[layer]))
+    return [[mine[layer] for layer in run.layers] for run, mine in zip(runs, found, strict=True)]
 
 
 def _recognition(
     run: Run,
     judge: Subject,
-    channels: dict[int, list[Picture]],
-    rows: dict[int, dict[str, Any]],
+    rows: Rows,
     nature: Nature | None,
     photographs: int,
 ) -> dict[str, Figure]:
     """Does the judge name the class of the pictures, as it does of photographs?"""
-    named, pictures = judge_channels(judge, run.subject.classes), [p for each in channels.values() for p in each]
+    pictures = [picture for each in run.layers[run.subject.output].values() for picture in each]
+    named = judge_channels(judge, run.subject.classes)
     labels = torch.tensor([picture.unit.channel for picture in pictures])
     hits = recognised(judge, as_images([picture.pixels for picture in pictures]), labels, named)
     for channel, row in rows.items():
@@ -232,51 +241,98 @@ def _recognition(
     return figures
 
 
-def _comparison(
-    run: Run,
-    judge: Subject,
-    layer: str,
-    rows: dict[int, dict[str, Any]],
-    nature: Nature,
-    controls: dict[int, list[Picture]],
-    report: Callable[[], None],
-) -> dict[str, Figure]:
-    """Each unit's pictures beside its exemplars, held-out photographs, and what the prior draws alone."""
-    found, channels = nature.exemplars[layer], run.layers[layer]
-    photographs = _Photographs(nature, layer, list(channels))
-    ordinary = features(judge, as_images([photographs.unseen[n] for n in nature.ordinary]))
-    origin, prior = ordinary[1].mean(0), _random_pictures(run, judge, nature.seen.size)
-    pooled: dict[str, list[Tensor]] = {"pictures": [], "exemplars": []}
-    for channel, pictures in channels.items():
-        row, look = rows[channel], _Look(run.subject, judge, layer, channel, nature.fields.get(layer))
-        made, ranked = look([_resized(picture.pixels, nature.seen.size) for picture in pictures])
-        natural, natural_ranked = look([photographs.seen[n] for n in found.best(channel)[:REFERENCES]])
-        strong, weak = (look([photographs.unseen[n] for n in part])[0] for part in nature.pairs(layer, channel))
-        row["score"] = max(picture.score for picture in pictures)
-        row["natural_score"] = float(found.values[channel, 0])
-        row["activation_ratio"] = evaluation.activation_ratio(row["score"], row["natural_score"])
-        row["selectivity"] = float(evaluation.ranks(ranked, channel, found.sample).float().mean())
-        row["exemplar_selectivity"] = float(evaluation.ranks(natural_ranked, channel, found.sample).float().mean())
+@dataclass(frozen=True)
+class _Comparison:
+    """Every unit's pictures, of several runs, beside its exemplars, held-out photographs, and what each prior draws."""
+
+    runs: Sequence[Run]
+    subject: Subject
+    judge: Subject
+    nature: Nature
+    ordinary: tuple[Tensor, Tensor]
+    priors: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], subject: Subject, judge: Subject, nature: Nature) -> _Comparison:
+        """Looks once at what is the same for all units: ordinary photographs, and images of random codes."""
+        photographs = {n: pixels for n, pixels, _ in nature.unseen.photographs(set(nature.ordinary))}
+        ordinary = features(judge, as_images([photographs[n] for n in nature.ordinary]))
+        priors = [_random_pictures(run, judge, nature.seen.size) for run in runs]
+        return cls(runs, subject, judge, nature, ordinary, priors)
+
+    def __call__(
+        self, layer: str, rows: Sequence[Rows], controls: dict[int, list[Picture]], report: Callable[[], None]
+    ) -> list[dict[str, Figure]]:
+        """Fill in each run's rows of a layer's units, and return its figures."""
+        found, size = self.nature.exemplars[layer], self.nature.seen.size
+        channels = list(dict.fromkeys(channel for own in rows for channel in own))
+        photographs = _Photographs(self.nature, layer, channels)
+        pooled: list[dict[str, list[Tensor]]] = [{"pictures": [], "exemplars": []} for _ in rows]
+        for channel in channels:
+            look = _Look(self.subject, self.judge, layer, channel, self.nature.fields.get(layer))
+            natural, ranked = look([photographs.seen[n] for n in found.best(channel)[:REFERENCES]])
+            strong, weak = (
+                look([photographs.unseen[n] for n in part])[0] for part in self.nature.pairs(layer, channel)
+            )
+            beside = _Beside(found, channel, natural, ranked, strong[0], weak[0], self.ordinary)
+            if channel in controls:
+                beside.control, _ = look([_resized(picture.pixels, size) for picture in controls[channel]])
+            for run, own, prior, kept in zip(self.runs, rows, self.priors, pooled, strict=True):
+                if channel in own:
+                    pictures = run.layers[layer][channel]
+                    made, peaks = look([_resized(picture.pixels, size) for picture in pictures])
+                    own[channel] |= beside.compared(max(picture.score for picture in pictures), made, peaks, prior)
+                    kept["pictures"].append(made[1])
+                    kept["exemplars"].append(natural[1])
+                    report()
+        return [
+            _figures(own, kept, self.ordinary[1], found.seen, self.judge.name) if own else {}
+            for own, kept in zip(rows, pooled, strict=True)
+        ]
+
+
+@dataclass
+class _Beside:
+    """What pictures of one unit are compared with, as the judge sees it (see `features`)."""
+
+    found: Exemplars
+    channel: int
+    natural: tuple[Tensor, Tensor]
+    ranked: Tensor
+    strong: Tensor
+    weak: Tensor
+    ordinary: tuple[Tensor, Tensor]
+    control: tuple[Tensor, Tensor] | None = None
+
+    def compared(
+        self, score: float, made: tuple[Tensor, Tensor], peaks: Tensor, prior: tuple[Tensor, Tensor]
+    ) -> dict[str, Any]:
+        """The figures of one run's pictures of the unit: their best score, features, all channels' peaks, and the
+        features of what the run's prior draws."""
+        sample, origin = self.found.sample, self.ordinary[1].mean(0)
+        row: dict[str, Any] = {"score": score, "natural_score": float(self.found.values[self.channel, 0])}
+        row["activation_ratio"] = evaluation.activation_ratio(score, row["natural_score"])
+        row["selectivity"] = float(evaluation.ranks(peaks, self.channel, sample).float().mean())
+        row["exemplar_selectivity"] = float(evaluation.ranks(self.ranked, self.channel, sample).float().mean())
         row["diversity"] = evaluation.diversity(made[0])
-        row["exemplar_diversity"] = evaluation.diversity(natural[0])
-        for kind, references in (("synthetic", made), ("natural", natural), ("none", ordinary)):
-            row[f"two_afc_{kind}"] = evaluation.two_afc(references[0][:REFERENCES], strong[0], weak[0])
-        row["distance_exemplars"] = float(evaluation.distances(made[0], natural[0]).mean())
+        row["exemplar_diversity"] = evaluation.diversity(self.natural[0])
+        for kind, references in (("synthetic", made), ("natural", self.natural), ("none", self.ordinary)):
+            row[f"two_afc_{kind}"] = evaluation.two_afc(references[0][:REFERENCES], self.strong, self.weak)
+        row["distance_exemplars"] = float(evaluation.distances(made[0], self.natural[0]).mean())
         row["distance_random_codes"] = float(evaluation.distances(made[0], prior[0]).mean())
         row["prior_share_random_codes"] = evaluation.prior_share(made[1].mean(0), prior[1].mean(0), origin)
-        if channel in controls:
-            alone, _ = look([_resized(picture.pixels, nature.seen.size) for picture in controls[channel]])
-            row["distance_control"] = float(evaluation.distances(made[0], alone[0]).mean())
-            row["prior_share"] = evaluation.prior_share(made[1].mean(0), alone[1].mean(0), origin)
-        pooled["pictures"].append(made[1])
-        pooled["exemplars"].append(natural[1])
-        report()
-    return _figures(rows, pooled, ordinary[1], found.seen, judge.name)
+        if self.control is not None:
+            row["distance_control"] = float(evaluation.distances(made[0], self.control[0]).mean())
+            row["prior_share"] = evaluation.prior_share(made[1].mean(0), self.control[1].mean(0), origin)
+        return row
 
 
-def _figures(
-    rows: dict[int, dict[str, Any]], pooled: dict[str, list[Tensor]], ordinary: Tensor, seen: int, judge: str
-) -> dict[str, Figure]:
+def _rows(subject: Subject, layer: str, channels: Iterable[int]) -> Rows:
+    """A row for each unit, which says what it is."""
+    return {c: {"unit": f"{layer}:{c}", "label": subject.targets(f"{layer}:{c}")[0].label} for c in channels}
+
+
+def _figures(rows: Rows, pooled: dict[str, list[Tensor]], ordinary: Tensor, seen: int, judge: str) -> dict[str, Figure]:
     """The rows' figures over all units."""
 
     def values(key: str) -> list[float]:
@@ -310,7 +366,7 @@ class _Photographs:
         best = {n for channel in channels for n in nature.exemplars[layer].best(channel)[:REFERENCES]}
         asked = {n for channel in channels for part in nature.pairs(layer, channel) for n in part}
         self.seen = {n: pixels for n, pixels, _ in nature.seen.photographs(best)}
-        self.unseen = {n: pixels for n, pixels, _ in nature.unseen.photographs(asked | set(nature.ordinary))}
+        self.unseen = {n: pixels for n, pixels, _ in nature.unseen.photographs(asked)}
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ def measure(lab: Lab) -> Findings:
         "Fourier": lab.climbed("C5-fourier", names, prior="fourier", steps=200),
     }
     found = {name: {"unit": name, "layer": name.partition(":")[0], **dict.fromkeys(ARMS, NOTHING)} for name in names}
-    for arm, made in shots.items():
-        for evaluation in lab.evaluated(made).values():
+    for arm, evaluations in zip(shots, lab.evaluated(*shots.values()), strict=True):
+        for evaluation in evaluations.values():
             for measured in evaluation.units:
                 found[measured["unit"]][arm] = {key: measured[key] for key in KEPT}
     units: list[dict[str, Any]] = list(found.values())

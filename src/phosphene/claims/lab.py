@@ -57,8 +57,8 @@ class Lab:
     """Subjects are loaded once; a picture that was climbed once is never climbed again.
 
     `objects` and `scenes` are folders of photographs (see `phosphene.datasets`), `subject` and `judges` names of
-    networks. With `quick` a tenth of units and photographs is taken. `seed` decides which units and photographs are
-    drawn, and where climbs begin.
+    networks. With `quick` a tenth of units and photographs is taken, and half of the settings that are tried. `seed`
+    decides which units and photographs are drawn, and where climbs begin.
     """
 
     out: Path
@@ -112,6 +112,10 @@ class Lab:
         n = min(of, max(2, math.ceil(n / TENTH)) if self.quick else n)
         return sorted(np.random.default_rng((self.seed, counter)).permutation(of)[:n].tolist())
 
+    def few(self, settings: Sequence[Any]) -> Sequence[Any]:
+        """Every second of the settings among which something is tuned, in a quick run."""
+        return settings[::2] if self.quick else settings
+
     def drawn(self, folder: str, split: str, n: int, size: int, counter: int = 0) -> tuple[Tensor, Tensor]:
         """Photographs at random: images (n, 3, size, size) in [0, 1] and labels (n,)."""
         data = self.photographs(folder, split)
@@ -156,22 +160,22 @@ class Lab:
         """The judge's perceptual vectors and pooled features (see `evaluation.features`)."""
         return features(self.network(judge), images)
 
-    def evaluated(self, shots: Shots, judge: str = "", control: Shots | None = None) -> dict[str, Evaluation]:
-        """What `phosphene evaluate` says of a folder beside the object photographs, by layer."""
-        index = self.indexed(shots.subject)
-        self.report(f"{shots.folder.name}: beside photographs")
+    def evaluated(self, *made: Shots, judge: str = "", control: Shots | None = None) -> list[dict[str, Evaluation]]:
+        """What `phosphene evaluate` says of each folder, all of one subject, beside object photographs, by layer."""
+        index = self.indexed(made[0].subject)
+        self.report(f"{', '.join(shots.folder.name for shots in made)}: beside photographs")
         found = evidence.evaluate(
-            shots.folder,
+            [shots.folder for shots in made],
             judge or self.judges[0],
             self.objects,
             control=control.folder if control else None,
-            trusted=shots.subject,
+            trusted=made[0].subject,
             photographs=ENOUGH // TENTH if self.quick else ENOUGH,
             every=self.every(self.objects, "val"),
             index=index,
             device=self.device,
         )
-        return {each.layer: each for each in found}
+        return [{each.layer: each for each in own} for own in found]
 
     def indexed(self, subject: str) -> Path:
         """The folder with what excites all of a subject's channels, found in one pass for all experiments."""

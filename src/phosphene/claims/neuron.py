@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from torch.nn.functional import avg_pool2d
 from phosphene.claims.claim import Claim, Expectation, Findings, gain
 from phosphene.claims.lab import Lab
 from phosphene.claims.reader import Reader
-from phosphene.errors import BadRequest
 from phosphene.evaluation import Figure, as_images, bootstrap, mean
 from phosphene.parameterizations import seen_part
 from phosphene.subjects import Subject
@@ -88,7 +88,7 @@ def measure_control(lab: Lab) -> Findings:
     names = [f"{layer}:{channel}" for channel in lab.some(outputs, 100, 70)]
     trained = lab.climbed("C7-trained", names)
     untrained = lab.climbed("C7-untrained", names, subject=_untrained(lab.subject))
-    found = lab.evaluated(trained, control=untrained)[layer]
+    found = lab.evaluated(trained, control=untrained)[0][layer]
     kept = ("prior_share", "distance_exemplars", "distance_control", "distance_random_codes")
     units = [{"unit": row["unit"], "label": row["label"], **{key: row[key] for key in kept}} for row in found.units]
     row = {key: found.figures[key] for key in kept}
@@ -122,9 +122,8 @@ def control_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[st
 
 
 def _untrained(subject: str) -> str:
-    if subject.startswith("python:"):
-        raise BadRequest(f"{subject} is code, and its untrained twin is not known; save it as a weights file for C7")
-    return f"{subject}@random"
+    """The same network untrained; what stands behind an @ already are other weights of it."""
+    return f"{subject if Path(subject).is_file() else subject.partition('@')[0]}@random"
 
 
 def _twins(network: Subject, lab: Lab) -> dict[str, list[tuple[int, int]]]:

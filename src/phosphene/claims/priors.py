@@ -49,15 +49,18 @@ def measure(lab: Lab) -> Findings:
     """All output units through every arm, with equally many steps and the arm's best settings on ten other units."""
     classes, layer = lab.network(lab.subject).classes, lab.named
     tested, tuner, others = _units(lab)
+    others = others[:1] if lab.quick else others
     names = [f"{layer}:{channel}" for channel in tested]
     chosen: dict[str, Settings] = {}
     arms: dict[str, Shots] = {}
-    for arm, (prior, grid) in ARMS.items():
+    for arm, (prior, every) in ARMS.items():
+        grid = lab.few(every)
         scores = [_tuning_score(lab, arm, i, prior, each, tuner, others) for i, each in enumerate(grid)]
         chosen[arm] = grid[max(range(len(grid)), key=scores.__getitem__)]
         arms[arm] = lab.climbed(f"C1-{_short(arm)}", names, prior=prior, steps=STEPS, **chosen[arm])
     natural, labels = lab.drawn(lab.objects, "val", PHOTOGRAPHS, max(lab.network(lab.subject).size), 2)
     same = lab.photographs(lab.objects, "val").classes == classes
+    real = {judge: lab.seen_by(judge, natural)[1] for judge in lab.judges}
     units: list[dict[str, Any]] = [{"unit": name, "label": classes[c]} for name, c in zip(names, tested, strict=True)]
     rows: list[dict[str, Any]] = []
     for arm, shots in arms.items():
@@ -65,11 +68,11 @@ def measure(lab: Lab) -> Findings:
         for judge in lab.judges:
             lab.report(f"C1: {judge} looks at {arm}")
             hits = lab.named_by(judge, shots.images, tested, classes)
-            made, real = lab.seen_by(judge, shots.images)[1], lab.seen_by(judge, natural)[1]
-            row[f"KID, {judge}"] = evaluation.kid(made, real, f"to {len(real):,} photographs, features of {judge}")
+            made, note = lab.seen_by(judge, shots.images)[1], f"to {len(natural):,} photographs, features of {judge}"
+            row[f"KID, {judge}"] = evaluation.kid(made, real[judge], note)
             for i, top in enumerate(("top1", "top5")):
                 row[f"{top}, {judge}"] = evaluation.share(hits[:, i].tolist(), f"by {judge}")
-            for unit, hit, far in zip(units, hits.tolist(), evaluation.nearest(made, real), strict=True):
+            for unit, hit, far in zip(units, hits.tolist(), evaluation.nearest(made, real[judge]), strict=True):
                 unit.setdefault("named", {}).setdefault(arm, []).append(hit)
                 unit.setdefault("far", {}).setdefault(arm, []).append(far)
         for unit, score in zip(units, shots.scores, strict=True):
@@ -81,8 +84,7 @@ def measure(lab: Lab) -> Findings:
         photographs: dict[str, Any] = {"prior": "photographs"}
         apart = []
         for judge in lab.judges:
-            one, other = lab.seen_by(judge, natural)[1].chunk(2)
-            apart.append(evaluation.nearest(one, other))
+            apart.append(evaluation.nearest(*real[judge].chunk(2)))
             hits = lab.named_by(judge, natural, labels.tolist(), classes)
             photographs |= {
                 f"{top}, {judge}": evaluation.share(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))
@@ -95,7 +97,7 @@ def measure(lab: Lab) -> Findings:
         rows,
         units,
         [("The first twelve of the units, the first seed.", picture)],
-        {"tuned on": f"ten output units of {tuner}", "chosen": chosen},
+        {"tuned on": f"{len(others)} output units of {tuner}", "chosen": chosen},
     )
 
 
@@ -136,7 +138,6 @@ def _tuning_score(
 ) -> float:
     """How often the judges name the pictures that these settings make of the units that are tuned on."""
     network = lab.network(subject)
-    channels = channels[:2] if lab.quick else channels
     units = [f"{network.output}:{channel}" for channel in channels]
     shots = lab.climbed(f"C1-tuning-{_short(arm)}-{number}", units, subject=subject, prior=prior, steps=STEPS, **how)
     judges = [judge for judge in lab.judges if judge != subject]

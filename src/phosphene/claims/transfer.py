@@ -102,8 +102,8 @@ def measure_architecture(lab: Lab) -> Findings:
     """Every subject's output units through every prior, each cell with its own best step size on ten other units."""
     classes = lab.network("caffenet-objects").classes
     tested = lab.some(len(classes), TESTED, 40)
-    others = [c for c in range(len(classes)) if c not in tested][: 2 if lab.quick else TUNED_ON]
-    priors = [prior for prior in MATRIX.values() if prior]
+    others = [c for c in range(len(classes)) if c not in tested][: 1 if lab.quick else TUNED_ON]
+    priors, grid = [prior for prior in MATRIX.values() if prior], lab.few(GRID)
     units: dict[tuple[str, int], dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     chosen: dict[str, Any] = {}
@@ -113,10 +113,10 @@ def measure_architecture(lab: Lab) -> Findings:
         channels = judge_channels(network, classes)
         row: dict[str, Any] = {"subject": subject}
         for prior in priors:
-            tried = [_cell(lab, subject, prior, f"tuning-{i}", others, how)[1] for i, how in enumerate(GRID)]
-            best = max(range(len(GRID)), key=lambda i: sum(sum(hit) for hits in tried[i] for hit in hits))
-            chosen[f"{subject} through {prior}"] = GRID[best]
-            shots, hits = _cell(lab, subject, prior, "tested", tested, GRID[best])
+            tried = [_cell(lab, subject, prior, f"tuning-{i}", others, how)[1] for i, how in enumerate(grid)]
+            best = max(range(len(grid)), key=lambda i: sum(sum(hit) for hits in tried[i] for hit in hits))
+            chosen[f"{subject} through {prior}"] = grid[best]
+            shots, hits = _cell(lab, subject, prior, "tested", tested, grid[best])
             for i, c in enumerate(tested):
                 name = f"{network.output}:{channels[c]}"
                 unit = units.setdefault((subject, c), {"subject": subject, "unit": name, "label": classes[c]})

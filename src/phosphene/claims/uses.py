@@ -37,6 +37,7 @@ TEXTURES = {
     "cooldown": {"epochs": 1, "crop": [0.65, 1.0], "lr": 0.005},
 }
 """How the recipe is changed for some hundred photographs of textures."""
+QUICK_EPOCHS = 5
 
 
 def measure(lab: Lab) -> Findings:
@@ -148,6 +149,7 @@ def another_task(lab: Lab) -> Part:
     data = lab.photographs(lab.textures, "all")
     train, val = (_every_second(data, i) for i in range(2))
     recipe = {**read_recipe(TRAINED, "subject"), **TEXTURES}
+    recipe["epochs"] = QUICK_EPOCHS if lab.quick else recipe["epochs"]
     recipe["architecture"] = {**recipe["architecture"], "classes": len(data.classes)}
     file = lab.out / "textures" / "textures.safetensors"
     if not file.exists():

@@ -129,8 +129,8 @@ def evaluate(
             tell_figures(f"{prior.prior}, judge {prior.judge}", asdict(prior)["figures"])
         return
     with progress.bar(None, "looking") as advance:
-        found = evidence.evaluate(
-            Path(run),
+        (found,) = evidence.evaluate(
+            [Path(run)],
             judge,
             images,
             control=control,

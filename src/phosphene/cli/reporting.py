@@ -76,7 +76,9 @@ def claims(
         ),
     ] = None,
     prior: Annotated[str, typer.Option(help="A generator's name or file.")] = "objects-fc6",
-    quick: Annotated[bool, typer.Option("--quick", help="One unit in ten: to see that all works.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One unit in ten, half the settings: to see that all works.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Decides which units are drawn and where climbs begin.", min=0)] = 0,
     device: Device = "auto",
     precision: Precision = "auto",

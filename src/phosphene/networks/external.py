@@ -38,6 +38,7 @@ from phosphene.networks.outside import (
     near,
     one_line,
     seeded_by_zero,
+    sha256_of_weights,
     triple,
 )
 
@@ -177,13 +178,15 @@ def _timm_output(network: Any) -> str:
 
 
 def _python(text: str) -> External:
-    """`package.module:factory`: the only loader that runs a user's code, with the current directory importable.
+    """`package.module:factory`, or with `@random`: the only loader that runs a user's code, with the current directory
+    importable.
 
     The factory returns an `nn.Module`, or that and a dict with any of `size`, `mean`, `std`, `classes`,
-    `output`. It runs with torch's CPU random numbers seeded by 0, so that a record means one network.
+    `output`. It runs with torch's CPU random numbers seeded by 0, and its weights are hashed, so that a record means
+    one network.
     """
-    name = f"python:{text}"
-    module, _, attribute = text.partition(":")
+    name, random = f"python:{text}", text.endswith("@random")
+    module, _, attribute = text.removesuffix("@random").partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), attribute]):
         raise BadRequest(f"{name} is not of the form python:package.module:factory")
     with _current_directory(), seeded_by_zero():
@@ -193,8 +196,26 @@ def _python(text: str) -> External:
     network, options = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     if not isinstance(network, nn.Module) or not isinstance(options, Mapping):
         raise BadRequest(f"{name} returned {kind_of(made)}; it must return an nn.Module, or (nn.Module, dict)")
-    checked, card = checked_options(name, network, options), {"source": "python", "weights": text}
+    if random:
+        with seeded_by_zero():
+            _draw_again(name, network)
+    checked = checked_options(name, network, options)
+    card = {"source": "python", "weights": text, "sha256": sha256_of_weights(network)}
     return External(network, **checked, card=card, layout=fitting_layout(network.eval(), checked["size"]))
+
+
+def _draw_again(name: str, network: nn.Module) -> None:
+    """A network's weights drawn anew, each module's by torch's convention, its own `reset_parameters`."""
+    for path, module in network.named_modules():
+        draw = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if callable(draw):
+            with _users_code(f"{name}: reset_parameters() of {path or 'the network'}"):
+                draw()
+        elif next(module.parameters(recurse=False), None) is not None:
+            raise BadRequest(
+                f"{name}: {path or 'the network'} ({type(module).__name__}) has weights and no reset_parameters(), so "
+                "how they were before training is not known; give it that method"
+            )
 
 
 def _factory(name: str, module: str, attribute: str) -> Callable[[], Any]:

@@ -181,6 +181,18 @@ def sha256_of(files: Iterable[Path]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def sha256_of_weights(network: nn.Module) -> str:
+    """Of all that a network's state holds: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f"{name} {getattr(value, 'dtype', '')} {tuple(getattr(value, 'shape', ()))}\n".encode())
+        if isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_quantized):
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif not isinstance(value, Tensor):
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
+
+
 def near(wanted: str, known: Iterable[str]) -> str:
     names = list(known)
     return ", ".join(get_close_matches(wanted, names, n=3, cutoff=0.4) or names[:3]) or "none"
