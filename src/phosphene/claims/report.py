@@ -10,6 +10,7 @@ from urllib.parse import quote
 from phosphene import __version__
 from phosphene.atlas.pages import templates_of
 from phosphene.claims import forest
+from phosphene.claims.claim import FEWEST
 from phosphene.claims.words import SIGNS, duration, figure, is_figure, percent, told
 from phosphene.files import safe, whole, without_nan, write_json
 
@@ -44,7 +45,7 @@ def environment() -> Environment:
     for called in (told, percent, duration, figure, columns, others, address):
         made.filters[called.__name__] = called
     made.tests["figure"] = is_figure
-    made.globals["signs"] = SIGNS
+    made.globals |= {"signs": SIGNS, "fewest": FEWEST}
     return made
 
 
