@@ -97,7 +97,7 @@ def measure(lab: Lab) -> Findings:
         rows,
         units,
         [("The first twelve of the units, the first seed.", picture)],
-        {"tuned on": f"{len(others)} output units of {tuner}", "chosen": chosen},
+        {"tuned on": f"{len(others)} output units of {tuner}", "chosen": chosen, "photographs": len(natural)},
     )
 
 
@@ -115,7 +115,7 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
         found[f"over {arm}"] = gain(mine, theirs, level, "difference of shares named first, mean over the judges")
     for arm in BASELINES:
         mine, theirs = ([statistics.mean(unit["far"][each]) for unit in units] for each in (GENERATOR, arm))
-        note = f"distance to the nearest photograph of {PHOTOGRAPHS:,} in the judges' features, less the generator's"
+        note = "distance to the nearest photograph in the judges' features, less the generator's"
         found[f"realer than {arm}"] = gain(theirs, mine, level, note)
     return found
 
