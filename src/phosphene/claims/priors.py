@@ -97,7 +97,7 @@ def measure(lab: Lab) -> Findings:
         rows,
         units,
         [("The first twelve of the units, the first seed.", picture)],
-        {"tuned on": f"{len(others)} output units of {tuner}", "chosen": chosen, "photographs": len(natural)},
+        {"tuned on": f"{len(others)} of the output units of {tuner}", "chosen": chosen, "photographs": len(natural)},
     )
 
 
