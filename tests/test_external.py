@@ -24,6 +24,7 @@ from phosphene.errors import BadFile, BadRequest, OutOfSpace, UnknownName, Unrea
 from phosphene.networks import external
 from phosphene.networks.external import LOADERS, load_external
 from phosphene.networks.imagenet_names import IMAGENET_NAMES
+from phosphene.networks.outside import sha256_of_weights
 from phosphene.probe import layer_shapes, probe
 from phosphene.subjects import Subject, load_subject
 
@@ -426,6 +427,8 @@ def test_other_weights_of_a_factory_are_another_network(here: Path) -> None:
         return str(load_subject(f"python:mine_w{str(value).replace('.', '_')}{kind}:net").card["sha256"])
 
     assert len({sha256(1.0), sha256(2.0), sha256(1.0, "bfloat16"), sha256(1.0, "float64")}) == 4
+    sparse = [torch.nn.ParameterDict({"x": (factor * torch.eye(2)).to_sparse()}) for factor in (1, 2)]
+    assert sha256_of_weights(sparse[0]) != sha256_of_weights(sparse[1])
     assert sha256(1.0) == sha256(1.0)
 
 

@@ -111,9 +111,9 @@ def as_images(pixels: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]) -
 def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequence[int]) -> Tensor:
     """(n, 2) of 0 and 1: does the judge, restricted to `channels`, name an image's label first, and among its first
     five? `images` (n, 3, h, w) in [0, 1] are resized to the judge's input; `labels` (n,) index `channels`."""
-    chosen, found = torch.tensor(list(channels)), []
+    chosen, found, batch = torch.tensor(list(channels)), [], _at_once(judge)
     with torch.no_grad():
-        for part, wanted in zip(images.split(_at_once(judge)), labels.split(_at_once(judge)), strict=True):
+        for part, wanted in zip(images.split(batch), labels.split(batch), strict=True):
             first = judge(part.to(_device(judge))).cpu()[:, chosen].topk(min(5, len(chosen))).indices
             right = first == wanted[:, None]
             found.append(torch.stack([right[:, 0], right.any(1)], 1).float())

@@ -160,13 +160,13 @@ class Lab:
         """The judge's perceptual vectors and pooled features (see `evaluation.features`)."""
         return features(self.network(judge), images)
 
-    def evaluated(self, *made: Shots, judge: str = "", control: Shots | None = None) -> list[dict[str, Evaluation]]:
+    def evaluated(self, *made: Shots, control: Shots | None = None) -> list[dict[str, Evaluation]]:
         """What `phosphene evaluate` says of each folder, all of one subject, beside object photographs, by layer."""
         index = self.indexed(made[0].subject)
         self.report(f"{', '.join(shots.folder.name for shots in made)}: beside photographs")
         found = evidence.evaluate(
             [shots.folder for shots in made],
-            judge or self.judges[0],
+            self.judges[0],
             self.objects,
             control=control.folder if control else None,
             trusted=made[0].subject,

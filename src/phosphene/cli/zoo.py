@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -14,9 +14,6 @@ from rich.table import Table
 from phosphene.cli import progress
 from phosphene.cli.shell import AsJson, Device, Threads, choose_machine, out, print_json, tell_figures
 from phosphene.errors import BadFile, UnknownName, Unreachable
-
-if TYPE_CHECKING:
-    pass
 
 COMPARED = ("top1", "top5", "image_error", "class_kept")
 """The figures of a card that `verify --accuracy` measures again."""

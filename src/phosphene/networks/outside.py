@@ -186,10 +186,11 @@ def sha256_of_weights(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(f"{name} {getattr(value, 'dtype', '')} {tuple(getattr(value, 'shape', ()))}\n".encode())
-        if isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_quantized):
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        elif not isinstance(value, Tensor):
+        if not isinstance(value, Tensor):
             digest.update(repr(value).encode())
+        elif not value.is_meta:
+            dense = value.dequantize() if value.is_quantized else value.to_dense()
+            digest.update(dense.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
