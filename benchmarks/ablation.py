@@ -4,11 +4,11 @@
     python benchmarks/ablation.py PHOTOGRAPHS [VARIANT …] [--run FOLDER] [--steps 240] [--number 500] [--every 2]
 
 Each variant of the recipe `taught` begins from the same weights and sees the same photographs, for fc6 of
-caffenet-objects; the one that looks at more pictures in a step has fewer steps. Printed are, of held-out photographs:
-the image error on [0, 1], the squared error and the cosine of the code of the picture, and which share of classes
-both judges name of the reconstructions; and the same share of the preferred inputs of every second output unit.
-`resnet18-objects` has no part in the training, EfficientNet-Lite2 is of a kind with the comparator. A run that is
-killed goes on where it was.
+caffenet-objects; those that look at more or larger pictures in a step have fewer steps. Printed are, of held-out
+photographs: the image error on [0, 1], the squared error and the cosine of the code of the picture, and which share
+of classes both judges name of the reconstructions; and the same share of the preferred inputs of every second output
+unit. `resnet18-objects` has no part in the training, EfficientNet-Lite2 is of a kind with the comparator. A run that
+is killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -50,9 +50,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "five times as much code again": {"cycle": 1.0},
     "codes beyond": {"beyond": 0.25},
     "falling rates": {"fall": 0.7},
+    "the comparator shown 160 pixels": {"comparator_size": 160},
+    "and asked for its last layers and its classes": {
+        "comparator_size": 160,
+        "compared": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_fc"],
+        "named": 0.15,
+    },
     "paper's layout, from nothing": {},
 }
 """Changes of the table [image]; the last is the recipe `direct` instead."""
+LARGER = 0.7
+"""How much longer a step takes where the comparator is shown 160 pixels and not 96."""
 COLUMNS = [
     "image error",
     "code error",
@@ -90,10 +98,11 @@ def main() -> None:
 
 
 def recipe_of(name: str, encoder: Subject, steps: int) -> Recipe:
-    """The variant's recipe; where there are more pictures in a step, with fewer steps."""
+    """The variant's recipe; where there is more to do in a step, more pictures or larger ones, with fewer steps."""
     recipe = with_code(read_recipe("direct" if name.startswith("paper") else "taught", "generator"), encoder, LAYER)
     changes = VARIANTS[name]
-    recipe["image"] |= {"steps": round(steps / (1 + changes.get("beyond", 0.0))), **changes}
+    work = 1 + changes.get("beyond", 0.0) + LARGER * ("comparator_size" in changes)
+    recipe["image"] |= {"steps": round(steps / work), **changes}
     return recipe
 
 

@@ -38,7 +38,7 @@ from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.begin import begin_map, beginning
 from phosphene.training.crew import Crew
 from phosphene.training.generator import Trained, generator_card, train_generator, with_code
-from phosphene.training.image import codes_beyond
+from phosphene.training.image import codes_beyond, misnamed
 from phosphene.training.latents import Views, regress, whiten
 from phosphene.training.modified import with_modified
 from phosphene.training.run import Averaged, RunFolder, epoch_order, one_cycle, read_recipe, seeded
@@ -71,6 +71,8 @@ GENERATOR["image"] |= {
     "batch": 4,
     "steps": 3,
     "r1_every": 2,
+    "named": 0.0,
+    "beyond": 0.0,
 }
 """Three, two, four and three steps."""
 
@@ -292,6 +294,9 @@ def test_a_second_network_compares_and_judges(
     monkeypatch.setitem(GENERATOR, "image", image)
     whole, trained = generator_bits(tmp_path / "whole", encoder, photographs)
     assert trained.helpers["image_discriminator"].heads[1].body[0].in_channels == 192
+    monkeypatch.setitem(GENERATOR, "image", {**image, "comparator_size": 2 * GENERATOR_ARCHITECTURE["size"]})
+    assert not same(generator_bits(tmp_path / "larger", encoder, photographs)[0], whole), "it sees them larger"
+    monkeypatch.setitem(GENERATOR, "image", image)
     after_steps(11, kill)  # in the last stage
     with pytest.raises(Killed):
         generator_bits(tmp_path / "killed", encoder, photographs)
@@ -299,15 +304,16 @@ def test_a_second_network_compares_and_judges(
 
 
 @pytest.mark.usefixtures("every_step")
-def test_codes_beyond_and_falling_rates_resume_to_the_same_bits(
+def test_codes_beyond_classes_named_and_falling_rates_resume_to_the_same_bits(
     tmp_path: Path, encoder: Subject, photographs: Make, after_steps: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each changes what is learnt, and a recipe whose rates fall is another when it is longer."""
     plain, _ = generator_bits(tmp_path / "plain", encoder, photographs)
     ends, image = [plain["generator.decoder.last.weight"]], GENERATOR["image"]
-    for change in ({"beyond": 0.5}, {"fall": 1.0}, {"beyond": 0.5, "fall": 1.0}):
+    other = {"named": 0.5, "comparator": str(write_subject(tmp_path / "comparator.safetensors")), "compared": ["conv2"]}
+    for change in ({"beyond": 0.5}, {"fall": 1.0}, {"named": 0.5}, other, {"beyond": 0.5, "fall": 1.0, "named": 0.5}):
         monkeypatch.setitem(GENERATOR, "image", {**image, **change})
-        bits, _ = generator_bits(tmp_path / str(change), encoder, photographs)
+        bits, _ = generator_bits(tmp_path / str(len(ends)), encoder, photographs)
         assert not any(torch.equal(bits["generator.decoder.last.weight"], end) for end in ends), change
         ends.append(bits["generator.decoder.last.weight"])
     after_steps(11, kill)  # in the last stage
@@ -332,6 +338,13 @@ def test_codes_beyond_lie_between_and_beyond_those_of_photographs(shape: tuple[i
     torch.testing.assert_close(spread[:, 1], torch.maximum(2 * spread[:, 0], torch.tensor(2.0)))
     assert spread[:, 0].max() > 3.2, "further out than either"
     assert spread[:, 0].max() <= 2 + 1.5, "by up to half of the distance from the mean"
+
+
+def test_misnamed_is_the_divergence_of_classes() -> None:
+    wanted = torch.tensor([[0.0, 0.0], [3.0, 1.0]])
+    assert misnamed(wanted + 5, wanted).item() == pytest.approx(0.0, abs=1e-6), "logits mean the same, moved together"
+    got = torch.tensor([[math.log(3.0), 0.0], [3.0, 1.0]])  # classes ¾ and ¼, where both should have a half
+    assert misnamed(got, wanted).item() == pytest.approx(math.log(2 / math.sqrt(3)) / 2)
 
 
 def test_rates_fall_in_a_cosine_over_the_last_share_of_the_steps() -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
@@ -48,7 +49,8 @@ def train_image(
     `begun` are the hashes of the files that the run begins from, if any, and `discriminator_state` the weights of the
     discriminator. What the averaged weights make of some of the `held_out` photographs is kept every few minutes.
     Where the recipe has `beyond`, there are so many more codes, between and beyond those of the photographs, whose
-    images should give the code again and fool the discriminator. A `crew` of processes shares each batch.
+    images should give the code again and fool the discriminator. Where it has `named`, the comparator should name an
+    image as it names its photograph. A `crew` of processes shares each batch.
     """
     stage = recipe["image"]
     folder = RunFolder(run, stage_identity(recipe, encoder, photographs, "image", begun), crew=crew)
@@ -105,19 +107,22 @@ def train_image(
 
 @dataclass(frozen=True)
 class _Glance:
-    """What the last stage's networks see in a batch: the encoder's code, and feature maps to compare and to judge."""
+    """What the last stage's networks see in a batch: the encoder's code, feature maps to compare and to judge, and the
+    comparator's logits, where they are asked for."""
 
     code: Tensor
     compared: list[Tensor]
     judged: list[Tensor]
+    logits: Tensor | None
 
 
 def _comparator(recipe: Recipe, encoder: Subject, device: str) -> Subject:
-    """The network whose features are judged, at the generator's size: the recipe's, or else the encoder."""
+    """The network whose features are judged: the recipe's, shown images of `comparator_size` pixels (0: the generator's
+    size), or else the encoder."""
     name = recipe["image"].get("comparator", "")
     if not name:
         return encoder
-    size = recipe["architecture"]["size"]
+    size = recipe["image"].get("comparator_size", 0) or recipe["architecture"]["size"]
     comparator = replace(load_subject(name), size=(size, size))
     placed(comparator.network, device)
     return comparator
@@ -134,22 +139,24 @@ def _looking(
     """
     stage, layer = recipe["image"], recipe["code_layer"]
     own, judged, compared = stage["layers"], stage["judged"], stage.get("compared", [])
+    output = [comparator.output] if stage.get("named") else []
     for network in (encoder.network, comparator.network):
         network.requires_grad_(False)
     alone = comparator is encoder
     with (
-        probe(encoder.network, [*own, *(judged if alone else []), layer]) as read,
-        nullcontext() if alone else probe(comparator.network, [*compared, *judged]) as read_too,
+        probe(encoder.network, [*own, *([*judged, *output] if alone else []), layer]) as read,
+        nullcontext() if alone else probe(comparator.network, [*compared, *judged, *output]) as read_too,
     ):
 
         def look(images: Tensor) -> _Glance:
             maps = read(encoder.prepare(seen_part(images, recipe["architecture"]["seen"])))
             code = maps[layer].float().reshape(len(images), *shape)
+            others = maps if read_too is None else read_too(comparator.prepare(images))
+            logits = others[comparator.output] if output else None
             if read_too is None:
-                return _Glance(code, [maps[each] for each in own], [maps[each] for each in judged])
-            others = read_too(comparator.prepare(images))
+                return _Glance(code, [maps[each] for each in own], [maps[each] for each in judged], logits)
             both = [maps[each] for each in own] + [others[each] for each in compared]
-            return _Glance(code, both, [_even(others[each]) for each in judged])
+            return _Glance(code, both, [_even(others[each]) for each in judged], logits)
 
         yield look
 
@@ -168,7 +175,15 @@ def _losses(
         "feature": apart([maps[:n] for maps in got.compared], wanted.compared),
         "cycle": shift.square().mean(),
     }
+    if got.logits is not None and wanted.logits is not None:
+        figures["named"] = misnamed(got.logits[:n], wanted.logits)
     return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()
+
+
+def misnamed(got: Tensor, wanted: Tensor) -> Tensor:
+    """Logits (batch, classes) twice → the mean Kullback–Leibler divergence of the first's classes from the second's, in
+    nats (Hinton et al. 2015, at temperature 1)."""
+    return F.kl_div(got.float().log_softmax(1), wanted.float().log_softmax(1), log_target=True, reduction="batchmean")
 
 
 def codes_beyond(codes: Tensor, share: float, rng: torch.Generator) -> Tensor:
