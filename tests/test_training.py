@@ -303,6 +303,33 @@ def test_a_second_network_compares_and_judges(
     assert same(generator_bits(tmp_path / "killed", encoder, photographs)[0], whole)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"judged": ["conv9"]}, "no layer 'conv9'"),
+        ({"halvings": [3]}, "halvings has one number for the image"),
+        ({"halvings": [3, 9]}, "halved 9 times"),
+        ({"judged": ["fc6"]}, "fc6 of tiny-objects is of 16"),
+        ({"compared": ["conv9"]}, "no layer 'conv9'"),
+        ({"comparator_size": 2}, "2 pixels"),
+    ],
+    ids=str,
+)
+def test_heads_that_cannot_be_are_told(
+    tmp_path: Path,
+    encoder: Subject,
+    photographs: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    told: str,
+) -> None:
+    comparator = write_subject(tmp_path / "tiny.safetensors")
+    image = {**GENERATOR["image"], "comparator": str(comparator), "compared": ["conv2"], **change}
+    monkeypatch.setitem(GENERATOR, "image", image)
+    with pytest.raises((BadRequest, UnknownName), match=told):
+        generator_bits(tmp_path / "run", encoder, photographs)
+
+
 @pytest.mark.usefixtures("every_step")
 def test_codes_beyond_classes_named_and_falling_rates_resume_to_the_same_bits(
     tmp_path: Path, encoder: Subject, photographs: Make, after_steps: Any, monkeypatch: pytest.MonkeyPatch

@@ -16,10 +16,11 @@ from torch.func import functional_call
 
 from phosphene import weights
 from phosphene.datasets import Photographs
+from phosphene.errors import BadRequest
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.generator import ImageGenerator
 from phosphene.parameterizations import seen_part
-from phosphene.probe import probe
+from phosphene.probe import find_layer, probe
 from phosphene.subjects import Subject, load_subject
 from phosphene.training.adversary import duel
 from phosphene.training.autoencoder import apart
@@ -57,10 +58,8 @@ def train_image(
     torch.manual_seed(recipe["seed"] + 2)
     generator = placed(generator, device).requires_grad_(True)
     comparator = _comparator(recipe, encoder, device)
-    shapes = comparator.shapes()
-    channels = [3, *(shapes[layer][0] for layer in stage["judged"])]
-    code_units = math.prod(generator.code_shape)
-    discriminator = Discriminator(list(zip(channels, stage["halvings"], strict=True)), code_units, stage["width"])
+    heads = _heads(stage, comparator, generator.image_size)
+    discriminator = Discriminator(heads, math.prod(generator.code_shape), stage["width"])
     if discriminator_state is not None:
         own = {name: value.clone() for name, value in discriminator_state.items()}
         weights.fill(discriminator, own, "the discriminator's file").requires_grad_(True).train()
@@ -126,6 +125,29 @@ def _comparator(recipe: Recipe, encoder: Subject, device: str) -> Subject:
     comparator = replace(load_subject(name), size=(size, size))
     placed(comparator.network, device)
     return comparator
+
+
+def _heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int]]:
+    """Channels and halvings of the discriminator's heads, the image's first; `BadRequest` where one cannot be."""
+    judged, halvings = stage["judged"], stage["halvings"]
+    for layer in judged:
+        find_layer(comparator.network, layer, comparator.name)
+    try:
+        shapes = comparator.shapes()
+    except RuntimeError as error:
+        raise BadRequest(f"{comparator.name} cannot look at images of {comparator.size[0]} pixels: {error}") from None
+    maps = {"the image": (3, size, size)} | {layer: shapes.get(layer, ()) for layer in judged}
+    if len(maps) != len(halvings):
+        raise BadRequest(
+            f"halvings has one number for the image and one for each of judged; got {halvings} for {judged}"
+        )
+    for (name, shape), times in zip(maps.items(), halvings, strict=True):
+        if len(shape) != 3 or min(shape[1:]) >> times == 0:
+            raise BadRequest(
+                f"a head judges maps that can be halved {times} times; at {comparator.size[0]} pixels {name} of "
+                f"{comparator.name} is of {' × '.join(map(str, shape)) or 'no fixed shape'}"
+            )
+    return [(shape[0], times) for shape, times in zip(maps.values(), halvings, strict=True)]
 
 
 @contextmanager
