@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene import datasets
-from phosphene.evaluation import judge_channels, recognised
+from phosphene.evaluation import as_images, judge_channels, recognised
 from phosphene.parameterizations import load_generated, seen_part
 from phosphene.probe import probe
 from phosphene.subjects import load_subject
@@ -95,8 +95,7 @@ def main() -> None:
 
 def sized(photographs: datasets.Photographs, chosen: Tensor, size: int) -> Tensor:
     """The chosen photographs in [0, 1], (n, 3, size, size)."""
-    x = torch.from_numpy(photographs.images[chosen.numpy()]).permute(0, 3, 1, 2).float() / 255
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    return F.interpolate(as_images(photographs.images[chosen.numpy()]), size, mode="bilinear", align_corners=False)
 
 
 main()

@@ -309,7 +309,7 @@ def test_a_second_network_compares_and_judges(
         ({"judged": ["conv9"]}, "no layer 'conv9'"),
         ({"halvings": [3]}, "halvings has one number for the image"),
         ({"halvings": [3, 9]}, "halved 9 times"),
-        ({"judged": ["fc6"]}, "fc6 of tiny-objects is of 16"),
+        ({"judged": ["fc6"]}, "fc6 is of 16 "),
         ({"compared": ["conv9"]}, "no layer 'conv9'"),
         ({"comparator_size": 2}, "2 pixels"),
     ],

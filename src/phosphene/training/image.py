@@ -136,18 +136,18 @@ def _heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int
         shapes = comparator.shapes()
     except RuntimeError as error:
         raise BadRequest(f"{comparator.name} cannot look at images of {comparator.size[0]} pixels: {error}") from None
-    maps = {"the image": (3, size, size)} | {layer: shapes.get(layer, ()) for layer in judged}
-    if len(maps) != len(halvings):
+    if len(halvings) != 1 + len(judged):
         raise BadRequest(
             f"halvings has one number for the image and one for each of judged; got {halvings} for {judged}"
         )
-    for (name, shape), times in zip(maps.items(), halvings, strict=True):
+    maps = [(3, size, size), *(shapes.get(layer, ()) for layer in judged)]
+    for name, shape, times in zip(["the image", *judged], maps, halvings, strict=True):
         if len(shape) != 3 or min(shape[1:]) >> times == 0:
             raise BadRequest(
-                f"a head judges maps that can be halved {times} times; at {comparator.size[0]} pixels {name} of "
-                f"{comparator.name} is of {' × '.join(map(str, shape)) or 'no fixed shape'}"
+                f"a head judges maps that can be halved {times} times; {name} is of "
+                f"{' × '.join(map(str, shape)) or 'no fixed shape'} ({comparator.name}, {comparator.size[0]} pixels)"
             )
-    return [(shape[0], times) for shape, times in zip(maps.values(), halvings, strict=True)]
+    return [(shape[0], times) for shape, times in zip(maps, halvings, strict=True)]
 
 
 @contextmanager
