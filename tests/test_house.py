@@ -111,6 +111,16 @@ def place(file: Path, line: int) -> str:
     return f"{file.relative_to(SOURCE)}:{line}"
 
 
+def defined(statement: ast.stmt) -> set[str]:
+    """The names that a statement of a module gives to it."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return {statement.name}
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).partition(".")[0] for alias in statement.names}
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+
+
 def test_every_room_has_a_floor() -> None:
     assert {room(module) for module in MODULES} - {""} <= FLOORS.keys()
 
@@ -179,6 +189,16 @@ def test_only_the_command_line_prints_reads_arguments_and_exits() -> None:
 def test_no_check_disappears_under_optimisation() -> None:
     wrong = [place(file, node.lineno) for file, node in found(ast.Assert)]
     assert not wrong, f"raise instead of assert: {wrong}"
+
+
+def test_no_comprehension_hides_a_name_of_its_module() -> None:
+    """Python 3.12 may then take the name for a local variable in the rest of the function (CPython's PEP 709)."""
+    wrong = []
+    for file, node in found(ast.comprehension):
+        own = {name for statement in TREES[file].body for name in defined(statement)}
+        hidden = own & {each.id for each in ast.walk(node.target) if isinstance(each, ast.Name)}
+        wrong += [f"{place(file, node.target.lineno)}: {name}" for name in hidden]
+    assert not wrong, wrong
 
 
 def test_importing_phosphene_stays_light() -> None:

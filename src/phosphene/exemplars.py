@@ -99,12 +99,13 @@ class Exemplars:
 
 def find_peaks(layer: Tensor) -> tuple[Tensor, Tensor]:
     """For activations (batch, channels, …), the largest of each channel over all positions, (batch, channels), and
-    where it is, (batch, channels, 2): row and column, 0 without a map. What is no number is nobody's peak."""
-    maps = layer.float().cpu().nan_to_num(nan=float("-inf"))
+    where it is, (batch, channels, 2): row and column, 0 without a map. What is no number is nobody's peak. Both are
+    on the CPU."""
+    maps = layer.float().nan_to_num(nan=float("-inf"))
     maps = maps.flatten(2) if maps.ndim > 2 else maps[..., None]
     columns = layer.shape[3] if layer.ndim == 4 else 1
     peaks, places = maps.max(2)
-    return peaks, torch.stack([places // columns, places % columns], 2)
+    return peaks.cpu(), torch.stack([places // columns, places % columns], 2).cpu()
 
 
 def find_exemplars(

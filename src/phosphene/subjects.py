@@ -59,7 +59,8 @@ class Subject:
             images = F.interpolate(
                 images, self.size, mode="bilinear", align_corners=False, antialias=_shrinks(images, self.size)
             )
-        mean, std = images.new_tensor(self.mean)[:, None, None], images.new_tensor(self.std)[:, None, None]
+        mean, std = (torch.tensor(each, dtype=images.dtype)[:, None, None] for each in (self.mean, self.std))
+        mean, std = (each.to(images.device, non_blocking=True) for each in (mean, std))  # no wait for the device
         return ((images - mean) / std).contiguous(memory_format=self.layout)
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def measure(lab: Lab) -> Findings:
     pictures = []
     for arm, made in shots.items():
         first = {layer: [i for i, name in enumerate(names) if name.startswith(f"{layer}:")] for layer in layers}
-        sheet = lab.row(f"C5-{arm.lower()}", [(layer, made.images[numbers]) for layer, numbers in first.items()], 10)
+        sheet = lab.row(f"C5-{arm.lower()}", [(layer, made.images[some]) for layer, some in first.items()], 10)
         pictures.append((f"Units of each layer, drawn at random: {arm}.", sheet))
     return Findings(numbers(units, network.output, CLAIM.level), rows, units, pictures)
 

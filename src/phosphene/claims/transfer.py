@@ -78,7 +78,7 @@ def data_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, 
     found = {
         "carries over": gain(
             [named(unit, foreign, 1) for unit in scenes],
-            [HALF * share for share in natural],
+            [HALF * often for often in natural],
             level,
             f"share of scene units' pictures through {foreign} named among five, less half that of photographs",
         ),
@@ -120,7 +120,7 @@ def measure_architecture(lab: Lab) -> Findings:
             for i, c in enumerate(tested):
                 name = f"{network.output}:{channels[c]}"
                 unit = units.setdefault((subject, c), {"subject": subject, "unit": name, "label": classes[c]})
-                unit.setdefault("named", {})[prior] = [named[i] for named in hits]
+                unit.setdefault("named", {})[prior] = [hit[i] for hit in hits]
                 unit.setdefault("activation", {})[prior] = shots.scores[i]
             for j, top in enumerate(("top1", "top5")):
                 own = [unit for unit in units.values() if unit["subject"] == subject]

@@ -187,7 +187,7 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     """Each unit has `use` and what that use measures; see the parts."""
     use = {name: [unit for unit in units if unit["use"] == name] for name in ("two", "start", "training", "textures")}
     shares = list(use["training"][0]["named"]) if use["training"] else ["", ""]
-    later, earlier = ([unit["named"][share] for unit in use["training"]] for share in (shares[-1], shares[0]))
+    later, earlier = ([unit["named"][at] for unit in use["training"]] for at in (shares[-1], shares[0]))
     chance = 1 / max(1, len(use["textures"]))
     after, before = ([unit[f"goal_{when}"] for unit in use["start"]] for when in ("after", "before"))
     far, near = ([unit[key] for unit in use["start"]] for key in ("moved_from_random", "moved"))

@@ -60,10 +60,11 @@ class TwoStageGenerator(ImageGenerator):
         decoder: Sequence[int] = (128, 96, 48),
         size: int = 96,
         seen: int = 84,
+        decoder_blocks: Sequence[int] = (0, 0, 0),
     ):
         super().__init__(code, size, seen)
-        if size != 16 * grid or not all(0 <= number <= 64 for number in blocks):
-            raise ValueError(f"size is 16 × grid, blocks at most 64; got {size}, {grid}, {blocks}")
+        if size != 16 * grid or not all(0 <= number <= 64 for number in (*blocks, *decoder_blocks)):
+            raise ValueError(f"size is 16 × grid, blocks at most 64; got {size}, {grid}, {blocks}, {decoder_blocks}")
         self.register_buffer("latent_mean", torch.zeros(1, latent, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent, 1, 1))
         self.map: CodeToLatent | MapToLatent
@@ -72,7 +73,7 @@ class TwoStageGenerator(ImageGenerator):
             self.map = CodeToLatent(shape[0], hidden, grid, seed_channels, widths, blocks, rank, latent)
         else:
             self.map = MapToLatent(shape[0], 2 * grid, widths, blocks, latent)
-        self.decoder = Decoder(latent, decoder)
+        self.decoder = Decoder(latent, decoder, decoder_blocks)
 
     def latents(self, codes: Tensor) -> Tensor:
         """The latent map, (batch, latent, size / 8, size / 8), as the autoencoder's encoder would give it."""
@@ -229,17 +230,17 @@ class Residual(nn.Module):
 class Decoder(nn.Module):
     """Latent maps (batch, latent, n, n) → image logits (batch, 3, 8n, 8n); no norm, so patches stay local.
 
-    It runs in every step of a climb: two plain convolutions at each of three resolutions, the last
-    doubling by a pixel shuffle, and a binomial filter against the shuffle's checkerboard, which an encoder
-    that strides does not see.
+    It runs in every step of a climb: two plain convolutions at each of three resolutions, `blocks` residual ones
+    after them, the last doubling by a pixel shuffle, and a binomial filter against the shuffle's checkerboard,
+    which an encoder that strides does not see.
     """
 
-    def __init__(self, latent: int, widths: Sequence[int]):
+    def __init__(self, latent: int, widths: Sequence[int], blocks: Sequence[int] = (0, 0, 0)):
         super().__init__()
-        a, b, c = widths
-        self.low = nn.Sequential(nn.Conv2d(latent, a, 3, padding=1), nn.LeakyReLU(0.2), _Plain(a))
-        self.middle = nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.LeakyReLU(0.2), _Plain(b))
-        self.high = nn.Sequential(nn.Conv2d(b, c, 3, padding=1), nn.LeakyReLU(0.2), _Plain(c))
+        (a, b, c), (low, middle, high) = widths, blocks
+        self.low = _resolution(latent, a, low)
+        self.middle = _resolution(a, b, middle)
+        self.high = _resolution(b, c, high)
         self.last = nn.Conv2d(c, 12, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -247,6 +248,11 @@ class Decoder(nn.Module):
         x = self.middle(F.interpolate(x, scale_factor=2))
         x = self.high(F.interpolate(x, scale_factor=2))
         return _smoothed(F.pixel_shuffle(self.last(x), 2))
+
+
+def _resolution(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
+    first = nn.Conv2d(inputs, outputs, 3, padding=1)
+    return nn.Sequential(first, nn.LeakyReLU(0.2), _Plain(outputs), *(Residual(outputs) for _ in range(blocks)))
 
 
 def _smoothed(x: Tensor) -> Tensor:

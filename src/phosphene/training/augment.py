@@ -33,7 +33,7 @@ def random_crops(
     mirror = torch.where(draw[4] < 0.5, -1.0, 1.0) if flip else torch.ones(n)
     zero = torch.zeros(n)
     maps = torch.stack([torch.stack([width * mirror, zero, left], 1), torch.stack([zero, height, top], 1)], 1)
-    grid = F.affine_grid(maps.to(images), [n, 3, size, size], align_corners=False)
+    grid = F.affine_grid(maps.to(images, non_blocking=True), [n, 3, size, size], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 

@@ -33,10 +33,10 @@ from phosphene.training.run import (
 class Autoencoder(nn.Module):
     """Images in [0, 1] to latent maps and back to images in (0, 1)."""
 
-    def __init__(self, latent: int, encoder: list[int], decoder: list[int]):
+    def __init__(self, latent: int, encoder: list[int], decoder: list[int], decoder_blocks: Sequence[int] = (0, 0, 0)):
         super().__init__()
         self.encoder = LatentEncoder(latent, encoder)
-        self.decoder = Decoder(latent, decoder)
+        self.decoder = Decoder(latent, decoder, decoder_blocks)
 
     def forward(self, images: Tensor, noise: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
         """The images again, and their latent maps; `noise` is added to what the decoder is given."""
@@ -61,11 +61,9 @@ def train_autoencoder(
     on the latents, and a penalty on their size, make the decoder forgive what the map gets slightly wrong.
     """
     stage = recipe["autoencoder"]
-    shape = {
-        "latent": recipe["architecture"]["latent"],
-        "encoder": stage["encoder"],
-        "decoder": recipe["architecture"]["decoder"],
-    }
+    own = recipe["architecture"]
+    shape = {part: own[part] for part in ("latent", "decoder", "decoder_blocks") if part in own}
+    shape["encoder"] = stage["encoder"]
     seen_by = {"comparator": comparator.card.get("sha256", comparator.name)}
     folder = RunFolder(
         Path(run),

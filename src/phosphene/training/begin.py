@@ -25,7 +25,7 @@ from phosphene.training.latents import Views, regress, whiten, whiten_code
 from phosphene.training.run import Recipe, placed, seeded
 from phosphene.training.stages import drawn_views, mixed_precision, stage_identity
 
-SHARED = ("latent", "decoder", "size")
+SHARED = ("latent", "decoder", "decoder_blocks", "size")
 """What of the architecture the two generators must have in common."""
 EXACT = 4096
 """Units of a code up to which its principal axes are found exactly."""
@@ -82,7 +82,7 @@ def _check(recipe: Recipe, teacher: Generated | None) -> None:
             raise BadRequest("a two-stage generator begins from another, [begin] generator, or has all four stages")
         return
     theirs = teacher.card.get("architecture", {})
-    if {own["name"], theirs.get("name")} != {"two-stage"} or any(own[part] != theirs.get(part) for part in SHARED):
+    if {own["name"], theirs.get("name")} != {"two-stage"} or any(own.get(part) != theirs.get(part) for part in SHARED):
         wanted = ", ".join(f"{part} {own.get(part)}" for part in ("name", *SHARED))
         raise BadRequest(f"[begin] generator is {recipe['begin']['generator']!r}, which is none with {wanted}")
 

@@ -27,7 +27,7 @@ from phosphene.training.autoencoder import apart
 from phosphene.training.crew import ALONE, Crew
 from phosphene.training.gallery import Gallery
 from phosphene.training.run import Averaged, Recipe, Report, RunFolder, Stateful, Waiting, placed, seeded, silent
-from phosphene.training.stages import drawn_views, mixed_precision, stage_identity, tell
+from phosphene.training.stages import compiled, drawn_views, mixed_precision, stage_identity, tell
 
 
 def train_image(
@@ -78,19 +78,24 @@ def train_image(
     batch, steps, waiting = crew.part(stage["batch"]), stage["steps"], Waiting(device)
     gallery = Gallery(held_out, generator.image_size, device) if held_out and crew.leads else None
     with _looking(recipe, encoder, comparator, generator.code_shape) as look:
+
+        def tried(codes: Tensor, x: Tensor, wanted: _Glance) -> tuple[Tensor, _Glance, dict[str, Tensor], Tensor]:
+            with mixed_precision(device):
+                y = generator(codes)
+                got = look(y)
+            return y, got, *_losses(stage, generator, x, y, codes, wanted, got)
+
+        seen, attempt = compiled(look, device), compiled(tried, device)
         for step in folder.steps(parts, steps, time_budget=time_budget):
             with waiting.sample(step % 20 == 0) as ready:
                 rng = seeded(recipe["seed"], 4, step, *crew.counters)
-                chosen = torch.randint(len(images), (batch,), generator=rng).to(device)
+                chosen = torch.randint(len(images), (batch,), generator=rng).to(device, non_blocking=True)
                 x = drawn_views(images[chosen], recipe, rng)
                 ready()
                 with torch.no_grad(), mixed_precision(device):
-                    wanted = look(x)
+                    wanted = seen(x)
                 codes = torch.cat([wanted.code, codes_beyond(wanted.code, stage.get("beyond", 0.0), rng)])
-                with mixed_precision(device):
-                    y = generator(codes)
-                    got = look(y)
-                figures, loss = _losses(stage, generator, x, y, codes, wanted, got)
+                y, got, figures, loss = attempt(codes, x, wanted)
                 real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
                 code = generator.whitened(codes).flatten(1)
                 figures |= duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device, crew)
@@ -215,9 +220,10 @@ def codes_beyond(codes: Tensor, share: float, rng: torch.Generator) -> Tensor:
     half its distance, and kept above the least value that its unit has in the batch: codes after a ReLU stay so.
     """
     number = round(share * len(codes))
-    one, other = (torch.randint(len(codes), (number,), generator=rng).to(codes.device) for _ in range(2))
     sides = [1] * (codes.ndim - 1)
-    mixture, stretch = (torch.rand(number, *sides, generator=rng).to(codes.device) for _ in range(2))
+    drawn = [torch.randint(len(codes), (number,), generator=rng) for _ in range(2)]
+    drawn += [torch.rand(number, *sides, generator=rng) for _ in range(2)]
+    one, other, mixture, stretch = (each.to(codes.device, non_blocking=True) for each in drawn)
     mean, least = codes.mean(0), codes.amin(0)
     between = torch.lerp(codes[one], codes[other], mixture)
     return torch.maximum(mean + (1 + stretch / 2) * (between - mean), least)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from phosphene.datasets import Photographs
 from phosphene.subjects import Subject
 from phosphene.training.augment import random_crops
 from phosphene.training.run import Recipe, Report, RunFolder, Waiting, recipe_hash
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def stage_identity(
@@ -29,7 +31,8 @@ def stage_identity(
         part: recipe[part] for part in ("seed", "architecture", "autoencoder", "code_layer") if part in recipe
     }
     if stage in ("views", "reader"):
-        whole["architecture"] = {part: recipe["architecture"][part] for part in ("latent", "decoder", "size", "seen")}
+        shared = ("latent", "decoder", "decoder_blocks", "size", "seen")
+        whole["architecture"] = {part: value for part, value in recipe["architecture"].items() if part in shared}
     if begun:
         settings = {stage: settings[stage], "begun": list(begun)}
     if "begin" in recipe:
@@ -58,3 +61,8 @@ def tell(
 
 def mixed_precision(device: str) -> Any:
     return torch.autocast(torch.device(device).type, torch.bfloat16)
+
+
+def compiled(function: F, device: str) -> F:
+    """The function with its kernels fused by torch's compiler, where there is an accelerator; on a CPU, as it is."""
+    return function if torch.device(device).type == "cpu" else cast("F", torch.compile(function, dynamic=False))
