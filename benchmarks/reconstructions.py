@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""What survives of a photograph: held-out photographs encoded and generated again, and what two networks see in them.
+"""What survives of a photograph: photographs, held out unless you ask otherwise, encoded and generated again, and what
+two networks see in them.
 
-    python benchmarks/reconstructions.py PHOTOGRAPHS [--prior objects-fc6] [--number 1000] [--judges NAME …] [--beside]
+    python benchmarks/reconstructions.py PHOTOGRAPHS [--prior objects-fc6] [--number 1000] [--split val]
+        [--judges NAME …] [--beside]
 
 Prints the mean absolute error of the image on [0, 1], the squared error of the code after another pass through the
 encoder (in standard deviations), the cosine of the two codes, and the share of photographs, and of reconstructions,
@@ -34,13 +36,14 @@ def main() -> None:
     parser.add_argument("--prior", default="objects-fc6")
     parser.add_argument("--judges", nargs="*", default=["efficientnet-lite2", "resnet18-objects"])
     parser.add_argument("--number", type=int, default=1000)
+    parser.add_argument("--split", choices=("train", "val"), default="val")
     parser.add_argument("--beside", action="store_true")
     options = parser.parse_args()
     generated = load_generated(options.prior)
     encoder = load_subject(generated.encoder)
-    val = datasets.load(options.photographs, "val")
-    chosen = torch.arange(0, len(val), max(1, len(val) // options.number))[: options.number]
-    labels = torch.from_numpy(val.labels)[chosen]
+    data = datasets.load(options.photographs, options.split)
+    chosen = torch.arange(0, len(data), max(1, len(data) // options.number))[: options.number]
+    labels = torch.from_numpy(data.labels)[chosen]
     judges = [load_subject(name) for name in options.judges]
 
     with probe(encoder.network, [generated.layer, encoder.output]) as read:
@@ -64,7 +67,7 @@ def main() -> None:
 
         std = generated.statistics.std.clamp(min=1e-3)
         with torch.no_grad():
-            x = sized(val, chosen, generated.image_size)
+            x = sized(data, chosen, generated.image_size)
             codes, _ = seen(x)
             y = torch.cat([generated.images(part) for part in codes.split(100)])
         print("| what | image error | code error, cosine | " + " | ".join([encoder.name, *options.judges]) + " |")

@@ -50,6 +50,7 @@ GENERATOR_ARCHITECTURE = {
     "rank": 4,
     "latent": 4,
     "decoder": [8, 8, 8],
+    "decoder_blocks": [1, 0, 1],
     "size": IMAGE,
     "seen": SEEN,
 }

@@ -330,6 +330,29 @@ def test_heads_that_cannot_be_are_told(
         generator_bits(tmp_path / "run", encoder, photographs)
 
 
+def test_the_last_stage_compiles_whole(
+    tmp_path: Path, encoder: Subject, photographs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU runs, hooks and all, is one graph that gives the same; here without the kernels."""
+    other = {"named": 0.5, "comparator": str(write_subject(tmp_path / "comparator.safetensors")), "compared": ["conv2"]}
+    monkeypatch.setitem(GENERATOR, "image", {**GENERATOR["image"], "beyond": 0.5, **other})
+    told: list[dict[str, float]] = []
+    report = lambda step, steps, figures: told.append(figures)  # noqa: E731
+    generator_bits(tmp_path / "plain", encoder, photographs, report=report)
+    compiled = []
+
+    def whole(function: Any, device: str) -> Any:
+        compiled.append(function)
+        return torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=False)
+
+    monkeypatch.setattr("phosphene.training.image.compiled", whole)
+    generator_bits(tmp_path / "compiled", encoder, photographs, report=report)
+    plain, fused = (figures for figures in told if "named" in figures)
+    assert len(compiled) == 2
+    for figure in ("image", "feature", "cycle", "named", "loss"):
+        assert fused[figure] == pytest.approx(plain[figure], rel=0.02), figure
+
+
 @pytest.mark.usefixtures("every_step")
 def test_codes_beyond_classes_named_and_falling_rates_resume_to_the_same_bits(
     tmp_path: Path, encoder: Subject, photographs: Make, after_steps: Any, monkeypatch: pytest.MonkeyPatch
