@@ -4,7 +4,8 @@ python benchmarks/kills.py subject caffenet-objects --data mini-imagenet --kills
 python benchmarks/kills.py generator taught --images mini-imagenet --layer fc6 --kills 10
 
 Gives a `phosphene train` command twice: left alone, and killed by SIGKILL so many times and given again. Each moment is
-drawn from the time that the first step and a fifth of the rest took. Prints what each kill left behind.
+drawn from the time that the first step and a fifth of the rest took; after the first step it is counted from there, so
+that a busy machine, which starts slowly, does not have them all before it. Prints what each kill left behind.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ import phosphene.training.subject  # noqa: F401
 from phosphene.cli import main
 
 
-def train(run: Path, arguments: list[str], patience: float | None = None) -> tuple[float, float, bool]:
-    """Train in a process of its own, killed after `patience` seconds.
+def train(
+    run: Path, arguments: list[str], before: float | None = None, after: float | None = None
+) -> tuple[float, float, bool]:
+    """Train in a process of its own, killed `before` seconds after its start, or `after` seconds after its first step.
 
     Returns how long it took to its first checkpoint and in all, and whether it ended by itself.
     """
+    kept = written(run)
     first, begun, child = 0.0, time.monotonic(), os.fork()
     if child == 0:
         run.mkdir(parents=True, exist_ok=True)
@@ -47,13 +51,13 @@ def train(run: Path, arguments: list[str], patience: float | None = None) -> tup
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         took = time.monotonic() - begun
-        if not first and checkpoints(run):
+        if not first and written(run) != kept:
             first = took
         if ended:
             if status:
                 sys.exit((run / "output.txt").read_text())
             return first, took, True
-        if patience is not None and took > patience:
+        if (before is not None and took > before) or (after is not None and first and took - first > after):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return first, took, False
@@ -63,6 +67,12 @@ def train(run: Path, arguments: list[str], patience: float | None = None) -> tup
 def checkpoints(run: Path) -> list[Path]:
     """Of the run's stages, a subject's only one among them; the newest is the last."""
     return sorted(run.glob("**/checkpoint.pt"), key=lambda file: file.stat().st_mtime_ns)
+
+
+def written(run: Path) -> int:
+    """When the run's last checkpoint was written, in nanoseconds; 0 before the first."""
+    files = checkpoints(run)
+    return files[-1].stat().st_mtime_ns if files else 0
 
 
 def step(run: Path) -> int:
@@ -93,7 +103,9 @@ def kills() -> bool:
         first, took, _ = train(alone, arguments)
         print(f"left alone: {took:.1f} s, {step(alone)} steps, sha256 {digest(alone)[:16]}…", flush=True)
         for n in range(options.kills):
-            _, lived, ended = train(killed, arguments, moments.uniform(0, first + (took - first) / 5))
+            moment = moments.uniform(0, first + (took - first) / 5)
+            patience = {"before": moment} if moment < first else {"after": moment - first}
+            _, lived, ended = train(killed, arguments, **patience)
             if ended:
                 sys.exit(f"the run ended before kill {n + 1}")
             print(f"kill {n + 1}: after {lived:.2f} s, its checkpoint at step {step(killed)}", flush=True)

@@ -28,6 +28,7 @@ from phosphene.training.run import (
     seeded,
     silent,
 )
+from phosphene.training.stages import DECODER
 
 
 class Autoencoder(nn.Module):
@@ -62,7 +63,7 @@ def train_autoencoder(
     """
     stage = recipe["autoencoder"]
     own = recipe["architecture"]
-    shape = {part: own[part] for part in ("latent", "decoder", "decoder_blocks") if part in own}
+    shape = {part: own[part] for part in DECODER if part in own}
     shape["encoder"] = stage["encoder"]
     seen_by = {"comparator": comparator.card.get("sha256", comparator.name)}
     folder = RunFolder(

@@ -23,9 +23,9 @@ from phosphene.subjects import Subject
 from phosphene.training.crew import ALONE, Crew
 from phosphene.training.latents import Views, regress, whiten, whiten_code
 from phosphene.training.run import Recipe, placed, seeded
-from phosphene.training.stages import drawn_views, mixed_precision, stage_identity
+from phosphene.training.stages import DECODER, drawn_views, mixed_precision, stage_identity
 
-SHARED = ("latent", "decoder", "decoder_blocks", "size")
+SHARED = (*DECODER, "size")
 """What of the architecture the two generators must have in common."""
 EXACT = 4096
 """Units of a code up to which its principal axes are found exactly."""

@@ -15,6 +15,9 @@ from phosphene.training.run import Recipe, Report, RunFolder, Waiting, recipe_ha
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DECODER = ("latent", "decoder", "decoder_blocks")
+"""What of an architecture the decoder hangs on."""
+
 
 def stage_identity(
     recipe: Recipe, encoder: Subject, photographs: Photographs, stage: str, begun: Sequence[str] = ()
@@ -31,7 +34,7 @@ def stage_identity(
         part: recipe[part] for part in ("seed", "architecture", "autoencoder", "code_layer") if part in recipe
     }
     if stage in ("views", "reader"):
-        shared = ("latent", "decoder", "decoder_blocks", "size", "seen")
+        shared = (*DECODER, "size", "seen")
         whole["architecture"] = {part: value for part, value in recipe["architecture"].items() if part in shared}
     if begun:
         settings = {stage: settings[stage], "begun": list(begun)}
