@@ -311,11 +311,12 @@ def test_a_second_network_compares_and_judges(
         ({"halvings": [3, 9]}, "halved 9 times"),
         ({"judged": ["fc6"]}, "fc6 is of 16 "),
         ({"compared": ["conv9"]}, "no layer 'conv9'"),
+        ({"layers": ["conv9"]}, "no layer 'conv9'"),
         ({"comparator_size": 2}, "2 pixels"),
     ],
     ids=str,
 )
-def test_heads_that_cannot_be_are_told(
+def test_a_last_stage_that_cannot_be_is_told_before_the_first(
     tmp_path: Path,
     encoder: Subject,
     photographs: Make,
@@ -328,6 +329,7 @@ def test_heads_that_cannot_be_are_told(
     monkeypatch.setitem(GENERATOR, "image", image)
     with pytest.raises((BadRequest, UnknownName), match=told):
         generator_bits(tmp_path / "run", encoder, photographs)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_last_stage_compiles_whole(

@@ -33,7 +33,7 @@ from phosphene.subjects import Subject
 from phosphene.training.autoencoder import Autoencoder, train_autoencoder
 from phosphene.training.begin import beginning, code_statistics
 from phosphene.training.crew import ALONE, Crew
-from phosphene.training.image import train_image
+from phosphene.training.image import check_image, train_image
 from phosphene.training.latents import cached_views, train_latent, train_reader, whiten
 from phosphene.training.run import Clock, Recipe, Report, placed, silent
 from phosphene.training.stages import mixed_precision, stage_identity
@@ -81,6 +81,8 @@ def train_generator(
     """
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
+    if recipe["image"]["steps"]:
+        check_image(recipe, encoder)
     placed(encoder.network, device)
     if begin is None and "begin" in recipe:
         generator, statistics, teachers = beginning(recipe, encoder, photographs, run, device, crew)

@@ -109,6 +109,15 @@ def train_image(
     return generator.eval(), discriminator, finished
 
 
+def check_image(recipe: Recipe, encoder: Subject) -> None:
+    """`BadRequest` or `UnknownName` where the last stage cannot be: told before the stages that come first."""
+    stage, comparator = recipe["image"], _comparator(recipe, encoder, "cpu")
+    _heads(stage, comparator, recipe["architecture"]["size"])
+    for network, layers in ((encoder, stage["layers"]), (comparator, stage.get("compared", []))):
+        for layer in layers:
+            find_layer(network.network, layer, network.name)
+
+
 @dataclass(frozen=True)
 class _Glance:
     """What the last stage's networks see in a batch: the encoder's code, feature maps to compare and to judge, and the
