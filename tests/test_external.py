@@ -150,9 +150,10 @@ def test_torchvision_tells_size_and_classes_without_weights(torchvision: ModuleT
 
 def test_random_weights_are_the_same_each_time_and_leave_the_callers_randomness(torchvision: ModuleType) -> None:
     before = torch.get_rng_state()
-    first, again = (load_external("torchvision:squeezenet1_1@random").network for _ in range(2))
+    first, again = (load_external("torchvision:squeezenet1_1@random") for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
-    for one, other in zip(first.parameters(), again.parameters(), strict=True):
+    assert first.card["sha256"] == again.card["sha256"] == sha256_of_weights(first.network)
+    for one, other in zip(first.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -164,6 +165,7 @@ def test_torchvision_weights_from_the_cache(
     torch.save(trained.state_dict(), file)
     found = load_external("torchvision:squeezenet1_1@IMAGENET1K_V1")
     assert found.card["weights"] == "IMAGENET1K_V1"
+    assert found.card["sha256"] == sha256_of_weights(trained)
     for one, other in zip(found.network.parameters(), trained.parameters(), strict=True):
         assert torch.equal(one, other)
     file.write_bytes(file.read_bytes()[:100_000])
@@ -275,6 +277,7 @@ def test_timm_weights_from_the_cache_need_no_hub(
     hub_raises(monkeypatch, AssertionError("asked the hub"))
     found = load_external("timm:test_resnet")
     assert found.card["weights"] == "r160_in1k"
+    assert found.card["sha256"] == sha256_of_weights(trained)
     for one, other in zip(found.network.parameters(), trained.parameters(), strict=True):
         assert torch.equal(one, other)
     file.write_bytes(file.read_bytes()[:-9])

@@ -90,6 +90,7 @@ def _torchvision(text: str) -> External:
         "weights": wanted if wanted == "random" else weights.name,
         "licence": "BSD-3-Clause (the library)",
         "version": library.__version__,
+        "sha256": sha256_of_weights(network),
     }
     output = logits_layer(network, len(classes))
     return External(network, (side, side), triple(look.mean), triple(look.std), classes, output, card)
@@ -139,6 +140,7 @@ def _timm(text: str) -> External:
         "weights": wanted or about.get("tag") or "default",
         "licence": about.get("license") or "Apache-2.0 (the library)",
         "version": library.__version__,
+        "sha256": sha256_of_weights(network),
     }
     return External(
         network, (height, width), triple(look["mean"]), triple(look["std"]), classes, _timm_output(network), card
