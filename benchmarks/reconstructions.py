@@ -10,9 +10,9 @@ encoder (in standard deviations), the cosine of the two codes, and the share of 
 whose class the encoder's own network and the judges name. EfficientNet-Lite2 is of a kind with the comparator of the
 bundled recipe; resnet18-objects has no part in it.
 
-With `--beside`, also what three others make of the same codes: the training photograph (of every second one) with the
-nearest code, by the cosine; the mean of photograph and reconstruction; and the generator, where each code was moved for
-50 steps of Adam until its image gives the wanted code.
+With `--beside`, also what four others make of the same codes: the training photograph (of every second one) with the
+nearest code, by the cosine; the mean of photograph and reconstruction; and the generator, where each code was moved by
+half of what its image's code lacks, and where it was moved for 50 steps of Adam until its image gives the wanted code.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ def main() -> None:
             maps = [read(encoder.prepare(seen_part(part, generated.seen))) for part in images.split(100)]
             return torch.cat([m[generated.layer] for m in maps]), torch.cat([m[encoder.output] for m in maps])
 
+        @torch.no_grad()
+        def drawn(codes: Tensor) -> Tensor:
+            return torch.cat([generated.images(part) for part in codes.split(100)])
+
         def tell(images: Tensor, what: str) -> None:
             with torch.no_grad():
                 again, logits = seen(images)
@@ -69,7 +73,7 @@ def main() -> None:
         with torch.no_grad():
             x = sized(data, chosen, generated.image_size)
             codes, _ = seen(x)
-            y = torch.cat([generated.images(part) for part in codes.split(100)])
+            y = drawn(codes)
         print("| what | image error | code error, cosine | " + " | ".join([encoder.name, *options.judges]) + " |")
         print("| --- " * (4 + len(judges)) + "|")
         tell(x, "photographs")
@@ -83,6 +87,9 @@ def main() -> None:
         nearest = (F.normalize(codes) @ F.normalize(known).T).argmax(1)
         tell(sized(train, some[nearest], generated.image_size), "the training photograph of the nearest code")
         tell((x + y) / 2, "half photograph, half reconstruction")
+        with torch.no_grad():
+            corrected = torch.maximum(codes + (codes - seen(y)[0]) / 2, codes.amin(0))
+        tell(drawn(corrected), "reconstructions of codes corrected once")
         moved = []
         for wanted in codes.split(100):
             moving = wanted.clone().requires_grad_()

@@ -25,6 +25,7 @@ from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.evaluation import as_images
+from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.priors import CodeStatistics
@@ -84,40 +85,35 @@ def train_generator(
     if recipe["image"]["steps"]:
         check_image(recipe, encoder)
     placed(encoder.network, device)
-    if begin is None and "begin" in recipe:
-        generator, statistics, teachers = beginning(recipe, encoder, photographs, run, device, crew)
-        generator, judge, finished = train_image(
+
+    def last_stage(
+        generator: ImageGenerator, begun: tuple[str, ...] = (), judge: dict[str, Tensor] | None = None
+    ) -> tuple[ImageGenerator, Discriminator, bool]:
+        return train_image(
             recipe,
             encoder,
             generator,
             photographs,
             run / "image",
-            begun=teachers,
+            begun=begun,
+            discriminator_state=judge,
             held_out=held_out,
             crew=crew,
             device=device,
             time_budget=clock.left(),
             report=report,
         )
-        return Trained(generator, statistics, {"image_discriminator": judge}, finished, teachers)
+
     if begin is not None:
         begun = (str(begin.card["sha256"]), *([discriminator.sha256] if discriminator else []))
-        generator, judge, finished = train_image(
-            recipe,
-            encoder,
-            _begun(recipe, begin),
-            photographs,
-            run / "image",
-            begun=begun,
-            discriminator_state=discriminator.part("image_discriminator") if discriminator else None,
-            held_out=held_out,
-            crew=crew,
-            device=device,
-            time_budget=time_budget,
-            report=report,
-        )
+        state = discriminator.part("image_discriminator") if discriminator else None
+        generator, judge, finished = last_stage(_begun(recipe, begin), begun, state)
         kept = {name: getattr(begin.statistics, name) for name in CodeStatistics.__dataclass_fields__}
         return Trained(generator, kept, {"image_discriminator": judge}, finished, begun)
+    if "begin" in recipe:
+        generator, statistics, begun = beginning(recipe, encoder, photographs, run, device, crew)
+        generator, judge, finished = last_stage(generator, begun)
+        return Trained(generator, statistics, {"image_discriminator": judge}, finished, begun)
     autoencoder, finished = train_autoencoder(
         recipe,
         encoder,
@@ -160,18 +156,7 @@ def train_generator(
         report=report,
     )
     if finished and recipe["image"]["steps"]:
-        generator, helpers["image_discriminator"], finished = train_image(
-            recipe,
-            encoder,
-            generator,
-            photographs,
-            run / "image",
-            held_out=held_out,
-            crew=crew,
-            device=device,
-            time_budget=clock.left(),
-            report=report,
-        )
+        generator, helpers["image_discriminator"], finished = last_stage(generator)
     return Trained(generator, code_statistics(views.codes), helpers, finished)
 
 
