@@ -14,6 +14,7 @@ import pytest
 from conftest import CI_SAMPLE
 from PIL import Image
 
+from phosphene import weights
 from phosphene.datasets import load
 from phosphene.training.run import read_recipe
 
@@ -104,6 +105,16 @@ def test_the_readme_tells_of_each_claim_what_was_found() -> None:
         (claim["claim"], claim["title"], str(each.count("holds")), str(len(each)), claim["verdict"])
         for claim, each in zip(kept, verdicts, strict=True)
     ]
+
+
+def test_the_report_that_is_kept_is_of_the_networks_that_are_bundled() -> None:
+    """Whoever publishes a network anew measures again what it has a part in."""
+    bundled = {name: entry["sha256"] for name, entry in weights.manifest().items()}
+    for claim in json.loads((ROOT / "evidence" / "claims.json").read_text(encoding="utf-8")):
+        used = {**claim["identity"]["networks"], **claim["identity"]["weights"]}
+        known = {name: sha256 for name, sha256 in used.items() if name in bundled}
+        assert known, claim["claim"]
+        assert known == {name: bundled[name] for name in known}, claim["claim"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
