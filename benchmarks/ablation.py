@@ -47,14 +47,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no features": {"feature": 0.0},
     "no error of the image": {"image": 0.0},
     "no code again": {"cycle": 0.0},
-    "five times as much code again": {"cycle": 1.0},
+    "a twentieth of it": {"cycle": 0.2},
     "codes beyond": {"beyond": 0.25},
     "falling rates": {"fall": 0.7},
     "the comparator shown 160 pixels": {"comparator_size": 160},
     "and asked for its last layers and its classes": {
         "comparator_size": 160,
         "compared": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_fc"],
-        "named": 0.15,
+        "named": 0.4,
+    },
+    "and for its classes ten times as much": {
+        "comparator_size": 160,
+        "compared": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_fc"],
+        "named": 4.0,
     },
     "paper's layout, from nothing": {},
 }
