@@ -39,6 +39,10 @@ from phosphene.training.run import Recipe, read_recipe
 SUBJECT, LAYER = "caffenet-objects", "fc6"
 JUDGES = ["efficientnet-lite2", "resnet18-objects"]
 OWN = ["conv1", "conv2", "conv3", "conv5"]
+ASKED = {
+    "comparator_size": 160,
+    "compared": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_fc"],
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "no discriminator": {"adversarial": 0.0},
@@ -51,16 +55,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "codes beyond": {"beyond": 0.25},
     "falling rates": {"fall": 0.7},
     "the comparator shown 160 pixels": {"comparator_size": 160},
-    "and asked for its last layers and its classes": {
-        "comparator_size": 160,
-        "compared": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_fc"],
-        "named": 0.4,
-    },
-    "and for its classes ten times as much": {
-        "comparator_size": 160,
-        "compared": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_fc"],
-        "named": 4.0,
-    },
+    "and asked for its last layers and its classes": {**ASKED, "named": 0.4},
+    "and for its classes ten times as much": {**ASKED, "named": 4.0},
     "paper's layout, from nothing": {},
 }
 """Changes of the table [image]; the last is the recipe `direct` instead."""
