@@ -10,9 +10,10 @@ encoder (in standard deviations), the cosine of the two codes, and the share of 
 whose class the encoder's own network and the judges name. EfficientNet-Lite2 is of a kind with the comparator of the
 bundled recipe; resnet18-objects has no part in it.
 
-With `--beside`, also what four others make of the same codes: the training photograph (of every second one) with the
-nearest code, by the cosine; the mean of photograph and reconstruction; and the generator, where each code was moved by
-half of what its image's code lacks, and where it was moved for 50 steps of Adam until its image gives the wanted code.
+With `--beside`, also how near others come: the photograph in its mirror, and with half the pixels each way; the
+training photograph (of every second one) with the nearest code, by the cosine; the mean of photograph and
+reconstruction; and the generator, where each code was moved by half of what its image's code lacks, and where it was
+moved for 50 steps of Adam until its image gives the wanted code.
 """
 
 from __future__ import annotations
@@ -80,6 +81,9 @@ def main() -> None:
         tell(y, "reconstructions")
         if not options.beside:
             return
+        tell(x.flip(3), "photographs in the mirror")
+        halved = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
+        tell(F.interpolate(halved, x.shape[-1], mode="bilinear"), "photographs with half the pixels each way")
         train = datasets.load(options.photographs, "train")
         some = torch.arange(0, len(train), 2)
         with torch.no_grad():

@@ -22,7 +22,7 @@ from PIL import Image
 
 from phosphene import claims, evaluation
 from phosphene.claims import CLAIMS, Claim, Expectation, Findings, Lab, Result, bench, hidden, lab, priors
-from phosphene.claims.claim import contrast, gain
+from phosphene.claims.claim import FEWEST, contrast, gain
 from phosphene.claims.report import write_report
 from phosphene.claims.words import figure, told
 from phosphene.errors import BadRequest, UnknownName
@@ -53,6 +53,14 @@ def test_an_interval_covers_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch)
     assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
     found = [contrast(rng.normal(1, 1, 60).tolist(), rng.normal(0, 2, 90).tolist(), 0.1) for _ in range(400)]
     assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
+
+
+@pytest.mark.parametrize("error", [0.0125, 0.05])
+def test_an_interval_of_few_values_misses_no_more_often(error: float) -> None:
+    rng = np.random.default_rng(6)
+    found = [bootstrap(rng.normal(1, 1, FEWEST).tolist(), "", error) for _ in range(1500)]
+    missed = np.mean([not each.low < 1 < each.high for each in found])
+    assert error / 2 < missed < error + 3 * (error / 1500) ** 0.5, "the plain percentile interval misses 5 and 11 %"
 
 
 @pytest.mark.parametrize("statistic", [np.mean, np.median])

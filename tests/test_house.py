@@ -19,12 +19,10 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8"), str(file)) for file i
 FLOORS = {
     "cli": 8,
     "claims": 7,
-    "bench": 7,
     "evidence": 6,
     "fidelity": 6,
     "runs": 5,
     "synthesis": 4,
-    "evolution": 4,
     "training": 4,
     "encoders": 3,
     "evaluation": 3,

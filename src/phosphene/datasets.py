@@ -222,7 +222,7 @@ def _folder(folder: Path, split: str) -> _Source:
     named = () if shards else tuple(sorted({file.parent.name for file in files}))
     return _Source(
         folder.name,
-        tuple(f"{file.name}:{file.stat().st_size};" for file in files),
+        tuple(f"{file.name if shards else '/'.join(file.parts[-2:])}:{file.stat().st_size};" for file in files),
         tuple(meta.get("classes", named)),
         _licence(folder, meta),
         partial(_shards, files) if shards else partial(_class_folders, files, named),

@@ -117,7 +117,7 @@ def _maps(
     subject: Subject, read: Read, layer: str, data: Outlined, batch: int, device: str, report: Callable[[int], None]
 ) -> Maps:
     """A layer's maps (batch, channels, h, w) on all photographs, with the masks of each photograph's objects."""
-    for waiting in _batches(data, min(batch, subject.batch or batch)):
+    for waiting in _batches(data, subject.at_most(batch)):
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in waiting])).to(device).permute(0, 3, 1, 2)
         yield read(subject.prepare(pixels.float() / 255))[layer].float(), [masks for _, masks in waiting]
         report(len(waiting))

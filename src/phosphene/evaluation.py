@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 from typing import Any
 
@@ -65,15 +66,30 @@ def bootstrap(
     values: Sequence[float], note: str = "", error: float = ERROR, statistic: Callable[..., Any] = np.mean
 ) -> Figure:
     """A statistic with the interval of the percentile bootstrap (Efron 1979), which misses with the chance `error`.
-    What is no number does not count."""
+    What is no number does not count. See `tails` for small samples."""
     sample = np.array([value for value in values if math.isfinite(value)], np.float64)
     if not len(sample):
         return Figure(math.nan, math.nan, math.nan, 0, note)
     rng, found = np.random.default_rng(0), []
     for draws in np.array_split(np.arange(DRAWS), max(1, len(sample) * DRAWS // MOST)):
         found.append(statistic(sample[rng.integers(len(sample), size=(len(draws), len(sample)))], axis=1))
-    low, high = np.quantile(np.concatenate(found), [error / 2, 1 - error / 2])
+    low, high = np.quantile(np.concatenate(found), tails(error, len(sample)))
     return Figure(float(statistic(sample)), float(low), float(high), len(sample), note)
+
+
+@cache
+def tails(error: float, n: int) -> tuple[float, float]:
+    """The quantiles of a bootstrap over n values between which an interval lies that misses with the chance `error`.
+
+    They are further apart than `error` alone would have them, since a bootstrap's spread is too small by √(1 − 1/n),
+    and itself an estimate: as Student's t for the normal distribution (Hesterberg 2015, What Teachers
+    Should Know About the Bootstrap: the expanded percentile interval). Student's t is drawn a million times.
+    """
+    if n < 2:
+        return 0.0, 1.0
+    t = np.quantile(np.abs(np.random.default_rng(0).standard_t(n - 1, 2**20)), 1 - error)
+    low = NormalDist().cdf(-float(t) * (n / (n - 1)) ** 0.5)
+    return low, 1 - low
 
 
 def wilson(share: float, n: int, error: float = ERROR) -> tuple[float, float]:
@@ -196,7 +212,8 @@ def kernel_distance() -> Any:
 def kid(one: Tensor, other: Tensor, note: str = "", seed: int = 0) -> Figure:
     """The kernel inception distance (Bińkowski et al. 2018) between pooled features (n, d) and (m, d).
 
-    The mean over a hundred random halves; their spread gives the interval (a jackknife that leaves half out).
+    The mean over a hundred random halves; their spread gives the interval (a jackknife that leaves half out), which
+    misses less often than one in twenty where the sets are of unequal size, or alike.
     """
     metric_class = kernel_distance()
     half = min(len(one), len(other)) // 2
@@ -235,7 +252,7 @@ def _at_once(network: Subject) -> int:
     """As many images as a network takes, and looks at quickly."""
     height, width = network.size
     fast = max(1, PIXELS // (height * width)) if _device(network).type == "cpu" else AT_ONCE
-    return min(fast, AT_ONCE, network.batch or AT_ONCE)
+    return network.at_most(min(fast, AT_ONCE))
 
 
 def _device(network: Subject) -> torch.device:

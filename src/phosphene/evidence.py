@@ -31,10 +31,10 @@ from phosphene.evaluation import (
 )
 from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
 from phosphene.files import safe, write_json
-from phosphene.images import Pixels
+from phosphene.images import Pixels, to_pixels
 from phosphene.probe import probe
 from phosphene.receptive_fields import Fields, receptive_fields
-from phosphene.runs import Request, check_trusted, open_parameterization
+from phosphene.runs import Request, check_trusted, check_weights, open_parameterization, weights_of
 from phosphene.subjects import Subject, load_subject
 from phosphene.units import Unit
 
@@ -44,6 +44,9 @@ REFERENCES = 9
 """What an observer is shown of each kind, and the pairs that it is asked about; as in Borowski et al. 2021."""
 ORDINARY, RANDOM_CODES = 200, 50
 """Photographs drawn at random that stand for photographs in general, and codes for what the prior makes by itself."""
+
+MADE_BY = ("subject", "prior", "prior_file", "bounds")
+"""What all pictures of a folder have in common."""
 
 Rows = dict[int, dict[str, Any]]
 """What is said of a layer's units, by channel."""
@@ -78,16 +81,18 @@ class Run:
             raise BadFile(f"{folder} holds no records; make some with phosphene synthesize")
         layers: dict[str, dict[int, list[Picture]]] = defaultdict(lambda: defaultdict(list))
         first: Request | None = None
+        made: list[tuple[Path, records.Record]] = []
         for file in files:
             record = records.read(file)
+            made.append((file, record))
             request, members, member = Request.from_record(record, file)
             first = first or request
-            if (request.subject, request.prior) != (first.subject, first.prior):
+            if any(getattr(request, part) != getattr(first, part) for part in MADE_BY):
                 raise BadRequest(
                     f"{folder} holds pictures of several subjects or priors; evaluate one of them at a time"
                 )
             ((weight, unit), *others), seed = members[member].target.terms, members[member].seed
-            if not others and weight > 0 and isinstance(unit, Unit) and record.status == "climbed":
+            if not others and weight == 1 and isinstance(unit, Unit) and record.status == "climbed":
                 pixels = records.Folder(folder).picture(record)
                 layers[unit.layer][unit.channel].append(Picture(unit, seed, record.score, pixels))
         if not layers:
@@ -95,6 +100,10 @@ class Run:
         named = f"phosphene evaluate {shlex.quote(str(folder))} --subject {shlex.quote(request.subject)}"
         check_trusted(request.subject, trusted, files[0], named)
         subject = load_subject(request.subject)
+        prior = open_parameterization(request.prior, subject, request.prior_file, request.bounds)
+        here = weights_of(subject, prior)
+        for file, record in made:
+            check_weights(record, here, file)
         for layer, channels in layers.items():
             subject.targets(f"{layer}:{max(channels)}")  # a record comes from outside: its units must exist
         return cls(subject, request, {layer: dict(channels) for layer, channels in layers.items()})
@@ -141,7 +150,7 @@ class Nature:
         order = found.sample[:, channel].argsort(descending=True, stable=True)
         n = min(REFERENCES, len(order) // 4)
         lower = order[len(order) // 2 :][torch.randperm(len(order) - len(order) // 2, generator=_seeded(channel))]
-        return (order[:n] * found.every).tolist(), (lower[:n] * found.every).tolist()
+        return found.best(channel)[:n], (lower[:n] * found.every).tolist()
 
 
 @dataclass(frozen=True)
@@ -249,16 +258,15 @@ class _Comparison:
     subject: Subject
     judge: Subject
     nature: Nature
-    ordinary: tuple[Tensor, Tensor]
-    priors: list[tuple[Tensor, Tensor]]
+    ordinary: list[Pixels]
+    priors: list[list[Pixels]]
 
     @classmethod
     def of(cls, runs: Sequence[Run], subject: Subject, judge: Subject, nature: Nature) -> _Comparison:
-        """Looks once at what is the same for all units: ordinary photographs, and images of random codes."""
+        """With what is the same for all units: ordinary photographs, and images of random codes."""
         photographs = {n: pixels for n, pixels, _ in nature.unseen.photographs(set(nature.ordinary))}
-        ordinary = features(judge, as_images([photographs[n] for n in nature.ordinary]))
-        priors = [_random_pictures(run, judge, nature.seen.size) for run in runs]
-        return cls(runs, subject, judge, nature, ordinary, priors)
+        ordinary = [photographs[n] for n in nature.ordinary]
+        return cls(runs, subject, judge, nature, ordinary, [_random_pictures(run, nature.seen.size) for run in runs])
 
     def __call__(
         self, layer: str, rows: Sequence[Rows], controls: dict[int, list[Picture]], report: Callable[[], None]
@@ -266,18 +274,22 @@ class _Comparison:
         """Fill in each run's rows of a layer's units, and return its figures."""
         found, size = self.nature.exemplars[layer], self.nature.seen.size
         channels = list(dict.fromkeys(channel for own in rows for channel in own))
-        photographs = _Photographs(self.nature, layer, channels)
+        photographs, field = _Photographs(self.nature, layer, channels), self.nature.fields.get(layer)
+        ordinary, *priors = (
+            features(self.judge, as_images(_somewhere(pictures, field, self.subject.size)))
+            for pictures in (self.ordinary, *self.priors)
+        )
         pooled: list[dict[str, list[Tensor]]] = [{"pictures": [], "exemplars": []} for _ in rows]
         for channel in channels:
-            look = _Look(self.subject, self.judge, layer, channel, self.nature.fields.get(layer))
+            look = _Look(self.subject, self.judge, layer, channel, field)
             natural, ranked = look([photographs.seen[n] for n in found.best(channel)[:REFERENCES]])
             strong, weak = (
                 look([photographs.unseen[n] for n in part])[0] for part in self.nature.pairs(layer, channel)
             )
-            beside = _Beside(found, channel, natural, ranked, strong[0], weak[0], self.ordinary)
+            beside = _Beside(found, channel, natural, ranked, strong[0], weak[0], ordinary)
             if channel in controls:
                 beside.control, _ = look([_resized(picture.pixels, size) for picture in controls[channel]])
-            for run, own, prior, kept in zip(self.runs, rows, self.priors, pooled, strict=True):
+            for run, own, prior, kept in zip(self.runs, rows, priors, pooled, strict=True):
                 if channel in own:
                     pictures = run.layers[layer][channel]
                     made, peaks = look([_resized(picture.pixels, size) for picture in pictures])
@@ -286,7 +298,7 @@ class _Comparison:
                     kept["exemplars"].append(natural[1])
                     report()
         return [
-            _figures(own, kept, self.ordinary[1], found.seen, self.judge.name) if own else {}
+            _figures(own, kept, ordinary[1], found.seen, self.judge.name) if own else {}
             for own, kept in zip(rows, pooled, strict=True)
         ]
 
@@ -316,8 +328,10 @@ class _Beside:
         row["exemplar_selectivity"] = float(evaluation.ranks(self.ranked, self.channel, sample).float().mean())
         row["diversity"] = evaluation.diversity(made[0])
         row["exemplar_diversity"] = evaluation.diversity(self.natural[0])
-        for kind, references in (("synthetic", made), ("natural", self.natural), ("none", self.ordinary)):
-            row[f"two_afc_{kind}"] = evaluation.two_afc(references[0][:REFERENCES], self.strong, self.weak)
+        some = torch.randperm(len(self.ordinary[0]), generator=_seeded(self.channel))
+        shown = {"synthetic": made[0], "natural": self.natural[0], "none": self.ordinary[0][some]}
+        for kind, references in shown.items():
+            row[f"two_afc_{kind}"] = evaluation.two_afc(references[:REFERENCES], self.strong, self.weak)
         row["distance_exemplars"] = float(evaluation.distances(made[0], self.natural[0]).mean())
         row["distance_random_codes"] = float(evaluation.distances(made[0], prior[0]).mean())
         row["prior_share_random_codes"] = evaluation.prior_share(made[1].mean(0), prior[1].mean(0), origin)
@@ -383,19 +397,29 @@ class _Look:
         """The judge's features (see `features`) of what the unit sees, and all channels' peaks (n, channels)."""
         device = next(self.subject.network.parameters(), torch.zeros(())).device
         with probe(self.subject.network, [self.layer]) as read, torch.no_grad():
-            peaks, places = find_peaks(read(self.subject.prepare(as_images(pictures).to(device)))[self.layer])
+            parts = as_images(pictures).to(device).split(self.subject.at_most(len(pictures)))
+            found = [find_peaks(read(self.subject.prepare(part))[self.layer]) for part in parts]
+        peaks, places = (torch.cat(each) for each in zip(*found, strict=True))
         boxes = [seen_box(self.field, place, self.subject.size) for place in places[:, self.channel].tolist()]
         cut = [cut_out(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
         return features(self.judge, as_images(cut)), peaks
 
 
-def _random_pictures(run: Run, judge: Subject, size: int) -> tuple[Tensor, Tensor]:
-    """The judge's features of what the prior makes of random codes."""
+def _random_pictures(run: Run, size: int) -> list[Pixels]:
+    """What the prior makes of random codes."""
     request = run.request
     prior = open_parameterization(request.prior, run.subject, request.prior_file, request.bounds)
     with torch.no_grad():
-        images = torch.cat([prior.images(prior.start(seed)[None]) for seed in range(RANDOM_CODES)]).clamp(0, 1)
-    return features(judge, torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True))
+        images = torch.cat([prior.images(prior.start(seed)[None]) for seed in range(RANDOM_CODES)])
+    return [_resized(to_pixels(image.numpy()), size) for image in images]
+
+
+def _somewhere(pictures: Sequence[Pixels], field: Fields | None, size: tuple[int, int]) -> list[Pixels]:
+    """As much of each as a unit sees, at a place drawn at random: what says nothing of any unit of the layer."""
+    if field is None:
+        return list(pictures)
+    places = np.random.default_rng(2).integers((len(field.rows), len(field.columns)), size=(len(pictures), 2))
+    return [cut_out(picture, seen_box(field, place, size)) for picture, place in zip(pictures, places, strict=True)]
 
 
 def _resized(picture: Pixels, size: int) -> Pixels:

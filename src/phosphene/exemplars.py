@@ -143,7 +143,7 @@ def find_exemplars(
     done, saved = next(iter(found.values())).seen, time.monotonic()
     subject.network.to(device)
     with probe(subject.network, layers) as read, torch.no_grad():
-        for pixels in _batches(data, done, min(batch, subject.batch or batch)):
+        for pixels in _batches(data, done, subject.at_most(batch)):
             photographs = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
             activations = read(subject.prepare(photographs))
             for layer, exemplars in found.items():

@@ -106,7 +106,8 @@ def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -
     """
     encoder, device = encoder_of(generated, trusted), observer.device
     encoder.network.to(device)
-    again = reconstructed(generated.to(device), encoder, observer.photographs, observer.labels)
+    generated = generated.to(device)
+    again = reconstructed(generated, encoder, observer.photographs, observer.labels)
     figures = {name: mean(values.tolist()) for name, values in again.figures.items()}
     del figures["class_kept"]
     if observer.classes == encoder.classes:
@@ -128,7 +129,7 @@ def reconstructed(
     `image_error` is the mean absolute one on [0, 1], `code_error` squared, in standard deviations, `code_cosine` that
     of the two codes, `class_kept` whether the encoder's own network names the class again.
     """
-    made, found = [], []
+    made, found, batch = [], [], encoder.at_most(batch)
     device, layer = generated.statistics.mean.device, generated.layer
     with probe(encoder.network, [layer, encoder.output]) as read:
         for x, named in zip(photographs.split(batch), labels.split(batch), strict=True):

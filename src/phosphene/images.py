@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from phosphene.errors import BadFile
 from phosphene.files import whole
@@ -44,7 +44,7 @@ def opened(path: str | Path | IO[bytes], name: str = "") -> Image.Image:
             with Image.open(path) as picture:
                 if picture.width * picture.height > LARGEST:
                     raise BadFile(f"{name} has {picture.width} × {picture.height} pixels; at most {LARGEST:,} are read")
-                return picture.convert("RGB")
+                return ImageOps.exif_transpose(picture).convert("RGB")  # as it was held, not as its sensor lay
     except FileNotFoundError:
         raise BadFile(f"{name} does not exist") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

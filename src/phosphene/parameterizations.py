@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.errors import BadFile, BadRequest
 from phosphene.networks import build
-from phosphene.networks.deepsim import approximate_statistics, load_deepsim, read_bounds
+from phosphene.networks.deepsim import LICENCE, approximate_statistics, load_deepsim, read_bounds
+from phosphene.networks.outside import sha256_of_weights
 from phosphene.priors import CodeStatistics
 
 
@@ -211,7 +213,8 @@ def _published(name: str, file: str | Path | None, bounds: str | Path | None) ->
         mean, std = upper * MEAN_SHARE, upper * (1 - MEAN_SHARE) / 3
     rest = std.square().mean()
     statistics = CodeStatistics(mean, std, mean + 3 * std, torch.zeros(0, mean.numel()), torch.zeros(0), rest)
-    return Generated(generator, statistics, "", layer, {"name": name})
+    known = hashlib.sha256(sha256_of_weights(generator).encode() + statistics.upper.numpy().tobytes()).hexdigest()
+    return Generated(generator, statistics, "", layer, {"name": name, "sha256": known, "licence": LICENCE})
 
 
 MEAN_SHARE = 0.63 / (0.63 + 3 * 3.74)

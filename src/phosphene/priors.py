@@ -76,11 +76,8 @@ class BoxDecay(Prior):
 
 @dataclass(frozen=True, eq=False)
 class Gaussian(Prior):
-    """Shrink towards the mean, in the covariance's own metric, and stay inside the code's range.
-
-    `pull` is the share of the way to the mean in each step; directions in which natural codes vary little
-    are pulled `stiffness` times as hard as the widest (0: all alike).
-    """
+    """Shrink towards the mean of natural codes, and stay in the code's range: `pull` is the share of the way in each
+    step, the same in all directions; no unit falls below 0 or rises above `upper`."""
 
     statistics: CodeStatistics
     pull: float = 0.01

@@ -118,11 +118,12 @@ def climb_into(
 
     With `resume`, a batch whose pictures the folder already holds, whole and from the same request, is not climbed
     again.
-    The contact sheet is written after every batch.
+    The contact sheet is written after every batch, which has as many as the subject takes.
     """
     check(members)
+    batch = subject.at_most(batch)
     folder.create()
-    start, hashes = _start(request.start, parameterization), _hashes(subject, parameterization)
+    start, hashes = _start(request.start, parameterization), weights_of(subject, parameterization)
     finished: list[Record] = []
     for at in range(0, len(members), batch):
         chunk = members[at : at + batch]
@@ -166,14 +167,28 @@ def remake(
         torch.set_num_threads(request.threads)
     subject, parameterization = request.loaded()
     _check_units(subject, members, file)
-    hashes = _hashes(subject, parameterization)
-    if wrong := [part for part in hashes if hashes[part] != old.weights.get(part)]:
-        was, now = old.weights.get(wrong[0], "none")[:16], hashes[wrong[0]][:16]
-        raise BadFile(f"{file} was made with another {wrong[0]}: its hash was {was}, here it is {now}")
+    hashes = weights_of(subject, parameterization)
+    check_weights(old, hashes, file)
     start = _start(request.start, parameterization)
     result = _climb(request, subject, parameterization, members, start, 0, report)
     folder.create()
     return old, _keep(folder, result, member, old.request, hashes)
+
+
+def weights_of(subject: Subject, parameterization: Parameterization) -> dict[str, str]:
+    """What the pictures depend on: the hash of each weights file, or a name where there is none."""
+    hashes = {"subject": str(subject.card.get("sha256", subject.name))}
+    card = getattr(parameterization, "card", None)
+    if card is not None:
+        hashes["prior"] = str(card.get("sha256", card.get("name", "")))
+    return hashes
+
+
+def check_weights(record: Record, here: dict[str, str], file: Path) -> None:
+    """`BadFile` where a record's picture was made with other weights than those that are here."""
+    if wrong := [part for part in here if here[part] != record.weights.get(part)]:
+        was, now = record.weights.get(wrong[0], "none")[:16], here[wrong[0]][:16]
+        raise BadFile(f"{file} was made with another {wrong[0]}: its hash was {was}, here it is {now}")
 
 
 def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
@@ -289,20 +304,18 @@ def _start(request: str | dict[str, str], parameterization: Parameterization) ->
     return as_images([pixels])[0]
 
 
-def _hashes(subject: Subject, parameterization: Parameterization) -> dict[str, str]:
-    """What the pictures depend on: the hash of each weights file, or a name where there is none."""
-    hashes = {"subject": str(subject.card.get("sha256", subject.name))}
-    card = getattr(parameterization, "card", None)
-    if card is not None:
-        hashes["prior"] = str(card.get("sha256", card.get("name", "")))
-    return hashes
-
-
 def _check_units(subject: Subject, members: Sequence[Member], file: Path) -> None:
     """A record comes from outside: its layers and channels must exist."""
+    shapes = subject.shapes()
     for member in members:
         for _, unit in member.target.terms:
             if isinstance(unit, Unit):
                 subject.targets(str(unit))
-            elif subject.shapes().get(unit.layer, (0,))[0] != len(unit.vector):
+                continue
+            channels, *limits = shapes.get(unit.layer) or (0,)
+            if channels != len(unit.vector):
                 raise BadFile(f"{file}: its direction does not fit layer {unit.layer!r}")
+            if isinstance(unit.position, tuple) and not (
+                len(limits) == 2 and all(0 <= at < limit for at, limit in zip(unit.position, limits, strict=True))
+            ):
+                raise BadFile(f"{file}: layer {unit.layer!r} has no position {unit.position}")

@@ -67,6 +67,10 @@ class Subject:
         """The network's output for RGB images in [0, 1]; where that is several tensors, the first: the logits."""
         return first_tensor(self.network(self.prepare(images)))
 
+    def at_most(self, images: int) -> int:
+        """As many images as it takes at once, and no more than these."""
+        return min(images, self.batch or images)
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Output shape, without the batch, of every layer that runs."""
         parameter = next(self.network.parameters(), torch.zeros(()))

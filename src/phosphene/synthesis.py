@@ -115,7 +115,7 @@ CLIMBS: dict[str, Climb] = {
 
 @dataclass(frozen=True)
 class Member:
-    """One climb of a batch: what for, from which seed, and the start ("random", "mean" or an image)."""
+    """One climb of a batch: what for, and from which seed."""
 
     target: Target
     seed: int
@@ -248,8 +248,10 @@ def climb_all(
     every_frame: int = 0,
     report: Callable[[int], None] = lambda steps: None,
 ) -> Iterator[PreferredInputs]:
-    """Climb any number of members, `batch` at a time; what is yielded is finished. `report` hears of steps done."""
+    """Climb any number of members, `batch` at a time, or as many as the subject takes; what is yielded is finished.
+    `report` hears of steps done."""
     check(members)
+    batch = subject.at_most(batch)
     for at in range(0, len(members), batch):
         yield climb_batch(
             subject,
@@ -500,10 +502,14 @@ def _gradient(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> 
     reached = [i for i in going if scores[i].requires_grad]
     if not reached:
         return torch.zeros_like(codes)
-    (gradient,) = torch.autograd.grad([scores[i] for i in reached], codes, retain_graph=True)
+
+    def of(some: Sequence[Tensor]) -> Tensor:  # which may need one for the network's own weights alone
+        return torch.autograd.grad(some, codes, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+
+    gradient = of([scores[i] for i in reached])
     wrong = (~gradient.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
     for i in set(wrong).intersection(reached):
-        gradient[i] = torch.autograd.grad(scores[i], codes, retain_graph=True)[0][i]
+        gradient[i] = of([scores[i]])[i]
     return gradient
 
 

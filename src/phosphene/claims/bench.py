@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -57,8 +56,7 @@ def run(claims: Sequence[Claim], lab: Lab) -> Iterator[Result]:
     """Measure each claim, or read what the same code found with the same networks, data, seed and number of units."""
     for claim in claims:
         needed = {name: weights.locate(name)[1] for name in claim.needs}
-        written = hashlib.sha256(Path(inspect.getfile(claim.experiment)).read_bytes()).hexdigest()
-        identity = {**lab.identity, "weights": needed, "data": lab.fingerprints(claim.data), "experiment": written}
+        identity = {**lab.identity, "weights": needed, "data": lab.fingerprints(claim.data), "code": _code()}
         file = lab.out / f"{claim.name}.json"
         kept = read(claim, file) if file.exists() else None
         if kept is not None and kept.identity == json.loads(json.dumps(identity)):
@@ -69,6 +67,13 @@ def run(claims: Sequence[Claim], lab: Lab) -> Iterator[Result]:
         result = Result(claim, findings, identity, time.monotonic() - begun)
         write_json(file, result.as_json())
         yield result
+
+
+def _code() -> str:
+    """One hash of what measures: the experiments, and the modules at the top of the package that they work with."""
+    package = Path(__file__).parent.parent
+    files = sorted([*package.glob("*.py"), *(package / "claims").glob("*.py")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def read(claim: Claim, file: Path) -> Result | None:

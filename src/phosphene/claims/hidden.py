@@ -17,7 +17,8 @@ EACH, MOST_LAYERS = 50, 8
 FEW_LAYERS = 4
 ARMS = ("generator", "Fourier")
 KEPT = ("activation_ratio", "two_afc_synthetic", "two_afc_natural", "two_afc_none", "selectivity")
-NOTHING = {**dict.fromkeys(KEPT, math.nan), "activation_ratio": 0.0, "two_afc_synthetic": 0.5}
+GUESSED = dict.fromkeys(("two_afc_synthetic", "two_afc_none"), 0.5)
+NOTHING = {**dict.fromkeys(KEPT, math.nan), "activation_ratio": 0.0, **GUESSED}
 """Of a unit that no climb of an arm could excite at all: there is no picture, so an observer can only guess."""
 
 

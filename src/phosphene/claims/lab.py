@@ -86,6 +86,11 @@ class Lab:
         return max(1, min(TENTH, len(Stream(folder, split, 1)) // ENOUGH)) if self.quick else 1
 
     @property
+    def runs(self) -> Path:
+        """Where what is made is kept: a folder of pictures is measured whole, so quick runs and seeds have own."""
+        return self.out / "runs" / f"{'quick-' if self.quick else ''}seed-{self.seed}"
+
+    @property
     def named(self) -> str:
         """The subject's output layer, whose units have classes."""
         network = self.network(self.subject)
@@ -142,11 +147,9 @@ class Lab:
         members = [Member(target, seed) for text in units for target in network.targets(text) for seed in seeds]
         how = settings("default", parameterization, **changes)
         request = Request(subject, prior, how, start_request(start), **self.machine)
-        kind = f"{'quick-' if self.quick else ''}seed-{self.seed}"  # a folder is measured whole: none is in two runs
-        folder = records.Folder(self.out / "runs" / kind / name)
+        folder = records.Folder(self.runs / name)
         self.report(f"{name}: {len(members)} pictures")
-        batch = min(self.batch, network.batch or self.batch)
-        found = list(climb_into(folder, request, network, parameterization, members, batch=batch))
+        found = list(climb_into(folder, request, network, parameterization, members, batch=self.batch))
         images = as_images([read_png(folder.path / record.image) for record in found])
         channels = [getattr(member.target.terms[0][1], "channel", -1) for member in members]
         return Shots(folder.path, subject, images, [r.score for r in found], channels, [m.seed for m in members])

@@ -100,7 +100,7 @@ def repetition(lab: Lab, images: Tensor) -> list[float]:
     bystander = lab.network(lab.judges[-1])
     layer, found = feature_layers(bystander)[0], []
     with probe(bystander.network, [layer]) as read, torch.no_grad():
-        for part in images.split(50):
+        for part in images.split(bystander.at_most(50)):
             maps = read(bystander.prepare(part.to(lab.device)))[layer].float()
             found += moved_likeness(maps).tolist()
     return found

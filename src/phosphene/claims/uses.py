@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from phosphene.evaluation import Figure, as_images, bootstrap, mean, share
 from phosphene.files import safe
 from phosphene.images import to_pixels, write_png
 from phosphene.parameterizations import load_generated
-from phosphene.training.run import read_recipe
+from phosphene.training.run import read_recipe, recipe_hash
 from phosphene.training.subject import subject_card, train_subject
 
 PAIRS, STARTS, TEXTURE_SEEDS = 25, 30, 5
@@ -92,7 +93,7 @@ def real_starts(lab: Lab) -> Part:
     goals = [(int(label) + 1 + i % (len(classes) - 1)) % len(classes) for i, label in enumerate(labels)]
     begun, units = [], []
     for i, (photograph, goal) in enumerate(zip(photographs, goals, strict=True)):
-        file = lab.out / "starts" / f"{i}.png"
+        file = lab.runs / "C8-starts" / f"{i}.png"
         write_png(file, to_pixels(photograph.numpy()))
         begun.append(lab.climbed(f"C8-start-{i}", [f"{layer}:{goal}"], start=str(file), steps=START_STEPS).images[0])
     free = lab.climbed("C8-goals", [f"{layer}:{goal}" for goal in dict.fromkeys(goals)], steps=START_STEPS)
@@ -151,12 +152,13 @@ def another_task(lab: Lab) -> Part:
     recipe = {**read_recipe(TRAINED, "subject"), **TEXTURES}
     recipe["epochs"] = QUICK_EPOCHS if lab.quick else recipe["epochs"]
     recipe["architecture"] = {**recipe["architecture"], "classes": len(data.classes)}
-    file = lab.out / "textures" / "textures.safetensors"
+    place = lab.runs / f"C8-textures-{recipe_hash(recipe, train.fingerprint)[:16]}"
+    file = place / "textures.safetensors"
     if not file.exists():
         lab.report("C8: training on textures")
-        network, run, _ = train_subject(
-            recipe, train, val, lab.out / "textures", begin=lab.network(TRAINED), device=lab.device
-        )
+        network, run, finished = train_subject(recipe, train, val, place, begin=lab.network(TRAINED), device=lab.device)
+        if not finished:
+            signal.raise_signal(signal.SIGINT)  # which training took for its own
         card = subject_card("textures", recipe, train, val, network, history=run.history, begin=lab.network(TRAINED))
         weights.write(file, {f"network.{key}": value for key, value in network.state_dict().items()}, card)
     subject = lab.network(str(file))

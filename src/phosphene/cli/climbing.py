@@ -132,7 +132,7 @@ def synthesize(
             seen,
             parameterization,
             members,
-            batch=min(batch, seen.batch or batch),
+            batch=batch,
             animate=animate,
             resume=resume,
             report=advance,
