@@ -14,7 +14,6 @@ is killed goes on where it was.
 from __future__ import annotations
 
 import argparse
-import copy
 import tempfile
 import time
 from pathlib import Path
@@ -109,9 +108,7 @@ def recipe_of(name: str, encoder: Subject, steps: int) -> Recipe:
 
 def trained(recipe: Recipe, encoder: Subject, photographs: datasets.Photographs, run: Path, name: str) -> Generated:
     """The variant's generator; the beginning is found once for all that share it."""
-    plain = copy.deepcopy(recipe)
-    plain["image"] = read_recipe("taught")["image"]  # the beginning does not depend on it
-    generator, statistics, begun = beginning(plain, encoder, photographs, run / "begin", "cpu")
+    generator, statistics, begun = beginning(recipe, encoder, photographs, run / "begin", "cpu")
     folder = run / name.replace(" ", "-").replace(",", "").replace("'", "")
     generator, _, _ = train_image(recipe, encoder, generator, photographs, folder, begun=begun)
     return Generated(generator, CodeStatistics.of(statistics), SUBJECT, LAYER)

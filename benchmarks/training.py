@@ -28,11 +28,14 @@ from phosphene.training.generator import train_generator
 from phosphene.training.run import RECIPES, Waiting, placed, read_recipe
 from phosphene.training.subject import train_subject
 
+BUNDLED = sorted(file.stem for file in RECIPES.glob("*.toml"))
+"""Those that begin from another generator's weights have the same last stage as those that do not."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs")
-    parser.add_argument("recipes", nargs="*", default=sorted(file.stem for file in RECIPES.glob("*.toml")))
+    parser.add_argument("recipes", nargs="*", default=[name for name in BUNDLED if "begin" not in read_recipe(name)])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60)

@@ -555,6 +555,9 @@ HOSTILE: list[Callable[[dict[str, Any]], Any]] = [
     lambda r: r["request"]["members"][0][0].update(
         terms=[[1, {"layer": "fc6", "vector": [float("nan")] * 16, "name": "d", "position": "centre"}]]
     ),
+    lambda r: r["request"]["members"][0][0].update(
+        terms=[[1, {"layer": "conv5", "vector": [1.0] * 256, "name": "d", "position": [99, 99]}]]
+    ),
     lambda r: r["request"]["members"][0].__setitem__(1, 2**80),
     lambda r: r["request"]["members"][0].__setitem__(1, "seed"),
     lambda r: r["request"].update(members=r["request"]["members"] * 20_001),

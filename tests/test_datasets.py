@@ -104,6 +104,22 @@ def test_pictures_become_squares_of_one_size(tmp_path: Path) -> None:
     assert load(folder, "train", size=8).images.shape == (5, 8, 8, 3)
 
 
+def test_photographs_of_a_camera_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "MOST_PIXELS", 6)
+    folder = class_folders(tmp_path)
+    assert load(folder, "train").images.shape[1:] == (6, 6, 3)
+    assert load(folder, "train", size=9).images.shape[1:] == (9, 9, 3), "asked for, it is given"
+
+
+def test_a_photograph_that_changes_its_class_is_read_again(tmp_path: Path) -> None:
+    folder, cache = class_folders(tmp_path / "data"), tmp_path / "cache"
+    first = load(folder, "train", cache=cache)
+    (folder / "zebra" / "1.png").rename(folder / "ant" / "1.png")
+    again = load(folder, "train", cache=cache)
+    assert again.fingerprint != first.fingerprint
+    assert (first.labels.tolist(), again.labels.tolist()) == ([0, 0, 0, 1, 1], [0, 0, 0, 0, 1])
+
+
 def test_the_fingerprint_tells_data_and_the_way_they_were_read_apart(tmp_path: Path) -> None:
     folder = shards(tmp_path / "a")
     prints = [load(folder, split, size=size).fingerprint for split in ("train", "val") for size in (None, 8)]

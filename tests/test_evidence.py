@@ -10,6 +10,7 @@ import pytest
 from conftest import CI_SAMPLE, Run
 from PIL import Image
 
+from phosphene import evidence
 from phosphene.errors import BadRequest
 from phosphene.evidence import evaluate
 
@@ -110,6 +111,37 @@ def test_what_cannot_be_measured_is_told(phosphene: Run, run: Path, zoo: Path, p
     for file in control.glob("conv5-*.json"):
         file.unlink()
     assert "holds no" in phosphene("evaluate", control, *judge).refused()
+
+
+def test_pictures_of_other_weights_are_not_measured(phosphene: Run, run: Path, zoo: Path) -> None:
+    for file in run.glob("conv5-*.json"):
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({**record, "weights": {**record["weights"], "subject": "0" * 64}}))
+    judge = ("--judge", zoo / "subject.safetensors", "--device", "cpu")
+    assert "made with another subject: its hash was 0000" in phosphene("evaluate", run, *judge).refused()
+
+
+def test_a_score_that_is_weighted_is_no_activation(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
+    climb = ("--prior", zoo / "generator.safetensors", "--steps", 3, "--precision", "float32", "--device", "cpu")
+    phosphene("synthesize", zoo / "subject.safetensors", "0.5*fc8:0", "fc8:1", *climb, "--out", tmp_path).fine()
+    (found,) = evaluate([tmp_path], str(zoo / "subject.safetensors"))[0]
+    assert [row["unit"] for row in found.units] == ["fc8:1"]
+
+
+def test_what_stands_for_photographs_in_general_is_cut_as_the_rest_is(
+    phosphene: Run, zoo: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In noise, what a hidden unit sees of one photograph is as what it sees of another, and not as the whole."""
+    subject, climb = zoo / "subject.safetensors", ("--steps", 2, "--precision", "float32", "--device", "cpu")
+    phosphene("synthesize", subject, "conv1:0-3", "--prior", "pixels", *climb, "--out", tmp_path / "conv1").fine()
+
+    def other_photographs() -> float:
+        ((found,),) = evaluate([tmp_path / "conv1"], str(subject), str(photographs))
+        return found.figures["kid_photographs"].value
+
+    cut = other_photographs()
+    monkeypatch.setattr(evidence, "_somewhere", lambda pictures, field, size: list(pictures))
+    assert abs(cut) < other_photographs() / 3
 
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")

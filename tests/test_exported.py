@@ -10,17 +10,19 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import CLASSES, Run, climbs_remakes_and_judges, lively, samples
+from conftest import CI_SAMPLE, CLASSES, Run, climbs_remakes_and_judges, lively, samples
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.probe import probe
 from phosphene.subjects import load_subject
+from phosphene.synthesis import CLIMBS, synthesize
 
 SIDE = 32
 
@@ -127,6 +129,16 @@ def test_a_program_for_one_image_climbs_one_after_the_other(phosphene: Run, prog
     subject = load_subject(programs / "one.pt2")
     with pytest.raises(BadRequest, match=r"one\.pt2 takes 1 image at a time; got 2"):
         subject(torch.rand(2, 3, SIDE, SIDE))
+    assert len(synthesize(subject, "fc:0-1", prior="pixels", climb=replace(CLIMBS["pixels"], steps=2)).images) == 2
+
+
+@pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
+def test_a_program_for_one_image_is_measured_beside_photographs(phosphene: Run, programs: Path, tmp_path: Path) -> None:
+    climb = ("--prior", "pixels", "--steps", 4, "--device", "cpu", "--precision", "float32")
+    phosphene("synthesize", programs / "one.pt2", "fc:0-1", *climb, "--out", tmp_path / "run").fine()
+    words = ("evaluate", tmp_path / "run", "--images", CI_SAMPLE, "--judge", "resnet18-objects", "--device", "cpu")
+    (found,) = phosphene(*words, "--json").json()
+    assert len(found["units"]) == 2
 
 
 def test_photographs_give_the_logits_of_the_exported_network(programs: Path) -> None:

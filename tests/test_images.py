@@ -172,9 +172,17 @@ def test_a_path_that_takes_no_file_is_refused(tmp_path: Path, write: Callable[[P
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_photograph_stands_as_it_was_held(tmp_path: Path) -> None:
+    """A camera that was turned writes its sensor's rows, and how to turn them (EXIF's orientation 6: by 90°)."""
+    picture, exif = Image.fromarray(PIXELS), Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "turned.png", exif=exif)
+    assert (read_png(tmp_path / "turned.png") == np.rot90(PIXELS, -1)).all()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_device_that_is_really_full(tmp_path: Path) -> None:
-    (tmp_path / ".x.png.tmp").symlink_to("/dev/full")
+    (tmp_path / f".x.png.{os.getpid()}.tmp").symlink_to("/dev/full")
     large = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
     with pytest.raises(OutOfSpace, match="No space left"):
         write_png(tmp_path / "x.png", large)

@@ -379,9 +379,13 @@ def test_no_hook_remains_after_success(subject: Subject, generated: Generated) -
 def test_a_users_module_keeps_its_parameters_and_gradients(generated: Generated) -> None:
     network = TinyNet()
     kept = {name: value.detach().clone() for name, value in network.named_parameters()}
+    network.train()
+    network.conv.eval()
     synthesize(network, "fc:1", prior=generated, climb=SHORT, size=(SEEN, SEEN))
     assert all(torch.equal(value, kept[name]) for name, value in network.named_parameters())
     assert all(value.requires_grad and value.grad is None for value in network.parameters())
+    assert network.training
+    assert not network.conv.training
 
 
 # ---------------------------------------------------------------- units that cannot start
@@ -432,6 +436,25 @@ def test_a_unit_without_a_path_to_the_image_is_reported_dead_and_crossed_out(gen
     assert np.array_equal(shown[0], crossed_out(to_pixels(result.images[0].numpy())))
     assert np.array_equal(shown[1], to_pixels(result.images[1].numpy()))
     assert labels[0].endswith("dead")
+
+
+class Placed(nn.Module):
+    """`place` says where a picture is in its batch, with weights of its own, and never looks at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Embedding(1, 4)
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images).mean((2, 3)) + self.place(torch.zeros(len(images), dtype=torch.int64))
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_unit_that_only_its_own_weights_reach_is_dead(generated: Generated, trainable: bool) -> None:
+    network = Placed().requires_grad_(trainable)
+    result = climb_batch(tiny_subject(network), [member("place", 1), member("conv", 2)], generated, SHORT)
+    assert result.statuses == ("dead", "climbed")
 
 
 def test_a_dead_unit_does_not_disturb_the_others(generated: Generated) -> None:

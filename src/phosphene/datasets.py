@@ -29,6 +29,8 @@ from phosphene.files import whole
 from phosphene.images import opened
 
 SPLITS = {"train": ("train",), "val": ("val", "test"), "all": ("train", "val", "test", "all", "samples")}
+MOST_PIXELS = 256
+"""A side of photographs in memory, where nothing else is said."""
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -139,8 +141,8 @@ def load(
 ) -> Photographs:
     """Decode one split once, to square uint8 pictures that training can keep in memory.
 
-    `size` resizes (pixels; default: the size of the first picture); `limit` takes the first so many;
-    `without` leaves out the photographs whose keys are in another folder of shards, in any split. With
+    `size` resizes (pixels; default: the size of the first picture, at most `MOST_PIXELS`); `limit` takes the
+    first so many; `without` leaves out the photographs whose keys are in another folder of shards, in any split. With
     `cache` (a folder) the decoded arrays are kept and read next time; a damaged cache is decoded anew.
     """
     barred = _keys(Path(without)) if without is not None else frozenset()
@@ -155,9 +157,9 @@ def load(
         for where, raw, label, key in source.rows(bool(barred)):
             if key in barred:
                 continue
-            picture = _decode(raw, size, where)
-            size = size or picture.shape[0]
-            pictures.append(picture)
+            if size is None:
+                size = min(_decode(raw, None, where).shape[0], MOST_PIXELS)
+            pictures.append(_decode(raw, size, where))
             targets.append(label)
             if limit is not None and len(pictures) >= limit:
                 break

@@ -21,7 +21,7 @@ from phosphene.errors import BadRequest
 from phosphene.evaluation import Figure, as_images, distances, features, judge_channels, mean, recognised, share
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.probe import probe
-from phosphene.subjects import Subject, load_subject
+from phosphene.subjects import Subject, load_subject, resized
 
 RANDOM_CODES, REFERENCES = 200, 2000
 """Codes drawn from the stored Gaussian, and training photographs among which the nearest is looked for."""
@@ -127,7 +127,7 @@ def reconstructed(
     """The photographs (n, 3, size, size) through encoder and generator, and the pictures through the encoder again.
 
     `image_error` is the mean absolute one on [0, 1], `code_error` squared, in standard deviations, `code_cosine` that
-    of the two codes, `class_kept` whether the encoder's own network names the class again.
+    of the two codes, `class_kept` whether the encoder's own network names the photograph's class.
     """
     made, found, batch = [], [], encoder.at_most(batch)
     device, layer = generated.statistics.mean.device, generated.layer
@@ -190,4 +190,4 @@ def _random_pictures(generated: Generated) -> Iterator[Tensor]:
 
 
 def _pictures(photographs: Photographs, chosen: Any, size: int) -> Tensor:
-    return F.interpolate(as_images(photographs.images[chosen]), (size, size), mode="bilinear", align_corners=False)
+    return resized(as_images(photographs.images[chosen]), (size, size))

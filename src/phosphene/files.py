@@ -20,7 +20,7 @@ def whole(path: Path) -> Iterator[Path]:
 
     Makes the folder. A disk that takes no more, or a folder that may not be written, is `OutOfSpace`.
     """
-    scratch = path.parent / f".{path.name}{os.environ.get('RANK', '')}.tmp"  # each process of torchrun its own
+    scratch = path.parent / f".{path.name}.{os.getpid()}.tmp"  # two processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch

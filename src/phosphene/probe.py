@@ -38,6 +38,19 @@ def before(layer: str) -> str:
 
 
 @contextmanager
+def borrowed(network: nn.Module) -> Iterator[None]:
+    """Give a network back as it was: on its device, each of its modules in train or eval mode."""
+    modes = [(module, module.training) for module in network.modules()]
+    device = next(network.parameters(), torch.zeros(())).device
+    try:
+        yield
+    finally:
+        network.to(device)
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
 def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
     """Lend a function from inputs to activations by layer; hooks live only inside the `with`.
 

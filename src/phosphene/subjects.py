@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -55,10 +56,7 @@ class Subject:
         """RGB in [0, 1], (batch, 3, height, width) of any size, to what the network reads."""
         if self.batch and len(images) > self.batch:
             raise BadRequest(f"{self.name} takes {self.batch} image at a time; got {len(images)}")
-        if images.shape[-2:] != self.size:
-            images = F.interpolate(
-                images, self.size, mode="bilinear", align_corners=False, antialias=_shrinks(images, self.size)
-            )
+        images = resized(images, self.size)
         mean, std = (torch.tensor(each, dtype=images.dtype)[:, None, None] for each in (self.mean, self.std))
         mean, std = (each.to(images.device, non_blocking=True) for each in (mean, std))  # no wait for the device
         return ((images - mean) / std).contiguous(memory_format=self.layout)
@@ -73,6 +71,10 @@ class Subject:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Output shape, without the batch, of every layer that runs."""
+        return dict(self._shapes)
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
         parameter = next(self.network.parameters(), torch.zeros(()))
         return layer_shapes(self.network, self.prepare(torch.zeros(1, 3, *self.size, device=parameter.device)))
 
@@ -259,8 +261,12 @@ def _last_layer(network: nn.Module) -> str:
     return linear[-1] if linear else ""
 
 
-def _shrinks(images: Tensor, size: tuple[int, int]) -> bool:
-    return images.shape[-2] > size[0] or images.shape[-1] > size[1]
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (n, 3, h, w) at another size (height, width), linearly, and without aliases where they shrink."""
+    if images.shape[-2:] == size:
+        return images
+    shrinks = images.shape[-2] > size[0] or images.shape[-1] > size[1]
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 def _signed(weight: float, label: str) -> str:

@@ -26,7 +26,7 @@ from phosphene.parameterizations import (
     total_variation,
 )
 from phosphene.priors import Free, Gaussian, Prior, paper_box
-from phosphene.probe import Read, probe
+from phosphene.probe import Read, borrowed, probe
 from phosphene.subjects import MOST_TARGETS, Subject, load_subject, wrap
 from phosphene.units import Target
 
@@ -184,26 +184,28 @@ def synthesize(
     """
     if isinstance(subject, str):
         subject = load_subject(subject)
-    elif not isinstance(subject, Subject):
-        subject = wrap(subject, size=size)
-    wanted: list[Target] = []
-    for unit in [units] if isinstance(units, str) else units:
-        wanted += subject.targets(unit) if isinstance(unit, str) else [unit]
-    parameterization = load_parameterization(prior, subject)
-    members = [Member(target, seed) for target in wanted for seed in seeds]
-    results = list(
-        climb_all(
-            subject,
-            members,
-            parameterization,
-            settings(climb, parameterization),
-            start=start,
-            device=device,
-            precision=precision,
-            batch=batch,
-            every_frame=every_frame,
+    network = subject.network if isinstance(subject, Subject) else subject
+    with borrowed(network) if isinstance(network, nn.Module) else nullcontext():  # what is none is refused by wrap
+        if not isinstance(subject, Subject):
+            subject = wrap(subject, size=size)
+        wanted: list[Target] = []
+        for unit in [units] if isinstance(units, str) else units:
+            wanted += subject.targets(unit) if isinstance(unit, str) else [unit]
+        parameterization = load_parameterization(prior, subject)
+        members = [Member(target, seed) for target in wanted for seed in seeds]
+        results = list(
+            climb_all(
+                subject,
+                members,
+                parameterization,
+                settings(climb, parameterization),
+                start=start,
+                device=device,
+                precision=precision,
+                batch=batch,
+                every_frame=every_frame,
+            )
         )
-    )
     return joined(results)
 
 

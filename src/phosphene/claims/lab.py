@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from phosphene import evidence, records
 from phosphene.datasets import Photographs, Stream, load
@@ -23,7 +22,7 @@ from phosphene.exemplars import find_exemplars
 from phosphene.files import safe
 from phosphene.images import contact_sheet, read_png, to_pixels, write_webp
 from phosphene.runs import Request, climb_into, open_parameterization, start_request
-from phosphene.subjects import Subject, load_subject, outer_layers
+from phosphene.subjects import Subject, load_subject, outer_layers, resized
 from phosphene.synthesis import Member, settings
 
 TENTH = 10
@@ -125,8 +124,7 @@ class Lab:
         """Photographs at random: images (n, 3, size, size) in [0, 1] and labels (n,)."""
         data = self.photographs(folder, split)
         chosen = np.array(self.some(len(data), n, counter))
-        images = interpolate(as_images(data.images[chosen]), (size, size), mode="bilinear", antialias=True)
-        return images, torch.from_numpy(data.labels[chosen])
+        return resized(as_images(data.images[chosen]), (size, size)), torch.from_numpy(data.labels[chosen])
 
     def climbed(
         self,
@@ -197,8 +195,7 @@ class Lab:
         side = max(images.shape[-1] for _, images in sets)
         tiles, labels = [], []
         for label, images in sets:
-            sized = interpolate(images[:columns], (side, side), mode="bilinear", antialias=True)
-            tiles += [to_pixels(image.numpy()) for image in sized]
+            tiles += [to_pixels(image.numpy()) for image in resized(images[:columns], (side, side))]
             labels += [label] + [""] * (columns - 1)
         file = self.out / "pictures" / f"{name}.webp"
         write_webp(file, contact_sheet(tiles, labels, columns))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
+from phosphene.files import whole
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated, seen_part
@@ -48,7 +48,8 @@ def beginning(
     begun = (str(teacher.card["sha256"]),) if teacher else ()
     torch.manual_seed(recipe["seed"] + 1)
     generator = cast("ImageGenerator", build(dict(recipe["architecture"])))
-    file = run / f"begin-{stage_identity(recipe, encoder, photographs, 'image', begun)[:16]}.safetensors"
+    alone: Recipe = {part: value for part, value in recipe.items() if part != "image"} | {"image": {}}
+    file = run / f"begin-{stage_identity(alone, encoder, photographs, 'image', begun)[:16]}.safetensors"
     if crew.leads and not file.exists():
         if teacher is None:
             codes = torch.cat([codes for codes, _ in _shown(recipe, encoder, photographs, device)])
@@ -62,10 +63,8 @@ def beginning(
             begin_map(follower, views)
         kept = {f"network.{name}": value for name, value in generator.state_dict().items()}
         kept |= {f"code.{name}": value for name, value in code_statistics(codes).items()}
-        scratch = file.with_suffix(".tmp")  # a killed run leaves no half file to be believed
-        run.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
-        os.replace(scratch, file)
+        with whole(file) as scratch:
+            save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
     crew.wait()
     tensors = load_file(file)
     generator.load_state_dict({n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("network.")})

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.datasets import Photographs
 from phosphene.evaluation import as_images
 from phosphene.images import Pixels, contact_sheet, to_pixels
+from phosphene.subjects import resized
 
 COLUMNS, EVERY = 8, 300.0
 """Photographs on a sheet, and seconds from one sheet to the next."""
@@ -29,7 +29,7 @@ class Gallery:
         """`size` is the generator's, in pixels."""
         chosen = np.linspace(0, len(photographs) - 1, min(COLUMNS, len(photographs))).round().astype(np.int64)
         x = as_images(photographs.images[chosen]).to(device)
-        self.images = F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
+        self.images = resized(x, (size, size))
         self._due = 0.0
 
     def due(self) -> bool:

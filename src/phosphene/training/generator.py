@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene import weights
@@ -30,7 +29,7 @@ from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.priors import CodeStatistics
 from phosphene.probe import find_layer, probe
-from phosphene.subjects import Subject
+from phosphene.subjects import Subject, resized
 from phosphene.training.autoencoder import Autoencoder, train_autoencoder
 from phosphene.training.begin import beginning, code_statistics
 from phosphene.training.crew import ALONE, Crew
@@ -222,14 +221,14 @@ def held_out_errors(
 ) -> dict[str, float]:
     """On every held-out photograph, plainly resized: mean absolute error of the image on [0, 1], mean squared
     error of its code after another pass through the encoder (whitened), and, where the photographs are of the encoder's
-    classes, the share of reconstructions whose class its own network still names.
+    classes, the share of reconstructions whose class its own network names (of photographs no network names all).
     """
     layer, seen, device = recipe["code_layer"], recipe["architecture"]["seen"], next(generator.parameters()).device
     totals = torch.zeros(3, dtype=torch.float64)
     with torch.no_grad(), probe(encoder.network.to(device), [layer, encoder.output]) as read:
         for at in range(0, len(val), batch):
             x = as_images(val.images[at : at + batch]).to(device)
-            x = F.interpolate(x, generator.image_size, mode="bilinear", align_corners=False)
+            x = resized(x, (generator.image_size, generator.image_size))
             with mixed_precision(str(device.type)):
                 code = read(encoder.prepare(seen_part(x, seen)))[layer].float().reshape(len(x), *generator.code_shape)
                 y = generator(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
+from phosphene.files import whole
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.parameterizations import seen_part
@@ -172,9 +172,8 @@ def cached_views(
         mean = latents.float().mean((0, 2, 3), keepdim=True)
         std = latents.float().std((0, 2, 3), keepdim=True)
         latents = ((latents.float() - mean) / std).half()
-        scratch = file.with_suffix(".tmp")  # a killed run leaves no half file to be believed
-        save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
-        os.replace(scratch, file)
+        with whole(file) as scratch:
+            save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
     crew.wait()
     kept = load_file(file)
     return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])

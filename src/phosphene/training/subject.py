@@ -16,7 +16,7 @@ from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.evaluation import wilson
 from phosphene.networks import build
-from phosphene.subjects import Subject
+from phosphene.subjects import Subject, resized
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.crew import Crew
 from phosphene.training.run import (
@@ -189,9 +189,7 @@ def accuracy(network: nn.Module, photographs: Photographs, size: int, batch: int
     with torch.no_grad():
         for at in range(0, len(photographs), batch):
             x = torch.from_numpy(photographs.images[at : at + batch]).permute(0, 3, 1, 2).float().to(device) / 255
-            if x.shape[-2:] != (size, size):
-                x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
-            logits = network(normalise(x).contiguous(memory_format=torch.channels_last))
+            logits = network(normalise(resized(x, (size, size))).contiguous(memory_format=torch.channels_last))
             top = logits.topk(min(5, logits.shape[1])).indices.cpu()
             right = top == torch.from_numpy(photographs.labels[at : at + batch])[:, None]
             hits += torch.stack([right[:, 0].sum(), right.sum()])
