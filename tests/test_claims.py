@@ -166,10 +166,9 @@ def planted_hidden(how: float) -> Mapping[str, Figure]:
     rng = np.random.default_rng(6)
     units: list[dict[str, Any]] = []
     for i in range(80):
-        noise = rng.normal(0, 0.1, 4)
-        mine = {"activation_ratio": 1 + 0.5 * how + noise[0], "two_afc_synthetic": 0.6 + 0.2 * how + noise[1]}
-        mine["two_afc_none"] = 0.6 + noise[2]
-        units.append({"layer": f"conv{i % 4}", "generator": mine, "Fourier": {"two_afc_synthetic": 0.6 + noise[3]}})
+        noise = rng.normal(0, 0.1, 3)
+        mine = {"activation_ratio": 1 + 0.5 * how + noise[0], "two_afc_synthetic": 0.5 + 0.2 * how + noise[1]}
+        units.append({"layer": f"conv{i % 4}", "generator": mine, "Fourier": {"two_afc_synthetic": 0.5 + noise[2]}})
     output = {"layer": "fc8", "generator": dict.fromkeys(mine, 1e6 * (0.5 - (how > 0)))}  # of no hidden unit
     return hidden.numbers([*units, {**output, "Fourier": {"two_afc_synthetic": 0.0}}], "fc8", CLAIMS["C5"].level)
 

@@ -118,7 +118,7 @@ def test_an_animation_and_a_start_from_a_photograph(synthesize: Run, tmp_path: P
         assert animation.n_frames >= 3
     started = record_of(tmp_path / "out", "fc8-0-tench-s0")
     assert started.request["start"]["file"] == str(photograph)
-    synthesize("fc8:0", "--start", "mean").fine()
+    synthesize("fc8:0", "--start", "mean", "--anew").fine()
     assert record_of(tmp_path / "out", "fc8-0-tench-s0").start_score != started.start_score
 
 
@@ -400,10 +400,11 @@ def test_only_a_batch_that_is_not_whole_is_climbed_again(
 
 def test_another_request_is_not_taken_for_the_same(synthesize: Run, tmp_path: Path, zoo: Path) -> None:
     first = synthesize("fc8:0", "--json").json()
-    assert synthesize("fc8:0", "--json", "--steps", 4).json() != first
+    assert synthesize("fc8:0", "--json", "--steps", 4, "--anew").json() != first
     assert len(record_of(tmp_path / "out", "fc8-0-tench-s0").curve) == 4
     other = write_subject(tmp_path / "other.safetensors", note="another file")
-    synthesize("fc8:0", subject=other).fine()
+    assert "was made with another subject" in synthesize("fc8:0", "--steps", 4, subject=other).refused()
+    synthesize("fc8:0", "--anew", subject=other).fine()
     assert record_of(tmp_path / "out", "fc8-0-tench-s0").request["subject"] == str(other)
 
 
@@ -487,6 +488,32 @@ def test_a_record_makes_the_same_bits_again_alone_as_in_its_batch(
         old, new = records.read(file), records.read(Path(found["image"]).with_suffix(".json"))
         assert new.image_sha256 == old.image_sha256
         assert (new.score, new.start_score, new.request) == (old.score, old.start_score, old.request)
+
+
+def test_a_finished_picture_is_not_lost_to_another_request(synthesize: Run, tmp_path: Path) -> None:
+    synthesize("fc8:0").fine()
+    before = (tmp_path / "out" / "fc8-0-tench-s0.png").read_bytes()
+    said = synthesize("fc8:0", "--steps", 1, "--rate", 3).refused()
+    assert "fc8-0-tench-s0.json was made with another climb; give another --out to keep it, or --anew" in said
+    assert (tmp_path / "out" / "fc8-0-tench-s0.png").read_bytes() == before
+    synthesize("fc8:1", "--steps", 1).fine()
+    synthesize("fc8:0-2").refused()
+    synthesize("fc8:0", "--steps", 1, "--anew").fine()
+    assert (tmp_path / "out" / "fc8-0-tench-s0.png").read_bytes() != before
+
+
+def test_a_record_in_its_own_folder_is_checked_and_not_written(synthesize: Run, phosphene: Run, tmp_path: Path) -> None:
+    synthesize("fc8:0", "--animate").fine()
+    folder, record = tmp_path / "out", tmp_path / "out" / "fc8-0-tench-s0.json"
+    kept = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    said = phosphene("synthesize", "--record", record, "--out", folder)
+    said.fine()
+    assert "not the same bits" not in said.err
+    data = json.loads(record.read_text())
+    record.write_text(json.dumps({**data, "image_sha256": "0" * 64}))
+    assert "not the same bits" in phosphene("synthesize", "--record", record, "--out", folder).err
+    kept.pop(record.name)
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file != record} == kept
 
 
 def test_a_record_of_a_photographs_start_remakes_it_or_says_that_it_changed(
@@ -805,6 +832,7 @@ def test_a_record_does_not_run_code_that_was_not_named(
     assert "which is code" in phosphene("synthesize", "python:os:abort", "--record", record, "--out", out).refused()
     assert "factory_of_test_cli" not in sys.modules
     phosphene("synthesize", name, "--record", record, "--out", out).fine()
+    assert records.read(record).command == f"phosphene synthesize {name} --record conv-0-s0.json"
     assert (out / "conv-0-s0.png").read_bytes() == (tmp_path / "out" / "conv-0-s0.png").read_bytes()
 
 

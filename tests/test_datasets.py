@@ -104,6 +104,26 @@ def test_pictures_become_squares_of_one_size(tmp_path: Path) -> None:
     assert load(folder, "train", size=8).images.shape == (5, 8, 8, 3)
 
 
+def test_nothing_is_held_out_of_one_set(tmp_path: Path) -> None:
+    """What a network learnt from must not be what it is measured on."""
+    plain = class_folders(tmp_path / "plain")
+    assert len(load(plain, "train").images) == len(load(plain, "all").images) == 5
+    assert "holds out no photographs" in refused(plain, "val")
+    shard = next(shards(tmp_path / "shards").glob("train*.parquet"))
+    load(shard, "train")
+    assert "holds out no photographs" in refused(shard, "val")
+
+
+def test_all_are_those_of_every_split_and_what_is_hidden_is_none(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        class_folders(tmp_path, split)
+    (tmp_path / "train" / "ant" / "._2.png").write_bytes(b"what a file manager leaves")
+    (tmp_path / "train" / ".thumbs").mkdir()
+    (tmp_path / "train" / ".thumbs" / "1.png").write_bytes(picture(1))
+    assert [len(load(tmp_path, split).images) for split in ("train", "val", "all")] == [5, 5, 10]
+    assert load(tmp_path, "all").classes == ("ant", "zebra")
+
+
 def test_photographs_of_a_camera_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "MOST_PIXELS", 6)
     folder = class_folders(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CI_SAMPLE, Run
+from conftest import CI_SAMPLE, Run, write_subject
 from PIL import Image
 
 from phosphene import evidence
@@ -119,6 +119,17 @@ def test_pictures_of_other_weights_are_not_measured(phosphene: Run, run: Path, z
         file.write_text(json.dumps({**record, "weights": {**record["weights"], "subject": "0" * 64}}))
     judge = ("--judge", zoo / "subject.safetensors", "--device", "cpu")
     assert "made with another subject: its hash was 0000" in phosphene("evaluate", run, *judge).refused()
+
+
+def test_a_judge_of_other_classes_compares_and_does_not_name(
+    phosphene: Run, run: Path, photographs: Path, tmp_path: Path
+) -> None:
+    judge = write_subject(tmp_path / "judge.safetensors", classes=[f"pet {i}" for i in range(10)])
+    words = ("evaluate", run, "--judge", judge, "--device", "cpu")
+    found = {each["layer"]: each for each in phosphene(*words, "--images", photographs, "--json").json()}
+    assert "two_afc_synthetic" in found["fc8"]["figures"]
+    assert not [key for key in found["fc8"]["figures"] if key.startswith("recognised")]
+    assert "give a --judge that knows them" in phosphene(*words).refused()
 
 
 def test_a_score_that_is_weighted_is_no_activation(phosphene: Run, zoo: Path, tmp_path: Path) -> None:

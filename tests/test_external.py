@@ -384,6 +384,22 @@ def test_a_factory_in_the_current_directory(here: Path) -> None:
     assert sys.path == path
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("", r"does not take an image of 224 × 224 pixels, .* \(RuntimeError: .*\); its factory may give another"),
+        ("size=8, classes=['a', 'b', 'c']", r"has 2 outputs \(1\) and 3 names of classes"),
+    ],
+)
+def test_a_network_that_cannot_look_is_one_line(here: Path, options: str, says: str) -> None:
+    made = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))"
+    code = f"import torch\ndef net(): return {made}, dict({options})"
+    write(here, f"mine_l{len(options)}", code)
+    with pytest.raises(BadRequest, match=says) as caught:
+        load_subject(f"python:mine_l{len(options)}:net")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_factory_s_network_untrained_is_known_where_its_modules_can_be_drawn_anew(here: Path) -> None:
     write(
         here,

@@ -180,6 +180,16 @@ def test_a_photograph_stands_as_it_was_held(tmp_path: Path) -> None:
     assert (read_png(tmp_path / "turned.png") == np.rot90(PIXELS, -1)).all()
 
 
+def test_what_is_transparent_has_no_colour(tmp_path: Path) -> None:
+    picture = np.zeros((12, 10, 4), np.uint8)
+    picture[:, :5] = (255, 0, 255, 0)
+    picture[:, 5:] = (10, 20, 30, 255)
+    Image.fromarray(picture).save(tmp_path / "cut.png")
+    found = read_png(tmp_path / "cut.png")
+    assert (found[:, :5] == 255).all()
+    assert (found[:, 5:] == (10, 20, 30)).all()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_device_that_is_really_full(tmp_path: Path) -> None:
     (tmp_path / f".x.png.{os.getpid()}.tmp").symlink_to("/dev/full")

@@ -670,7 +670,7 @@ def taught_by(teacher: Path, layer: str, code: int | list[int]) -> dict[str, Any
 
 
 @pytest.mark.usefixtures("every_step")
-@pytest.mark.parametrize(("layer", "code"), [("fc7", 16), ("pool5", [256, 4, 4]), ("conv3", [384, 1, 1])])
+@pytest.mark.parametrize(("layer", "code"), [("fc7", 16), ("fc8", 10), ("pool5", [256, 4, 4]), ("conv3", [384, 1, 1])])
 def test_a_generator_of_another_layer_begins_from_one_that_is_trained(
     tmp_path: Path,
     photographs: Make,
@@ -771,6 +771,7 @@ def test_a_recipe_learns_its_code_from_the_layer(zoo: Path) -> None:
     assert with_code(recipe, subject, "pool5")["architecture"]["code"] == [256, 4, 4]
     assert with_code(recipe, subject, "conv3")["architecture"]["code"] == 384, "a map of one position is a vector"
     assert with_code(read_recipe("objects-fc6"), subject, None)["architecture"]["code"] == 1024, "what is said stands"
+    assert [with_code(recipe, subject, each)["architecture"]["rank"] for each in ("fc8", "conv3")] == [10, 256]
     with pytest.raises(BadRequest, match="give one with --layer"):
         with_code(recipe, subject, None)
     with pytest.raises(UnknownName, match="near: fc7"):

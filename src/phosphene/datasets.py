@@ -275,18 +275,21 @@ def _hugging_face(name: str, split: str) -> _Source:
 def _files(folder: Path, split: str) -> list[Path]:
     if split not in SPLITS:
         raise BadRequest(f"no split {split!r}; there are: {', '.join(SPLITS)}")
+    nothing = f"{folder} holds out no photographs: give a folder with train and val, as folders or as shards"
     if folder.is_file():
+        if split == "val":
+            raise BadFile(nothing)
         return [folder]
     if not folder.is_dir():
         raise BadFile(f"{folder} is not a folder; give a folder of parquet shards or of class folders")
     shards = sorted(f for f in folder.glob("*.parquet") if f.name.startswith(SPLITS[split]))
     if shards:
         return shards
-    for name in SPLITS[split]:
-        if (folder / name).is_dir():
-            folder = folder / name
-            break
-    found = sorted(f for f in folder.glob("*/*") if f.suffix.lower() in PICTURES)
+    there = [folder / name for name in SPLITS[split] if (folder / name).is_dir()][: None if split == "all" else 1]
+    pictures = (file for place in there or [folder] for file in place.glob("[!.]*/[!.]*"))
+    found = sorted(file for file in pictures if file.suffix.lower() in PICTURES)
+    if found and not there and split == "val":
+        raise BadFile(nothing)
     if not found:
         raise BadFile(f"{folder} holds neither {SPLITS[split][0]}*.parquet nor <class>/*.jpg for split {split!r}")
     return found

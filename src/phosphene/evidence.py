@@ -202,6 +202,12 @@ def evaluate(
     nature = Nature.of(subject, layers, images, every, index, device, report) if images else None
     about = (subject.name, str(subject.card.get("sha256", subject.name)))
     named = subject.output if subject.classes else ""
+    try:
+        judge_channels(observer, subject.classes)
+    except BadRequest as error:
+        if nature is None:
+            raise BadRequest(f"{error}; give a --judge that knows them, or --images to compare with") from None
+        named = ""  # it cannot name them; it compares all the same
     for folder, run in zip(folders, runs, strict=True):
         if nature is None and named not in run.layers:
             raise BadRequest(

@@ -300,7 +300,9 @@ def _read(file: Path, identity: dict[str, Any]) -> tuple[dict[str, Exemplars], b
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadFile(f"{file} is no index of exemplars ({error}); delete it, or give another --out") from None
     if wrong := [key for key in identity if said.get(key) != identity[key]]:
-        raise BadRequest(f"{file} was made with another {wrong[0]}; give another --out, or what it was made with")
+        raise BadRequest(
+            f"{file} was made with another {wrong[0]}; give another folder for it, or what it was made with"
+        )
     return found, finished
 
 

@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from phosphene.errors import BadFile
 from phosphene.files import whole
@@ -41,12 +41,18 @@ def opened(path: str | Path | IO[bytes], name: str = "") -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                if picture.width * picture.height > LARGEST:
-                    raise BadFile(f"{name} has {picture.width} × {picture.height} pixels; at most {LARGEST:,} are read")
-                return ImageOps.exif_transpose(picture).convert("RGB")  # as it was held, not as its sensor lay
+            with Image.open(path) as file:
+                if file.width * file.height > LARGEST:
+                    raise BadFile(f"{name} has {file.width} × {file.height} pixels; at most {LARGEST:,} are read")
+                picture = ImageOps.exif_transpose(file)  # as it was held, not as its sensor lay
+                if picture.has_transparency_data:  # what cannot be seen has a colour all the same
+                    white = Image.new("RGBA", picture.size, "white")
+                    picture = Image.alpha_composite(white, picture.convert("RGBA"))
+                return picture.convert("RGB")
     except FileNotFoundError:
         raise BadFile(f"{name} does not exist") from None
+    except UnidentifiedImageError:  # its message names an object, where there was no path
+        raise BadFile(f"{name} cannot be read as an image: it is of no known format") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadFile(f"{name} cannot be read as an image: {error}") from None
 

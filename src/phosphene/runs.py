@@ -141,6 +141,25 @@ def climb_into(
         yield from finished[at:]
 
 
+DECIDING = ("subject", "prior", "climb", "start", "prior_file", "bounds")
+"""Of a request, what a user asks for; the machine is what it happens to be."""
+
+
+def check_kept(folder: Folder, request: Request, members: Sequence[Member]) -> None:
+    """`BadRequest` where the folder holds one of these pictures as another request made it: it would be lost."""
+    wanted = asdict(request)
+    for member in members:
+        file = folder.path / f"{file_name(member)}.json"
+        try:
+            kept = read(file).request
+        except BadFile:  # none, or no whole one
+            continue
+        if others := [part for part in DECIDING if kept.get(part) != wanted[part]]:
+            raise BadRequest(
+                f"{file} was made with another {others[0]}; give another --out to keep it, or --anew to replace it"
+            )
+
+
 def remake(
     file: Path,
     folder: Folder,
@@ -152,7 +171,7 @@ def remake(
     """Make a record's picture again and return the old record and the new one.
 
     The whole batch that it climbed in is climbed, since batches of other sizes may round differently. A subject that
-    is code, `python:…`, runs only where it is the `trusted` one.
+    is code, `python:…`, runs only where it is the `trusted` one. In the record's own folder nothing is written.
     """
     old = read(file)
     request, members, member = Request.from_record(old, file)
@@ -171,6 +190,8 @@ def remake(
     check_weights(old, hashes, file)
     start = _start(request.start, parameterization)
     result = _climb(request, subject, parameterization, members, start, 0, report)
+    if folder.path.resolve() == file.parent.resolve():
+        return old, _made(result, member, old.request, hashes)[0]
     folder.create()
     return old, _keep(folder, result, member, old.request, hashes)
 
@@ -242,15 +263,27 @@ def _climb(
 
 def _keep(folder: Folder, result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]) -> Record:
     """Write one member's picture, its animation where there are frames, and its record."""
-    member, status = result.members[i], result.statuses[i]
-    name, pixels = file_name(member), images.to_pixels(result.images[i].numpy())
+    record, pixels = _made(result, i, request, hashes)
+    name = file_name(result.members[i])
     animation = folder.path / f"{name}.webp"
     animation.unlink(missing_ok=True)  # it may be of another climb
-    if status == "dead":
-        pixels = images.crossed_out(pixels)
-    elif result.frames is not None:
+    if record.status != "dead" and result.frames is not None:
         frames = [images.to_pixels(frame.numpy()) for frame in result.frames[:, i]]
         images.write_animation(animation, [*frames, pixels])
+    folder.add(name, record, pixels)
+    return record
+
+
+def _made(
+    result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]
+) -> tuple[Record, images.Pixels]:
+    """One member's record and its picture."""
+    member, status = result.members[i], result.statuses[i]
+    name, pixels = file_name(member), images.to_pixels(result.images[i].numpy())
+    if status == "dead":
+        pixels = images.crossed_out(pixels)
+    subject = request["subject"]
+    code = [subject] if subject.startswith("python:") else []  # it runs only where it is named
     record = Record(
         target=str(member.target),
         label=member.target.label or str(member.target),
@@ -262,11 +295,10 @@ def _keep(folder: Folder, result: PreferredInputs, i: int, request: dict[str, An
         status=status,
         image=f"{name}.png",
         image_sha256=pixels_sha256(pixels),
-        command=shlex.join(["phosphene", "synthesize", "--record", f"{name}.json"]),
+        command=shlex.join(["phosphene", "synthesize", *code, "--record", f"{name}.json"]),
         versions=versions(),
     )
-    folder.add(name, record, pixels)
-    return record
+    return record, pixels
 
 
 def _moves(folder: Folder, record: Record) -> bool:

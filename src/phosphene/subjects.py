@@ -170,7 +170,7 @@ def load_subject(name: str | Path) -> Subject:
     name = ALIASES.get(str(name), name)
     if is_external(str(name)):
         outside = load_external(str(name))
-        return Subject(
+        subject = Subject(
             str(name),
             outside.network,
             outside.size,
@@ -182,6 +182,7 @@ def load_subject(name: str | Path) -> Subject:
             outside.batch,
             outside.layout,
         )
+        return _tried(subject) if str(name).startswith("python:") else subject
     trained = name if Path(name).is_file() else str(name).removesuffix("@random")
     file = weights.read(trained, "subject", LOADERS)
     with torch.device("meta"):
@@ -229,6 +230,25 @@ def _numbers(values: Any, n: int) -> TypeGuard[list[float]]:
         and len(values) == n
         and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
     )
+
+
+def _tried(subject: Subject) -> Subject:
+    """The same, once it has looked at one image; `BadRequest` where it cannot, or has not as many outputs as names."""
+    height, width = subject.size
+    try:
+        shapes = subject.shapes()
+    except Exception as error:  # of every kind: it is somebody's code
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise BadRequest(
+            f"{subject.name} does not take an image of {height} × {width} pixels, three channels in float32 ({why}); "
+            'its factory may give another {"size": PIXELS} beside it'
+        ) from None
+    outputs = math.prod(shapes.get(subject.output, (0,))[:1])
+    if subject.classes and outputs and outputs != len(subject.classes):
+        raise BadRequest(
+            f"{subject.name} has {outputs} outputs ({subject.output}) and {len(subject.classes)} names of classes"
+        )
+    return subject
 
 
 def wrap(

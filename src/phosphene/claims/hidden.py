@@ -8,7 +8,7 @@ from typing import Any
 
 from phosphene.claims.claim import Claim, Expectation, Findings, gain
 from phosphene.claims.lab import Lab
-from phosphene.evaluation import Figure, mean, median
+from phosphene.evaluation import Figure, bootstrap, mean, median
 from phosphene.probe import find_layer
 from phosphene.subjects import Subject, outer_layers
 
@@ -17,8 +17,10 @@ EACH, MOST_LAYERS = 50, 8
 FEW_LAYERS = 4
 ARMS = ("generator", "Fourier")
 KEPT = ("activation_ratio", "two_afc_synthetic", "two_afc_natural", "two_afc_none", "selectivity")
-GUESSED = dict.fromkeys(("two_afc_synthetic", "two_afc_none"), 0.5)
-NOTHING = {**dict.fromkeys(KEPT, math.nan), "activation_ratio": 0.0, **GUESSED}
+GUESSED = 0.5
+"""How often an observer is right who is shown nothing. Shown photographs at random it is right less often: of two, it
+takes the one that is more usual, and that is the weaker."""
+NOTHING = {**dict.fromkeys(KEPT, math.nan), "activation_ratio": 0.0, "two_afc_synthetic": GUESSED}
 """Of a unit that no climb of an arm could excite at all: there is no picture, so an observer can only guess."""
 
 
@@ -76,18 +78,14 @@ def numbers(units: Sequence[Mapping[str, Any]], output: str, level: float) -> di
     def values(arm: str, key: str) -> list[float]:
         return [unit[arm][key] for unit in hidden]
 
-    right, none, other = (
-        values("generator", "two_afc_synthetic"),
-        values("generator", "two_afc_none"),
-        values("Fourier", "two_afc_synthetic"),
-    )
+    right, other = (values(arm, "two_afc_synthetic") for arm in ARMS)
     return {
         "excites": median(
             [ratio - 1 for ratio in values("generator", "activation_ratio")],
             "median activation ratio to the best photograph, less 1",
             level,
         ),
-        "informs": gain(right, none, level, "share right by the picture, less that by photographs at random"),
+        "informs": bootstrap([each - GUESSED for each in right], "share right by the picture, less one half", level),
         "beats Fourier": gain(right, other, level, "share right by the generator's picture, less that by Fourier's"),
     }
 

@@ -88,7 +88,7 @@ def synthesize(
     ] = None,
     animate: Annotated[bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume/--anew", help="Keep what the folder holds already, or climb all again.")
+        bool, typer.Option("--resume/--anew", help="Keep what the folder holds already, or replace it.")
     ] = True,
     record: Annotated[Path | None, typer.Option(help="Make this record's picture again.")] = None,
     batch: Annotated[
@@ -109,7 +109,7 @@ def synthesize(
     if not subject:
         raise BadRequest("no subject given; for example: phosphene synthesize caffenet-objects class:lion")
     from phosphene.records import Folder
-    from phosphene.runs import Request, climb_into, open_parameterization, start_request
+    from phosphene.runs import Request, check_kept, climb_into, open_parameterization, start_request
     from phosphene.subjects import load_subject
     from phosphene.synthesis import Member, check, settings
 
@@ -125,6 +125,8 @@ def synthesize(
     changes = {"steps": steps, "rate": rate, "decay": decay, "tv": tv, "blur": blur, "shift": shift}
     how = settings(climb, parameterization, objective=one_of(objective, ("activation", "probability")), **changes)
     request = Request(subject, prior, how, start_request(start), own_file, own_bounds, **machine)
+    if resume:
+        check_kept(Folder(out_folder), request, members)
     with progress.bar(len(members) * how.steps, "climbing") as advance:
         finished = climb_into(
             Folder(out_folder),
@@ -186,7 +188,7 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
     sheet = folder / "contact-sheet.png"
     if sheet.exists():
         more = f" (its first {MOST_TILES} pictures)" if len(finished) > MOST_TILES else ""
-        out.print(f"contact sheet: {sheet}{more}", soft_wrap=True, highlight=False)
+        out.print(f"contact sheet: {escape(str(sheet))}{more}", soft_wrap=True, highlight=False)
 
 
 def _direction(subject: Subject, text: str) -> Target:
@@ -311,4 +313,4 @@ def reconstruct(
     if as_json:
         print_json({"image": str(image), "prior": prior, "out": str(out_file), "mean_absolute_error": error})
     else:
-        out.print(f"{out_file}: mean absolute error {error:.3f} of the range 0 … 1", soft_wrap=True)
+        out.print(f"{escape(str(out_file))}: mean absolute error {error:.3f} of the range 0 … 1", soft_wrap=True)

@@ -81,9 +81,9 @@ def exemplars(
         )
     if named:
         out.print(table)
-        out.print(f"contact sheet: {out_folder / 'exemplars.png'}", soft_wrap=True, highlight=False)
+        out.print(f"contact sheet: {escape(str(out_folder / 'exemplars.png'))}", soft_wrap=True, highlight=False)
     total = next(iter(found.values())).seen
-    out.print(f"{file}: {len(found)} layers, {total:,} photographs", soft_wrap=True, highlight=False)
+    out.print(f"{escape(str(file))}: {len(found)} layers, {total:,} photographs", soft_wrap=True, highlight=False)
 
 
 def evaluate(

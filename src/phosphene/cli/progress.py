@@ -20,7 +20,8 @@ def status(text: str) -> Iterator[None]:
 
 @contextmanager
 def bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr with rate and time left; lends the function that advances it."""
+    """A progress bar on stderr with rate and time left; off a terminal, a line every half minute. Lends the function
+    that advances it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -31,11 +32,15 @@ def bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(text, total=total, rate="")
+        task, told = progress.add_task(text, total=total, rate=""), time.monotonic()
 
         def advance(count: int) -> None:
+            nonlocal told
             speed = progress.tasks[task].speed
             progress.update(task, advance=count, rate=f"{speed:,.0f} steps/s" if speed else "")
+            if not err.is_terminal and time.monotonic() - told > 30:
+                told, done = time.monotonic(), progress.tasks[task].completed
+                err.print(f"{text}: {done:,.0f}{f' of {total:,}' if total else ''}", highlight=False, soft_wrap=True)
 
         yield advance
 

@@ -43,7 +43,11 @@ def atlas(
             made = build(runs, site, title)
         layers = [layer for subject in made.subjects for layer in subject.layers]
         units = sum(len(layer.cards) for layer in layers)
-        out.print(f"{site / 'index.html'}: {units:,} units of {len(layers):,} layers", soft_wrap=True, highlight=False)
+        out.print(
+            f"{escape(str(site / 'index.html'))}: {units:,} units of {len(layers):,} layers",
+            soft_wrap=True,
+            highlight=False,
+        )
     elif not serve:
         raise BadRequest("no folder given; for example: phosphene atlas preferred --out atlas")
     if serve:
@@ -129,7 +133,7 @@ def claims(
         print_json(done)
     elif report:
         _tell_claims(done)
-        out.print(f"report: {report}", soft_wrap=True, highlight=False)
+        out.print(f"report: {escape(str(report))}", soft_wrap=True, highlight=False)
     if missing:
         raise typer.Exit(2)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from phosphene.cli import progress
-from phosphene.cli.shell import Device, Threads, choose_machine, out
+from phosphene.cli.shell import Device, Interrupted, Threads, choose_machine, out
 from phosphene.errors import BadRequest
 
 app = typer.Typer(no_args_is_help=True, help="Train a subject or a generator from a recipe.")
@@ -75,6 +75,7 @@ def train_subject(
         subject_card(name, steps, train, val, network, history=folder.history, begin=begun),
         finished,
     )
+    _end(finished, time_budget)
 
 
 @app.command("generator")
@@ -152,6 +153,13 @@ def train_generator(
         {**card, "name": f"{name}-training", "kind": "training"},
         trained.finished,
     )
+    _end(trained.finished, time_budget)
+
+
+def _end(finished: bool, time_budget: float | None) -> None:
+    """A run that neither its recipe nor a budget ended was stopped by a signal: the exit code says so."""
+    if not finished and time_budget is None:
+        raise Interrupted
 
 
 def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool, told: bool = True) -> None:

@@ -177,7 +177,10 @@ def with_code(recipe: Recipe, encoder: Subject, layer: str | None) -> Recipe:
     find_layer(encoder.network, layer, encoder.name)
     shape = encoder.shapes().get(layer, ())
     code = list(shape) if math.prod(shape[1:]) > 1 else math.prod(shape)
-    return type(recipe)({**recipe, "code_layer": layer, "architecture": {"code": code, **recipe["architecture"]}})
+    architecture = {"code": code, **recipe["architecture"]}
+    if "rank" in architecture and isinstance(architecture["code"], int):  # no linear map has more than its code
+        architecture["rank"] = min(architecture["rank"], architecture["code"])
+    return type(recipe)({**recipe, "code_layer": layer, "architecture": architecture})
 
 
 def _check_code(recipe: Recipe, encoder: Subject) -> None:
