@@ -50,7 +50,7 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """In the order of reading, in one folder and one namespace, with `photo.jpg` and `photos` for the reader's own."""
     monkeypatch.chdir(tmp_path)
     Image.radial_gradient("L").convert("RGB").save("photo.jpg")
-    if "--data photos" in page.read_text(encoding="utf-8"):
+    if "phosphene train subject mine.toml --images photos" in page.read_text(encoding="utf-8"):
         write_photographs(tmp_path / "photos")
     namespace = {"__name__": "__main__"}
     for kind, text, line in blocks(page):

@@ -64,6 +64,7 @@ def _row(axis: Any, each: Expected, dark: bool) -> None:
     colour, text = COLOURS[verdict][dark], told(each["found"]) if value is not None else "not measured"
     axis.set(facecolor="none", ylim=(-1, 1), yticks=[])
     axis.margins(x=0.08)
+    axis.locator_params(axis="x", nbins=5)  # so that no two numbers touch
     axis.spines[["top", "left", "right"]].set_visible(False)
     axis.axvline(least, color=INK[dark], linewidth=1, linestyle=(0, (3, 2)), zorder=0)
     if None not in (value, low, high):

@@ -17,7 +17,10 @@ app = typer.Typer(no_args_is_help=True, help="Train a subject or a generator fro
 @app.command("subject")
 def train_subject(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
-    data: Annotated[Path, typer.Option(help="Parquet shards or class folders, with train and val, or hf:NAME.")],
+    data: Annotated[
+        Path,
+        typer.Option("--images", "--data", help="Parquet shards or class folders, with train and val, or hf:NAME."),
+    ],
     run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
     without: Annotated[Path | None, typer.Option(help="Folder of shards whose keys are left out of training.")] = None,
     begin: Annotated[
