@@ -254,6 +254,24 @@ def test_only_an_atlas_is_replaced_and_only_by_a_whole_one(tmp_path: Path) -> No
     assert (site / "tiny-objects" / "fc" / "0-0.webp").exists()
 
 
+def test_what_a_reader_keeps_in_an_atlas_is_not_taken_away(tmp_path: Path) -> None:
+    run, site = tmp_path / "run", tmp_path / "site"
+    write_picture(run, "a", lone("fc:0"))
+    build([run], site)
+    build([run], site)
+    (site / "tiny-objects" / "notes.txt").write_text("mine")
+    with pytest.raises(BadRequest, match=r"holds tiny-objects/notes\.txt, which no atlas wrote"):
+        build([run], site)
+    assert (site / "tiny-objects" / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_of_nothing_but_combinations(tmp_path: Path) -> None:
+    difference = Target(((1.0, Unit("fc", 0)), (-1.0, Unit("fc", 1))), "lion - jellyfish")
+    write_picture(tmp_path / "run", "difference", difference)
+    build([tmp_path / "run"], tmp_path / "site")
+    assert "lion - jellyfish" in seen(tmp_path / "site" / "tiny-objects" / "combinations.html").text
+
+
 def test_several_folders_of_one_subject_become_one(tmp_path: Path) -> None:
     write_picture(tmp_path / "a", "a", lone("fc:0"), seed=1)
     write_picture(tmp_path / "b", "b", lone("fc:0"), seed=0)

@@ -502,6 +502,27 @@ def test_a_finished_picture_is_not_lost_to_another_request(synthesize: Run, tmp_
     assert (tmp_path / "out" / "fc8-0-tench-s0.png").read_bytes() != before
 
 
+NAMES = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a_b, self.a__b = torch.nn.Conv2d(3, 2, 3), torch.nn.Conv2d(2, 2, 3)
+    def forward(self, x): return self.a__b(self.a_b(x)).mean((2, 3))
+def net(): return Net(), dict(size=14)
+"""
+
+
+def test_units_that_are_named_nearly_alike_have_their_own_files(
+    synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "names_of_test_cli.py").write_text(NAMES)
+    monkeypatch.chdir(tmp_path)
+    name = "python:names_of_test_cli:net"
+    found = synthesize("a_b:0", "a__b:0", "a_b:0", "--prior", "pixels", "--json", subject=name).json()
+    assert len(found) == len({each["image"] for each in found}) == 2, "each once, and none in the other's place"
+
+
 def test_a_record_in_its_own_folder_is_checked_and_not_written(synthesize: Run, phosphene: Run, tmp_path: Path) -> None:
     synthesize("fc8:0", "--animate").fine()
     folder, record = tmp_path / "out", tmp_path / "out" / "fc8-0-tench-s0.json"

@@ -121,6 +121,14 @@ def test_pictures_of_other_weights_are_not_measured(phosphene: Run, run: Path, z
     assert "made with another subject: its hash was 0000" in phosphene("evaluate", run, *judge).refused()
 
 
+def test_what_other_commands_leave_beside_the_pictures_is_no_record(phosphene: Run, run: Path, zoo: Path) -> None:
+    judge = ("--judge", zoo / "subject.safetensors", "--device", "cpu")
+    before = phosphene("evaluate", run, *judge, "--json").json()
+    for name in ("exemplars.json", "dissection.json"):
+        (run / name).write_text('{"format": 1, "units": []}')
+    assert phosphene("evaluate", run, *judge, "--json").json() == before
+
+
 def test_a_judge_of_other_classes_compares_and_does_not_name(
     phosphene: Run, run: Path, photographs: Path, tmp_path: Path
 ) -> None:

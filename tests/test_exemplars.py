@@ -121,7 +121,7 @@ def test_an_index_of_something_else_and_a_damaged_one_are_refused(
 ) -> None:
     file = tmp_path / "index"
     find_exemplars(subject, ["fc"], data, file, k=K)
-    with pytest.raises(BadRequest, match="another k; give another --out"):
+    with pytest.raises(BadRequest, match="another k; give another folder"):
         find_exemplars(subject, ["fc"], data, file, k=K + 1)
     with pytest.raises(BadRequest, match="another data"):
         find_exemplars(subject, ["fc"], Stream(tmp_path / "data", "all", SIDE + 1), file, k=K)
@@ -129,7 +129,8 @@ def test_an_index_of_something_else_and_a_damaged_one_are_refused(
     with pytest.raises(BadRequest, match="another subject"):
         find_exemplars(other, ["fc"], data, file, k=K)
     raw = file.read_bytes()
-    for damaged in (b"", b"not an index", raw[: len(raw) // 2], raw.replace(b'\\"k\\": 4', b'\\"k\\": 9')):
+    flipped = raw[:-9] + bytes([raw[-9] ^ 64]) + raw[-8:]
+    for damaged in (b"", b"not an index", raw[: len(raw) // 2], flipped, raw.replace(b'\\"k\\": 4', b'\\"k\\": 9')):
         file.write_bytes(damaged)
         with pytest.raises((BadFile, BadRequest)) as refused:
             find_exemplars(subject, ["fc"], data, file, k=K)

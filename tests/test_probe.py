@@ -10,7 +10,7 @@ import torch
 from conftest import TinyNet, hooks, lively
 from torch import Tensor, nn
 
-from phosphene.errors import UnknownName
+from phosphene.errors import BadRequest, UnknownName
 from phosphene.probe import before, find_layer, layer_shapes, probe
 
 IMAGES = torch.rand(2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
@@ -187,6 +187,29 @@ def test_a_wrong_layer_is_answered_with_near_ones(layer: str, near: str) -> None
     message, _, names = str(caught.value).partition("; near: ")
     assert message == f"tiny has no layer {layer!r}"
     assert near in names.split(", ")
+
+
+class Windows(nn.Module):
+    """Cuts images into four windows each, as some transformers do, and looks at each window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(3, 5, 3)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        windows = nn.functional.pixel_unshuffle(images, 2).reshape(-1, 3, images.shape[2] // 2, images.shape[3] // 2)
+        return self.head(self.look(windows).mean((2, 3)).reshape(len(images), 4, 5).mean(1))
+
+
+def test_a_layer_of_windows_has_no_units_of_an_image() -> None:
+    network, images = Windows(), torch.rand(2, 3, 12, 12)
+    assert layer_shapes(network, images) == {"head": (2,)}
+    with (
+        probe(network, ["look"]) as read,
+        pytest.raises(BadRequest, match="layer look gives 8 rows for 2 images"),
+    ):
+        read(images)
 
 
 def test_shapes_are_those_of_one_image_in_order() -> None:

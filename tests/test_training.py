@@ -457,6 +457,16 @@ def test_a_polite_signal_saves_stops_and_is_resumed(
     assert same(again, subject_bits(tmp_path / "b", photographs)[0])
 
 
+def test_a_run_that_diverges_says_so_and_keeps_what_was_saved(
+    tmp_path: Path, photographs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {**SUBJECT, "lr": 1e30}
+    with pytest.raises(BadRequest, match="the weights are no longer numbers: the rates are too high"):
+        train_subject(recipe, photographs(40, 16), photographs(10, 16), tmp_path)
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True) if (tmp_path / "checkpoint.pt").exists() else {}
+    assert all(value.isfinite().all() for value in kept.get("network", {}).values())
+
+
 def test_a_second_control_c_leaves_at_once(tmp_path: Path, photographs: Make, after_steps: Any) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)

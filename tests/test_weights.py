@@ -46,7 +46,7 @@ def refused(load: Callable[[], Any], error: type[PhospheneError] = BadFile) -> s
 def forge(path: Path, tensors: dict[str, torch.Tensor], card: Any) -> Path:
     """A file whose own digest is right, whatever its card says: the work of somebody who means harm."""
     text = card if isinstance(card, str) else json.dumps(card, sort_keys=True)
-    path.write_bytes(save(tensors, {"phosphene": text, "digest": weights._digest(tensors, text)}))
+    path.write_bytes(save(tensors, {"phosphene": text, "digest": weights.digest_of(tensors, text)}))
     return path
 
 

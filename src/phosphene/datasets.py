@@ -12,8 +12,6 @@ import hashlib
 import io
 import itertools
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +27,8 @@ from phosphene.files import whole
 from phosphene.images import opened
 
 SPLITS = {"train": ("train",), "val": ("val", "test"), "all": ("train", "val", "test", "all", "samples")}
+MOST_CLASSES = 100_000
+"""Where nothing names them."""
 MOST_PIXELS = 256
 """A side of photographs in memory, where nothing else is said."""
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -82,7 +82,8 @@ class Outlined:
         source, meta = _source(folder, split), _meta(Path(folder))
         self._files, self.size, self.name, self.licence = _files(Path(folder), split), size, source.name, source.licence
         self._every = every
-        self.objects = tuple(map(str, meta.get("object_classes", ())))
+        named = meta.get("object_classes", ())
+        self.objects = tuple(map(str, named)) if isinstance(named, list) else ()
         self.fingerprint = _fingerprint(source.parts, split, size, None, frozenset(), every)
         if self._files[0].suffix != ".parquet" or not self.objects:
             raise BadFile(
@@ -160,7 +161,7 @@ def load(
             if size is None:
                 size = min(_decode(raw, None, where).shape[0], MOST_PIXELS)
             pictures.append(_decode(raw, size, where))
-            targets.append(label)
+            targets.append(min(label, 2**62))
             if limit is not None and len(pictures) >= limit:
                 break
         if not pictures:
@@ -169,7 +170,7 @@ def load(
         if stored is not None:
             with whole(stored) as scratch, open(scratch, "wb") as file:
                 np.savez(file, images=images, labels=labels)
-    classes = source.classes or tuple(str(i) for i in range(int(labels.max()) + 1))
+    classes = source.classes or tuple(str(i) for i in range(min(int(labels.max()) + 1, MOST_CLASSES)))
     if labels.min() < 0 or labels.max() >= len(classes):
         raise BadFile(
             f"{folder} has labels {labels.min()} … {labels.max()}, and {len(classes)} classes (meta.json names them)"
@@ -333,10 +334,19 @@ def _columns(file: Path, *names: str) -> list[Iterator[Any]]:
         raise Unreachable(f"{file} needs pyarrow; pip install 'phosphene[data]'") from None
     try:
         table = pyarrow.parquet.read_table(file, columns=list(names))
-        return [(value.as_py() for value in table[name]) for name in names]
+        columns = [table[name] for name in names]
     except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]  # pyarrow adds whole schemas
         raise BadFile(f"{file} is not a readable shard with columns {', '.join(names)}: {reason}") from None
+    return [_values(file, name, column) for name, column in zip(names, columns, strict=True)]
+
+
+def _values(file: Path, name: str, column: Any) -> Iterator[Any]:
+    try:
+        for value in column:
+            yield value.as_py()
+    except UnicodeDecodeError as error:
+        raise BadFile(f"{file}: column {name} holds what is no text: {error}") from None
 
 
 def _cached(stored: Path | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None:
@@ -346,7 +356,7 @@ def _cached(stored: Path | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
     try:
         with open(stored, "rb") as file, np.load(file, allow_pickle=False) as kept:
             return kept["images"], kept["labels"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # of many kinds: it is decoded anew
         return None
 
 

@@ -45,6 +45,8 @@ REFERENCES = 9
 ORDINARY, RANDOM_CODES = 200, 50
 """Photographs drawn at random that stand for photographs in general, and codes for what the prior makes by itself."""
 
+BESIDE = ("exemplars.json", "dissection.json")
+"""What other commands leave in a folder of pictures."""
 MADE_BY = ("subject", "prior", "prior_file", "bounds")
 """What all pictures of a folder have in common."""
 
@@ -76,7 +78,7 @@ class Run:
 
         A subject that is code, `python:…`, is loaded only where it is the `trusted` one.
         """
-        files = sorted(folder.glob("*.json"))
+        files = sorted(file for file in folder.glob("[!.]*.json") if file.name not in BESIDE)
         if not files:
             raise BadFile(f"{folder} holds no records; make some with phosphene synthesize")
         layers: dict[str, dict[int, list[Picture]]] = defaultdict(lambda: defaultdict(list))

@@ -17,11 +17,12 @@ from torch import Tensor
 from phosphene import images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import safe, whole, write_json
+from phosphene.files import safe, told_as_oserror, whole, write_json
 from phosphene.probe import find_layer, probe
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import Subject
 from phosphene.units import Unit
+from phosphene.weights import digest_of
 
 FORMAT = 1
 MOST_SAMPLED = 2048
@@ -89,11 +90,11 @@ class Exemplars:
         this one's, with the correlation; none for a channel that does not vary."""
         spread = self.sample - self.sample.mean(0)
         length = spread.norm(dim=0)
-        if length[channel] == 0:
+        if not length[channel] > 0:  # nor where it is no number
             return []
         close = (spread.T @ spread[:, channel]) / (length * length[channel])
         close[(length == 0) | (torch.arange(len(close)) == channel)] = -torch.inf
-        values, channels = close.topk(min(n, int((length > 0).sum()) - 1))
+        values, channels = close.topk(max(0, min(n, int((length > 0).sum()) - 1)))
         return [(int(c), round(float(v), 4)) for c, v in zip(channels, values, strict=True)]
 
 
@@ -282,8 +283,8 @@ def _write(file: Path, found: dict[str, Exemplars], identity: dict[str, Any]) ->
     one = next(iter(found.values()))
     tensors = {f"{layer}.{part}": getattr(each, part).contiguous() for layer, each in found.items() for part in _PARTS}
     text = json.dumps({**identity, "layers": list(found), "seen": one.seen, "every": one.every})
-    with whole(file) as scratch:
-        save_file(tensors, scratch, {"phosphene": text})
+    with whole(file) as scratch, told_as_oserror():
+        save_file(tensors, scratch, {"phosphene": text, "digest": digest_of(tensors, text)})
 
 
 def _read(file: Path, identity: dict[str, Any]) -> tuple[dict[str, Exemplars], bool]:
@@ -294,9 +295,13 @@ def _read(file: Path, identity: dict[str, Any]) -> tuple[dict[str, Exemplars], b
 
     try:
         with safe_open(file, "pt") as kept:
-            said = json.loads(kept.metadata()["phosphene"])
+            text = kept.metadata()["phosphene"]
+            said = json.loads(text)
             found = {layer: _kept(kept, layer, said) for layer in said["layers"]}
             finished = bool(said["finished"])
+            names = kept.keys()
+            if digest_of({name: kept.get_tensor(name) for name in names}, text) != kept.metadata()["digest"]:
+                raise ValueError("it is damaged")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadFile(f"{file} is no index of exemplars ({error}); delete it, or give another --out") from None
     if wrong := [key for key in identity if said.get(key) != identity[key]]:

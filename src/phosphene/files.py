@@ -35,6 +35,17 @@ def whole(path: Path) -> Iterator[Path]:
             scratch.unlink(missing_ok=True)
 
 
+@contextmanager
+def told_as_oserror() -> Iterator[None]:
+    """What safetensors makes of a full disk, as the system says it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+
+
 def safe(text: str) -> str:
     """A text as part of a file's name: what is neither letter, digit nor dot becomes a dash."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
@@ -43,7 +54,8 @@ def safe(text: str) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     with whole(path) as scratch:
-        scratch.write_text(json.dumps(without_nan(value), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(without_nan(value), indent=1, ensure_ascii=False) + "\n"
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # half a character is JSON's \udXXX then
 
 
 def without_nan(value: Any) -> Any:

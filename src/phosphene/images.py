@@ -17,8 +17,12 @@ from phosphene.files import whole
 Pixels = npt.NDArray[np.uint8]
 """(height, width, 3) RGB."""
 
+LONGEST_LINE, MOST_LINES = 200, 4
+"""Of a label on a contact sheet: letters, and lines."""
 LARGEST = 64_000_000
 """Pixels; a larger picture is refused before it is decoded."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is read: other decoders are seldom looked after, or are other programs."""
 
 
 def read_image(path: str | Path, size: int) -> Pixels:
@@ -41,7 +45,7 @@ def opened(path: str | Path | IO[bytes], name: str = "") -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            with Image.open(path, formats=FORMATS) as file:
                 if file.width * file.height > LARGEST:
                     raise BadFile(f"{name} has {file.width} × {file.height} pixels; at most {LARGEST:,} are read")
                 picture = ImageOps.exif_transpose(file)  # as it was held, not as its sensor lay
@@ -49,11 +53,13 @@ def opened(path: str | Path | IO[bytes], name: str = "") -> Image.Image:
                     white = Image.new("RGBA", picture.size, "white")
                     picture = Image.alpha_composite(white, picture.convert("RGBA"))
                 return picture.convert("RGB")
+    except BadFile:
+        raise
     except FileNotFoundError:
         raise BadFile(f"{name} does not exist") from None
     except UnidentifiedImageError:  # its message names an object, where there was no path
         raise BadFile(f"{name} cannot be read as an image: it is of no known format") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Exception as error:  # a decoder has no common error of its own
         raise BadFile(f"{name} cannot be read as an image: {error}") from None
 
 
@@ -90,6 +96,7 @@ def contact_sheet(pictures: Sequence[Pixels], labels: Sequence[str], columns: in
     and goes on below the pictures to its right that have none."""
     height, width = (side * scale for side in pictures[0].shape[:2])
     font = ImageFont.load_default(size=12)
+    labels = ["\n".join(line[:LONGEST_LINE] for line in label.split("\n")[:MOST_LINES]) for label in labels]
     lines = max(label.count("\n") + 1 for label in labels)
     gap, strip = 6, 16 * lines + 2
     columns = min(columns, len(pictures))

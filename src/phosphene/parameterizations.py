@@ -196,9 +196,11 @@ def _statistics(tensors: Mapping[str, Tensor], code_shape: tuple[int, ...], sour
     }
     for name, shape in shapes.items():
         value = tensors.get(name)
-        if value is None or value.shape != shape or not value.isfinite().all():
-            got = "missing" if value is None else list(value.shape)
+        if value is None or value.shape != shape or not value.is_floating_point() or not value.isfinite().all():
+            got = "missing" if value is None else f"{value.dtype} {list(value.shape)}"
             raise BadFile(f"{source}: code.{name} is {got}, expected finite numbers of shape {list(shape)}")
+        if name in ("std", "variances", "rest") and bool((value < 0).any()):
+            raise BadFile(f"{source}: code.{name} has numbers below 0")
     return CodeStatistics.of(tensors)
 
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import UnknownName
+from phosphene.errors import BadRequest, UnknownName
 
 Read = Callable[[Tensor], dict[str, Tensor]]
 
@@ -103,6 +103,10 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
             missing = wanted.difference(found)
             if missing:
                 raise UnknownName(f"the forward pass never runs layer {', '.join(sorted(missing))}")
+            for layer, value in found.items():
+                if len(value) != len(inputs):  # windows, or tokens, folded into the batch: no unit of an image
+                    images = f"{len(inputs)} image{'s' if len(inputs) > 1 else ''}"
+                    raise BadRequest(f"layer {layer.removesuffix(_BEFORE)} gives {len(value)} rows for {images}")
             return dict(found)
 
         yield read
@@ -112,16 +116,19 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
 
 
 def layer_shapes(network: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...]]:
-    """The output shape, without the batch, of every layer that runs on these inputs, in order of completion."""
+    """The output shape, without the batch, of every layer that runs on these inputs, in order of completion; of such as
+    keep the batch: what folds windows into it, or gives the same for all, has no units."""
     shapes: dict[str, tuple[int, ...]] = {}
-    handles, square = [], inputs.shape[-1] == inputs.shape[-2]
+    handles, square, images = [], inputs.shape[-1] == inputs.shape[-2], len(inputs)
 
     def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
             try:
-                shapes.setdefault(path, tuple(_channels_first(first_tensor(output), square).shape[1:]))
+                shape = _channels_first(first_tensor(output), square).shape
             except UnknownName:
                 return  # a module whose output is no tensor has no units
+            if shape[:1] == (images,):
+                shapes.setdefault(path, tuple(shape[1:]))
 
         return hook
 

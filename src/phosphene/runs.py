@@ -97,6 +97,8 @@ def start_request(start: str) -> str | dict[str, str]:
     if start in ("random", "mean"):
         return start
     try:
+        if Path(start).exists() and not Path(start).is_file():
+            raise BadFile(f"--start takes random, mean or a photograph; {start!r} is no file")
         return {"file": str(Path(start).resolve()), "sha256": hashlib.sha256(Path(start).read_bytes()).hexdigest()}
     except OSError as error:
         raise BadFile(f"--start takes random, mean or a photograph; {start!r}: {error.strerror}") from None
@@ -208,7 +210,7 @@ def weights_of(subject: Subject, parameterization: Parameterization) -> dict[str
 def check_weights(record: Record, here: dict[str, str], file: Path) -> None:
     """`BadFile` where a record's picture was made with other weights than those that are here."""
     if wrong := [part for part in here if here[part] != record.weights.get(part)]:
-        was, now = record.weights.get(wrong[0], "none")[:16], here[wrong[0]][:16]
+        was, now = str(record.weights.get(wrong[0], "none"))[:16], here[wrong[0]][:16]
         raise BadFile(f"{file} was made with another {wrong[0]}: its hash was {was}, here it is {now}")
 
 
@@ -222,11 +224,11 @@ def file_name(member: Member) -> str:
     """A safe, readable name for a picture: unit, label, seed; unique within a run."""
     text = str(member.target)
     name = safe(text)
-    if not re.fullmatch(r"[\w.]+:\d+", text):
+    if not re.fullmatch(r"[A-Za-z0-9.]+:\d+", text):  # what `safe` leaves as it is
         vectors = [unit.vector for _, unit in member.target.terms if isinstance(unit, Direction)]
         name = f"{name[:40]}-{hashlib.sha256((text + str(vectors or '')).encode()).hexdigest()[:8]}"
-    label = re.sub(r"[^a-z0-9]+", "-", member.target.label.lower()).strip("-")[:40]
-    return "-".join(part for part in (name, label if label not in name.lower() else "", f"s{member.seed}") if part)
+    label, plain = (re.sub(r"[^a-z0-9]+", "-", each.lower()).strip("-") for each in (member.target.label[:40], name))
+    return "-".join(part for part in (name, label if label not in plain else "", f"s{member.seed}") if part)
 
 
 def versions() -> dict[str, str]:

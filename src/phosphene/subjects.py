@@ -32,6 +32,10 @@ LARGEST_SIDE = 4096
 """Pixels; a weights file that asks for larger images is refused."""
 
 
+LONGEST_NAME = 500
+"""Letters of a class's name, with its synonyms."""
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A frozen network that reads `size` (height, width) pixels, normalised by `mean` and `std` on [0, 1] RGB.
@@ -76,7 +80,8 @@ class Subject:
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         parameter = next(self.network.parameters(), torch.zeros(()))
-        return layer_shapes(self.network, self.prepare(torch.zeros(1, 3, *self.size, device=parameter.device)))
+        blank = torch.zeros(self.at_most(2), 3, *self.size, device=parameter.device)  # two tell a batch from its images
+        return layer_shapes(self.network, self.prepare(blank))
 
     def targets(self, text: str) -> list[Target]:
         """The targets that a text names (see `units`): one, or one for each channel of a range."""
@@ -217,18 +222,23 @@ def _check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
         "size": _numbers(size, 2) and all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in size),
         "mean": _numbers(mean, 3),
         "std": _numbers(std, 3) and min(std) > 0,
-        "classes": isinstance(classes, list) and all(isinstance(name, str) for name in classes),
+        "classes": isinstance(classes, list) and all(map(_is_name, classes)),
         "output": isinstance(output, str) and (not output or output in dict(network.named_modules())),
     }
     if wrong := [name for name, fine in right.items() if not fine]:
         raise BadFile(f"{source}: its card's {wrong[0]} is not of the form that a subject's is")
 
 
+def _is_name(text: Any) -> bool:
+    """A text of one line that can be shown."""
+    return isinstance(text, str) and len(text) <= LONGEST_NAME and text.isprintable()
+
+
 def _numbers(values: Any, n: int) -> TypeGuard[list[float]]:
     return (
         isinstance(values, list)
         and len(values) == n
-        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+        and all(isinstance(value, (int, float)) and -1e30 < value < 1e30 for value in values)
     )
 
 
@@ -237,7 +247,7 @@ def _tried(subject: Subject) -> Subject:
     height, width = subject.size
     try:
         shapes = subject.shapes()
-    except Exception as error:  # of every kind: it is somebody's code
+    except (Exception, SystemExit) as error:  # of every kind: it is somebody's code
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BadRequest(
             f"{subject.name} does not take an image of {height} × {width} pixels, three channels in float32 ({why}); "

@@ -89,7 +89,7 @@ def write(
         else:
             kept |= _in_halves(name, value.float())
     text = json.dumps({**card, "format": FORMAT}, sort_keys=True)
-    raw = _ordered(save(kept, {"phosphene": text, "digest": _digest(kept, text)}))
+    raw = _ordered(save(kept, {"phosphene": text, "digest": digest_of(kept, text)}))
     with whole(path) as scratch:
         scratch.write_bytes(raw)
     return hashlib.sha256(raw).hexdigest()
@@ -145,7 +145,7 @@ def read(name: str | Path, kind: str | None = None, others: Iterable[str] = ()) 
             f"{path.name} is damaged: sha256 is {sha256[:16]}…, the manifest says {expected[:16]}…; reinstall phosphene"
         )
     tensors, text, digest = _parse(raw, path)
-    if digest != _digest(tensors, text):
+    if digest != digest_of(tensors, text):
         raise BadFile(f"{path} is damaged: its contents do not match its own digest")
     card = _card(text, path)
     if kind is not None and card["kind"] != kind:
@@ -249,7 +249,7 @@ def _parse(raw: bytes, path: Path) -> tuple[dict[str, Tensor], str, str]:
         length = int.from_bytes(raw[:8], "little")
         metadata = json.loads(raw[8 : 8 + length]).get("__metadata__", {})
         return tensors, metadata["phosphene"], metadata["digest"]
-    except (SafetensorError, ValueError, AttributeError) as error:
+    except (SafetensorError, ValueError, AttributeError, TypeError) as error:
         raise BadFile(f"{path} is not a safetensors file, or a truncated one: {error}") from None
     except KeyError:
         raise BadFile(f"{path} is a safetensors file without phosphene's card; `phosphene train` writes one") from None
@@ -279,7 +279,8 @@ def _leaves(value: Any) -> list[Any]:
     return [value]
 
 
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+def digest_of(tensors: Mapping[str, Tensor], text: str) -> str:
+    """One hash of a file's tensors (names, types, shapes, numbers) and of the text beside them."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         value = tensors[name]

@@ -96,7 +96,7 @@ def _unit_pages(templates: Environment, subject: Subject, layer: Layer) -> Itera
 
 def around(items: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
     """Each item with the one before and the one after it."""
-    return zip([None, *items[:-1]], items, [*items[1:], None], strict=True)
+    return zip([None, *items][: len(items)], items, [*items, None][1:], strict=True)
 
 
 def _page(templates: Environment, template: str, path: str, **context: Any) -> Page:

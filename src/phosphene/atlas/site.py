@@ -20,6 +20,8 @@ from phosphene.errors import BadRequest, OutOfSpace
 
 MARK = Path("assets", "atlas.css")
 """A folder that has this file is a site, and may be replaced by a new one."""
+LIST = Path("assets", "files.txt")
+"""The names of a site's files, one a line: what else lies in it is somebody's, and is not taken away."""
 
 
 def build(runs: Sequence[Path], site: Path, title: str = "") -> Atlas:
@@ -34,7 +36,15 @@ def build(runs: Sequence[Path], site: Path, title: str = "") -> Atlas:
             shutil.copytree(static, scratch / "assets")
         for page in pages(atlas):
             (scratch / page.path).write_text(page.text, encoding="utf-8")
+        (scratch / LIST).write_text("\n".join(_files(scratch)), encoding="utf-8")
     return atlas
+
+
+def _files(site: Path) -> list[str]:
+    """A site's files but for their list, by their places in it."""
+    return sorted(
+        file.relative_to(site).as_posix() for file in site.rglob("*") if not file.is_dir() and file != site / LIST
+    )
 
 
 @contextmanager
@@ -42,6 +52,10 @@ def _in_place_of(site: Path) -> Iterator[Path]:
     """Lend a new folder that takes the site's place at the end; on any failure the site stays as it was."""
     if site.exists() and not (site / MARK).is_file() and (not site.is_dir() or any(site.iterdir())):
         raise BadRequest(f"{site} is there and is not an atlas; give a new folder")
+    if (site / LIST).is_file() and (
+        others := set(_files(site)) - set((site / LIST).read_text(encoding="utf-8", errors="replace").split("\n"))
+    ):
+        raise BadRequest(f"{site} holds {min(others)}, which no atlas wrote; move it, or give a new folder")
     try:
         site.resolve().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".atlas-", dir=site.resolve().parent) as lent:

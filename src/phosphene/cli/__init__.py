@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from inspect import cleandoc
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -61,6 +62,9 @@ def main() -> None:
         raise Interrupted
 
     signal.signal(signal.SIGINT, interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a letter
     try:
         sys.exit(app(standalone_mode=False))
     except PhospheneError as error:

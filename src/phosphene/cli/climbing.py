@@ -110,7 +110,7 @@ def synthesize(
         raise BadRequest("no subject given; for example: phosphene synthesize caffenet-objects class:lion")
     from phosphene.records import Folder
     from phosphene.runs import Request, check_kept, climb_into, open_parameterization, start_request
-    from phosphene.subjects import load_subject
+    from phosphene.subjects import MOST_TARGETS, load_subject
     from phosphene.synthesis import Member, check, settings
 
     machine = choose_machine(device, precision, threads)
@@ -118,7 +118,10 @@ def synthesize(
     targets = [t for text in units or [] for t in seen.targets(text)]
     targets += [_direction(seen, text) for text in direction or []]
     targets = [target.negative() for target in targets] if least else targets
-    members = [Member(target, seed) for target in targets for seed in _seeds(seeds)]
+    starts = _seeds(seeds)
+    if len(targets) * len(starts) > MOST_TARGETS:
+        raise BadRequest(f"{len(targets):,} units from {len(starts):,} seeds; at most {MOST_TARGETS:,} pictures a call")
+    members = list(dict.fromkeys(Member(target, seed) for target in targets for seed in starts))  # each once
     check(members)
     own_file, own_bounds = str(prior_file or ""), str(bounds or "")
     parameterization = open_parameterization(prior, seen, own_file, own_bounds)
@@ -201,10 +204,12 @@ def _direction(subject: Subject, text: str) -> Target:
     if not file:
         raise BadRequest(f"--direction takes LAYER=FILE.npy; got {text!r}")
     (probe_target,) = subject.targets(f"{layer}:0")
+    if layer not in subject.shapes():
+        raise BadRequest(f"--direction takes LAYER=FILE.npy; {layer!r} is no layer's name (phosphene layers SUBJECT)")
     channels = subject.shapes()[layer][0]
     try:
-        vector = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        vector = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy has no common error of its own
         raise BadFile(f"{file} is not a .npy array: {error}") from None
     if not isinstance(vector, np.ndarray) or vector.shape != (channels,) or vector.dtype.kind not in "iuf":
         raise BadFile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -183,4 +184,6 @@ def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: 
 
 
 def _seconds(minutes: float | None) -> float | None:
+    if minutes is not None and not math.isfinite(minutes):
+        raise BadRequest(f"--time-budget takes minutes; got {minutes}")
     return None if minutes is None else 60 * minutes

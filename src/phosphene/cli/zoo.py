@@ -54,15 +54,12 @@ def zoo_show(
         print_json({**card, **({"figures": measured} if measured else {})})
         return
     for key, value in card.items():
-        if key == "classes" and value:
+        if key == "classes" and value and isinstance(value, list):
             value = f"{len(value)}: {value[0]} … {value[-1]}"
-        elif key == "history":
+        elif key == "history" and isinstance(value, list):
             value = value[-1] if value else "none"
-        out.print(
-            f"[bold]{key}[/]: {escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        out.print(f"[bold]{escape(key)}[/]: {escape(told)}", highlight=False, soft_wrap=True)
     for found in measured:
         tell_figures(f"on {found['data']}, judge {found['judge']}", found["figures"])
 

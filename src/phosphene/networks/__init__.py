@@ -32,5 +32,5 @@ def build(architecture: dict[str, Any]) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # torch only warns of a layer without weights
             return ARCHITECTURES[name](**arguments)
-    except (TypeError, ValueError, RuntimeError, UserWarning) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, UserWarning) as error:
         raise BadFile(f"architecture {name!r} cannot be built from {arguments}: {error}") from None

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks.exported import load_program
@@ -202,8 +203,11 @@ def _python(text: str) -> External:
         with seeded_by_zero():
             _draw_again(name, network)
     checked = checked_options(name, network, options)
-    card = {"source": "python", "weights": text, "sha256": sha256_of_weights(network)}
-    return External(network, **checked, card=card, layout=fitting_layout(network.eval(), checked["size"]))
+    if unmade := [path for path, value in network.named_parameters() if value.is_meta or is_lazy(value)]:
+        raise BadRequest(f"{name}: {unmade[0]} has no numbers yet; return a network whose weights are there")
+    with _users_code(f"{name}: the network of {attribute}()"):
+        card = {"source": "python", "weights": text, "sha256": sha256_of_weights(network)}
+        return External(network, **checked, card=card, layout=fitting_layout(network.eval(), checked["size"]))
 
 
 def _draw_again(name: str, network: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.files import whole
+from phosphene.files import told_as_oserror, whole
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated, seen_part
@@ -63,7 +63,7 @@ def beginning(
             begin_map(follower, views)
         kept = {f"network.{name}": value for name, value in generator.state_dict().items()}
         kept |= {f"code.{name}": value for name, value in code_statistics(codes).items()}
-        with whole(file) as scratch:
+        with whole(file) as scratch, told_as_oserror():
             save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
     crew.wait()
     tensors = load_file(file)

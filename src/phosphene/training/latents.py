@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
-from phosphene.files import whole
+from phosphene.files import told_as_oserror, whole
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.parameterizations import seen_part
@@ -172,7 +172,7 @@ def cached_views(
         mean = latents.float().mean((0, 2, 3), keepdim=True)
         std = latents.float().std((0, 2, 3), keepdim=True)
         latents = ((latents.float() - mean) / std).half()
-        with whole(file) as scratch:
+        with whole(file) as scratch, told_as_oserror():
             save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
     crew.wait()
     kept = load_file(file)

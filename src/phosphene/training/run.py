@@ -134,7 +134,7 @@ class RunFolder:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load has no common error of its own
             raise BadFile(f"{self.checkpoint} cannot be read ({error}); give another --run folder") from None
-        if state.get("identity") != self.identity:
+        if not isinstance(state, dict) or state.get("identity") != self.identity:
             raise BadRequest(
                 f"{self.path} was trained with another recipe or other data; "
                 "give another --run folder, or the recipe it began with"
@@ -148,6 +148,12 @@ class RunFolder:
         if not self.crew.leads:
             return
         state = {name: part.state_dict() for name, part in parts.items()}
+        numbers = (v for own in state.values() for v in own.values() if isinstance(v, Tensor) and v.is_floating_point())
+        if not all(bool(value.isfinite().all()) for value in numbers):
+            raise BadRequest(
+                f"at step {step} the weights are no longer numbers: the rates are too high for this recipe; what was "
+                f"saved before is kept in {self.checkpoint}"
+            )
         with whole(self.checkpoint) as scratch:
             try:
                 torch.save({**state, "step": step, "identity": self.identity, "history": self.history}, scratch)
