@@ -339,6 +339,8 @@ def test_a_hostile_architecture_is_refused(tmp_path: Path, changes: dict[str, An
         {"preprocessing": {"size": [14, 14], "mean": [float("nan")] * 3, "std": [0.2] * 3}},
         {"classes": 5},
         {"classes": [1, 2, 3]},
+        {"classes": ["lion\n" * 100_000] * 10},
+        {"classes": ["\x1b[2J"] * 10},
         {"classes": "abc"},
         {"output": 7},
         {"output": "fc9"},

@@ -231,7 +231,7 @@ def _check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
 
 def _is_name(text: Any) -> bool:
     """A text of one line that can be shown."""
-    return isinstance(text, str) and len(text) <= LONGEST_NAME and text.isprintable()
+    return isinstance(text, str) and len(text) <= LONGEST_NAME and not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text)
 
 
 def _numbers(values: Any, n: int) -> TypeGuard[list[float]]:
