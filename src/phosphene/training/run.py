@@ -39,6 +39,25 @@ MODELS = {"subject": "caffenet-objects", "generator": "objects-fc6"}
 NUMBERS = {int: "whole number from 0 on", float: "number from 0 on"}
 
 
+def _shares(pair: Any) -> bool:
+    return not isinstance(pair, list) or (len(pair) == 2 and 0 < pair[0] <= pair[1] <= 1)
+
+
+def _steps(sizes: Any) -> bool:
+    whole = bool(sizes) and all(isinstance(step, list) and len(step) == 2 for step in sizes)
+    return whole and sizes[0][0] == 0 and all(pixels >= 1 and pixels % 1 == 0 for _, pixels in sizes)
+
+
+BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("batch", "epochs", "evaluate_every", "r1_every"), (lambda n: n >= 1, "1 or more")),
+    **dict.fromkeys(("crop", "scale"), (_shares, "two shares of the area, the smaller first")),
+    "sizes": (_steps, "[share of the run, pixels] in order, from share 0 on"),
+    "seed": (lambda n: n < 2**63, "less than 2⁶³"),
+    "label_smoothing": (lambda share: share <= 1, "a share"),
+}
+"""What values of a recipe have to be, beside their kind."""
+
+
 class _Settings(dict[str, Any]):
     """A table of a recipe; what it lacks is the recipe's mistake."""
 
@@ -73,8 +92,11 @@ def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
 def _check_values(given: Any, model: Any, where: str) -> None:
     """`BadRequest` where a value is not of the kind that it is in a bundled recipe. Architectures check their own."""
     if isinstance(model, dict) and isinstance(given, dict):
-        for key in given.keys() & model.keys() - {"architecture"}:
+        for key in sorted(given.keys() & model.keys() - {"architecture"}):
             _check_values(given[key], model[key], f"{where} {key}")
+            fine, what = BOUNDS.get(key, (None, ""))
+            if fine is not None and not fine(given[key]):
+                raise BadRequest(f"{where} {key} is {given[key]!r}; it should be {what}, such as {model[key]!r}")
     elif isinstance(model, list) and isinstance(given, list):
         for value in given:
             _check_values(value, model[0], where)
