@@ -457,6 +457,19 @@ def test_a_polite_signal_saves_stops_and_is_resumed(
     assert same(again, subject_bits(tmp_path / "b", photographs)[0])
 
 
+def test_what_a_killed_run_logged_is_not_logged_twice(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1)
+    killed = RunFolder(tmp_path, "one")
+    killed.log(step=1, loss=0.5)
+    killed.save({"network": network}, 1)
+    killed.log(step=2, loss=0.25)
+    again = RunFolder(tmp_path, "one")
+    assert again.load({"network": network}) == 1
+    again.log(step=2, loss=0.25)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
 def test_a_run_that_diverges_says_so_and_keeps_what_was_saved(
     tmp_path: Path, photographs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

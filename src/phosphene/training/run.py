@@ -162,6 +162,9 @@ class RunFolder:
                 "give another --run folder, or the recipe it began with"
             )
         self.history = state["history"]
+        if self.crew.leads:  # what a killed run logged after it will be logged again
+            with whole(self.path / "log.jsonl") as scratch:
+                scratch.write_text("".join(json.dumps(values) + "\n" for values in self.history), encoding="utf-8")
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return int(state["step"])
