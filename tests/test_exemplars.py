@@ -181,6 +181,8 @@ def test_what_is_told_of_a_unit_lies_beside_its_tiles(subject: Subject, data: St
     assert (kept["seen"], kept["k"], kept["tile"], kept["split"]) == (N, K, SIDE, "all")
     labels = {number: label for number, _, label in data.photographs()}
     assert row["classes"] == [labels[number] for number in row["photographs"]]
+    files = sorted((tmp_path / "data").glob("*/*"))
+    assert row["files"] == [str(files[number]) for number in row["photographs"]]
     assert read_png(tmp_path / row["whole"]).shape == (SIDE, K * SIDE, 3)
     (row_, column), (top, left, bottom, right) = row["positions"][0], row["boxes"][0]
     assert (top * SIDE, left * SIDE) == (max(0, row_ - 1), max(0, column - 1))

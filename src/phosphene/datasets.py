@@ -12,7 +12,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,11 @@ class Stream:
 
     def __len__(self) -> int:
         return -(-sum(1 for _ in self._source.rows(False)) // self._every)
+
+    def places(self, wanted: Collection[int]) -> dict[int, str]:
+        """Where those that are wanted lie: a file, or a shard and a row, by number."""
+        rows = itertools.islice(self._source.rows(False), 0, self._every * max(wanted, default=-1) + 1, self._every)
+        return {number: where for number, (where, *_) in enumerate(rows) if number in wanted}
 
     def photographs(self, wanted: Container[int] | None = None) -> Iterator[tuple[int, npt.NDArray[np.uint8], int]]:
         """Number from 0, pixels uint8 (size, size, 3) and label of all photographs, or of those that are wanted."""

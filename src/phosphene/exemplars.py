@@ -171,12 +171,14 @@ def describe(
     """
     wanted = {number for unit in units for number in found[unit.layer].best(unit.channel)}
     pictures = {number: (pixels, label) for number, pixels, label in data.photographs(wanted)}
+    places = data.places(wanted)
     layers = list(dict.fromkeys(unit.layer for unit in units))
     fields = receptive_fields(subject.network, subject.size, layers, subject.batch or 32)
     rows = []
     for unit in units:
         row = _row(subject, unit, found[unit.layer], fields.get(unit.layer))
         row["classes"] = [pictures[number][1] for number in row["photographs"]]
+        row["files"] = [places[number] for number in row["photographs"]]
         strip = np.concatenate([pictures[number][0] for number in row["photographs"]], axis=1)
         images.write_webp(folder / row["whole"], strip)
         rows.append(row)
