@@ -81,6 +81,12 @@ def step(run: Path) -> int:
     return int(torch.load(files[-1], weights_only=True)["step"]) if files else 0
 
 
+def stage(run: Path) -> str:
+    """Of which stage that is, where the run has several: each counts its steps from one."""
+    files = checkpoints(run)
+    return f" of {files[-1].parent.name}" if files and files[-1].parent != run else ""
+
+
 def digest(run: Path) -> str:
     """Of the trained network and its snapshots."""
     whole = hashlib.sha256()
@@ -104,11 +110,13 @@ def kills() -> bool:
         print(f"left alone: {took:.1f} s, {step(alone)} steps, sha256 {digest(alone)[:16]}…", flush=True)
         for n in range(options.kills):
             moment = moments.uniform(0, first + (took - first) / 5)
-            patience = {"before": moment} if moment < first else {"after": moment - first}
+            early = moment < first and n % 2 == 0  # every second run comes to a step at least, however slow the machine
+            patience = {"before": moment} if early else {"after": max(0.0, moment - first)}
             _, lived, ended = train(killed, arguments, **patience)
             if ended:
                 sys.exit(f"the run ended before kill {n + 1}")
-            print(f"kill {n + 1}: after {lived:.2f} s, its checkpoint at step {step(killed)}", flush=True)
+            at = f"step {step(killed)}{stage(killed)}"
+            print(f"kill {n + 1}: after {lived:.2f} s, its checkpoint at {at}", flush=True)
         _, took, _ = train(killed, arguments)
         print(f"the rest: {took:.1f} s, {step(killed)} steps, sha256 {digest(killed)[:16]}…", flush=True)
         same = digest(alone) == digest(killed)

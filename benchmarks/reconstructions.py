@@ -28,7 +28,7 @@ from phosphene import datasets
 from phosphene.evaluation import as_images, judge_channels, recognised
 from phosphene.parameterizations import load_generated, seen_part
 from phosphene.probe import probe
-from phosphene.subjects import load_subject
+from phosphene.subjects import load_subject, resized
 
 
 def main() -> None:
@@ -82,8 +82,9 @@ def main() -> None:
         if not options.beside:
             return
         tell(x.flip(3), "photographs in the mirror")
-        halved = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
-        tell(F.interpolate(halved, x.shape[-1], mode="bilinear"), "photographs with half the pixels each way")
+        side = x.shape[-1]
+        halved = resized(resized(x, (side // 2, side // 2)), (side, side))
+        tell(halved, "photographs with half the pixels each way")
         train = datasets.load(options.photographs, "train")
         some = torch.arange(0, len(train), 2)
         with torch.no_grad():
@@ -109,7 +110,7 @@ def main() -> None:
 
 def sized(photographs: datasets.Photographs, chosen: Tensor, size: int) -> Tensor:
     """The chosen photographs in [0, 1], (n, 3, size, size)."""
-    return F.interpolate(as_images(photographs.images[chosen.numpy()]), size, mode="bilinear", align_corners=False)
+    return resized(as_images(photographs.images[chosen.numpy()]), (size, size))
 
 
 main()

@@ -166,7 +166,7 @@ def load(
             if size is None:
                 size = min(_decode(raw, None, where).shape[0], MOST_PIXELS)
             pictures.append(_decode(raw, size, where))
-            targets.append(min(label, 2**62))
+            targets.append(min(label, 2**62))  # what is larger fits no array; it is refused below
             if limit is not None and len(pictures) >= limit:
                 break
         if not pictures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from phosphene import weights
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks import build
 from phosphene.networks.external import LOADERS, is_external, load_external
-from phosphene.networks.outside import fitting_layout, seeded_by_zero
+from phosphene.networks.outside import check_names, fitting_layout, looking, seeded_by_zero
 from phosphene.probe import find_layer, first_tensor, layer_shapes
 from phosphene.units import Target, Term, Unit, channel_range, parse
 
@@ -244,20 +243,10 @@ def _numbers(values: Any, n: int) -> TypeGuard[list[float]]:
 
 def _tried(subject: Subject) -> Subject:
     """The same, once it has looked at one image; `BadRequest` where it cannot, or has not as many outputs as names."""
-    height, width = subject.size
-    try:
-        shapes = subject.shapes()
-    except (Exception, SystemExit) as error:  # of every kind: it is somebody's code
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise BadRequest(
-            f"{subject.name} does not take an image of {height} × {width} pixels, three channels in float32 ({why}); "
-            'its factory may give another {"size": PIXELS} beside it'
-        ) from None
-    outputs = math.prod(shapes.get(subject.output, (0,))[:1])
-    if subject.classes and outputs and outputs != len(subject.classes):
-        raise BadRequest(
-            f"{subject.name} has {outputs} outputs ({subject.output}) and {len(subject.classes)} names of classes"
-        )
+    with looking(subject.name, subject.size, '; beside it, its factory may give {"size": PIXELS}'):
+        shape = subject.shapes().get(subject.output)
+    if shape:
+        check_names(subject.name, shape[0], subject.classes)
     return subject
 
 

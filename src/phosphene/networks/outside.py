@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import math
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -155,18 +155,28 @@ def fitting_layout(network: nn.Module, size: tuple[int, int]) -> torch.memory_fo
 
 def checked(name: str, outside: External, look: Callable[[Tensor], Tensor]) -> External:
     """The same, once it has answered one black image by (1, classes)."""
-    height, width = outside.size
-    try:
-        with torch.no_grad():
-            shape = tuple(look(torch.zeros(1, 3, height, width)).shape)
-    except Exception as error:  # of every kind: these are other people's networks
-        why = f"{type(error).__name__}: {one_line(error)[:300]}"
-        raise BadRequest(f"{name} does not take an image of {height} × {width} pixels ({why})") from None
+    with looking(name, outside.size), torch.no_grad():
+        shape = tuple(look(torch.zeros(1, 3, *outside.size)).shape)
     if len(shape) != 2 or shape[0] != 1:
         raise BadRequest(f"{name} makes {shape} of one image; a classifier makes (1, classes)")
-    if outside.classes and len(outside.classes) != shape[1]:
-        raise BadRequest(f"{name} has {shape[1]} outputs and {len(outside.classes)} names of classes")
+    check_names(name, shape[1], outside.classes)
     return outside
+
+
+@contextmanager
+def looking(name: str, size: tuple[int, int], instead: str = "") -> Iterator[None]:
+    """A first look that fails is one line, `BadRequest`; it may say what to do instead."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # of every kind: these are other people's networks
+        why = f"{type(error).__name__}: {one_line(error)[:300]}"
+        raise BadRequest(f"{name} does not take an image of {size[0]} × {size[1]} pixels ({why}){instead}") from None
+
+
+def check_names(name: str, outputs: int, classes: Sequence[str]) -> None:
+    """`BadRequest` where a network does not have as many outputs as there are names for them, if there are any."""
+    if classes and len(classes) != outputs:
+        raise BadRequest(f"{name} has {outputs} outputs and {len(classes)} names of classes")
 
 
 def sha256_of(files: Iterable[Path]) -> str:

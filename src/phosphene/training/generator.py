@@ -224,7 +224,7 @@ def held_out_errors(
 ) -> dict[str, float]:
     """On every held-out photograph, plainly resized: mean absolute error of the image on [0, 1], mean squared
     error of its code after another pass through the encoder (whitened), and, where the photographs are of the encoder's
-    classes, the share of reconstructions whose class its own network names (of photographs no network names all).
+    classes, the share of reconstructions of which its own network names the photograph's class.
     """
     layer, seen, device = recipe["code_layer"], recipe["architecture"]["seen"], next(generator.parameters()).device
     totals = torch.zeros(3, dtype=torch.float64)

@@ -43,15 +43,17 @@ def _shares(pair: Any) -> bool:
     return not isinstance(pair, list) or (len(pair) == 2 and 0 < pair[0] <= pair[1] <= 1)
 
 
-def _steps(sizes: Any) -> bool:
-    whole = bool(sizes) and all(isinstance(step, list) and len(step) == 2 for step in sizes)
-    return whole and sizes[0][0] == 0 and all(pixels >= 1 and pixels % 1 == 0 for _, pixels in sizes)
+def _in_order(sizes: Any) -> bool:
+    if not sizes or any(len(each) != 2 for each in sizes):
+        return False
+    begun = [share for share, _ in sizes]
+    return begun[0] == 0 and begun == sorted(begun) and all(pixels >= 1 and pixels % 1 == 0 for _, pixels in sizes)
 
 
 BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch", "epochs", "evaluate_every", "r1_every"), (lambda n: n >= 1, "1 or more")),
     **dict.fromkeys(("crop", "scale"), (_shares, "two shares of the area, the smaller first")),
-    "sizes": (_steps, "[share of the run, pixels] in order, from share 0 on"),
+    "sizes": (_in_order, "[share of the run, pixels] in order, from share 0 on"),
     "seed": (lambda n: n < 2**63, "less than 2⁶³"),
     "label_smoothing": (lambda share: share <= 1, "a share"),
 }
