@@ -221,7 +221,8 @@ def test_a_run_killed_at_ten_random_moments_ends_with_the_same_file(tmp_path: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     checkpoints = [line.rpartition("step ")[2] for line in done.stdout.splitlines() if line.startswith("kill")]
     assert len(checkpoints) == 10
-    assert len(set(checkpoints)) > 2, f"some came within the run: {checkpoints}"
+    least = 2 if kind == "subject" else 1
+    assert len(set(checkpoints)) > least, f"some came within the run: {checkpoints}"
 
 
 @pytest.mark.usefixtures("every_step")

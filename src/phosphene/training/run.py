@@ -224,15 +224,17 @@ class RunFolder:
         `time_budget` is in seconds.
         """
         step, clock, due = self.load(parts), Clock(time_budget), 0.0
+        saved = step if self.checkpoint.exists() else -1
         with stop_signal() as stopped, self._closing_board():
             while step < total and not self.crew.any(clock.over() or bool(stopped)):
                 yield step
                 step += 1
                 if (begun := time.monotonic()) > due:
                     self.save(parts, step)
-                    now = time.monotonic()
+                    saved, now = step, time.monotonic()
                     due = now + min(every, 100 * (now - begun))
-            self.save(parts, step)
+            if step != saved:
+                self.save(parts, step)
             self.crew.wait()  # what the first has written is read by all
 
     @contextmanager
