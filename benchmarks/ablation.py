@@ -70,10 +70,14 @@ COLUMNS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photographs")
     parser.add_argument("variants", nargs="*", default=list(VARIANTS))
-    parser.add_argument("--run", type=Path, help="keep the runs here; a temporary folder if not given")
+    parser.add_argument(
+        "--run", type=Path, help="keep the runs here; a temporary folder if not given"
+    )
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--number", type=int, default=500)
     parser.add_argument("--every", type=int, default=2)
@@ -94,19 +98,28 @@ def main() -> None:
             generated = trained(recipe, encoder, train, run, name)
             minutes = (time.monotonic() - begun) / 60
             figures = measured(generated, encoder, judges, val, options)
-            print(f"| {name} | {recipe['image']['steps']} | {minutes:.1f} |", " | ".join(figures), "|", flush=True)
+            print(
+                f"| {name} | {recipe['image']['steps']} | {minutes:.1f} |",
+                " | ".join(figures),
+                "|",
+                flush=True,
+            )
 
 
 def recipe_of(name: str, encoder: Subject, steps: int) -> Recipe:
     """The variant's recipe; where there is more to do in a step, more pictures or larger ones, with fewer steps."""
-    recipe = with_code(read_recipe("direct" if name.startswith("paper") else "taught", "generator"), encoder, LAYER)
+    recipe = with_code(
+        read_recipe("direct" if name.startswith("paper") else "taught", "generator"), encoder, LAYER
+    )
     changes = VARIANTS[name]
     work = 1 + changes.get("beyond", 0.0) + LARGER * ("comparator_size" in changes)
     recipe["image"] |= {"steps": round(steps / work), **changes}
     return recipe
 
 
-def trained(recipe: Recipe, encoder: Subject, photographs: datasets.Photographs, run: Path, name: str) -> Generated:
+def trained(
+    recipe: Recipe, encoder: Subject, photographs: datasets.Photographs, run: Path, name: str
+) -> Generated:
     """The variant's generator; the beginning is found once for all that share it."""
     generator, statistics, begun = beginning(recipe, encoder, photographs, run / "begin", "cpu")
     folder = run / name.replace(" ", "-").replace(",", "").replace("'", "")
@@ -115,16 +128,26 @@ def trained(recipe: Recipe, encoder: Subject, photographs: datasets.Photographs,
 
 
 def measured(
-    generated: Generated, encoder: Subject, judges: list[Subject], val: datasets.Photographs, options: Any
+    generated: Generated,
+    encoder: Subject,
+    judges: list[Subject],
+    val: datasets.Photographs,
+    options: Any,
 ) -> list[str]:
     chosen = np.linspace(0, len(val) - 1, options.number).round().astype(np.int64)
-    x = F.interpolate(as_images(val.images[chosen]), generated.image_size, mode="bilinear", align_corners=False)
+    x = F.interpolate(
+        as_images(val.images[chosen]), generated.image_size, mode="bilinear", align_corners=False
+    )
     labels = torch.from_numpy(val.labels[chosen])
     again = reconstructed(generated, encoder, x, labels)
-    figures = [f"{again.figures[name].mean():.3f}" for name in ("image_error", "code_error", "code_cosine")]
+    figures = [
+        f"{again.figures[name].mean():.3f}" for name in ("image_error", "code_error", "code_cosine")
+    ]
     classes = torch.arange(0, len(encoder.classes), options.every)
     members = [Member(encoder.targets(f"fc8:{i}")[0], 0) for i in classes.tolist()]
-    climbed = joined(list(climb_all(encoder, members, generated, CLIMBS["default"], precision="bfloat16")))
+    climbed = joined(
+        list(climb_all(encoder, members, generated, CLIMBS["default"], precision="bfloat16"))
+    )
     for images, wanted in ((again.reconstructions, labels), (climbed.images, classes)):
         for judge in judges:
             hits = recognised(judge, images, wanted, judge_channels(judge, encoder.classes))

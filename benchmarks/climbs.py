@@ -40,12 +40,16 @@ VARIANTS: dict[str, Climb] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("variants", nargs="*", default=list(VARIANTS))
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--prior", default="objects-fc6")
     parser.add_argument("--judge", default="resnet18-objects")
-    parser.add_argument("--decay", type=float, default=DEFAULT.decay, help="of the base that the variants change")
+    parser.add_argument(
+        "--decay", type=float, default=DEFAULT.decay, help="of the base that the variants change"
+    )
     parser.add_argument("--precision", default="bfloat16")
     options = parser.parse_args()
     subject, generated = load_subject("caffenet-objects"), load_generated(options.prior)
@@ -60,13 +64,19 @@ def main() -> None:
         begun, climb = time.monotonic(), VARIANTS[name]
         if climb.decay == DEFAULT.decay:
             climb = replace(climb, decay=options.decay)
-        climbed = joined(list(climb_all(subject, members, generated, climb, precision=options.precision)))
+        climbed = joined(
+            list(climb_all(subject, members, generated, climb, precision=options.precision))
+        )
         seconds = time.monotonic() - begun
         with torch.no_grad():
-            sure = subject(seen_part(climbed.images, generated.seen)).softmax(1)[torch.arange(len(classes)), classes]
+            sure = subject(seen_part(climbed.images, generated.seen)).softmax(1)[
+                torch.arange(len(classes)), classes
+            ]
         top1, top5 = recognised(judge, climbed.images, classes, channels).mean(0).tolist()
         far = ((climbed.codes - mean) / std).square().mean().sqrt()
-        figures = f"{climbed.scores.mean():.1f} | {sure.mean():.2f} | {top1:.0%} | {top5:.0%} | {far:.2f}"
+        figures = (
+            f"{climbed.scores.mean():.1f} | {sure.mean():.2f} | {top1:.0%} | {top5:.0%} | {far:.2f}"
+        )
         print(f"| {name} | {figures} | {seconds:.0f} |", flush=True)
 
 

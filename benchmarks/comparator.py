@@ -23,7 +23,9 @@ from phosphene.training.stages import mixed_precision
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photographs")
     parser.add_argument("--comparator", default="efficientnet-lite0")
     parser.add_argument("--pixels", type=int, default=96)
@@ -35,13 +37,17 @@ def main() -> None:
     channels = torch.tensor(judge_channels(comparator, val.classes))
     own = channels[torch.from_numpy(val.labels)]
     x = F.interpolate(as_images(val.images), options.pixels, mode="bilinear", align_corners=False)
-    print("| pixels | top-1 | top-5 | top-1 of all | milliseconds |\n| --- | --- | --- | --- | --- |")
+    print(
+        "| pixels | top-1 | top-5 | top-1 of all | milliseconds |\n| --- | --- | --- | --- | --- |"
+    )
     for size in options.sizes:
         shown = replace(comparator, size=(size, size))
         with torch.no_grad(), mixed_precision("cpu"):
             comparator.network(shown.prepare(x[:20]))  # the first time takes longer
             begun = time.monotonic()
-            logits = torch.cat([comparator.network(shown.prepare(part)).float() for part in x.split(20)])
+            logits = torch.cat(
+                [comparator.network(shown.prepare(part)).float() for part in x.split(20)]
+            )
         took = (time.monotonic() - begun) / len(x)
         named = channels[logits[:, channels].topk(5).indices] == own[:, None]
         shares = [named[:, 0], named.any(1), logits.argmax(1) == own]

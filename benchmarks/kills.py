@@ -57,7 +57,9 @@ def train(
             if status:
                 sys.exit((run / "output.txt").read_text())
             return first, took, True
-        if (before is not None and took > before) or (after is not None and first and took - first > after):
+        if (before is not None and took > before) or (
+            after is not None and first and took - first > after
+        ):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return first, took, False
@@ -96,8 +98,12 @@ def digest(run: Path) -> str:
 
 
 def kills() -> bool:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs=2, metavar="subject|generator RECIPE", help="and its own options")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "command", nargs=2, metavar="subject|generator RECIPE", help="and its own options"
+    )
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--threads", default="0")
     parser.add_argument("--seed", type=int, default=0)
@@ -107,10 +113,15 @@ def kills() -> bool:
     with tempfile.TemporaryDirectory() as folder:
         alone, killed = Path(folder, "alone"), Path(folder, "killed")
         first, took, _ = train(alone, arguments)
-        print(f"left alone: {took:.1f} s, {step(alone)} steps, sha256 {digest(alone)[:16]}…", flush=True)
+        print(
+            f"left alone: {took:.1f} s, {step(alone)} steps, sha256 {digest(alone)[:16]}…",
+            flush=True,
+        )
         for n in range(options.kills):
             moment = moments.uniform(0, first + (took - first) / 5)
-            early = moment < first and n % 2 == 0  # every second run comes to a step at least, however slow the machine
+            early = (
+                moment < first and n % 2 == 0
+            )  # every second run comes to a step at least, however slow the machine
             patience = {"before": moment} if early else {"after": max(0.0, moment - first)}
             _, lived, ended = train(killed, arguments, **patience)
             if ended:
@@ -118,7 +129,10 @@ def kills() -> bool:
             at = f"step {step(killed)}{stage(killed)}"
             print(f"kill {n + 1}: after {lived:.2f} s, its checkpoint at {at}", flush=True)
         _, took, _ = train(killed, arguments)
-        print(f"the rest: {took:.1f} s, {step(killed)} steps, sha256 {digest(killed)[:16]}…", flush=True)
+        print(
+            f"the rest: {took:.1f} s, {step(killed)} steps, sha256 {digest(killed)[:16]}…",
+            flush=True,
+        )
         same = digest(alone) == digest(killed)
     print("the same bits" if same else "NOT the same bits")
     return same

@@ -32,7 +32,9 @@ from phosphene.subjects import load_subject, resized
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photographs")
     parser.add_argument("--prior", default="objects-fc6")
     parser.add_argument("--judges", nargs="*", default=["efficientnet-lite2", "resnet18-objects"])
@@ -51,8 +53,12 @@ def main() -> None:
 
         def seen(images: Tensor) -> tuple[Tensor, Tensor]:
             """The codes and the logits of images."""
-            maps = [read(encoder.prepare(seen_part(part, generated.seen))) for part in images.split(100)]
-            return torch.cat([m[generated.layer] for m in maps]), torch.cat([m[encoder.output] for m in maps])
+            maps = [
+                read(encoder.prepare(seen_part(part, generated.seen))) for part in images.split(100)
+            ]
+            return torch.cat([m[generated.layer] for m in maps]), torch.cat(
+                [m[encoder.output] for m in maps]
+            )
 
         @torch.no_grad()
         def drawn(codes: Tensor) -> Tensor:
@@ -66,7 +72,11 @@ def main() -> None:
             row = [f"{(images - x).abs().mean():.3f}", f"{shift:.3f}, {cosine:.3f}"]
             row.append(f"{(logits.argmax(1) == labels).float().mean():.1%}")
             for judge in judges:
-                named = recognised(judge, images, labels, judge_channels(judge, encoder.classes)).mean(0).tolist()
+                named = (
+                    recognised(judge, images, labels, judge_channels(judge, encoder.classes))
+                    .mean(0)
+                    .tolist()
+                )
                 row.append(", ".join(f"{share:.1%}" for share in named))
             print(f"| {what} | " + " | ".join(row) + " |", flush=True)
 
@@ -75,7 +85,11 @@ def main() -> None:
             x = sized(data, chosen, generated.image_size)
             codes, _ = seen(x)
             y = drawn(codes)
-        print("| what | image error | code error, cosine | " + " | ".join([encoder.name, *options.judges]) + " |")
+        print(
+            "| what | image error | code error, cosine | "
+            + " | ".join([encoder.name, *options.judges])
+            + " |"
+        )
         print("| --- " * (4 + len(judges)) + "|")
         tell(x, "photographs")
         tell(y, "reconstructions")
@@ -88,9 +102,14 @@ def main() -> None:
         train = datasets.load(options.photographs, "train")
         some = torch.arange(0, len(train), 2)
         with torch.no_grad():
-            known = torch.cat([seen(sized(train, part, generated.image_size))[0] for part in some.split(100)])
+            known = torch.cat(
+                [seen(sized(train, part, generated.image_size))[0] for part in some.split(100)]
+            )
         nearest = (F.normalize(codes) @ F.normalize(known).T).argmax(1)
-        tell(sized(train, some[nearest], generated.image_size), "the training photograph of the nearest code")
+        tell(
+            sized(train, some[nearest], generated.image_size),
+            "the training photograph of the nearest code",
+        )
         tell((x + y) / 2, "half photograph, half reconstruction")
         with torch.no_grad():
             corrected = torch.maximum(codes + (codes - seen(y)[0]) / 2, codes.amin(0))

@@ -33,9 +33,13 @@ BUNDLED = sorted(file.stem for file in RECIPES.glob("*.toml"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photographs")
-    parser.add_argument("recipes", nargs="*", default=[name for name in BUNDLED if "begin" not in read_recipe(name)])
+    parser.add_argument(
+        "recipes", nargs="*", default=[name for name in BUNDLED if "begin" not in read_recipe(name)]
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60)
@@ -44,7 +48,9 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     train = datasets.load(options.photographs, "train", limit=4000)
     peak = matrix_multiplication(options.device)
-    print(f"matrix multiplication: {peak / 1e9:,.0f} GFLOP/s in bfloat16 ({torch.get_num_threads()} threads)\n")
+    print(
+        f"matrix multiplication: {peak / 1e9:,.0f} GFLOP/s in bfloat16 ({torch.get_num_threads()} threads)\n"
+    )
     print("| recipe | pixels | images/s | GFLOP an image | share of the peak | waiting |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in options.recipes:
@@ -52,7 +58,10 @@ def main() -> None:
         kind = subject_rows if recipe["kind"] == "subject" else generator_rows
         for pixels, speed, work, waiting in kind(recipe, train, options):
             share = speed * work / peak
-            print(f"| {name} | {pixels} | {speed:,.0f} | {work / 1e9:.2f} | {share:.0%} | {waiting:.1%} |", flush=True)
+            print(
+                f"| {name} | {pixels} | {speed:,.0f} | {work / 1e9:.2f} | {share:.0%} | {waiting:.1%} |",
+                flush=True,
+            )
 
 
 def matrix_multiplication(device: str, side: int = 4096, seconds: float = 3.0) -> float:
@@ -68,12 +77,19 @@ def matrix_multiplication(device: str, side: int = 4096, seconds: float = 3.0) -
 
 def subject_rows(recipe: Any, train: datasets.Photographs, options: Any) -> Any:
     for size in dict.fromkeys(size for _, size in recipe["sizes"]):
-        at_size = {**copy.deepcopy(recipe), "sizes": [[0.0, size]], "evaluate_every": 10**9, "extra": []}
+        at_size = {
+            **copy.deepcopy(recipe),
+            "sizes": [[0.0, size]],
+            "evaluate_every": 10**9,
+            "extra": [],
+        }
         network = placed(build(recipe["architecture"]), options.device)
         x = torch.zeros(2, 3, size, size, device=options.device)
         with FlopCounterMode(display=False) as counter:
             network(x).sum().backward()
-        run = partial(train_subject, at_size, train, train, device=options.device, time_budget=options.seconds)
+        run = partial(
+            train_subject, at_size, train, train, device=options.device, time_budget=options.seconds
+        )
         speed, waiting = rate(run, recipe["batch"])
         yield size, speed, counter.get_total_flops() / 2, waiting
 
@@ -95,7 +111,10 @@ def rate(run: Any, batch: int) -> tuple[float, float]:
     """Photographs a second between the first and the last report of a run, and its last share of waiting."""
     told: list[tuple[float, int, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        run(run=folder, report=lambda step, steps, figures: told.append((time.monotonic(), step, figures)))
+        run(
+            run=folder,
+            report=lambda step, steps, figures: told.append((time.monotonic(), step, figures)),
+        )
     told = [each for each in told if "loss" in each[2]]
     if len(told) < 2:
         raise SystemExit("too slow for two reports, of every twentieth step; give more --seconds")

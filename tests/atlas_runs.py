@@ -50,7 +50,12 @@ def write_picture(
     """A picture with its record; `changes` replace the record's fields. Returns the record's path."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = colours(seed) if pixels is None else pixels
-    asked = {"subject": "tiny-objects", "prior": "tiny-fc6", "climb": {"steps": 20}, "start": "random"}
+    asked = {
+        "subject": "tiny-objects",
+        "prior": "tiny-fc6",
+        "climb": {"steps": 20},
+        "start": "random",
+    }
     record = Record(
         target=str(target),
         label=target.label,
@@ -74,7 +79,9 @@ def write_picture(
     return file
 
 
-def write_exemplars(folder: Path, units: list[str], classes: list[str] = CLASSES, **changes: Any) -> Path:
+def write_exemplars(
+    folder: Path, units: list[str], classes: list[str] = CLASSES, **changes: Any
+) -> Path:
     """Three photographs for each unit; `changes` replace what is said of the first one."""
     (folder / "tiles").mkdir(parents=True, exist_ok=True)
     rows = []
@@ -96,7 +103,14 @@ def write_exemplars(folder: Path, units: list[str], classes: list[str] = CLASSES
         }
         rows.append(row)
     rows[0] |= changes
-    whole = {**of_subject(), "data": "photographs", "split": "train", "seen": 1200, "k": 3, "tile": 20}
+    whole = {
+        **of_subject(),
+        "data": "photographs",
+        "split": "train",
+        "seen": 1200,
+        "k": 3,
+        "tile": 20,
+    }
     return _write(folder / "exemplars.json", {**whole, "classes": classes, "units": rows})
 
 
@@ -111,20 +125,36 @@ def write_dissection(folder: Path, layer: str, channels: int, objects: list[str]
         }
         for c in range(channels)
     ]
-    about = {"layer": layer, "data": "scenes", "quantile": 0.005, "detector_above": 0.04, "photographs": 300}
+    about = {
+        "layer": layer,
+        "data": "scenes",
+        "quantile": 0.005,
+        "detector_above": 0.04,
+        "photographs": 300,
+    }
     return _write(folder / "dissection.json", {**of_subject(), **about, "units": rows})
 
 
-def write_evaluation(folder: Path, units: list[str], judge: str = "another-network", **figures: Any) -> Path:
+def write_evaluation(
+    folder: Path, units: list[str], judge: str = "another-network", **figures: Any
+) -> Path:
     """Every other unit is recognised, the later ones with the larger ratio."""
     rows = [
-        {"unit": unit, "label": unit, "recognised_top1": float(i % 2), "activation_ratio": 1 + i / 10, "glow": 0.25}
+        {
+            "unit": unit,
+            "label": unit,
+            "recognised_top1": float(i % 2),
+            "activation_ratio": 1 + i / 10,
+            "glow": 0.25,
+        }
         for i, unit in enumerate(units)
     ]
     told = {"recognised_top1": {"value": 0.73, "low": 0.63, "high": 0.81, "n": 100}, **figures}
     layer = units[0].rpartition(":")[0]
     about = {"judge": judge, "data": "photographs", "layer": layer, "figures": told}
-    return _write(folder / "evidence" / f"evaluation-{judge}.json", {**of_subject(), **about, "units": rows})
+    return _write(
+        folder / "evidence" / f"evaluation-{judge}.json", {**of_subject(), **about, "units": rows}
+    )
 
 
 def write_all(folder: Path) -> list[Path]:
@@ -135,7 +165,9 @@ def write_all(folder: Path) -> list[Path]:
         for seed in (0, 1):
             target, file = lone(unit, name), f"fc-{i}-s{seed}"
             pixels = colours(100 * i + seed)
-            write_picture(run, file, target, seed=seed, score=5.0 + i, pixels=pixels, animated=i < 2)
+            write_picture(
+                run, file, target, seed=seed, score=5.0 + i, pixels=pixels, animated=i < 2
+            )
     difference = Target(((1.0, Unit("fc", 0)), (-1.0, Unit("fc", 1))), "lion - jellyfish")
     write_picture(run, "difference", difference)
     write_picture(run, "least", lone("fc:2", "school bus").negative(), score=3.0)

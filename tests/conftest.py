@@ -112,7 +112,9 @@ class TinyGenerator(nn.Module):
         self.hidden, self.out = nn.Linear(code, 24), nn.Linear(24, 3 * size * size)
 
     def forward(self, codes: Tensor) -> Tensor:
-        images = self.out(torch.tanh(self.hidden(codes))).view(-1, 3, self.image_size, self.image_size)
+        images = self.out(torch.tanh(self.hidden(codes))).view(
+            -1, 3, self.image_size, self.image_size
+        )
         return images.sigmoid()
 
 
@@ -122,7 +124,12 @@ def statistics_of(codes: Tensor, axes: int = 4) -> CodeStatistics:
     values, vectors = values.flip(0), vectors.flip(1)
     rest = values[min(axes, len(values) - 1) :].mean()
     return CodeStatistics(
-        codes.mean(0), codes.std(0), codes.amax(0), vectors[:, :axes].T.contiguous(), values[:axes], rest
+        codes.mean(0),
+        codes.std(0),
+        codes.amax(0),
+        vectors[:, :axes].T.contiguous(),
+        values[:axes],
+        rest,
     )
 
 
@@ -169,11 +176,15 @@ def exact_subject() -> Subject:
 @pytest.fixture
 def exact_generated() -> Generated:
     found = tiny_generated()
-    statistics = CodeStatistics(*(getattr(found.statistics, name).double() for name in CodeStatistics.__annotations__))
+    statistics = CodeStatistics(
+        *(getattr(found.statistics, name).double() for name in CodeStatistics.__annotations__)
+    )
     return Generated(found.generator.double(), statistics)
 
 
-def write_subject(path: Path, architecture: dict[str, object] | None = None, **card: object) -> Path:
+def write_subject(
+    path: Path, architecture: dict[str, object] | None = None, **card: object
+) -> Path:
     """A subject's weights file with random weights; keywords replace entries of the card."""
     network = lively(build(SUBJECT_ARCHITECTURE))
     whole = {
@@ -184,7 +195,11 @@ def write_subject(path: Path, architecture: dict[str, object] | None = None, **c
         "classes": list(CLASSES),
         "output": "fc8",
     }
-    weights.write(path, {f"network.{name}": value for name, value in network.state_dict().items()}, {**whole, **card})
+    weights.write(
+        path,
+        {f"network.{name}": value for name, value in network.state_dict().items()},
+        {**whole, **card},
+    )
     return path
 
 
@@ -193,8 +208,15 @@ def write_generator(path: Path, encoder: str = "", **card: object) -> Path:
     network = lively(build(GENERATOR_ARCHITECTURE))
     statistics = statistics_of(torch.randn(300, 16).relu() * torch.linspace(0.5, 3, 16))
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"code.{name}": getattr(statistics, name) for name in CodeStatistics.__annotations__}
-    whole = {"name": "tiny-fc6", "kind": "generator", "architecture": GENERATOR_ARCHITECTURE, "code_layer": "fc6"}
+    tensors |= {
+        f"code.{name}": getattr(statistics, name) for name in CodeStatistics.__annotations__
+    }
+    whole = {
+        "name": "tiny-fc6",
+        "kind": "generator",
+        "architecture": GENERATOR_ARCHITECTURE,
+        "code_layer": "fc6",
+    }
     weights.write(path, tensors, {**whole, "encoder": encoder, **card})
     return path
 
@@ -217,17 +239,22 @@ def photographs() -> Callable[[int, int], Photographs]:
         labels = np.arange(n, dtype=np.int64) % 10
         slope = np.linspace(0, 1, size)[None, :, None, None] * rng.random((n, 1, 1, 3))
         colours = rng.random((10, 3))[labels][:, None, None]
-        images = (255 * np.clip(0.5 * colours + 0.5 * slope + 0.05 * rng.random((n, size, size, 3)), 0, 1)).astype(
-            np.uint8
+        images = (
+            255 * np.clip(0.5 * colours + 0.5 * slope + 0.05 * rng.random((n, size, size, 3)), 0, 1)
+        ).astype(np.uint8)
+        return Photographs(
+            "synthetic", images, labels, CLASSES, f"synthetic-{n}-{size}", "made here"
         )
-        return Photographs("synthetic", images, labels, CLASSES, f"synthetic-{n}-{size}", "made here")
 
     return make
 
 
 def hooks(network: nn.Module) -> int:
     """How many hooks the network's modules carry."""
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in network.modules())
+    return sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
+        for m in network.modules()
+    )
 
 
 @dataclass(frozen=True)
@@ -271,21 +298,31 @@ def phosphene(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
             cli.main()
         captured = capfd.readouterr()
         code = left.value.code
-        return Said(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
+        return Said(
+            code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err
+        )
 
     return run
 
 
-def climbs_remakes_and_judges(phosphene: Run, subject: Path, units: Sequence[str], folder: Path) -> None:
+def climbs_remakes_and_judges(
+    phosphene: Run, subject: Path, units: Sequence[str], folder: Path
+) -> None:
     """By command: units climb, the first one's record gives the same bits, and the subject names its own pictures."""
     climb = ("--prior", "pixels", "--steps", 40, "--device", "cpu", "--precision", "float32")
     made = phosphene("synthesize", subject, *units, *climb, "--out", folder / "a", "--json").json()
     assert all(each["score"] > each["start_score"] + 0.1 for each in made)
-    again = phosphene("synthesize", "--record", Path(made[0]["image"]).with_suffix(".json"), "--out", folder / "b")
+    again = phosphene(
+        "synthesize", "--record", Path(made[0]["image"]).with_suffix(".json"), "--out", folder / "b"
+    )
     assert again.fine()
     assert again.err == ""  # the same bits: no warning
     judged = phosphene("evaluate", folder / "a", "--judge", subject, "--json").json()
-    named = [layer["figures"]["recognised_top1"]["value"] for layer in judged if "recognised_top1" in layer["figures"]]
+    named = [
+        layer["figures"]["recognised_top1"]["value"]
+        for layer in judged
+        if "recognised_top1" in layer["figures"]
+    ]
     assert named == [1]
 
 
@@ -326,4 +363,6 @@ def samples(rows: range) -> tuple[Tensor, Tensor]:
 
     table = pq.read_table(SAMPLES / "samples.parquet").take(list(rows)).to_pydict()
     pixels = [np.asarray(Image.open(io.BytesIO(raw)).convert("RGB")) for raw in table["image"]]
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255, torch.tensor(table["label"])
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255, torch.tensor(
+        table["label"]
+    )

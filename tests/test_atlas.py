@@ -50,7 +50,9 @@ class Seen(HTMLParser):
         self.text = ""
         self.feed(page)
         self.ids = [attributes["id"] for _, attributes in self.elements if "id" in attributes]
-        self.addresses = [each[key] for _, each in self.elements for key in ADDRESSES if each.get(key)]
+        self.addresses = [
+            each[key] for _, each in self.elements for key in ADDRESSES if each.get(key)
+        ]
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {key: value or "" for key, value in attributes}))
@@ -89,7 +91,9 @@ def test_every_link_and_image_resolves(site: Path) -> None:
 
 
 def test_every_entry_of_the_search_leads_to_a_page_and_a_tile(site: Path) -> None:
-    index = json.loads((site / "assets" / "index.js").read_text().removeprefix("const atlasIndex = ")[:-2])
+    index = json.loads(
+        (site / "assets" / "index.js").read_text().removeprefix("const atlasIndex = ")[:-2]
+    )
     assert index["subjects"] == ["tiny-objects"]
     assert len(index["entries"]) == 12 + 6 + 2
     for _, key, *_, page, tile, _ in index["entries"]:
@@ -102,7 +106,15 @@ def test_every_entry_of_the_search_leads_to_a_page_and_a_tile(site: Path) -> Non
 def test_it_builds_with_torch_absent(tmp_path: Path) -> None:
     runs = write_all(tmp_path)
     code = "import sys; sys.modules['torch'] = None; from phosphene.cli import main; main()"
-    command = [sys.executable, "-c", code, "atlas", *map(str, runs), "--out", str(tmp_path / "site")]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "atlas",
+        *map(str, runs),
+        "--out",
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'site' / 'index.html'}: 18 units of 2 layers\n"
@@ -113,8 +125,16 @@ def test_built_twice_the_bytes_are_the_same(tmp_path: Path, site: Path) -> None:
     build(runs, tmp_path / "site")
     build(runs, tmp_path / "site")  # in place of the first
     files = {file.relative_to(site) for file in site.rglob("*") if file.is_file()}
-    assert files == {file.relative_to(tmp_path / "site") for file in (tmp_path / "site").rglob("*") if file.is_file()}
-    assert not [file for file in files if (site / file).read_bytes() != (tmp_path / "site" / file).read_bytes()]
+    assert files == {
+        file.relative_to(tmp_path / "site")
+        for file in (tmp_path / "site").rglob("*")
+        if file.is_file()
+    }
+    assert not [
+        file
+        for file in files
+        if (site / file).read_bytes() != (tmp_path / "site" / file).read_bytes()
+    ]
     assert {each.name for each in tmp_path.iterdir()} == {"run", "exemplars", "dissection", "site"}
 
 
@@ -125,7 +145,12 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     run, layer = tmp_path / "run", "<b>onload=alert(1)\u202e/../.."
     write_picture(run, "a", Target(((1.0, Unit(layer, 0)),), HOSTILE), status=f"stopped: {HOSTILE}")
     both = Target(((1.0, Unit(layer, 0)), (1.0, Unit(layer, 1))), HOSTILE)
-    write_picture(run, "b", both, request={"climb": {HOSTILE: HOSTILE}, "prior": HOSTILE, "subject": f"{HOSTILE}\x00"})
+    write_picture(
+        run,
+        "b",
+        both,
+        request={"climb": {HOSTILE: HOSTILE}, "prior": HOSTILE, "subject": f"{HOSTILE}\x00"},
+    )
     write_evaluation(run, ["fc:0"], **{HOSTILE: {"value": HOSTILE, "note": HOSTILE}})
     write_exemplars(run / "evidence", ["fc:0"], label=HOSTILE)
     build([run], tmp_path / "site", HOSTILE)
@@ -139,7 +164,9 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         assert HOSTILE in page.text
         assert "rm -rf" not in page.text  # a record's own command is not offered
     assert {each.name for each in tmp_path.iterdir()} == {"run", "site"}
-    (subject,) = [each for each in (tmp_path / "site").iterdir() if each.is_dir() and each.name != "assets"]
+    (subject,) = [
+        each for each in (tmp_path / "site").iterdir() if each.is_dir() and each.name != "assets"
+    ]
     assert re.fullmatch(r"[\w.-]+", subject.name)
 
 
@@ -154,7 +181,9 @@ def test_a_layer_without_a_map_is_not_offered_a_dissection(tmp_path: Path) -> No
     write_exemplars(tmp_path / "flat", ["fc:0"], positions=[[0, 0]] * 3, boxes=[[0, 0, 1, 1]] * 3)
     write_exemplars(tmp_path / "maps", ["conv:0"])
     build([tmp_path / "flat", tmp_path / "maps"], tmp_path / "site")
-    assert "phosphene dissect" not in seen(tmp_path / "site" / "tiny-objects" / "fc" / "0.html").text
+    assert (
+        "phosphene dissect" not in seen(tmp_path / "site" / "tiny-objects" / "fc" / "0.html").text
+    )
     page = seen(tmp_path / "site" / "tiny-objects" / "conv" / "0.html")
     assert "phosphene dissect tiny-objects conv --images OUTLINED" in page.text
 
@@ -175,11 +204,15 @@ def other_pixels(run: Path) -> None:
 
 
 def not_a_picture(run: Path) -> None:
-    write_picture(run, "a", lone("fc:0")).with_suffix(".png").write_bytes(b"<svg onload='alert(1)'/>")
+    write_picture(run, "a", lone("fc:0")).with_suffix(".png").write_bytes(
+        b"<svg onload='alert(1)'/>"
+    )
 
 
 def not_an_animation(run: Path) -> None:
-    write_picture(run, "a", lone("fc:0")).with_suffix(".webp").write_bytes(encoded(colours(0), "png"))
+    write_picture(run, "a", lone("fc:0")).with_suffix(".webp").write_bytes(
+        encoded(colours(0), "png")
+    )
 
 
 def text_of_form(name: str, text: str) -> object:
@@ -193,28 +226,70 @@ def text_of_form(name: str, text: str) -> object:
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (lambda run: run.mkdir(), "holds no records and no evidence; make some with phosphene synthesize"),
+        (
+            lambda run: run.mkdir(),
+            "holds no records and no evidence; make some with phosphene synthesize",
+        ),
         (lambda run: None, "run is not a folder"),
-        (lambda run: write_picture(run, "a", lone("fc:0")).with_suffix(".png").unlink(), "'a.png' is not there"),
-        (lambda run: write_picture(run, "a", lone("fc:0"), image="../a.png"), "'../a.png' does not lie beside it"),
+        (
+            lambda run: write_picture(run, "a", lone("fc:0")).with_suffix(".png").unlink(),
+            "'a.png' is not there",
+        ),
+        (
+            lambda run: write_picture(run, "a", lone("fc:0"), image="../a.png"),
+            "'../a.png' does not lie beside it",
+        ),
         (link_outside, "'a.png' lies outside of"),
         (outside, "'../other.webp' lies outside of"),
         (other_pixels, "a.png is not the picture that a.json describes"),
         (not_a_picture, "a.png cannot be read as an image"),
         (not_an_animation, "a.webp is not a WebP of 24 × 24 pixels, as its picture is"),
-        (lambda run: write_picture(run, "a", lone("fc:0"), curve=["<b>"]), "curve[0] is not a number"),
+        (
+            lambda run: write_picture(run, "a", lone("fc:0"), curve=["<b>"]),
+            "curve[0] is not a number",
+        ),
         (lambda run: write_picture(run, "a", lone("fc:0"), score=10**400), "is not a whole record"),
-        (lambda run: write_picture(run, "a", lone("fc:0"), request={"member": 4}), "its request is not whole"),
-        (lambda run: write_picture(run, "a", lone("fc:0"), request={"subject": 5}), "request.subject is not a text"),
-        (lambda run: write_exemplars(run, ["fc:0"], whole="tiles/none.webp"), "'tiles/none.webp' is not there"),
+        (
+            lambda run: write_picture(run, "a", lone("fc:0"), request={"member": 4}),
+            "its request is not whole",
+        ),
+        (
+            lambda run: write_picture(run, "a", lone("fc:0"), request={"subject": 5}),
+            "request.subject is not a text",
+        ),
+        (
+            lambda run: write_exemplars(run, ["fc:0"], whole="tiles/none.webp"),
+            "'tiles/none.webp' is not there",
+        ),
         (lambda run: write_exemplars(run, ["fc:0"], whole="tiles/\x00"), "is not there"),
-        (lambda run: write_exemplars(run, ["fc:0"], values=[1.0]), "units[0] does not have a value, a photograph, a"),
-        (lambda run: write_exemplars(run, ["fc:0"], boxes=[[0, 0, 0, 0]] * 3), "units[0].boxes[0] is not a box"),
-        (lambda run: write_exemplars(run, ["fc:0"], unit="fc:x"), "units[0].unit is not of the form LAYER:CHANNEL"),
-        (lambda run: write_exemplars(run, ["fc:0"], silent=7), "units[0].silent is not within 0 … 1"),
-        (lambda run: write_exemplars(run, ["fc:0"], label="x" * 10**6), "units[0].label has 1,000,000 characters"),
-        (lambda run: write_exemplars(run, ["fc:0"], nearest=[["fc:1"]]), "is not a unit with a correlation"),
-        (lambda run: write_evaluation(run, ["fc:0"], ratio=float("nan")), "figures.ratio is not within"),
+        (
+            lambda run: write_exemplars(run, ["fc:0"], values=[1.0]),
+            "units[0] does not have a value, a photograph, a",
+        ),
+        (
+            lambda run: write_exemplars(run, ["fc:0"], boxes=[[0, 0, 0, 0]] * 3),
+            "units[0].boxes[0] is not a box",
+        ),
+        (
+            lambda run: write_exemplars(run, ["fc:0"], unit="fc:x"),
+            "units[0].unit is not of the form LAYER:CHANNEL",
+        ),
+        (
+            lambda run: write_exemplars(run, ["fc:0"], silent=7),
+            "units[0].silent is not within 0 … 1",
+        ),
+        (
+            lambda run: write_exemplars(run, ["fc:0"], label="x" * 10**6),
+            "units[0].label has 1,000,000 characters",
+        ),
+        (
+            lambda run: write_exemplars(run, ["fc:0"], nearest=[["fc:1"]]),
+            "is not a unit with a correlation",
+        ),
+        (
+            lambda run: write_evaluation(run, ["fc:0"], ratio=float("nan")),
+            "figures.ratio is not within",
+        ),
         (lambda run: write_evaluation(run, ["fc:0"], ratio=10**400), "figures.ratio is not within"),
         (text_of_form("dissection.json", "[]"), "it is not an object"),
         (text_of_form("dissection.json", "{}"), "it has no 'format'"),
@@ -223,7 +298,9 @@ def text_of_form(name: str, text: str) -> object:
         (text_of_form("other.json", "{}"), "is JSON but not phosphene's record"),
     ],
 )
-def test_what_is_not_of_its_form_is_one_line_and_no_site(phosphene: Run, tmp_path: Path, write, said: str) -> None:
+def test_what_is_not_of_its_form_is_one_line_and_no_site(
+    phosphene: Run, tmp_path: Path, write, said: str
+) -> None:
     write(tmp_path / "run")
     line = phosphene("atlas", tmp_path / "run", "--out", tmp_path / "site").refused()
     assert said in line
@@ -282,7 +359,10 @@ def test_several_folders_of_one_subject_become_one(tmp_path: Path) -> None:
     first, second = collect([tmp_path / "a", tmp_path / "b"]).subjects
     assert [layer.name for layer in first.layers] == ["conv2", "conv10", "fc"]
     pictures = first.layers[2].cards[0].pictures
-    assert [(picture.seed, picture.animation is not None) for picture in pictures] == [(0, False), (1, True)]
+    assert [(picture.seed, picture.animation is not None) for picture in pictures] == [
+        (0, False),
+        (1, True),
+    ]
     assert (first.name, second.name) == ("tiny-objects", "tiny-objects")
     assert (first.place, second.place) == ("tiny-objects", "tiny-objects-2")
 
@@ -295,7 +375,9 @@ def test_what_is_no_lone_unit_has_its_own_page(site: Path) -> None:
 
 
 def test_a_unit_at_a_position_is_on_its_channel_s_page(tmp_path: Path) -> None:
-    write_picture(tmp_path / "run", "a", Target(((1.0, Unit("conv", 3, "max")),), "conv:3@max"), score=8.25)
+    write_picture(
+        tmp_path / "run", "a", Target(((1.0, Unit("conv", 3, "max")),), "conv:3@max"), score=8.25
+    )
     write_picture(tmp_path / "run", "b", lone("conv:3"), score=4.5)
     build([tmp_path / "run"], tmp_path / "site")
     page = seen(tmp_path / "site" / "tiny-objects" / "conv" / "3.html")
@@ -314,7 +396,14 @@ def test_a_page_says_what_was_measured_by_whom_and_how_sure(site: Path) -> None:
     front = seen(site / "index.html").text
     assert re.search(r"another-network.*73 %.*95 %: 63 % … 81 %; n = 100", front, re.S)
     unit = seen(site / "tiny-objects" / "fc" / "1.html").text
-    for said in ("glow", "another-network", "1.10", "12.5 %", "1,200 of photographs, train", "jellyfish"):
+    for said in (
+        "glow",
+        "another-network",
+        "1.10",
+        "12.5 %",
+        "1,200 of photographs, train",
+        "jellyfish",
+    ):
         assert said in unit
     hidden = seen(site / "tiny-objects" / "conv2" / "1.html").text
     assert "No picture of this unit yet: phosphene synthesize tiny-objects conv2:1" in hidden
@@ -331,7 +420,9 @@ def test_pictures_are_those_of_the_run(site: Path) -> None:
 
 def test_thousands_of_units_build_and_do_not_load_at_once(tmp_path: Path) -> None:
     for i in range(3000):
-        write_picture(tmp_path / "run", f"{i}", lone(f"fc:{i}"), score=i / 100, pixels=colours(i, 16))
+        write_picture(
+            tmp_path / "run", f"{i}", lone(f"fc:{i}"), score=i / 100, pixels=colours(i, 16)
+        )
     start = time.monotonic()
     build([tmp_path / "run"], tmp_path / "site")
     assert time.monotonic() - start < 120
@@ -365,10 +456,15 @@ def test_serving_needs_an_atlas(phosphene: Run, tmp_path: Path) -> None:
     assert "no folder given" in phosphene("atlas", "--out", tmp_path).refused()
 
 
-def test_without_jinja2_the_extra_is_named(phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_jinja2_the_extra_is_named(
+    phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     write_picture(tmp_path / "run", "a", lone("fc:0"))
-    assert "pip install 'phosphene[atlas]'" in phosphene("atlas", tmp_path / "run", "--out", tmp_path / "s").refused()
+    assert (
+        "pip install 'phosphene[atlas]'"
+        in phosphene("atlas", tmp_path / "run", "--out", tmp_path / "s").refused()
+    )
 
 
 @given(st.lists(st.floats(-1e9, 1e9), max_size=8))
@@ -397,16 +493,30 @@ def test_a_share_is_drawn_on_the_whole_and_a_ratio_from_nothing() -> None:
 
 
 def test_what_is_to_be_compared_stands_in_one_row() -> None:
-    first = [Figure("recognised_top1", 0.5), Figure("natural_top1", 0.75), Figure("activation_ratio", 1.5)]
-    second = [Figure("recognised_top1", 0.25), Figure("activation_ratio", 1.5), Figure("glow_of_it", 0.1)]
-    groups = grouped([Evaluation("a", "", "fc", tuple(first)), Evaluation("b", "", "fc", tuple(second))])
+    first = [
+        Figure("recognised_top1", 0.5),
+        Figure("natural_top1", 0.75),
+        Figure("activation_ratio", 1.5),
+    ]
+    second = [
+        Figure("recognised_top1", 0.25),
+        Figure("activation_ratio", 1.5),
+        Figure("glow_of_it", 0.1),
+    ]
+    groups = grouped(
+        [Evaluation("a", "", "fc", tuple(first)), Evaluation("b", "", "fc", tuple(second))]
+    )
     said = {
         row.measure.name: [(line.of, line.judges, line.figure.value) for line in row.lines]
         for rows in groups.values()
         for row in rows
     }
     assert said == {
-        "recognised first": [("pictures", ("a",), 0.5), ("pictures", ("b",), 0.25), ("photographs", ("a",), 0.75)],
+        "recognised first": [
+            ("pictures", ("a",), 0.5),
+            ("pictures", ("b",), 0.25),
+            ("photographs", ("a",), 0.75),
+        ],
         "activation ratio": [("pictures", (), 1.5)],
         "glow of it": [("", ("b",), 0.1)],
     }
@@ -415,7 +525,9 @@ def test_what_is_to_be_compared_stands_in_one_row() -> None:
 
 def test_every_figure_that_is_written_has_a_name_and_a_line(tmp_path: Path) -> None:
     written = Path(__file__).parents[1] / "docs" / "evidence.md"
-    for key in re.findall(r"`([a-z]+_[a-z0-9_]+)`", written.read_text().partition("| --- |")[2].partition("\n\n")[0]):
+    for key in re.findall(
+        r"`([a-z]+_[a-z0-9_]+)`", written.read_text().partition("| --- |")[2].partition("\n\n")[0]
+    ):
         if not key.startswith("_"):
             assert key in NAMES, key
     assert all(measure.says for measures in GROUPS.values() for measure in measures)

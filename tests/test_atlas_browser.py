@@ -36,7 +36,9 @@ PAGES = [
 def chromium() -> Iterator[Any]:
     """One browser for all, which sees nothing but files."""
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield browser
         browser.close()
 
@@ -56,7 +58,10 @@ def page(chromium: Any) -> Iterator[Any]:
     page = context.new_page()
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith("file:") else complaints.append(request.url))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith("file:") else complaints.append(request.url),
+    )
     yield page
     context.close()
     assert complaints == []
@@ -74,7 +79,9 @@ def press(page: Any, *keys: str) -> None:
 
 def shown(page: Any) -> list[str]:
     """The channels of the tiles that are shown, in their order."""
-    links = page.locator(".tiles li:not([hidden]) a").evaluate_all("links => links.map((link) => link.pathname)")
+    links = page.locator(".tiles li:not([hidden]) a").evaluate_all(
+        "links => links.map((link) => link.pathname)"
+    )
     return [Path(link).stem for link in links]
 
 
@@ -91,7 +98,9 @@ def arrived(page: Any, end: str) -> None:
         ("lion - jelly", "lion - jellyfish", "/combinations.html#fc-0-fc-1"),
     ],
 )
-def test_search_by_keyboard_leads_to_the_unit(page: Any, site: Path, typed: str, first: str, end: str) -> None:
+def test_search_by_keyboard_leads_to_the_unit(
+    page: Any, site: Path, typed: str, first: str, end: str
+) -> None:
     visit(page, site / "tiny-objects" / "fc" / "3.html")
     press(page, "/")
     page.keyboard.type(typed)
@@ -198,7 +207,9 @@ def test_who_came_from_elsewhere_goes_by_channel(page: Any, site: Path, fragment
     visit(page, site / "tiny-objects" / "fc" / "3.html", fragment)
     if fragment:
         page.wait_for_function("typeof atlasUnits === 'object'")
-    expect(page.get_by_role("navigation", name="Other units").get_by_role("link")).to_have_text(["← 2", "4 →"])
+    expect(page.get_by_role("navigation", name="Other units").get_by_role("link")).to_have_text(
+        ["← 2", "4 →"]
+    )
 
 
 def test_the_theme_is_remembered(page: Any, site: Path) -> None:
@@ -215,14 +226,18 @@ def test_the_climb_stops_and_goes(page: Any, site: Path) -> None:
     visit(page, site / "tiny-objects" / "fc" / "0.html")
     button, film = page.locator(".film button"), page.locator(".film img")
     expect(button).to_have_text("Pause")
-    expect(film).to_have_js_property("currentSrc", film.evaluate("film => new URL('0-0-climb.webp', location).href"))
+    expect(film).to_have_js_property(
+        "currentSrc", film.evaluate("film => new URL('0-0-climb.webp', location).href")
+    )
     button.click()
     expect(button).to_have_text("Play")
     expect(film).to_have_attribute("src", "0-0.webp")
     page.emulate_media(reduced_motion="reduce")
     visit(page, site / "tiny-objects" / "fc" / "1.html")
     film.scroll_into_view_if_needed()
-    expect(film).to_have_js_property("currentSrc", film.evaluate("film => new URL('1-0.webp', location).href"))
+    expect(film).to_have_js_property(
+        "currentSrc", film.evaluate("film => new URL('1-0.webp', location).href")
+    )
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -259,9 +274,15 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = list(HOSTILE.values())
     for i, name in enumerate(names):
         write_picture(folder / "run", f"{i}", lone(f"fc:{i}", name), pixels=colours(i))
-    write_exemplars(folder / "exemplars", [f"fc:{i}" for i in range(4)], classes=names, label=names[0])
+    write_exemplars(
+        folder / "exemplars", [f"fc:{i}" for i in range(4)], classes=names, label=names[0]
+    )
     write_dissection(folder / "dissection", "fc", 4, objects=names)
-    build([folder / "run", folder / "exemplars", folder / "dissection"], folder / "site", HOSTILE["long"])
+    build(
+        [folder / "run", folder / "exemplars", folder / "dissection"],
+        folder / "site",
+        HOSTILE["long"],
+    )
     return folder / "site"
 
 
@@ -283,7 +304,9 @@ def test_a_hostile_name_does_no_harm(page: Any, hostile: Path, kind: str) -> Non
             expect(page.locator("main")).to_contain_text(name)
         assert page.evaluate("typeof hacked") == "undefined"
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
-        assert page.evaluate("$$('main img, main svg').every((each) => each.getBoundingClientRect().width > 20)")
+        assert page.evaluate(
+            "$$('main img, main svg').every((each) => each.getBoundingClientRect().width > 20)"
+        )
 
 
 def test_every_picture_of_a_page_is_drawn(page: Any, site: Path) -> None:
@@ -306,6 +329,8 @@ def test_a_layer_of_thousands_loads_what_is_seen(page: Any, tmp_path: Path) -> N
     page.wait_for_function(f"{complete} > 20")
     assert max(page.evaluate(loaded), page.evaluate(complete)) < 500
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_function("$$('.tiles img').at(-1).complete && $$('.tiles img').at(-1).naturalWidth")
+    page.wait_for_function(
+        "$$('.tiles img').at(-1).complete && $$('.tiles img').at(-1).naturalWidth"
+    )
     page.locator("[name=sort]").select_option("score")
     assert shown(page)[:2] == ["96", "193"]

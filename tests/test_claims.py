@@ -21,7 +21,18 @@ from conftest import CLASSES, Run, write_generator, write_subject
 from PIL import Image
 
 from phosphene import claims, evaluation
-from phosphene.claims import CLAIMS, Claim, Expectation, Findings, Lab, Result, bench, hidden, lab, priors
+from phosphene.claims import (
+    CLAIMS,
+    Claim,
+    Expectation,
+    Findings,
+    Lab,
+    Result,
+    bench,
+    hidden,
+    lab,
+    priors,
+)
 from phosphene.claims.claim import FEWEST, contrast, gain
 from phosphene.claims.report import write_report
 from phosphene.claims.words import figure, told
@@ -51,7 +62,10 @@ def test_an_interval_covers_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch)
     rng = np.random.default_rng(2)
     found = [bootstrap(rng.exponential(1, 80).tolist(), "", 0.1) for _ in range(400)]
     assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
-    found = [contrast(rng.normal(1, 1, 60).tolist(), rng.normal(0, 2, 90).tolist(), 0.1) for _ in range(400)]
+    found = [
+        contrast(rng.normal(1, 1, 60).tolist(), rng.normal(0, 2, 90).tolist(), 0.1)
+        for _ in range(400)
+    ]
     assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
 
 
@@ -60,7 +74,9 @@ def test_an_interval_of_few_values_misses_no_more_often(error: float) -> None:
     rng = np.random.default_rng(6)
     found = [bootstrap(rng.normal(1, 1, FEWEST).tolist(), "", error) for _ in range(1500)]
     missed = np.mean([not each.low < 1 < each.high for each in found])
-    assert error / 2 < missed < error + 3 * (error / 1500) ** 0.5, "the plain percentile interval misses 5 and 11 %"
+    assert error / 2 < missed < error + 3 * (error / 1500) ** 0.5, (
+        "the plain percentile interval misses 5 and 11 %"
+    )
 
 
 @pytest.mark.parametrize("statistic", [np.mean, np.median])
@@ -70,7 +86,9 @@ def test_less_error_is_a_wider_interval(statistic: Any) -> None:
     assert wide.low < usual.low < narrow.low <= narrow.value <= narrow.high < usual.high < wide.high
 
 
-def test_memory_stays_small_and_the_numbers_do_not_change_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_stays_small_and_the_numbers_do_not_change_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     values = np.random.default_rng(4).normal(size=300).tolist()
     whole = bootstrap(values)
     monkeypatch.setattr(evaluation, "MOST", 100_000)
@@ -113,7 +131,9 @@ def test_what_is_no_number_does_not_count() -> None:
         (NAN, NAN, 0.0, "open"),
     ],
 )
-def test_a_verdict_follows_from_the_interval(low: float, high: float, least: float, verdict: str) -> None:
+def test_a_verdict_follows_from_the_interval(
+    low: float, high: float, least: float, verdict: str
+) -> None:
     assert Expectation("x", "x", least).verdict(Figure((low + high) / 2, low, high, 9)) == verdict
 
 
@@ -146,17 +166,24 @@ def planted_priors(how: float) -> Mapping[str, Figure]:
     mine, theirs = 0.5 + 0.3 * how, 0.5 - 0.3 * how
     named = [
         {
-            arm: [[some_of(mine if arm == priors.GENERATOR else theirs, i + j), 1.0] for j in (0, 9)]
+            arm: [
+                [some_of(mine if arm == priors.GENERATOR else theirs, i + j), 1.0] for j in (0, 9)
+            ]
             for arm in priors.ARMS
         }
         for i in range(100)
     ]
-    for i, unit in enumerate(named):  # where nothing is planted, each unit differs and the mean does not
+    for i, unit in enumerate(
+        named
+    ):  # where nothing is planted, each unit differs and the mean does not
         if not how:
             unit[priors.GENERATOR] = [[some_of(0.5, i * i + 3), 1.0]]
     rng = np.random.default_rng(7)
     units = [
-        {"named": each, "far": {arm: [rng.normal(-how * (arm == priors.GENERATOR))] * 2 for arm in priors.ARMS}}
+        {
+            "named": each,
+            "far": {arm: [rng.normal(-how * (arm == priors.GENERATOR))] * 2 for arm in priors.ARMS},
+        }
         for each in named
     ]
     return priors.numbers(units, CLAIMS["C1"].level)
@@ -167,13 +194,30 @@ def planted_hidden(how: float) -> Mapping[str, Figure]:
     units: list[dict[str, Any]] = []
     for i in range(80):
         noise = rng.normal(0, 0.1, 3)
-        mine = {"activation_ratio": 1 + 0.5 * how + noise[0], "two_afc_synthetic": 0.5 + 0.2 * how + noise[1]}
-        units.append({"layer": f"conv{i % 4}", "generator": mine, "Fourier": {"two_afc_synthetic": 0.5 + noise[2]}})
-    output = {"layer": "fc8", "generator": dict.fromkeys(mine, 1e6 * (0.5 - (how > 0)))}  # of no hidden unit
-    return hidden.numbers([*units, {**output, "Fourier": {"two_afc_synthetic": 0.0}}], "fc8", CLAIMS["C5"].level)
+        mine = {
+            "activation_ratio": 1 + 0.5 * how + noise[0],
+            "two_afc_synthetic": 0.5 + 0.2 * how + noise[1],
+        }
+        units.append(
+            {
+                "layer": f"conv{i % 4}",
+                "generator": mine,
+                "Fourier": {"two_afc_synthetic": 0.5 + noise[2]},
+            }
+        )
+    output = {
+        "layer": "fc8",
+        "generator": dict.fromkeys(mine, 1e6 * (0.5 - (how > 0))),
+    }  # of no hidden unit
+    return hidden.numbers(
+        [*units, {**output, "Fourier": {"two_afc_synthetic": 0.0}}], "fc8", CLAIMS["C5"].level
+    )
 
 
-PLANTED: dict[str, Callable[[float], Mapping[str, Figure]]] = {"C1": planted_priors, "C5": planted_hidden}
+PLANTED: dict[str, Callable[[float], Mapping[str, Figure]]] = {
+    "C1": planted_priors,
+    "C5": planted_hidden,
+}
 """What a claim's `numbers` says of units in which it is true (1), in which the opposite is (-1), and neither (0)."""
 
 
@@ -200,7 +244,11 @@ class Bench:
     """A lab that has nothing, and a claim that counts how often it is measured."""
 
     def __init__(self, out: Path):
-        self.out, self.times, self.findings = out, 0, Findings({"a": UP, "more": Figure(NAN, NAN, NAN, 0)})
+        self.out, self.times, self.findings = (
+            out,
+            0,
+            Findings({"a": UP, "more": Figure(NAN, NAN, NAN, 0)}),
+        )
         self.claim = simple("a", experiment=self.measure)
 
     def measure(self, lab: Lab) -> Findings:
@@ -220,7 +268,9 @@ def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
     desk.findings.pictures = [("A picture.", tmp_path / "pictures" / "a.webp")]
     first, again = desk.run(), desk.run()
     assert desk.times == 1
-    assert json.dumps(again.as_json()) == json.dumps({**first.as_json(), "rows": again.findings.rows})
+    assert json.dumps(again.as_json()) == json.dumps(
+        {**first.as_json(), "rows": again.findings.rows}
+    )
     assert again.findings.rows[0]["share"]["value"] == UP.value
     assert again.findings.pictures == first.findings.pictures
     assert math.isnan(again.findings.numbers["more"].value)
@@ -229,7 +279,9 @@ def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"quick": True}, {"networks": {"s": "0123"}}])
-def test_what_was_measured_of_something_else_is_measured_anew(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_what_was_measured_of_something_else_is_measured_anew(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
     desk = Bench(tmp_path)
     assert desk.run().identity != desk.run(**other).identity
     assert desk.times == 2
@@ -288,21 +340,36 @@ def test_a_figure_has_the_digits_that_its_interval_supports(
 
 
 def test_any_value_is_told_in_one_line() -> None:
-    assert told({"decay": 0.999, "rate": 0.1, "shift": 2, "on": True}) == "decay 0.999, rate 0.1, shift 2, on yes"
+    assert (
+        told({"decay": 0.999, "rate": 0.1, "shift": 2, "on": True})
+        == "decay 0.999, rate 0.1, shift 2, on yes"
+    )
     assert told({"a": {"x": 1}, "b": [1, None]}) == "a: x 1; b: 1, –"
     assert told([["a", "b"], "c"]) == "a, b; c"
     assert told({"value": "x", "low": 1, "high": 2}) == "value x, low 1, high 2"
 
 
-HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(1)> $\\frac{ & {{ 7*7 }} \u200f日本"""
+HOSTILE = (
+    """<script>alert(1)</script>"'><img src=x onerror=alert(1)> $\\frac{ & {{ 7*7 }} \u200f日本"""
+)
 
 
 def results(text: str = "plain") -> list[dict[str, Any]]:
     """Two claims with all that a result can have; `text` wherever a text can be."""
-    expected = (Expectation(f"up {text}", text), Expectation("across", text, 0.5), Expectation("none", text))
-    numbers = {f"up {text}": Figure(0.79, 0.701, 0.846, 100, text), "across": Figure(0.03, -0.05, 0.9, 20)}
+    expected = (
+        Expectation(f"up {text}", text),
+        Expectation("across", text, 0.5),
+        Expectation("none", text),
+    )
+    numbers = {
+        f"up {text}": Figure(0.79, 0.701, 0.846, 100, text),
+        "across": Figure(0.03, -0.05, 0.9, 20),
+    }
     numbers |= {"none": Figure(NAN, NAN, NAN, 0), "also": Figure(3.25, 3.0, 3.5, 7, text)}
-    rows = [{"arm": text, text: UP, "settings": {text: [text]}}, {"arm": "second", "only here": NAN, "n": 12345}]
+    rows = [
+        {"arm": text, text: UP, "settings": {text: [text]}},
+        {"arm": "second", "only here": NAN, "n": 12345},
+    ]
     pictures = [(text, Path("pictures") / f"{text.replace('/', '')}.webp")]
     findings = Findings(numbers, rows, [{"unit": text}], pictures, {text: {text: [text, 0.999]}})
     about = {"subject": text, "seed": 0, "quick": True, "weights": {text: text}}
@@ -333,7 +400,15 @@ class Page(HTMLParser):
 
 def test_the_report_says_all_that_was_found(tmp_path: Path) -> None:
     page = Page(write_report(results(), tmp_path))
-    for words in ("0.79 (0.70 … 0.85)", "✓ holds", "○ open", "–", "3 intervals at 98.33 %", "12345", "5 min"):
+    for words in (
+        "0.79 (0.70 … 0.85)",
+        "✓ holds",
+        "○ open",
+        "–",
+        "3 intervals at 98.33 %",
+        "12345",
+        "5 min",
+    ):
         assert words in page.text, words
     assert "3.25 (3.00 … 3.50)" in page.text, "numbers of which nothing was expected"
     assert "2.0 (1.0 … 3.0)" in page.text, "figures in rows"
@@ -346,23 +421,32 @@ def test_the_report_says_all_that_was_found(tmp_path: Path) -> None:
     assert page.all("script", "link") == []
     ids = {attributes.get("id") for _, attributes in page.tags}
     for address in [each["href"] for each in page.all("a")]:
-        assert address in ("https://arxiv.org/abs/1605.09304", "claims.json") or (address or "")[1:] in ids
+        assert (
+            address in ("https://arxiv.org/abs/1605.09304", "claims.json")
+            or (address or "")[1:] in ids
+        )
     for drawn in [*page.all("img"), *page.all("source")]:
         file = drawn.get("src") or drawn.get("srcset") or ""
-        assert file.startswith("pictures/") or ElementTree.parse(tmp_path / file).getroot().tag.endswith("svg")
+        assert file.startswith("pictures/") or ElementTree.parse(
+            tmp_path / file
+        ).getroot().tag.endswith("svg")
     assert json.loads((tmp_path / "claims.json").read_text())[0]["numbers"]["none"]["value"] is None
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         write_report(results(), tmp_path / folder)
-    files = [file.relative_to(tmp_path / "a") for file in (tmp_path / "a").rglob("*") if file.is_file()]
+    files = [
+        file.relative_to(tmp_path / "a") for file in (tmp_path / "a").rglob("*") if file.is_file()
+    ]
     assert len(files) == 6
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     written = json.loads((tmp_path / "a" / "claims.json").read_text())
     write_report(written, tmp_path / "c")
-    assert (tmp_path / "c" / "report.html").read_bytes() == (tmp_path / "a" / "report.html").read_bytes()
+    assert (tmp_path / "c" / "report.html").read_bytes() == (
+        tmp_path / "a" / "report.html"
+    ).read_bytes()
 
 
 def test_a_hostile_text_is_only_text(tmp_path: Path) -> None:
@@ -375,7 +459,9 @@ def test_a_hostile_text_is_only_text(tmp_path: Path) -> None:
         folder, _, name = unquote(drawn["src"] or "").partition("/")
         assert folder in ("figures", "pictures")
         assert "/" not in name
-    assert {tag for tag, _ in page.tags} == {tag for tag, _ in Page(write_report(results(), tmp_path / "b")).tags}
+    assert {tag for tag, _ in page.tags} == {
+        tag for tag, _ in Page(write_report(results(), tmp_path / "b")).tags
+    }
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium here")
@@ -388,29 +474,46 @@ def test_in_a_browser_nothing_is_lost_at_any_width_and_axe_is_content(tmp_path: 
     Image.new("RGB", (1500, 300)).save(file)
     complaints: list[str] = []
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         page = browser.new_page()
         page.on("console", lambda message: complaints.append(message.text))
-        page.on("request", lambda request: None if request.url.startswith("file:") else complaints.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith("file:") else complaints.append(request.url)
+            ),
+        )
         page.on("requestfailed", lambda request: complaints.append(request.url))
         page.goto(report.as_uri())
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+            page.evaluate(
+                "document.querySelectorAll('details').forEach((each) => { each.open = true })"
+            )
             for width in (320, 400, 900, 1440):
                 page.set_viewport_size({"width": width, "height": 800})
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
             rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
             found = axe.Axe().run(page, options={"runOnly": rules, "preload": False})
             assert not found.violations_count, f"{scheme}: {found.generate_report()}"
-        assert page.evaluate("[...document.images].every((each) => each.complete && each.naturalWidth)")
-        page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = false })")
+        assert page.evaluate(
+            "[...document.images].every((each) => each.complete && each.naturalWidth)"
+        )
+        page.evaluate(
+            "document.querySelectorAll('details').forEach((each) => { each.open = false })"
+        )
         assert not page.evaluate("document.querySelector('dl').checkVisibility()")
         page.emulate_media(media="print", color_scheme="dark")
         page.set_viewport_size({"width": 680, "height": 1009})
-        assert page.evaluate("document.querySelector('.opening').clientHeight") < 1009, "the claims fit on a page of A4"
+        assert page.evaluate("document.querySelector('.opening').clientHeight") < 1009, (
+            "the claims fit on a page of A4"
+        )
         assert page.evaluate("getComputedStyle(document.body).colorScheme") == "light"
-        assert page.evaluate("[...document.querySelectorAll('dl')].every((each) => each.checkVisibility())")
+        assert page.evaluate(
+            "[...document.querySelectorAll('dl')].every((each) => each.checkVisibility())"
+        )
         browser.close()
     assert complaints == []
 
@@ -418,7 +521,9 @@ def test_in_a_browser_nothing_is_lost_at_any_width_and_axe_is_content(tmp_path: 
 def test_numbers_of_other_scales_have_axes_of_their_own() -> None:
     from phosphene.claims.forest import shared_axis
 
-    def expected(*ends: tuple[float | None, float | None], least: float = 0.0) -> list[dict[str, Any]]:
+    def expected(
+        *ends: tuple[float | None, float | None], least: float = 0.0
+    ) -> list[dict[str, Any]]:
         return [{"least": least, "found": {"low": low, "high": high}} for low, high in ends]
 
     assert shared_axis(expected((0.1, 0.3), (-0.2, 0.1), (None, None)))
@@ -435,7 +540,9 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for split, n in (("train", 40), ("val", 24)):
         for i in range(n):
             random = np.random.default_rng(i + 1000 * n)
-            pixels = random.integers(0, 100, (16, 16, 3)) + np.array([15 * (i % 10), 75, 150 - 15 * (i % 10)])
+            pixels = random.integers(0, 100, (16, 16, 3)) + np.array(
+                [15 * (i % 10), 75, 150 - 15 * (i % 10)]
+            )
             file = tmp_path / "photos" / split / CLASSES[i % 10].split(",")[0] / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(file)
@@ -443,15 +550,26 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_subject(tmp_path / "judge.safetensors", name="tiny-judge")
     write_generator(tmp_path / "generator.safetensors", str(subject))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(priors, "ARMS", {arm: (prior, grid[:2]) for arm, (prior, grid) in priors.ARMS.items()})
+    monkeypatch.setattr(
+        priors, "ARMS", {arm: (prior, grid[:2]) for arm, (prior, grid) in priors.ARMS.items()}
+    )
     monkeypatch.setattr(hidden, "EACH", 20)
     monkeypatch.setattr(hidden, "MOST_LAYERS", 3)
-    monkeypatch.setattr(lab, "settings", lambda climb, p, **changes: settings(climb, p, **{**changes, "steps": 3}))
+    monkeypatch.setattr(
+        lab, "settings", lambda climb, p, **changes: settings(climb, p, **{**changes, "steps": 3})
+    )
     return tmp_path
 
 
 MACHINE = ("--device", "cpu", "--precision", "float32", "--threads", 1)
-OWN = ("--subject", "subject.safetensors", "--judge", "judge.safetensors", "--prior", "generator.safetensors")
+OWN = (
+    "--subject",
+    "subject.safetensors",
+    "--judge",
+    "judge.safetensors",
+    "--prior",
+    "generator.safetensors",
+)
 OWN = (*OWN, "--images", "photos", "--quick", *MACHINE)
 
 
@@ -459,7 +577,9 @@ def test_claims_of_a_network_of_ones_own(phosphene: Run, there: Path) -> None:
     found = phosphene("claims", "C5", "C7", "C1", *OWN, "--json").json()
     assert [each["claim"] for each in found] == ["C1", "C5", "C7"]
     for each in found:
-        assert [one["number"] for one in each["expected"]] == [one.number for one in claims.OWN[each["claim"]].expected]
+        assert [one["number"] for one in each["expected"]] == [
+            one.number for one in claims.OWN[each["claim"]].expected
+        ]
         assert each["units"]
         for _, name in each["pictures"]:
             assert (there / "claims" / "pictures" / name).is_file()
@@ -467,9 +587,13 @@ def test_claims_of_a_network_of_ones_own(phosphene: Run, there: Path) -> None:
     again = phosphene("claims", "all", *OWN)
     assert "over pixels, L2" in again.fine()
     assert "claims/report.html" in again.out
-    assert found == json.loads((there / "claims" / "claims.json").read_text()), "read again, seconds and all"
+    assert found == json.loads((there / "claims" / "claims.json").read_text()), (
+        "read again, seconds and all"
+    )
     other = phosphene("claims", "C5", *OWN, "--out", "other", "--json").json()
-    assert {**other[0], "seconds": 0} == {**found[1], "seconds": 0}, "the same seed, the same numbers"
+    assert {**other[0], "seconds": 0} == {**found[1], "seconds": 0}, (
+        "the same seed, the same numbers"
+    )
     other = phosphene("claims", "C5", *OWN, "--out", "other", "--seed", 1, "--json").json()
     assert other[0]["numbers"] != found[1]["numbers"]
 
@@ -509,7 +633,9 @@ def test_what_cannot_be_measured_is_one_line_and_the_others_go_on(
     assert said.code == 2
     assert said.err.splitlines() == ["phosphene: C0: no [scenes] here"]
     assert "C5" in said.out
-    assert [each["claim"] for each in json.loads((there / "claims" / "claims.json").read_text())] == ["C5"]
+    assert [
+        each["claim"] for each in json.loads((there / "claims" / "claims.json").read_text())
+    ] == ["C5"]
     monkeypatch.setattr(claims, "OWN", {"C1": simple("a", experiment=refuse)})
     said = phosphene("claims", *OWN, "--out", "nothing")
     assert (said.code, said.out) == (2, "")
@@ -529,7 +655,9 @@ def test_what_cannot_be_measured_is_one_line_and_the_others_go_on(
         (("C1", *OWN, "--prior", "objects-fc9"), "objects-fc6"),
     ],
 )
-def test_a_mistake_is_one_line_before_any_work(phosphene: Run, there: Path, words: tuple[str, ...], near: str) -> None:
+def test_a_mistake_is_one_line_before_any_work(
+    phosphene: Run, there: Path, words: tuple[str, ...], near: str
+) -> None:
     assert near in phosphene("claims", *words).refused()
     assert not (there / "claims" / "runs").exists()
 
@@ -543,7 +671,11 @@ def test_of_ones_own_network_some_claims_cannot_be_asked(
 
 def test_another_file_by_the_same_name_is_another_network(there: Path) -> None:
     def identity() -> dict[str, Any]:
-        files = {"subject": "subject.safetensors", "judges": ("judge.safetensors",), "prior": "generator.safetensors"}
+        files = {
+            "subject": "subject.safetensors",
+            "judges": ("judge.safetensors",),
+            "prior": "generator.safetensors",
+        }
         return Lab(there / "out", objects="photos", **files).identity  # type: ignore[arg-type]
 
     before = identity()

@@ -41,7 +41,10 @@ def c2(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
         }
         for _ in range(60)
     ]
-    seen = [{"image_error": {c: 2 + value(rng, sign if c == "fc6" else 0) / 4 for c in codes}} for _ in range(60)]
+    seen = [
+        {"image_error": {c: 2 + value(rng, sign if c == "fc6" else 0) / 4 for c in codes}}
+        for _ in range(60)
+    ]
     return layers.numbers(units, seen, CLAIMS["C2"].level)
 
 
@@ -52,7 +55,10 @@ def c3(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
         {
             "subject": subject,
             "named": {prior: yes(rng, sign) for prior in priors},
-            "activation": {prior: 10.0 + (8 * sign - 5 + rng.normal() if prior == foreign else 0) for prior in priors},
+            "activation": {
+                prior: 10.0 + (8 * sign - 5 + rng.normal() if prior == foreign else 0)
+                for prior in priors
+            },
             "photographs": [1.0],
         }
         for subject in transfer.OWN
@@ -64,7 +70,10 @@ def c3(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
 def c4(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
     priors = [prior for prior in transfer.MATRIX.values() if prior]
     units = [
-        {"subject": subject, "named": {prior: yes(rng, sign if prior == own else -sign) for prior in priors}}
+        {
+            "subject": subject,
+            "named": {prior: yes(rng, sign if prior == own else -sign) for prior in priors},
+        }
         for subject, own in transfer.MATRIX.items()
         for _ in range(60)
     ]
@@ -83,13 +92,20 @@ def c6(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
 
 
 def c7(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
-    twins = [{"kind": kind, "auc": 0.5 + 0.2 * sign + rng.normal() / 10} for kind in KINDS for _ in range(8)]
+    twins = [
+        {"kind": kind, "auc": 0.5 + 0.2 * sign + rng.normal() / 10}
+        for kind in KINDS
+        for _ in range(8)
+    ]
     level = CLAIMS["C7"].level
     return {**neuron.numbers(twins, level), **c7_control(sign, rng)}
 
 
 def c7_control(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
-    units = [{"distance_control": 5 + value(rng, sign), "distance_exemplars": 5 + value(rng, 0)} for _ in range(60)]
+    units = [
+        {"distance_control": 5 + value(rng, sign), "distance_exemplars": 5 + value(rng, 0)}
+        for _ in range(60)
+    ]
     return neuron.control_numbers(units, CLAIMS["C7"].level)
 
 
@@ -98,17 +114,28 @@ def c8(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
     for _ in range(60):
         units.append({"use": "two", "both": yes(rng, sign)[0][0], "alone": yes(rng, -sign)[0][0]})
         start = {"goal_before": yes(rng, -sign)[0][0], "goal_after": yes(rng, sign)[0][0]}
-        units.append({"use": "start", **start, "moved": 5 + value(rng, 0), "moved_from_random": 5 + value(rng, sign)})
+        units.append(
+            {
+                "use": "start",
+                **start,
+                "moved": 5 + value(rng, 0),
+                "moved_from_random": 5 + value(rng, sign),
+            }
+        )
         named = {"0.01": yes(rng, -sign)[0][0], "0.1": 0.5, "1": yes(rng, sign)[0][0]}
         units.append({"use": "training", "named": named})
-    units += [{"use": "textures", "right": 0.1 + 0.08 * sign + rng.normal() / 50} for _ in range(10)]
+    units += [
+        {"use": "textures", "right": 0.1 + 0.08 * sign + rng.normal() / 50} for _ in range(10)
+    ]
     return uses.numbers(units, CLAIMS["C8"].level)
 
 
 PLANTED: dict[str, tuple[Claim, Numbers]] = {
     **{
         name: (CLAIMS[name], numbers)
-        for name, numbers in zip(("C2", "C3", "C4", "C6", "C7", "C8"), (c2, c3, c4, c6, c7, c8), strict=True)
+        for name, numbers in zip(
+            ("C2", "C3", "C4", "C6", "C7", "C8"), (c2, c3, c4, c6, c7, c8), strict=True
+        )
     },
     "C7's control": (neuron.CONTROL, c7_control),
 }
@@ -126,7 +153,13 @@ def test_a_verdict_follows_from_what_was_measured(name: str, verdict: str) -> No
 def test_copies_of_one_detector_decide_nothing_by_object() -> None:
     shown = [("sea", "sea")] * 20 + [(f"object {i}", f"object {(i + 1) % 10}") for i in range(10)]
     units = [
-        {"detector": 1.0, "detector_untrained": 0.0, "object": own, "shows": said, "exemplars_show": [own]}
+        {
+            "detector": 1.0,
+            "detector_untrained": 0.0,
+            "object": own,
+            "shows": said,
+            "exemplars_show": [own],
+        }
         for own, said in shown
     ]
     found = detectors.numbers(units, CLAIMS["C6"].level)
@@ -184,7 +217,9 @@ def test_the_square_about_an_object_holds_it_and_stays_in_the_photograph() -> No
 
 def test_a_reader_reads_what_can_be_read_and_nothing_else() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
     bystander = wrap(network, size=(12, 12))  # the pooled map has one position, so no spread
     labels = torch.arange(80) % 2
     reddish = torch.rand(80, 3, 12, 12) * (
@@ -193,5 +228,7 @@ def test_a_reader_reads_what_can_be_read_and_nothing_else() -> None:
     reader = Reader.of(bystander, reddish[:40], labels[:40])
     assert reader.right(reddish[40:], labels[40:]).value > 0.95
     grey = torch.rand(400, 3, 12, 12)
-    found = Reader.of(bystander, grey[:40], labels[:40]).right(grey[40:], (torch.arange(360) // 2) % 2)
+    found = Reader.of(bystander, grey[:40], labels[:40]).right(
+        grey[40:], (torch.arange(360) // 2) % 2
+    )
     assert found.low < 0.5 < found.high

@@ -30,7 +30,12 @@ def synthesize(phosphene: Run, zoo: Path, tmp_path: Path) -> Run:
     """`phosphene synthesize` of the tiny subject with the tiny generator, three steps, into tmp_path / "out"."""
 
     def run(*arguments: object, subject: object = zoo / "subject.safetensors") -> Said:
-        usual = {"--prior": zoo / "generator.safetensors", "--steps": 3, "--precision": "float32", "--device": "cpu"}
+        usual = {
+            "--prior": zoo / "generator.safetensors",
+            "--steps": 3,
+            "--precision": "float32",
+            "--device": "cpu",
+        }
         given = {str(argument).partition("=")[0] for argument in arguments}
         fixed = [part for option in usual.items() if option[0] not in given for part in option]
         return phosphene("synthesize", subject, *arguments, *fixed, "--out", tmp_path / "out")
@@ -49,7 +54,9 @@ def record_of(folder: Path, name: str) -> records.Record:
 # ---------------------------------------------------------------- the main job
 
 
-def test_a_picture_a_record_and_a_contact_sheet_for_each_unit(synthesize: Run, tmp_path: Path) -> None:
+def test_a_picture_a_record_and_a_contact_sheet_for_each_unit(
+    synthesize: Run, tmp_path: Path
+) -> None:
     out = synthesize("class:tench", "conv5:7", "--seeds", "0-1").fine()
     assert written(tmp_path / "out", "*.png") == [
         "contact-sheet.png",
@@ -84,7 +91,9 @@ def test_json_is_all_of_stdout_and_progress_is_on_stderr(synthesize: Run, tmp_pa
 
 
 def test_least_targets_and_sums_have_names_of_their_own(synthesize: Run, tmp_path: Path) -> None:
-    synthesize("fc8:3", "fc8:3 - fc8:7", "fc8:3 + 0.5*fc8:7", "conv5:1@max", "conv5:1@0,0", "conv5:1").fine()
+    synthesize(
+        "fc8:3", "fc8:3 - fc8:7", "fc8:3 + 0.5*fc8:7", "conv5:1@max", "conv5:1@0,0", "conv5:1"
+    ).fine()
     synthesize("fc8:3", "--least").fine()
     pictures = [name for name in written(tmp_path / "out", "*.png") if name != "contact-sheet.png"]
     assert len(pictures) == 7
@@ -99,20 +108,26 @@ def test_least_targets_and_sums_have_names_of_their_own(synthesize: Run, tmp_pat
     }
 
 
-def test_two_directions_of_one_name_do_not_overwrite_each_other(synthesize: Run, tmp_path: Path) -> None:
+def test_two_directions_of_one_name_do_not_overwrite_each_other(
+    synthesize: Run, tmp_path: Path
+) -> None:
     files = []
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         files.append(tmp_path / folder / "d.npy")
         np.save(files[-1], np.random.default_rng(len(files)).normal(size=16))
-    found = synthesize("--direction", f"fc6={files[0]}", "--direction", f"fc7={files[0]}", "--json").json()
+    found = synthesize(
+        "--direction", f"fc6={files[0]}", "--direction", f"fc7={files[0]}", "--json"
+    ).json()
     found += synthesize("--direction", f"fc6={files[1]}", "--json").json()
     assert len({each["image"] for each in found}) == 3
 
 
 def test_an_animation_and_a_start_from_a_photograph(synthesize: Run, tmp_path: Path) -> None:
     photograph = tmp_path / "p.jpg"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(photograph)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(
+        photograph
+    )
     synthesize("fc8:0", "--start", photograph, "--animate").fine()
     with Image.open(tmp_path / "out" / "fc8-0-tench-s0.webp") as animation:
         assert animation.n_frames >= 3
@@ -166,7 +181,9 @@ def test_the_baselines_need_no_generator(synthesize: Run, tmp_path: Path, prior:
     ],
     ids=lambda text: repr(text[:30]),
 )
-def test_a_wrong_unit_is_one_line_that_names_near_ones(synthesize: Run, tmp_path: Path, unit: str, near: str) -> None:
+def test_a_wrong_unit_is_one_line_that_names_near_ones(
+    synthesize: Run, tmp_path: Path, unit: str, near: str
+) -> None:
     line = synthesize(unit).refused()
     assert near in line
     assert not (tmp_path / "out").exists(), "nothing is made before everything is checked"
@@ -235,8 +252,12 @@ def test_a_wrong_option_is_one_line(synthesize: Run, tmp_path: Path, arguments: 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", ["--batch=0", "--batch=x", "--steps=many", "--nothing", "--threads=-1"])
-def test_what_the_command_line_library_refuses_is_one_line_too(synthesize: Run, option: str) -> None:
+@pytest.mark.parametrize(
+    "option", ["--batch=0", "--batch=x", "--steps=many", "--nothing", "--threads=-1"]
+)
+def test_what_the_command_line_library_refuses_is_one_line_too(
+    synthesize: Run, option: str
+) -> None:
     assert option.partition("=")[0] in synthesize("fc8:0", option).refused()
 
 
@@ -249,9 +270,19 @@ def test_a_message_is_one_line_whatever_the_name_holds(synthesize: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [np.ones(15), np.ones((16, 1)), np.zeros(16), np.full(16, np.nan), np.array(["a"] * 16), np.ones(16) * 1j]
+    "array",
+    [
+        np.ones(15),
+        np.ones((16, 1)),
+        np.zeros(16),
+        np.full(16, np.nan),
+        np.array(["a"] * 16),
+        np.ones(16) * 1j,
+    ],
 )
-def test_a_direction_that_does_not_fit_is_one_line(synthesize: Run, tmp_path: Path, array: Any) -> None:
+def test_a_direction_that_does_not_fit_is_one_line(
+    synthesize: Run, tmp_path: Path, array: Any
+) -> None:
     np.save(tmp_path / "d.npy", array)
     assert "d.npy" in synthesize("--direction", f"fc6={tmp_path / 'd.npy'}").refused()
 
@@ -274,7 +305,9 @@ def test_a_photograph_that_is_none_is_one_line(synthesize: Run, tmp_path: Path) 
         synthesize("fc8:0", "--start", tmp_path / name).refused()
 
 
-def test_weights_that_are_damaged_are_one_line(phosphene: Run, synthesize: Run, zoo: Path, tmp_path: Path) -> None:
+def test_weights_that_are_damaged_are_one_line(
+    phosphene: Run, synthesize: Run, zoo: Path, tmp_path: Path
+) -> None:
     damaged = tmp_path / "s.safetensors"
     raw = bytearray((zoo / "subject.safetensors").read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -289,13 +322,26 @@ def test_weights_that_are_damaged_are_one_line(phosphene: Run, synthesize: Run, 
 # ---------------------------------------------------------------- the disk
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(
+    phosphene: Run, zoo: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("not a folder")
-    arguments = ["synthesize", zoo / "subject.safetensors", "fc8:0", "--prior", zoo / "generator.safetensors"]
+    arguments = [
+        "synthesize",
+        zoo / "subject.safetensors",
+        "fc8:0",
+        "--prior",
+        zoo / "generator.safetensors",
+    ]
     for out in ("file", "file/deeper"):
         line = phosphene(*arguments, "--steps", 1, "--out", tmp_path / out).refused()
         assert "folder" in line
-    assert "cannot" in phosphene("reconstruct", tmp_path / "file", "--prior", zoo / "generator.safetensors").refused()
+    assert (
+        "cannot"
+        in phosphene(
+            "reconstruct", tmp_path / "file", "--prior", zoo / "generator.safetensors"
+        ).refused()
+    )
 
 
 def test_a_disk_that_fills_up_keeps_what_is_finished(
@@ -322,7 +368,9 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
     ]
     for name in written(tmp_path / "out", "*.json"):
         records.Folder(tmp_path / "out").picture(records.read(tmp_path / "out" / name))
-    assert len(synthesize("fc8:0-5", "--batch", 2, "--json").json()) == 6, "and the same command goes on"
+    assert len(synthesize("fc8:0-5", "--batch", 2, "--json").json()) == 6, (
+        "and the same command goes on"
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -331,7 +379,14 @@ def test_a_stdout_that_is_full_is_no_traceback(zoo: Path, tmp_path: Path) -> Non
 
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", "from phosphene.cli import main; main()", "zoo", "list", "--json"],
+            [
+                sys.executable,
+                "-c",
+                "from phosphene.cli import main; main()",
+                "zoo",
+                "list",
+                "--json",
+            ],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -344,9 +399,14 @@ def test_a_stdout_that_is_full_is_no_traceback(zoo: Path, tmp_path: Path) -> Non
 # ---------------------------------------------------------------- again, and interrupted
 
 
-def test_a_second_run_climbs_nothing_again(synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_climbs_nothing_again(
+    synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = synthesize("fc8:0-4", "--batch", 2, "--json").json()
-    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in written(tmp_path / "out", "fc8*")}
+    times = {
+        name: (tmp_path / "out" / name).stat().st_mtime_ns
+        for name in written(tmp_path / "out", "fc8*")
+    }
     with monkeypatch.context() as patch:
         patch.setattr(runs, "climb_batch", None)
         assert synthesize("fc8:0-4", "--batch", 2, "--resume", "--json").json() == first
@@ -371,7 +431,9 @@ def test_animations_are_made_where_they_are_missing(
     assert written(tmp_path / "out", "fc8*.webp") == animations
 
 
-@pytest.mark.parametrize("damage", ["picture", "record", "picture gone", "record gone", "other picture"])
+@pytest.mark.parametrize(
+    "damage", ["picture", "record", "picture gone", "record gone", "other picture"]
+)
 def test_only_a_batch_that_is_not_whole_is_climbed_again(
     synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -398,12 +460,17 @@ def test_only_a_batch_that_is_not_whole_is_climbed_again(
     assert climbed == [["fc8:2", "fc8:3"]]
 
 
-def test_another_request_is_not_taken_for_the_same(synthesize: Run, tmp_path: Path, zoo: Path) -> None:
+def test_another_request_is_not_taken_for_the_same(
+    synthesize: Run, tmp_path: Path, zoo: Path
+) -> None:
     first = synthesize("fc8:0", "--json").json()
     assert synthesize("fc8:0", "--json", "--steps", 4, "--anew").json() != first
     assert len(record_of(tmp_path / "out", "fc8-0-tench-s0").curve) == 4
     other = write_subject(tmp_path / "other.safetensors", note="another file")
-    assert "was made with another subject" in synthesize("fc8:0", "--steps", 4, subject=other).refused()
+    assert (
+        "was made with another subject"
+        in synthesize("fc8:0", "--steps", 4, subject=other).refused()
+    )
     synthesize("fc8:0", "--anew", subject=other).fine()
     assert record_of(tmp_path / "out", "fc8-0-tench-s0").request["subject"] == str(other)
 
@@ -413,7 +480,9 @@ def test_control_c_in_mid_climb_keeps_what_is_finished(
 ) -> None:
     batches = []
 
-    def interrupted(subject: Any, members: Any, *arguments: Any, report: Any, **options: Any) -> PreferredInputs:
+    def interrupted(
+        subject: Any, members: Any, *arguments: Any, report: Any, **options: Any
+    ) -> PreferredInputs:
         def press(steps: int) -> None:
             report(steps)
             if len(batches) == 3:
@@ -435,7 +504,11 @@ def test_control_c_in_mid_climb_keeps_what_is_finished(
     assert not written(tmp_path / "out", ".*")
     batches.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "climb_batch", lambda s, m, *a, **o: batches.append(m) or climb_batch(s, m, *a, **o))
+        patch.setattr(
+            runs,
+            "climb_batch",
+            lambda s, m, *a, **o: batches.append(m) or climb_batch(s, m, *a, **o),
+        )
         synthesize("fc8:0-9", "--batch", 2).fine()
     assert len(batches) == 3, "and the same command goes on where it stopped"
 
@@ -461,11 +534,15 @@ def test_too_little_memory_is_told_and_keeps_what_is_finished(
     monkeypatch.setattr(runs, "climb_batch", hungry)
     said = synthesize("fc8:0-3", "--batch", 2).refused()
     assert "too little memory" in said
-    assert {"cpu": "4503599627370496 bytes", "cuda": "20.00 GiB", "python": "smaller --batch"}[where] in said
+    assert {"cpu": "4503599627370496 bytes", "cuda": "20.00 GiB", "python": "smaller --batch"}[
+        where
+    ] in said
     assert [name[:5] for name in written(tmp_path / "out", "fc8*.png")] == ["fc8-0", "fc8-1"]
 
 
-def test_another_runtime_error_is_not_hidden(synthesize: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_runtime_error_is_not_hidden(
+    synthesize: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wrong(*arguments: Any, **options: Any) -> PreferredInputs:
         raise RuntimeError("a bug")
 
@@ -480,21 +557,30 @@ def test_another_runtime_error_is_not_hidden(synthesize: Run, monkeypatch: pytes
 def test_a_record_makes_the_same_bits_again_alone_as_in_its_batch(
     synthesize: Run, phosphene: Run, tmp_path: Path
 ) -> None:
-    synthesize("fc8:0-4", "conv5:3@max", "fc6:2 - fc6:3", "--seeds", "3", "--climb", "paper", "--shift", 1).fine()
+    synthesize(
+        "fc8:0-4", "conv5:3@max", "fc6:2 - fc6:3", "--seeds", "3", "--climb", "paper", "--shift", 1
+    ).fine()
     for file in sorted((tmp_path / "out").glob("*.json")):
         again = phosphene("synthesize", "--record", file, "--out", tmp_path / "again", "--json")
         (found,) = again.json()
         assert "not the same bits" not in again.err
         old, new = records.read(file), records.read(Path(found["image"]).with_suffix(".json"))
         assert new.image_sha256 == old.image_sha256
-        assert (new.score, new.start_score, new.request) == (old.score, old.start_score, old.request)
+        assert (new.score, new.start_score, new.request) == (
+            old.score,
+            old.start_score,
+            old.request,
+        )
 
 
 def test_a_finished_picture_is_not_lost_to_another_request(synthesize: Run, tmp_path: Path) -> None:
     synthesize("fc8:0").fine()
     before = (tmp_path / "out" / "fc8-0-tench-s0.png").read_bytes()
     said = synthesize("fc8:0", "--steps", 1, "--rate", 3).refused()
-    assert "fc8-0-tench-s0.json was made with another climb; give another --out to keep it, or --anew" in said
+    assert (
+        "fc8-0-tench-s0.json was made with another climb; give another --out to keep it, or --anew"
+        in said
+    )
     assert (tmp_path / "out" / "fc8-0-tench-s0.png").read_bytes() == before
     synthesize("fc8:1", "--steps", 1).fine()
     synthesize("fc8:0-2").refused()
@@ -519,11 +605,17 @@ def test_units_that_are_named_nearly_alike_have_their_own_files(
     (tmp_path / "names_of_test_cli.py").write_text(NAMES)
     monkeypatch.chdir(tmp_path)
     name = "python:names_of_test_cli:net"
-    found = synthesize("a_b:0", "a__b:0", "a_b:0", "--prior", "pixels", "--json", subject=name).json()
-    assert len(found) == len({each["image"] for each in found}) == 2, "each once, and none in the other's place"
+    found = synthesize(
+        "a_b:0", "a__b:0", "a_b:0", "--prior", "pixels", "--json", subject=name
+    ).json()
+    assert len(found) == len({each["image"] for each in found}) == 2, (
+        "each once, and none in the other's place"
+    )
 
 
-def test_a_record_in_its_own_folder_is_checked_and_not_written(synthesize: Run, phosphene: Run, tmp_path: Path) -> None:
+def test_a_record_in_its_own_folder_is_checked_and_not_written(
+    synthesize: Run, phosphene: Run, tmp_path: Path
+) -> None:
     synthesize("fc8:0", "--animate").fine()
     folder, record = tmp_path / "out", tmp_path / "out" / "fc8-0-tench-s0.json"
     kept = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
@@ -534,29 +626,41 @@ def test_a_record_in_its_own_folder_is_checked_and_not_written(synthesize: Run, 
     record.write_text(json.dumps({**data, "image_sha256": "0" * 64}))
     assert "not the same bits" in phosphene("synthesize", "--record", record, "--out", folder).err
     kept.pop(record.name)
-    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file != record} == kept
+    assert {
+        file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file != record
+    } == kept
 
 
 def test_a_record_of_a_photographs_start_remakes_it_or_says_that_it_changed(
     synthesize: Run, phosphene: Run, tmp_path: Path
 ) -> None:
     photograph = tmp_path / "p.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(photograph)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(
+        photograph
+    )
     synthesize("fc8:0", "--start", photograph).fine()
     record = tmp_path / "out" / "fc8-0-tench-s0.json"
     phosphene("synthesize", "--record", record, "--out", tmp_path / "again").fine()
-    assert record_of(tmp_path / "again", "fc8-0-tench-s0").image_sha256 == records.read(record).image_sha256
+    assert (
+        record_of(tmp_path / "again", "fc8-0-tench-s0").image_sha256
+        == records.read(record).image_sha256
+    )
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(photograph)
     said = phosphene("synthesize", "--record", record, "--out", tmp_path / "third")
     assert "not the photograph" in said.refused()
 
 
-def test_a_record_made_with_other_weights_is_refused(synthesize: Run, phosphene: Run, tmp_path: Path) -> None:
+def test_a_record_made_with_other_weights_is_refused(
+    synthesize: Run, phosphene: Run, tmp_path: Path
+) -> None:
     subject = write_subject(tmp_path / "s.safetensors")
     synthesize("fc8:0", subject=subject).fine()
     write_subject(subject, note="trained on")
     record = tmp_path / "out" / "fc8-0-tench-s0.json"
-    assert "another subject" in phosphene("synthesize", "--record", record, "--out", tmp_path / "again").refused()
+    assert (
+        "another subject"
+        in phosphene("synthesize", "--record", record, "--out", tmp_path / "again").refused()
+    )
 
 
 HOSTILE: list[Callable[[dict[str, Any]], Any]] = [
@@ -601,7 +705,9 @@ HOSTILE: list[Callable[[dict[str, Any]], Any]] = [
         terms=[[1, {"layer": "fc6", "vector": [1, 2], "name": "d", "position": "centre"}]]
     ),
     lambda r: r["request"]["members"][0][0].update(
-        terms=[[1, {"layer": "fc6", "vector": [float("nan")] * 16, "name": "d", "position": "centre"}]]
+        terms=[
+            [1, {"layer": "fc6", "vector": [float("nan")] * 16, "name": "d", "position": "centre"}]
+        ]
     ),
     lambda r: r["request"]["members"][0][0].update(
         terms=[[1, {"layer": "conv5", "vector": [1.0] * 256, "name": "d", "position": [99, 99]}]]
@@ -653,7 +759,9 @@ def test_a_dead_unit_and_a_number_that_is_none_are_said_and_the_others_are_drawn
 ) -> None:
     (tmp_path / "factory_of_test_cli.py").write_text(FACTORY)
     monkeypatch.chdir(tmp_path)
-    said = synthesize("conv:0", "conv:1", "bad:2", "--json", subject="python:factory_of_test_cli:net")
+    said = synthesize(
+        "conv:0", "conv:1", "bad:2", "--json", subject="python:factory_of_test_cli:net"
+    )
     fine, dead, stopped = said.json()
     assert (fine["status"], dead["status"]) == ("climbed", "dead")
     assert stopped["status"].startswith("stopped: not a finite number")
@@ -751,16 +859,25 @@ def test_the_zoo_is_listed_shown_and_verified(phosphene: Run, bundled: Path) -> 
     assert "near: tiny-subject" in phosphene("zoo", "show", "tiny-subjects").refused()
 
 
-def test_the_zoo_shows_what_was_measured_of_these_weights_and_not_of_others(phosphene: Run, bundled: Path) -> None:
+def test_the_zoo_shows_what_was_measured_of_these_weights_and_not_of_others(
+    phosphene: Run, bundled: Path
+) -> None:
     figure = {"value": 0.125, "low": 0.0625, "high": None, "n": 1234, "note": "by one"}
     shown = phosphene("zoo", "show", "tiny-generator", "--json").json()
     assert "figures" not in shown
-    found = {"sha256": shown["sha256"], "judge": "one", "data": "photographs", "figures": {"image_error": figure}}
+    found = {
+        "sha256": shown["sha256"],
+        "judge": "one",
+        "data": "photographs",
+        "figures": {"image_error": figure},
+    }
     listed = {shown["name"]: [found, {**found, "judge": "nobody", "sha256": "0" * 64}]}
     (bundled / "figures.json").write_text(json.dumps(listed))
     assert phosphene("zoo", "show", "tiny-generator", "--json").json()["figures"] == [found]
     said = phosphene("zoo", "show", "tiny-generator").fine()
-    assert all(text in said for text in ("image_error", "0.125", "0.0625 … –", "1,234", "judge one"))
+    assert all(
+        text in said for text in ("image_error", "0.125", "0.0625 … –", "1,234", "judge one")
+    )
     assert "nobody" not in said
 
 
@@ -769,9 +886,13 @@ def test_the_zoo_shows_a_card_without_classes(phosphene: Run, tmp_path: Path) ->
     assert "classes" in phosphene("zoo", "show", file).fine()
 
 
-def test_reconstruct_writes_a_photograph_beside_its_reconstruction(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
+def test_reconstruct_writes_a_photograph_beside_its_reconstruction(
+    phosphene: Run, zoo: Path, tmp_path: Path
+) -> None:
     photograph = tmp_path / "p.jpg"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)).save(photograph)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)).save(
+        photograph
+    )
     arguments = ["reconstruct", photograph, "--prior", zoo / "generator.safetensors", "--out"]
     found = phosphene(*arguments, tmp_path / "r.png", "--json").json()
     assert 0 < found["mean_absolute_error"] < 1
@@ -801,7 +922,9 @@ def test_an_encoder_that_is_not_the_one_it_was_trained_with_is_refused(
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(photograph)
     encoder = zoo / "subject.safetensors"
     file = write_generator(tmp_path / "g.safetensors", str(encoder), encoder_sha256="0" * 64)
-    line = phosphene("reconstruct", photograph, "--prior", file, "--out", tmp_path / "r.png").refused()
+    line = phosphene(
+        "reconstruct", photograph, "--prior", file, "--out", tmp_path / "r.png"
+    ).refused()
     assert "encoder" in line
 
 
@@ -814,13 +937,22 @@ def test_a_judge_with_the_same_classes_needs_no_names_compared() -> None:
         judge_channels(judge, classes[:1])
 
 
-def test_evaluate_counts_what_a_judge_recognises(synthesize: Run, phosphene: Run, zoo: Path, tmp_path: Path) -> None:
+def test_evaluate_counts_what_a_judge_recognises(
+    synthesize: Run, phosphene: Run, zoo: Path, tmp_path: Path
+) -> None:
     synthesize("fc8:0-3", "conv5:1").fine()
-    found = phosphene("evaluate", tmp_path / "out", "--judge", zoo / "subject.safetensors", "--json").json()
+    found = phosphene(
+        "evaluate", tmp_path / "out", "--judge", zoo / "subject.safetensors", "--json"
+    ).json()
     figures = {each["layer"]: each["figures"] for each in found}
     assert figures["conv5"] == {}, "a hidden unit has no class"
     assert figures["fc8"]["recognised_top1"]["n"] == 4
-    assert 0 <= figures["fc8"]["recognised_top1"]["value"] <= figures["fc8"]["recognised_top5"]["value"] <= 1
+    assert (
+        0
+        <= figures["fc8"]["recognised_top1"]["value"]
+        <= figures["fc8"]["recognised_top5"]["value"]
+        <= 1
+    )
     (tmp_path / "empty").mkdir()
     assert "no records" in phosphene("evaluate", tmp_path / "empty").refused()
 
@@ -835,7 +967,9 @@ def test_a_run_of_more_pictures_than_a_sheet_holds_says_so(
 ) -> None:
     monkeypatch.setattr(runs, "MOST_TILES", 2)
     assert "its first 2 pictures" in synthesize("fc8:0-3").fine()
-    two = images.contact_sheet([read_png(tmp_path / "out" / "fc8-0-tench-s0.png")] * 2, ["a\nb"] * 2, 4, 2)
+    two = images.contact_sheet(
+        [read_png(tmp_path / "out" / "fc8-0-tench-s0.png")] * 2, ["a\nb"] * 2, 4, 2
+    )
     assert read_png(tmp_path / "out" / "contact-sheet.png").shape == two.shape
 
 
@@ -850,7 +984,10 @@ def test_a_record_does_not_run_code_that_was_not_named(
     record, out = tmp_path / "out" / "conv-0-s0.json", tmp_path / "again"
     monkeypatch.delitem(sys.modules, "factory_of_test_cli")
     assert "which is code" in phosphene("synthesize", "--record", record, "--out", out).refused()
-    assert "which is code" in phosphene("synthesize", "python:os:abort", "--record", record, "--out", out).refused()
+    assert (
+        "which is code"
+        in phosphene("synthesize", "python:os:abort", "--record", record, "--out", out).refused()
+    )
     assert "factory_of_test_cli" not in sys.modules
     phosphene("synthesize", name, "--record", record, "--out", out).fine()
     assert records.read(record).command == f"phosphene synthesize {name} --record conv-0-s0.json"
@@ -867,16 +1004,47 @@ def test_a_generator_does_not_run_code_that_was_not_named(
         f"def net():\n    subject = load_subject({str(subject)!r})\n"
         "    return subject.network, {'size': subject.size, 'mean': subject.mean, 'std': subject.std}\n"
     )
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)).save(photograph)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)).save(
+        photograph
+    )
     monkeypatch.chdir(tmp_path)
     name = "python:encoder_of_test_cli:net"
-    generator, plain = write_generator(tmp_path / "g.safetensors", name), zoo / "generator.safetensors"
+    generator, plain = (
+        write_generator(tmp_path / "g.safetensors", name),
+        zoo / "generator.safetensors",
+    )
     reconstruct = ("reconstruct", photograph, "--json", "--out", tmp_path / "r.png", "--prior")
-    climb = ("synthesize", subject, "fc8:0", "--steps", 2, "--start", photograph, "--out", tmp_path / "out", "--prior")
-    evaluate = ("evaluate", generator, "--images", CI_SAMPLE, "--judge", subject, "--photographs", 30)
-    for command in ((*reconstruct, generator), (*climb, generator), *([evaluate] if CI_SAMPLE.exists() else [])):
+    climb = (
+        "synthesize",
+        subject,
+        "fc8:0",
+        "--steps",
+        2,
+        "--start",
+        photograph,
+        "--out",
+        tmp_path / "out",
+        "--prior",
+    )
+    evaluate = (
+        "evaluate",
+        generator,
+        "--images",
+        CI_SAMPLE,
+        "--judge",
+        subject,
+        "--photographs",
+        30,
+    )
+    for command in (
+        (*reconstruct, generator),
+        (*climb, generator),
+        *([evaluate] if CI_SAMPLE.exists() else []),
+    ):
         assert f"inverts {name}, which is code" in phosphene(*command).refused()
     assert "encoder_of_test_cli" not in sys.modules
     again = phosphene(*reconstruct, generator, "--encoder", name).json()
-    assert again["mean_absolute_error"] == phosphene(*reconstruct, plain).json()["mean_absolute_error"]
+    assert (
+        again["mean_absolute_error"] == phosphene(*reconstruct, plain).json()["mean_absolute_error"]
+    )
     monkeypatch.delitem(sys.modules, "encoder_of_test_cli", raising=False)

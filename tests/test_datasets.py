@@ -24,7 +24,9 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 def picture(i: int, side: int = 12, kind: str = "png") -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(i).integers(0, 255, (side, side, 3), np.uint8)).save(file, kind)
+    Image.fromarray(np.random.default_rng(i).integers(0, 255, (side, side, 3), np.uint8)).save(
+        file, kind
+    )
     return file.getvalue()
 
 
@@ -65,7 +67,11 @@ def pixels(i: int) -> np.ndarray:
 
 def same(one: Photographs, other: Photographs) -> bool:
     arrays = np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels)
-    return arrays and (one.classes, one.fingerprint, one.licence) == (other.classes, other.fingerprint, other.licence)
+    return arrays and (one.classes, one.fingerprint, one.licence) == (
+        other.classes,
+        other.fingerprint,
+        other.licence,
+    )
 
 
 # ---------------------------------------------------------------- what is whole
@@ -124,7 +130,9 @@ def test_all_are_those_of_every_split_and_what_is_hidden_is_none(tmp_path: Path)
     assert load(tmp_path, "all").classes == ("ant", "zebra")
 
 
-def test_photographs_of_a_camera_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photographs_of_a_camera_do_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(datasets, "MOST_PIXELS", 6)
     folder = class_folders(tmp_path)
     assert load(folder, "train").images.shape[1:] == (6, 6, 3)
@@ -142,7 +150,11 @@ def test_a_photograph_that_changes_its_class_is_read_again(tmp_path: Path) -> No
 
 def test_the_fingerprint_tells_data_and_the_way_they_were_read_apart(tmp_path: Path) -> None:
     folder = shards(tmp_path / "a")
-    prints = [load(folder, split, size=size).fingerprint for split in ("train", "val") for size in (None, 8)]
+    prints = [
+        load(folder, split, size=size).fingerprint
+        for split in ("train", "val")
+        for size in (None, 8)
+    ]
     assert len(set(prints)) == 4
     assert load(folder, "train").fingerprint == prints[0]
     (folder / "train-1.parquet").unlink()
@@ -166,13 +178,20 @@ def test_a_damaged_cache_is_not_believed(tmp_path: Path) -> None:
     first = load(folder, "train", cache=cache)
     (stored,) = cache.iterdir()
     raw = stored.read_bytes()
-    for damaged in (raw[: len(raw) // 2], b"", b"not a cache", raw[:200] + b"\xff" * 40 + raw[240:]):
+    for damaged in (
+        raw[: len(raw) // 2],
+        b"",
+        b"not a cache",
+        raw[:200] + b"\xff" * 40 + raw[240:],
+    ):
         stored.write_bytes(damaged)
         assert same(load(folder, "train", cache=cache), first), "decoded again"
         assert stored.read_bytes() == raw, "and kept again"
 
 
-def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_its_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = shards(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(Unreachable, match=r"phosphene\[data\]"):
@@ -215,10 +234,14 @@ def test_a_shard_that_is_none_is_refused(tmp_path: Path, raw: bytes) -> None:
     assert "val.parquet" in refused(tmp_path)
 
 
-def test_a_shard_damaged_anywhere_is_refused_or_read_but_never_another_error(tmp_path: Path) -> None:
+def test_a_shard_damaged_anywhere_is_refused_or_read_but_never_another_error(
+    tmp_path: Path,
+) -> None:
     whole = (shards(tmp_path) / "val.parquet").read_bytes()
     for at in range(0, len(whole), max(1, len(whole) // 80)):
-        (tmp_path / "val.parquet").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        (tmp_path / "val.parquet").write_bytes(
+            whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
+        )
         try:
             load(tmp_path, "val")
         except BadFile:
@@ -249,7 +272,9 @@ def test_a_shard_damaged_anywhere_is_refused_or_read_but_never_another_error(tmp
     ],
     ids=lambda columns: str(columns)[:60],
 )
-def test_columns_that_are_no_photographs_are_refused(tmp_path: Path, columns: dict[str, Any]) -> None:
+def test_columns_that_are_no_photographs_are_refused(
+    tmp_path: Path, columns: dict[str, Any]
+) -> None:
     refused(shards(tmp_path, columns))
 
 
@@ -315,7 +340,9 @@ def test_a_hugging_face_data_set_is_read_as_a_folder_is(saved: Path, tmp_path: P
     assert load(f"hf:{saved}", "train", without=other).labels.tolist() == [0, 0, 1, 0]
 
 
-def test_what_is_no_hugging_face_data_set_of_photographs_is_refused(saved: Path, tmp_path: Path) -> None:
+def test_what_is_no_hugging_face_data_set_of_photographs_is_refused(
+    saved: Path, tmp_path: Path
+) -> None:
     library = pytest.importorskip("datasets")
     library.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "texts")
     assert "a column of images" in refused(f"hf:{tmp_path / 'texts'}", "train")
@@ -348,7 +375,10 @@ def test_photographs_whose_keys_are_elsewhere_are_left_out(tmp_path: Path) -> No
 
 
 def test_joined_photographs_keep_their_classes_apart(tmp_path: Path) -> None:
-    one, other = load(shards(tmp_path / "one"), "train"), load(class_folders(tmp_path / "other"), "train")
+    one, other = (
+        load(shards(tmp_path / "one"), "train"),
+        load(class_folders(tmp_path / "other"), "train"),
+    )
     both = datasets.joined([one, other])
     assert (both.name, both.classes) == ("one + other", ("a", "b", "c", "ant", "zebra"))
     assert [both.classes[label] for label in both.labels] == [
@@ -357,7 +387,17 @@ def test_joined_photographs_keep_their_classes_apart(tmp_path: Path) -> None:
     ]
     assert (both.images == np.concatenate([one.images, other.images])).all()
     assert both.licence == "made here; not stated"
-    assert len({both.fingerprint, one.fingerprint, other.fingerprint, datasets.joined([other, one]).fingerprint}) == 4
+    assert (
+        len(
+            {
+                both.fingerprint,
+                one.fingerprint,
+                other.fingerprint,
+                datasets.joined([other, one]).fingerprint,
+            }
+        )
+        == 4
+    )
 
 
 def test_one_set_joined_is_itself_and_other_sizes_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ import torch.nn.functional as F
 
 from phosphene.errors import BadFile, BadRequest, PhospheneError, UnknownName, Unreachable
 from phosphene.networks import deepsim
-from phosphene.networks.deepsim import LAYOUTS, DeePSiM, approximate_statistics, load_deepsim, read_bounds
+from phosphene.networks.deepsim import (
+    LAYOUTS,
+    DeePSiM,
+    approximate_statistics,
+    load_deepsim,
+    read_bounds,
+)
 
 # The generators as Caffe's definitions give them, written out again: layer, operation (c: convolution, t:
 # transposed convolution, f: fully connected), its weight's shape in Caffe, stride, padding, what follows
@@ -71,10 +77,17 @@ def release_tensors(layer, seed=0):
     generator, tensors = torch.Generator().manual_seed(seed), {}
     for name, operation, shape, stride, _, _ in steps(layer):
         shape = [int(side) for side in shape.split("x")]
-        fan = shape[0] * shape[2] * shape[3] / int(stride) ** 2 if operation == "t" else math.prod(shape[1:])
+        fan = (
+            shape[0] * shape[2] * shape[3] / int(stride) ** 2
+            if operation == "t"
+            else math.prod(shape[1:])
+        )
         weight = torch.rand(shape, generator=generator).sub_(0.5).mul_(math.sqrt(20 / fan))
         outputs = shape[1] if operation == "t" else shape[0]
-        tensors |= {f"{name}.weight": weight, f"{name}.bias": torch.randn(outputs, generator=generator) / 10}
+        tensors |= {
+            f"{name}.weight": weight,
+            f"{name}.bias": torch.randn(outputs, generator=generator) / 10,
+        }
     return tensors
 
 
@@ -122,7 +135,11 @@ def refusal(path, layer="norm1"):
 def test_the_release_evaluated_by_hand(layer, tmp_path):
     tensors = release_tensors(layer)
     network = load_deepsim(layer, saved(tensors, tmp_path / "generator.pt"))
-    codes = torch.randn(2 if len(CODES[layer]) == 3 else 1, *CODES[layer], generator=torch.Generator().manual_seed(1))
+    codes = torch.randn(
+        2 if len(CODES[layer]) == 3 else 1,
+        *CODES[layer],
+        generator=torch.Generator().manual_seed(1),
+    )
     expected = evaluate(layer, tensors, codes)
     images = network(codes)
     size = 240 if layer.startswith("norm") else 256
@@ -161,8 +178,12 @@ def test_the_subject_sees_227_of_256_from_14_on():
 
 def test_nothing_but_the_mean_colour_comes_from_zeros(tmp_path, small):
     zeros = {name: torch.zeros_like(value) for name, value in small.items()}
-    images = load_deepsim("norm1", saved(zeros, tmp_path / "generator.pt"))(torch.ones(1, 96, 27, 27))
-    assert (images.mean((0, 2, 3)) * 255).tolist() == pytest.approx([122.67891434, 116.66876762, 104.00698793])
+    images = load_deepsim("norm1", saved(zeros, tmp_path / "generator.pt"))(
+        torch.ones(1, 96, 27, 27)
+    )
+    assert (images.mean((0, 2, 3)) * 255).tolist() == pytest.approx(
+        [122.67891434, 116.66876762, 104.00698793]
+    )
 
 
 def test_a_saturated_pixel_still_has_a_gradient(tmp_path):
@@ -201,7 +222,9 @@ def test_codes_of_another_shape_are_refused(tmp_path, small):
     ],
 )
 def test_one_prefix_is_forgiven(rename, tmp_path, small):
-    network = load_deepsim("norm1", saved({rename(name): value for name, value in small.items()}, tmp_path / "a.pt"))
+    network = load_deepsim(
+        "norm1", saved({rename(name): value for name, value in small.items()}, tmp_path / "a.pt")
+    )
     assert network.state_dict().keys() == small.keys()
     assert all(torch.equal(value, small[name]) for name, value in network.state_dict().items())
 
@@ -218,12 +241,16 @@ def test_the_older_pytorch_format_and_safetensors_hold_the_same(tmp_path, small)
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(dtype, tmp_path, small):
-    network = load_deepsim("norm1", saved({name: value.to(dtype) for name, value in small.items()}, tmp_path / "a.pt"))
+    network = load_deepsim(
+        "norm1", saved({name: value.to(dtype) for name, value in small.items()}, tmp_path / "a.pt")
+    )
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
 def test_an_unknown_layer_is_answered_with_those_there_are():
-    with pytest.raises(UnknownName, match="norm1, norm2, conv3, conv4, pool5, fc6, fc6_eucl, fc7, fc8"):
+    with pytest.raises(
+        UnknownName, match="norm1, norm2, conv3, conv4, pool5, fc6, fc6_eucl, fc7, fc8"
+    ):
         load_deepsim("fc9")
 
 
@@ -260,7 +287,12 @@ def test_a_truncated_file_is_refused(form, kept, tmp_path, small):
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_files_that_are_no_weights_are_refused(suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
-    for raw in (b"hello world\n" * 100, bytes(100_000), b"\xff" * 1000, b"<!doctype html><html>404</html>"):
+    for raw in (
+        b"hello world\n" * 100,
+        bytes(100_000),
+        b"\xff" * 1000,
+        b"<!doctype html><html>404</html>",
+    ):
         path.write_bytes(raw)
         refusal(path)
     assert "no such file" in refusal(tmp_path / f"missing{suffix}")
@@ -285,7 +317,10 @@ def altered(tensors, **changes):
         ({"conv9__bias": torch.zeros(3)}, "'conv9.bias' is [3], expected no such tensor"),
         ({"a\nb": torch.zeros(3)}, "'a\\nb' is [3], expected no such tensor"),
         ({"x" * 5000: torch.zeros(3)}, "expected no such tensor"),
-        ({"conv1_1__bias": torch.zeros(3, dtype=torch.int64)}, "'conv1_1.bias' is [3] of torch.int64, expected [3]"),
+        (
+            {"conv1_1__bias": torch.zeros(3, dtype=torch.int64)},
+            "'conv1_1.bias' is [3] of torch.int64, expected [3]",
+        ),
         ({"conv1_1__bias": torch.zeros(3, dtype=torch.bool)}, "torch.bool"),
         ({"conv1_1__bias": torch.zeros(3, dtype=torch.complex64)}, "torch.complex64"),
         ({"conv1_1__bias": torch.zeros(3, dtype=torch.float8_e4m3fn)}, "float8"),
@@ -304,13 +339,17 @@ def test_tensors_that_are_not_the_release_s_are_refused(changes, said, tmp_path,
     assert said in refusal(saved(altered(small, **changes), tmp_path / "a.pt"))
 
 
-@pytest.mark.parametrize("holds", [[torch.zeros(3)], torch.zeros(3), {1: torch.zeros(3)}, {}, None, "text"])
+@pytest.mark.parametrize(
+    "holds", [[torch.zeros(3)], torch.zeros(3), {1: torch.zeros(3)}, {}, None, "text"]
+)
 def test_files_without_tensors_by_name_are_refused(holds, tmp_path):
     assert "expected" in refusal(saved(holds, tmp_path / "a.pt"))
 
 
 def test_one_tensor_under_two_names_is_refused(tmp_path, small):
-    assert "two names" in refusal(saved({**small, "conv1_1.1.bias": torch.zeros(3)}, tmp_path / "a.pt"))
+    assert "two names" in refusal(
+        saved({**small, "conv1_1.1.bias": torch.zeros(3)}, tmp_path / "a.pt")
+    )
 
 
 def test_two_prefixes_are_refused(tmp_path, small):
@@ -335,9 +374,13 @@ def test_a_zip_that_would_grow_is_not_unpacked(tmp_path):
 
 
 def test_a_tensor_that_claims_more_than_its_file_holds_is_refused(tmp_path):
-    torch.save({"Rconv6.weight": torch.zeros(96)}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    torch.save(
+        {"Rconv6.weight": torch.zeros(96)}, tmp_path / "a.pt", _use_new_zipfile_serialization=False
+    )
     raw = (tmp_path / "a.pt").read_bytes()
-    claimed = raw.replace(pickle.BININT1 + bytes([96]), pickle.BININT + (2**31 - 1).to_bytes(4, "little"))
+    claimed = raw.replace(
+        pickle.BININT1 + bytes([96]), pickle.BININT + (2**31 - 1).to_bytes(4, "little")
+    )
     assert claimed != raw
     (tmp_path / "a.pt").write_bytes(claimed)
     refusal(tmp_path / "a.pt")
@@ -345,7 +388,9 @@ def test_a_tensor_that_claims_more_than_its_file_holds_is_refused(tmp_path):
 
 def test_without_the_hub_s_package_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(Unreachable, match=r"pip install 'phosphene\[hub\]'.*upconvGAN_fc6.pt") as caught:
+    with pytest.raises(
+        Unreachable, match=r"pip install 'phosphene\[hub\]'.*upconvGAN_fc6.pt"
+    ) as caught:
         load_deepsim("fc6")
     assert "\n" not in str(caught.value)
 
@@ -354,7 +399,9 @@ def test_an_unreachable_hub_is_one_line(monkeypatch):
     def download(repository, name):
         raise ConnectionError("HTTPSConnectionPool\n(host='huggingface.co')\nMax retries exceeded")
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
+    monkeypatch.setitem(
+        sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download)
+    )
     with pytest.raises(Unreachable, match=r"ConnectionError.*give that file") as caught:
         load_deepsim("fc6")
     assert "\n" not in str(caught.value)
@@ -367,7 +414,9 @@ def test_the_hub_is_asked_for_the_mirror_s_file(monkeypatch, tmp_path, small):
         asked.append((repository, name))
         return str(saved(small, tmp_path / name))
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
+    monkeypatch.setitem(
+        sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download)
+    )
     assert load_deepsim("norm1").layer == "norm1"
     assert asked == [("binxu/DeePSim_DosovitskiyBrox2016", "upconvGAN_norm1.pt")]
 
@@ -390,7 +439,11 @@ def test_bounds_are_read_from_text_and_npy(tmp_path):
     np.save(tmp_path / "fc6.npy", np.array([[12, 11, 13], [0, 3.5, 17]]))
     for file in ("fc6.txt", "fc6.npy"):
         assert read_bounds(tmp_path / file).tolist() == [12, 11, 13, 0, 3.5, 17]
-        assert read_bounds(str(tmp_path / file), (3, 1, 2)).tolist() == [[[12, 11]], [[13, 0]], [[3.5, 17]]]
+        assert read_bounds(str(tmp_path / file), (3, 1, 2)).tolist() == [
+            [[12, 11]],
+            [[13, 0]],
+            [[3.5, 17]],
+        ]
 
 
 @pytest.mark.parametrize(

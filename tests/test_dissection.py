@@ -54,7 +54,12 @@ def write(folder: Path, *, grounded: bool = True, stray: bool = False) -> Path:
         ]
         objects.append(json.dumps(found if grounded else found[:2], default=int))
     folder.mkdir(exist_ok=True)
-    table = {"image": images, "label": [0] * N, "key": [str(n) for n in range(N)], "objects": objects}
+    table = {
+        "image": images,
+        "label": [0] * N,
+        "key": [str(n) for n in range(N)],
+        "objects": objects,
+    }
     parquet.write_table(pyarrow.table(table), folder / "train.parquet")
     (folder / "meta.json").write_text(json.dumps({"object_classes": OBJECTS}))
     return folder
@@ -75,35 +80,49 @@ def test_one_outlined_photograph_in_so_many(tmp_path: Path) -> None:
     every, found = list(whole.photographs()), list(part.photographs())
     assert len(part) == len(found) == -(-len(whole) // 3)
     assert all(
-        np.array_equal(a[0], b[0]) and a[1].keys() == b[1].keys() for a, b in zip(found, every[::3], strict=True)
+        np.array_equal(a[0], b[0]) and a[1].keys() == b[1].keys()
+        for a, b in zip(found, every[::3], strict=True)
     )
 
 
-def test_a_planted_detector_covers_its_object_and_no_other(subject: Subject, tmp_path: Path) -> None:
+def test_a_planted_detector_covers_its_object_and_no_other(
+    subject: Subject, tmp_path: Path
+) -> None:
     data = Outlined(write(tmp_path / "data"), "all", SIDE)
     found = dissect(subject, "1", data, quantile=SQUARE**2 / SIDE**2)
     assert found.best(0)[0] == ("red", 1.0)
     assert found.best(1)[0] == ("green", 1.0)
     assert found.iou[0, 2] == 0
-    assert found.iou[0, 3] == pytest.approx(SQUARE**2 / SIDE**2), "red lies on ground, and covers this share of it"
+    assert found.iou[0, 3] == pytest.approx(SQUARE**2 / SIDE**2), (
+        "red lies on ground, and covers this share of it"
+    )
     assert found.best(2)[0][0] == "green"
     assert 0.5 < found.best(2)[0][1] < 1
     assert (found.iou[:, 0] == 0).all()
 
 
-def test_pixels_in_no_outline_are_unknown_and_not_background(subject: Subject, tmp_path: Path) -> None:
+def test_pixels_in_no_outline_are_unknown_and_not_background(
+    subject: Subject, tmp_path: Path
+) -> None:
     """The stray red line takes nothing from the detector where nobody said what it is."""
     share = (SQUARE**2 + 8) / SIDE**2
-    unknown = dissect(subject, "1", Outlined(write(tmp_path / "a", stray=True), "all", SIDE), quantile=share)
+    unknown = dissect(
+        subject, "1", Outlined(write(tmp_path / "a", stray=True), "all", SIDE), quantile=share
+    )
     assert unknown.best(0)[0] == ("red", 1.0)
     known = dissect(subject, "1", Outlined(write(tmp_path / "b"), "all", SIDE), quantile=share)
     assert 0.6 < known.best(0)[0][1] < 0.8, "where all is known, 24 pixels are not 16"
 
 
 @pytest.mark.parametrize("quantile", [0.005, 0.04, 0.3])
-def test_a_threshold_is_what_the_quantile_exceeds(subject: Subject, tmp_path: Path, quantile: float) -> None:
+def test_a_threshold_is_what_the_quantile_exceeds(
+    subject: Subject, tmp_path: Path, quantile: float
+) -> None:
     data = Outlined(write(tmp_path / "data"), "all", SIDE)
-    red = torch.from_numpy(np.stack([pixels[..., 0] for pixels, _ in data.photographs()])).float() / 255
+    red = (
+        torch.from_numpy(np.stack([pixels[..., 0] for pixels, _ in data.photographs()])).float()
+        / 255
+    )
     found = dissect(subject, "1", data, quantile=quantile, batch=5)
     values = red.flatten().sort(descending=True).values
     assert found.thresholds[0] == pytest.approx(float(values[int(quantile * len(values))]))
@@ -130,7 +149,12 @@ def test_a_silent_channel_detects_nothing(subject: Subject, tmp_path: Path) -> N
     data = Outlined(write(tmp_path / "data"), "all", SIDE)
     found = dissect(subject, "1", data)
     assert found.best(0) == []
-    assert found.as_json(subject, data)["units"][0] == {"unit": "1:0", "object": "", "iou": 0.0, "others": []}
+    assert found.as_json(subject, data)["units"][0] == {
+        "unit": "1:0",
+        "object": "",
+        "iou": 0.0,
+        "others": [],
+    }
 
 
 def test_masks_are_of_the_central_square_at_any_size(tmp_path: Path) -> None:
@@ -149,7 +173,14 @@ def test_masks_are_of_the_central_square_at_any_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "objects",
-    ["[", "3", '[{"c": 9, "p": []}]', '[{"c": 1}]', '[{"c": 1, "p": [[1, 1e999], [1, 2], [2, 2]]}]', "[" * 9999],
+    [
+        "[",
+        "3",
+        '[{"c": 9, "p": []}]',
+        '[{"c": 1}]',
+        '[{"c": 1, "p": [[1, 1e999], [1, 2], [2, 2]]}]',
+        "[" * 9999,
+    ],
 )
 def test_what_is_no_outline_is_refused(tmp_path: Path, objects: str) -> None:
     write(tmp_path / "data")
@@ -174,7 +205,16 @@ def test_what_cannot_be_dissected_is_told(subject: Subject, tmp_path: Path) -> N
 @pytest.mark.skipif(not (DATA / "miniplaces-objects").exists(), reason="no ../shared/data here")
 def test_by_command(phosphene: Run, tmp_path: Path) -> None:
     """A trained network has more detectors of real objects than the same one untrained."""
-    words = ("--images", DATA / "miniplaces-objects", "--split", "val", "--device", "cpu", "--out", tmp_path / "d")
+    words = (
+        "--images",
+        DATA / "miniplaces-objects",
+        "--split",
+        "val",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "d",
+    )
 
     def detectors(subject: str) -> int:
         found = phosphene("dissect", subject, "conv5", *words, "--json").json()

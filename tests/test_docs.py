@@ -20,7 +20,9 @@ from phosphene.training.run import read_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^(?P<skip><!-- not run: [^\n]+ -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"^(?P<skip><!-- not run: [^\n]+ -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
+)
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str, int]]:
@@ -62,7 +64,9 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         elif kind in ("bash", "console"):
             for arguments in commands(text):
                 code = phosphene(arguments, monkeypatch)
-                assert code == 0, f"{page.name}:{line}: {shlex.join(['phosphene', *arguments])} ended with {code}"
+                assert code == 0, (
+                    f"{page.name}:{line}: {shlex.join(['phosphene', *arguments])} ended with {code}"
+                )
 
 
 def write_photographs(folder: Path) -> None:
@@ -72,7 +76,9 @@ def write_photographs(folder: Path) -> None:
     for split in ("train", "val"):
         sample = load(CI_SAMPLE, split)
         for n, (image, label) in enumerate(zip(sample.images, sample.labels, strict=True)):
-            file = folder / split / sample.classes[label].split(",")[0].replace(" ", "-") / f"{n}.jpg"
+            file = (
+                folder / split / sample.classes[label].split(",")[0].replace(" ", "-") / f"{n}.jpg"
+            )
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(file, quality=95)
 
@@ -98,7 +104,11 @@ def test_help_pages_are_current(tmp_path: Path) -> None:
 
 def test_the_readme_tells_of_each_claim_what_was_found() -> None:
     """Its table is that of the report that is kept."""
-    rows = re.findall(r"^\| (C\d) (.+?) \| (\d) of (\d) \| . (\w+) \|$", PAGES[0].read_text(encoding="utf-8"), re.M)
+    rows = re.findall(
+        r"^\| (C\d) (.+?) \| (\d) of (\d) \| . (\w+) \|$",
+        PAGES[0].read_text(encoding="utf-8"),
+        re.M,
+    )
     kept = json.loads((ROOT / "evidence" / "claims.json").read_text(encoding="utf-8"))
     verdicts = [[each["verdict"] for each in claim["expected"]] for claim in kept]
     assert rows == [

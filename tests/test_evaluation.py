@@ -59,7 +59,9 @@ def test_a_judge_is_restricted_to_the_classes_in_question(judge: Subject) -> Non
     assert recognised(judge, images, best, allowed)[:, 0].eq(1).all()
 
 
-def test_no_measure_depends_on_how_many_are_looked_at_at_once(judge: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_measure_depends_on_how_many_are_looked_at_at_once(
+    judge: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images, labels, shown = noise(11, 3, SIDE, SIDE), torch.arange(11) % 10, []
     judge.network.register_forward_pre_hook(lambda _, x: shown.append(len(x[0])))
     whole, sight = recognised(judge, images, labels, range(10)), features(judge, images)
@@ -74,7 +76,12 @@ def test_no_measure_depends_on_how_many_are_looked_at_at_once(judge: Subject, mo
 
 def test_features_are_compared_at_several_sizes_of_map() -> None:
     network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 1), nn.Flatten(), nn.Linear(5 * 36, 7)
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 5, 1),
+        nn.Flatten(),
+        nn.Linear(5 * 36, 7),
     )
     judge = Subject("judge", network, (SIDE, SIDE), (0.5,) * 3, (0.25,) * 3)
     assert feature_layers(judge) == ["1", "3"], "the last of each size of map"

@@ -23,7 +23,9 @@ def photographs(tmp_path: Path) -> Path:
     for split, n in (("train", 40), ("val", 24)):
         for i in range(n):
             random = np.random.default_rng(i + 1000 * n)
-            pixels = random.integers(0, 100, (SIDE, SIDE, 3)) + np.array([15 * (i % 10), 75, 150 - 15 * (i % 10)])
+            pixels = random.integers(0, 100, (SIDE, SIDE, 3)) + np.array(
+                [15 * (i % 10), 75, 150 - 15 * (i % 10)]
+            )
             file = tmp_path / "photographs" / split / f"class{i % 10}" / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(file)
@@ -33,23 +35,60 @@ def photographs(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(phosphene: Run, zoo: Path, tmp_path: Path) -> Path:
     """Two seeds of three output units and two channels, and the same of the subject untrained."""
-    climb = ("--prior", zoo / "generator.safetensors", "--steps", 3, "--precision", "float32", "--device", "cpu")
+    climb = (
+        "--prior",
+        zoo / "generator.safetensors",
+        "--steps",
+        3,
+        "--precision",
+        "float32",
+        "--device",
+        "cpu",
+    )
     units = ("fc8:0-2", "conv5:1,3", "fc8:0 + fc8:1", "--seeds", "0-1")
-    for subject, folder in (("subject.safetensors", "run"), ("subject.safetensors@random", "control")):
-        phosphene("synthesize", f"{zoo / subject}", *units, *climb, "--out", tmp_path / folder).fine()
+    for subject, folder in (
+        ("subject.safetensors", "run"),
+        ("subject.safetensors@random", "control"),
+    ):
+        phosphene(
+            "synthesize", f"{zoo / subject}", *units, *climb, "--out", tmp_path / folder
+        ).fine()
     return tmp_path / "run"
 
 
-def test_every_figure_of_every_layer(phosphene: Run, run: Path, zoo: Path, photographs: Path) -> None:
-    words = ("evaluate", run, "--judge", zoo / "subject.safetensors", "--images", photographs, "--device", "cpu")
+def test_every_figure_of_every_layer(
+    phosphene: Run, run: Path, zoo: Path, photographs: Path
+) -> None:
+    words = (
+        "evaluate",
+        run,
+        "--judge",
+        zoo / "subject.safetensors",
+        "--images",
+        photographs,
+        "--device",
+        "cpu",
+    )
     words += ("--control", run.parent / "control")
     found = {each["layer"]: each for each in phosphene(*words, "--json").json()}
     assert {layer: len(each["units"]) for layer, each in found.items()} == {"fc8": 3, "conv5": 2}
     every = {
         *("activation_ratio", "activation_ratio_above_1", "selectivity", "exemplar_selectivity"),
-        *("selectivity_first", "exemplar_selectivity_first", "two_afc_synthetic", "two_afc_natural", "two_afc_none"),
+        *(
+            "selectivity_first",
+            "exemplar_selectivity_first",
+            "two_afc_synthetic",
+            "two_afc_natural",
+            "two_afc_none",
+        ),
         *("diversity", "exemplar_diversity", "prior_share", "prior_share_random_codes"),
-        *("distance_exemplars", "distance_control", "distance_random_codes", "kid", "kid_photographs"),
+        *(
+            "distance_exemplars",
+            "distance_control",
+            "distance_random_codes",
+            "kid",
+            "kid_photographs",
+        ),
     }
     assert found["conv5"]["figures"].keys() == every
     assert found["fc8"]["figures"].keys() - every == {"recognised_top1", "recognised_top5"}
@@ -60,18 +99,28 @@ def test_every_figure_of_every_layer(phosphene: Run, run: Path, zoo: Path, photo
                 assert 0 <= figure["value"] <= 1
         for row in each["units"]:
             natural = row["natural_score"]
-            assert row["activation_ratio"] == (pytest.approx(row["score"] / natural) if natural > 0 else None)
-        kept = json.loads((run / "evidence" / f"evaluation-tiny-objects-{each['layer']}.json").read_text())
+            assert row["activation_ratio"] == (
+                pytest.approx(row["score"] / natural) if natural > 0 else None
+            )
+        kept = json.loads(
+            (run / "evidence" / f"evaluation-tiny-objects-{each['layer']}.json").read_text()
+        )
         assert kept == each
-    assert {each["layer"]: each for each in phosphene(*words, "--json").json()} == found, "the same each time"
+    assert {each["layer"]: each for each in phosphene(*words, "--json").json()} == found, (
+        "the same each time"
+    )
     assert "activation_ratio" in phosphene(*words).fine()
 
 
-def test_the_best_photograph_is_the_index_s(phosphene: Run, run: Path, zoo: Path, photographs: Path) -> None:
+def test_the_best_photograph_is_the_index_s(
+    phosphene: Run, run: Path, zoo: Path, photographs: Path
+) -> None:
     words = ("--images", photographs, "--device", "cpu", "--json")
     found = phosphene("evaluate", run, "--judge", zoo / "subject.safetensors", *words).json()
     subject = zoo / "subject.safetensors"
-    rows = phosphene("exemplars", subject, "fc8:0-2", *words, "--out", run.parent / "exemplars").json()
+    rows = phosphene(
+        "exemplars", subject, "fc8:0-2", *words, "--out", run.parent / "exemplars"
+    ).json()
     named = {row["unit"]: row for each in found for row in each["units"]}
     assert all(named[row["unit"]]["natural_score"] == row["values"][0] for row in rows)
 
@@ -80,26 +129,48 @@ def test_folders_that_are_measured_together_say_what_each_says_alone(
     phosphene: Run, run: Path, zoo: Path, photographs: Path
 ) -> None:
     subject, other = f"{zoo / 'subject.safetensors'}", run.parent / "pixels"
-    phosphene("synthesize", subject, "fc8:1,3", "conv1:0", "--prior", "pixels", "--steps", 3, "--out", other).fine()
+    phosphene(
+        "synthesize",
+        subject,
+        "fc8:1,3",
+        "conv1:0",
+        "--prior",
+        "pixels",
+        "--steps",
+        3,
+        "--out",
+        other,
+    ).fine()
     about = {"judge": subject, "images": str(photographs), "index": run.parent / "index"}
     control = run.parent / "control"
     alone = [evaluate([folder], **about, control=control)[0] for folder in (run, other)]  # type: ignore[arg-type]
     together = evaluate([run, other], **about, control=control)  # type: ignore[arg-type]
-    assert [repr(each) for each in together] == [repr(each) for each in alone], "NaN is like NaN here"
-    assert [[each.layer for each in own] for own in together] == [["conv5", "fc8"], ["conv1", "fc8"]]
+    assert [repr(each) for each in together] == [repr(each) for each in alone], (
+        "NaN is like NaN here"
+    )
+    assert [[each.layer for each in own] for own in together] == [
+        ["conv5", "fc8"],
+        ["conv1", "fc8"],
+    ]
     with pytest.raises(BadRequest, match="one subject at a time"):
         evaluate([run, control], subject)
 
 
-def test_what_cannot_be_measured_is_told(phosphene: Run, run: Path, zoo: Path, photographs: Path) -> None:
+def test_what_cannot_be_measured_is_told(
+    phosphene: Run, run: Path, zoo: Path, photographs: Path
+) -> None:
     judge = ("--judge", zoo / "subject.safetensors", "--device", "cpu")
     for file in run.glob("fc8-0-tench-s*.json"):
         record = json.loads(file.read_text())
-        file.write_text(json.dumps({**record, "request": {**record["request"], "subject": "python:os:abort"}}))
+        file.write_text(
+            json.dumps({**record, "request": {**record["request"], "subject": "python:os:abort"}})
+        )
     assert "several subjects" in phosphene("evaluate", run, *judge).refused()
     for file in run.glob("*.json"):
         record = json.loads(file.read_text())
-        file.write_text(json.dumps({**record, "request": {**record["request"], "subject": "python:os:abort"}}))
+        file.write_text(
+            json.dumps({**record, "request": {**record["request"], "subject": "python:os:abort"}})
+        )
     assert "which is code; where you trust it" in phosphene("evaluate", run, *judge).refused()
     control = run.parent / "control"
     for file in control.glob("fc8-*.json"):
@@ -107,7 +178,10 @@ def test_what_cannot_be_measured_is_told(phosphene: Run, run: Path, zoo: Path, p
     assert "no picture of a lone output unit" in phosphene("evaluate", control, *judge).refused()
     for file in sorted((photographs / "val").glob("*/*.png"))[5:]:
         file.unlink()
-    assert "at least 8 are needed" in phosphene("evaluate", control, *judge, "--images", photographs).refused()
+    assert (
+        "at least 8 are needed"
+        in phosphene("evaluate", control, *judge, "--images", photographs).refused()
+    )
     for file in control.glob("conv5-*.json"):
         file.unlink()
     assert "holds no" in phosphene("evaluate", control, *judge).refused()
@@ -116,12 +190,19 @@ def test_what_cannot_be_measured_is_told(phosphene: Run, run: Path, zoo: Path, p
 def test_pictures_of_other_weights_are_not_measured(phosphene: Run, run: Path, zoo: Path) -> None:
     for file in run.glob("conv5-*.json"):
         record = json.loads(file.read_text())
-        file.write_text(json.dumps({**record, "weights": {**record["weights"], "subject": "0" * 64}}))
+        file.write_text(
+            json.dumps({**record, "weights": {**record["weights"], "subject": "0" * 64}})
+        )
     judge = ("--judge", zoo / "subject.safetensors", "--device", "cpu")
-    assert "made with another subject: its hash was 0000" in phosphene("evaluate", run, *judge).refused()
+    assert (
+        "made with another subject: its hash was 0000"
+        in phosphene("evaluate", run, *judge).refused()
+    )
 
 
-def test_what_other_commands_leave_beside_the_pictures_is_no_record(phosphene: Run, run: Path, zoo: Path) -> None:
+def test_what_other_commands_leave_beside_the_pictures_is_no_record(
+    phosphene: Run, run: Path, zoo: Path
+) -> None:
     judge = ("--judge", zoo / "subject.safetensors", "--device", "cpu")
     before = phosphene("evaluate", run, *judge, "--json").json()
     for name in ("exemplars.json", "dissection.json"):
@@ -134,15 +215,30 @@ def test_a_judge_of_other_classes_compares_and_does_not_name(
 ) -> None:
     judge = write_subject(tmp_path / "judge.safetensors", classes=[f"pet {i}" for i in range(10)])
     words = ("evaluate", run, "--judge", judge, "--device", "cpu")
-    found = {each["layer"]: each for each in phosphene(*words, "--images", photographs, "--json").json()}
+    found = {
+        each["layer"]: each for each in phosphene(*words, "--images", photographs, "--json").json()
+    }
     assert "two_afc_synthetic" in found["fc8"]["figures"]
     assert not [key for key in found["fc8"]["figures"] if key.startswith("recognised")]
     assert "give a --judge that knows them" in phosphene(*words).refused()
 
 
-def test_a_score_that_is_weighted_is_no_activation(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
-    climb = ("--prior", zoo / "generator.safetensors", "--steps", 3, "--precision", "float32", "--device", "cpu")
-    phosphene("synthesize", zoo / "subject.safetensors", "0.5*fc8:0", "fc8:1", *climb, "--out", tmp_path).fine()
+def test_a_score_that_is_weighted_is_no_activation(
+    phosphene: Run, zoo: Path, tmp_path: Path
+) -> None:
+    climb = (
+        "--prior",
+        zoo / "generator.safetensors",
+        "--steps",
+        3,
+        "--precision",
+        "float32",
+        "--device",
+        "cpu",
+    )
+    phosphene(
+        "synthesize", zoo / "subject.safetensors", "0.5*fc8:0", "fc8:1", *climb, "--out", tmp_path
+    ).fine()
     (found,) = evaluate([tmp_path], str(zoo / "subject.safetensors"))[0]
     assert [row["unit"] for row in found.units] == ["fc8:1"]
 
@@ -151,8 +247,13 @@ def test_what_stands_for_photographs_in_general_is_cut_as_the_rest_is(
     phosphene: Run, zoo: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In noise, what a hidden unit sees of one photograph is as what it sees of another, and not as the whole."""
-    subject, climb = zoo / "subject.safetensors", ("--steps", 2, "--precision", "float32", "--device", "cpu")
-    phosphene("synthesize", subject, "conv1:0-3", "--prior", "pixels", *climb, "--out", tmp_path / "conv1").fine()
+    subject, climb = (
+        zoo / "subject.safetensors",
+        ("--steps", 2, "--precision", "float32", "--device", "cpu"),
+    )
+    phosphene(
+        "synthesize", subject, "conv1:0-3", "--prior", "pixels", *climb, "--out", tmp_path / "conv1"
+    ).fine()
 
     def other_photographs() -> float:
         ((found,),) = evaluate([tmp_path / "conv1"], str(subject), str(photographs))
@@ -164,10 +265,23 @@ def test_what_stands_for_photographs_in_general_is_cut_as_the_rest_is(
 
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
-def test_on_real_photographs_exemplars_tell_what_excites_a_unit(phosphene: Run, tmp_path: Path) -> None:
+def test_on_real_photographs_exemplars_tell_what_excites_a_unit(
+    phosphene: Run, tmp_path: Path
+) -> None:
     """For the bundled network, an observer with natural references beats one with none, as people do."""
     out = tmp_path / "run"
-    climb = ("--prior", "pixels", "--steps", 5, "--precision", "float32", "--device", "cpu", "--out", out)
+    climb = (
+        "--prior",
+        "pixels",
+        "--steps",
+        5,
+        "--precision",
+        "float32",
+        "--device",
+        "cpu",
+        "--out",
+        out,
+    )
     phosphene("synthesize", "caffenet-objects", "fc8:0-24", *climb, "--batch", 25).fine()
     words = ("--judge", "caffenet-objects", "--images", CI_SAMPLE, "--device", "cpu", "--json")
     (found,) = phosphene("evaluate", out, *words).json()

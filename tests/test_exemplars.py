@@ -50,7 +50,9 @@ def activations(subject: Subject, data: Stream) -> dict[str, Tensor]:
 def same(one: dict[str, Exemplars], other: dict[str, Exemplars]) -> bool:
     parts = ("values", "photographs", "positions", "sample", "silent")
     return one.keys() == other.keys() and all(
-        torch.equal(getattr(one[layer], part), getattr(other[layer], part)) for layer in one for part in parts
+        torch.equal(getattr(one[layer], part), getattr(other[layer], part))
+        for layer in one
+        for part in parts
     )
 
 
@@ -58,8 +60,14 @@ def test_one_photograph_in_so_many_is_another_data_set(data: Stream, tmp_path: P
     third = Stream(tmp_path / "data", "all", SIDE, 3)
     every, found = list(data.photographs()), list(third.photographs())
     assert [number for number, _, _ in found] == list(range(-(-N // 3)))
-    assert all(np.array_equal(a[1], b[1]) and a[2] == b[2] for a, b in zip(found, every[::3], strict=True))
-    assert third.fingerprint != data.fingerprint == Stream(tmp_path / "data", "all", SIDE, 1).fingerprint
+    assert all(
+        np.array_equal(a[1], b[1]) and a[2] == b[2] for a, b in zip(found, every[::3], strict=True)
+    )
+    assert (
+        third.fingerprint
+        != data.fingerprint
+        == Stream(tmp_path / "data", "all", SIDE, 1).fingerprint
+    )
 
 
 def test_they_are_what_a_plain_search_finds(subject: Subject, data: Stream, tmp_path: Path) -> None:
@@ -68,10 +76,14 @@ def test_they_are_what_a_plain_search_finds(subject: Subject, data: Stream, tmp_
         peaks = values.flatten(2).amax(2) if values.ndim == 4 else values
         for channel in range(values.shape[1]):
             best = sorted(range(N), key=lambda n: (-round(float(peaks[n, channel]), 4), n))[:K]
-            assert found[layer].photographs[channel].tolist() == best, "the earlier one first among equals"
+            assert found[layer].photographs[channel].tolist() == best, (
+                "the earlier one first among equals"
+            )
             torch.testing.assert_close(found[layer].values[channel], peaks[best, channel])
             if values.ndim == 4:
-                for n, (row, column) in zip(best, found[layer].positions[channel].tolist(), strict=True):
+                for n, (row, column) in zip(
+                    best, found[layer].positions[channel].tolist(), strict=True
+                ):
                     torch.testing.assert_close(values[n, channel, row, column], peaks[n, channel])
         assert torch.equal(found[layer].silent, (peaks <= 0).sum(0))
         for channel in range(values.shape[1]):
@@ -130,7 +142,13 @@ def test_an_index_of_something_else_and_a_damaged_one_are_refused(
         find_exemplars(other, ["fc"], data, file, k=K)
     raw = file.read_bytes()
     flipped = raw[:-9] + bytes([raw[-9] ^ 64]) + raw[-8:]
-    for damaged in (b"", b"not an index", raw[: len(raw) // 2], flipped, raw.replace(b'\\"k\\": 4', b'\\"k\\": 9')):
+    for damaged in (
+        b"",
+        b"not an index",
+        raw[: len(raw) // 2],
+        flipped,
+        raw.replace(b'\\"k\\": 4', b'\\"k\\": 9'),
+    ):
         file.write_bytes(damaged)
         with pytest.raises((BadFile, BadRequest)) as refused:
             find_exemplars(subject, ["fc"], data, file, k=K)
@@ -139,7 +157,10 @@ def test_an_index_of_something_else_and_a_damaged_one_are_refused(
 
 def test_memory_does_not_grow_with_the_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exemplars, "MOST_SAMPLED", 16)
-    found, values = Exemplars.none_yet(3, 2), torch.rand(1000, 3, generator=torch.Generator().manual_seed(0))
+    found, values = (
+        Exemplars.none_yet(3, 2),
+        torch.rand(1000, 3, generator=torch.Generator().manual_seed(0)),
+    )
     for part in values.split(7):
         found.take(part)
     assert len(found.sample) <= 16
@@ -155,7 +176,10 @@ def test_what_is_no_number_is_nobodys_exemplar() -> None:
 def test_a_tile_is_what_the_unit_sees(subject: Subject, data: Stream, tmp_path: Path) -> None:
     """Each tile of a 3×3 convolution is a corner of the photograph, no more than its receptive field."""
     found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=1)
-    (number,), ((row, column),) = found["conv"].photographs[0].tolist(), found["conv"].positions[0].tolist()
+    (number,), ((row, column),) = (
+        found["conv"].photographs[0].tolist(),
+        found["conv"].positions[0].tolist(),
+    )
     pixels = next(pixels for n, pixels, _ in data.photographs({number}))
     seen = pixels[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
     describe(subject, [Unit("conv", 0)], found, data, tmp_path)
@@ -167,13 +191,18 @@ def test_a_tile_is_what_the_unit_sees(subject: Subject, data: Stream, tmp_path: 
 
 def test_units_that_answer_alike_are_near() -> None:
     """A copy of a channel is its nearest, its mirror image the farthest; one that is silent is near to none."""
-    found, one = Exemplars.none_yet(4, 2), torch.rand(50, generator=torch.Generator().manual_seed(0))
+    found, one = (
+        Exemplars.none_yet(4, 2),
+        torch.rand(50, generator=torch.Generator().manual_seed(0)),
+    )
     found.take(torch.stack([one, -one, 2 * one + 1, torch.zeros(50)], 1))
     assert found.nearest(0) == [(2, 1.0), (1, -1.0)]
     assert found.nearest(3) == []
 
 
-def test_what_is_told_of_a_unit_lies_beside_its_tiles(subject: Subject, data: Stream, tmp_path: Path) -> None:
+def test_what_is_told_of_a_unit_lies_beside_its_tiles(
+    subject: Subject, data: Stream, tmp_path: Path
+) -> None:
     found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=K)
     (row,) = describe(subject, [Unit("conv", 1)], found, data, tmp_path)
     kept = json.loads((tmp_path / "exemplars.json").read_text())
@@ -192,10 +221,21 @@ def test_what_is_told_of_a_unit_lies_beside_its_tiles(subject: Subject, data: St
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
 def test_by_command(phosphene: Run, tmp_path: Path) -> None:
     """On real photographs and the bundled network; what cannot be is told in one line."""
-    words = ("exemplars", "caffenet-objects", "--images", CI_SAMPLE, "--out", tmp_path / "e", "--device", "cpu")
+    words = (
+        "exemplars",
+        "caffenet-objects",
+        "--images",
+        CI_SAMPLE,
+        "--out",
+        tmp_path / "e",
+        "--device",
+        "cpu",
+    )
     rows = phosphene(*words, "conv5:3", "fc8:5", "--split", "val", "--json").json()
     assert [row["unit"] for row in rows] == ["conv5:3", "fc8:5"]
-    assert all(row["seen"] == 100 and row["values"] == sorted(row["values"], reverse=True) for row in rows)
+    assert all(
+        row["seen"] == 100 and row["values"] == sorted(row["values"], reverse=True) for row in rows
+    )
     assert (tmp_path / "e" / "exemplars.png").exists()
     for several in ("fc8:3 - fc8:7", "conv5:3@2,2"):
         assert "of one channel each" in phosphene(*words, several).refused()

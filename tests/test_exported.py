@@ -32,7 +32,9 @@ class Small(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True)
+        )
         self.blocks = nn.ModuleList([nn.Conv2d(6, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)])
         self.pool = nn.AdaptiveAvgPool2d(2)
         self.drop = nn.Dropout(0.5)
@@ -69,7 +71,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("programs")
     export(small(), folder / "any.pt2", torch.rand(2, 3, SIDE, SIDE), dynamic=ANY_BATCH)
     export(small(), folder / "one.pt2", torch.rand(1, 3, SIDE, SIDE))
-    (folder / "any.json").write_text(json.dumps({"classes": CLASSES, "mean": [0.5] * 3, "std": [0.25] * 3}))
+    (folder / "any.json").write_text(
+        json.dumps({"classes": CLASSES, "mean": [0.5] * 3, "std": [0.25] * 3})
+    )
     return folder
 
 
@@ -78,13 +82,17 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_program_is_the_network_that_was_exported_in_every_layer(programs: Path) -> None:
     subject, network = load_subject(programs / "any.pt2"), small()
-    assert {path for path, _ in subject.network.named_modules()} == {path for path, _ in network.named_modules()}
+    assert {path for path, _ in subject.network.named_modules()} == {
+        path for path, _ in network.named_modules()
+    }
     images = torch.rand(3, 3, SIDE, SIDE, requires_grad=True)
     for layer in ("stem.0", "stem.1", "stem", "blocks.1", "pool", "fc"):
         with probe(subject.network, [layer]) as read, probe(network, [layer]) as read_original:
             ours, theirs = read(images)[layer], read_original(images)[layer]
         torch.testing.assert_close(ours, theirs)
-        gradients = [torch.autograd.grad(values.square().sum(), images)[0] for values in (ours, theirs)]
+        gradients = [
+            torch.autograd.grad(values.square().sum(), images)[0] for values in (ours, theirs)
+        ]
         torch.testing.assert_close(*gradients)
         assert gradients[0].abs().sum() > 0
 
@@ -106,37 +114,77 @@ def test_a_program_says_its_size_and_output_and_a_file_beside_it_the_rest(
 
 
 def test_a_program_of_any_size_reads_what_the_file_beside_it_says(tmp_path: Path) -> None:
-    sides = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    sides = (
+        {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},
+    )
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
     path = export(lively(network), tmp_path / "net.pt2", torch.rand(2, 3, 40, 48), dynamic=sides)
     assert load_subject(path).size == (224, 224)
     (tmp_path / "net.json").write_text('{"size": [24, 36]}')
     assert load_subject(path).size == (24, 36)
 
 
-def test_a_unit_climbs_and_its_record_makes_it_again(phosphene: Run, programs: Path, tmp_path: Path) -> None:
+def test_a_unit_climbs_and_its_record_makes_it_again(
+    phosphene: Run, programs: Path, tmp_path: Path
+) -> None:
     found = phosphene("layers", programs / "any.pt2", "--json").json()
     rows = {row["layer"]: (row["kind"], row["shape"]) for row in found["layers"]}
     assert rows["blocks.1"] == ("Conv2d", [8, 8, 8])
     assert found["output"] == "fc"
-    climbs_remakes_and_judges(phosphene, programs / "any.pt2", ("blocks.1:3", "class:tench"), tmp_path)
+    climbs_remakes_and_judges(
+        phosphene, programs / "any.pt2", ("blocks.1:3", "class:tench"), tmp_path
+    )
 
 
-def test_a_program_for_one_image_climbs_one_after_the_other(phosphene: Run, programs: Path, tmp_path: Path) -> None:
-    climb = ("--prior", "pixels", "--steps", 4, "--device", "cpu", "--precision", "float32", "--json")
+def test_a_program_for_one_image_climbs_one_after_the_other(
+    phosphene: Run, programs: Path, tmp_path: Path
+) -> None:
+    climb = (
+        "--prior",
+        "pixels",
+        "--steps",
+        4,
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--json",
+    )
     made = phosphene("synthesize", programs / "one.pt2", "fc:0-2", *climb, "--out", tmp_path).json()
     assert [each["status"] for each in made] == ["climbed"] * 3
     subject = load_subject(programs / "one.pt2")
     with pytest.raises(BadRequest, match=r"one\.pt2 takes 1 image at a time; got 2"):
         subject(torch.rand(2, 3, SIDE, SIDE))
-    assert len(synthesize(subject, "fc:0-1", prior="pixels", climb=replace(CLIMBS["pixels"], steps=2)).images) == 2
+    assert (
+        len(
+            synthesize(
+                subject, "fc:0-1", prior="pixels", climb=replace(CLIMBS["pixels"], steps=2)
+            ).images
+        )
+        == 2
+    )
 
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
-def test_a_program_for_one_image_is_measured_beside_photographs(phosphene: Run, programs: Path, tmp_path: Path) -> None:
+def test_a_program_for_one_image_is_measured_beside_photographs(
+    phosphene: Run, programs: Path, tmp_path: Path
+) -> None:
     climb = ("--prior", "pixels", "--steps", 4, "--device", "cpu", "--precision", "float32")
-    phosphene("synthesize", programs / "one.pt2", "fc:0-1", *climb, "--out", tmp_path / "run").fine()
-    words = ("evaluate", tmp_path / "run", "--images", CI_SAMPLE, "--judge", "resnet18-objects", "--device", "cpu")
+    phosphene(
+        "synthesize", programs / "one.pt2", "fc:0-1", *climb, "--out", tmp_path / "run"
+    ).fine()
+    words = (
+        "evaluate",
+        tmp_path / "run",
+        "--images",
+        CI_SAMPLE,
+        "--judge",
+        "resnet18-objects",
+        "--device",
+        "cpu",
+    )
     (found,) = phosphene(*words, "--json").json()
     assert len(found["units"]) == 2
 
@@ -179,7 +227,9 @@ class Malicious:
         return Path.touch, (self.mark,)
 
 
-def test_the_pictures_that_a_program_was_traced_with_are_never_unpickled(programs: Path, tmp_path: Path) -> None:
+def test_the_pictures_that_a_program_was_traced_with_are_never_unpickled(
+    programs: Path, tmp_path: Path
+) -> None:
     mark = tmp_path / "run"
     torch.save((Malicious(mark),), tmp_path / "inputs")
 
@@ -199,7 +249,9 @@ def set_node(**changes: object) -> Callable[[Any], None]:
 
 
 def argument(**value: object) -> Callable[[Any], None]:
-    return lambda program: program["graph_module"]["graph"]["nodes"][1]["inputs"][0].update(arg=value)
+    return lambda program: program["graph_module"]["graph"]["nodes"][1]["inputs"][0].update(
+        arg=value
+    )
 
 
 def expression(text: str) -> Callable[[Any], None]:
@@ -212,7 +264,9 @@ def expression(text: str) -> Callable[[Any], None]:
 
 def returns(spec: dict[str, object]) -> Callable[[Any], None]:
     def edit(program: Any) -> None:
-        program["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = json.dumps([1, spec])
+        program["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = json.dumps(
+            [1, spec]
+        )
 
     return edit
 
@@ -241,7 +295,11 @@ ENUM = {"__enum__": True, "fqn": "antigravity:X", "name": "Y"}
     ],
 )  # fmt: skip
 def test_no_code_runs_from_a_program(
-    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[Any], None], says: str
+    programs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: Callable[[Any], None],
+    says: str,
 ) -> None:
     monkeypatch.setattr(torch.export, "load", lambda *_: pytest.fail("torch read the file"))
     with pytest.raises(BadFile, match=says) as caught:
@@ -265,7 +323,9 @@ def test_what_needs_more_than_tensors_is_refused_by_its_name(
 ) -> None:
     monkeypatch.setattr(torch.export, "load", lambda *_: pytest.fail("torch read the file"))
     path = changed(programs, tmp_path, lambda entries: entries.update({name: pickle.dumps(None)}))
-    with pytest.raises(BadFile, match=rf"holds '{re.escape(name)}', which is not read since it may run code"):
+    with pytest.raises(
+        BadFile, match=rf"holds '{re.escape(name)}', which is not read since it may run code"
+    ):
         load_subject(path)
 
 
@@ -283,7 +343,11 @@ def test_a_pickled_tensor_is_refused(programs: Path, tmp_path: Path) -> None:
 def test_a_flipped_byte_is_refused(programs: Path, tmp_path: Path, where: float) -> None:
     raw = bytearray((programs / "any.pt2").read_bytes())
     with zipfile.ZipFile(programs / "any.pt2") as archive:
-        entries = [e for e in archive.infolist() if "weight_" in e.filename or e.filename.endswith("model.json")]
+        entries = [
+            e
+            for e in archive.infolist()
+            if "weight_" in e.filename or e.filename.endswith("model.json")
+        ]
     entry = entries[int(where * len(entries))]
     raw[raw.index(entry.filename.encode()) + 200 + len(entry.filename)] ^= 1
     (tmp_path / "bad.pt2").write_bytes(raw)
@@ -293,10 +357,18 @@ def test_a_flipped_byte_is_refused(programs: Path, tmp_path: Path, where: float)
 
 @pytest.mark.parametrize(
     ("raw", "says"),
-    [(b"", "not a whole archive"), (b"PK\x03\x04", "not a whole archive"), (None, "not a whole archive")],
+    [
+        (b"", "not a whole archive"),
+        (b"PK\x03\x04", "not a whole archive"),
+        (None, "not a whole archive"),
+    ],
 )
-def test_a_file_that_is_no_archive_is_one_line(programs: Path, tmp_path: Path, raw: bytes | None, says: str) -> None:
-    (tmp_path / "bad.pt2").write_bytes((programs / "any.pt2").read_bytes()[:5000] if raw is None else raw)
+def test_a_file_that_is_no_archive_is_one_line(
+    programs: Path, tmp_path: Path, raw: bytes | None, says: str
+) -> None:
+    (tmp_path / "bad.pt2").write_bytes(
+        (programs / "any.pt2").read_bytes()[:5000] if raw is None else raw
+    )
     with pytest.raises(BadFile, match=says) as caught:
         load_subject(tmp_path / "bad.pt2")
     assert "\n" not in str(caught.value)
@@ -323,7 +395,11 @@ def test_a_program_that_is_no_classifier_of_images_is_one_line(
     ("beside", "error", "says"),
     [
         ('{"size": 48}', BadRequest, r"exported for 32 × 32 pixels; its JSON file says 48"),
-        ('{"colour": 1}', BadRequest, "option 'colour'; there are: size, mean, std, classes, output"),
+        (
+            '{"colour": 1}',
+            BadRequest,
+            "option 'colour'; there are: size, mean, std, classes, output",
+        ),
         ('{"classes": ["a", "b"]}', BadRequest, "has 10 outputs and 2 names of classes"),
         ('{"output": "fd"}', UnknownName, "no layer 'fd' for its output; near: fc"),
         ("[1]", BadFile, r"is no JSON object; write for example \{"),

@@ -79,7 +79,11 @@ def test_lite0_layers_and_classes_have_names(lite0: Subject) -> None:
     (target,) = lite0.targets("class:lion")
     assert (str(target), target.label) == ("_fc:291", "lion")
     shapes = lite0.shapes()
-    assert (shapes["_blocks.4"], shapes["_bn1"], shapes["_fc"]) == ((40, 28, 28), (1280, 7, 7), (1000,))
+    assert (shapes["_blocks.4"], shapes["_bn1"], shapes["_fc"]) == (
+        (40, 28, 28),
+        (1280, 7, 7),
+        (1000,),
+    )
 
 
 def test_a_flipped_byte_in_lite_weights_is_refused(tmp_path: Path) -> None:
@@ -97,7 +101,11 @@ def test_a_lite_may_look_at_another_size(lite0: Subject) -> None:
     small = load_subject("efficientnet-lite0:128")
     assert small.size == (128, 128)
     assert small.shapes()["_bn1"] == (1280, 4, 4)
-    assert load_subject("efficientnet-lite0:224").card["sha256"] == lite0.card["sha256"] != small.card["sha256"]
+    assert (
+        load_subject("efficientnet-lite0:224").card["sha256"]
+        == lite0.card["sha256"]
+        != small.card["sha256"]
+    )
 
 
 @pytest.mark.parametrize("size", ["x", "0", "-128", "²", "5000"])
@@ -127,14 +135,22 @@ def test_imagenet_names_are_the_public_list_without_its_two_doubles() -> None:
         ("mobilenet_v3_small", 224, "classifier.3"),
     ],
 )
-def test_torchvision_architectures(torchvision: ModuleType, model: str, side: int, output: str) -> None:
+def test_torchvision_architectures(
+    torchvision: ModuleType, model: str, side: int, output: str
+) -> None:
     subject = load_subject(f"torchvision:{model}@random")
-    assert (subject.size, subject.output, subject.card["weights"]) == ((side, side), output, "random")
+    assert (subject.size, subject.output, subject.card["weights"]) == (
+        (side, side),
+        output,
+        "random",
+    )
     assert subject.classes[:2] == ("tench", "goldfish")
     logits_are_the_output(subject)
 
 
-def test_torchvisions_swin_keeps_its_channels_last_and_is_read_with_them_first(torchvision: ModuleType) -> None:
+def test_torchvisions_swin_keeps_its_channels_last_and_is_read_with_them_first(
+    torchvision: ModuleType,
+) -> None:
     shapes = load_subject("torchvision:swin_t@random").shapes()
     assert shapes["features.0.0"] == (96, 56, 56)
     assert shapes["features.1"] == (96, 56, 56)
@@ -148,7 +164,9 @@ def test_torchvision_tells_size_and_classes_without_weights(torchvision: ModuleT
     assert len(subject.classes) == 1000
 
 
-def test_random_weights_are_the_same_each_time_and_leave_the_callers_randomness(torchvision: ModuleType) -> None:
+def test_random_weights_are_the_same_each_time_and_leave_the_callers_randomness(
+    torchvision: ModuleType,
+) -> None:
     before = torch.get_rng_state()
     first, again = (load_external("torchvision:squeezenet1_1@random") for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -169,7 +187,9 @@ def test_torchvision_weights_from_the_cache(
     for one, other in zip(found.network.parameters(), trained.parameters(), strict=True):
         assert torch.equal(one, other)
     file.write_bytes(file.read_bytes()[:100_000])
-    with pytest.raises(BadFile, match=r"squeezenet1_1 are damaged .*; delete .*squeezenet1_1-\w+\.pth"):
+    with pytest.raises(
+        BadFile, match=r"squeezenet1_1 are damaged .*; delete .*squeezenet1_1-\w+\.pth"
+    ):
         load_external("torchvision:squeezenet1_1")
 
 
@@ -185,7 +205,10 @@ def test_no_code_runs_from_a_weights_file(
     torchvision: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = tmp_path / "run"
-    torch.save({"classifier.1.weight": Malicious(mark)}, squeezenet_file(torchvision, tmp_path, monkeypatch))
+    torch.save(
+        {"classifier.1.weight": Malicious(mark)},
+        squeezenet_file(torchvision, tmp_path, monkeypatch),
+    )
     with pytest.raises(BadFile, match="squeezenet1_1"):
         load_external("torchvision:squeezenet1_1")
     assert not mark.exists()
@@ -197,7 +220,11 @@ def test_no_code_runs_from_a_weights_file(
     ("failure", "error", "says"),
     [
         (URLError(OSError("Name or service not known")), Unreachable, "Name or service not known"),
-        (HTTPError("https://x", 503, "Service Unavailable", {}, None), Unreachable, "Service Unavailable"),  # type: ignore[arg-type]
+        (
+            HTTPError("https://x", 503, "Service Unavailable", {}, None),
+            Unreachable,
+            "Service Unavailable",
+        ),  # type: ignore[arg-type]
         (ConnectionResetError("reset by peer"), Unreachable, "reset by peer"),
         (RuntimeError('invalid hash value (expected "a", got "b")'), BadFile, "damaged"),
         (OSError(errno.ENOSPC, "No space left on device"), OutOfSpace, "No space left"),
@@ -228,7 +255,10 @@ def test_a_download_that_fails_is_one_line(
         ("torchvision:alexnett", "near: alexnet"),
         ("torchvision:", "near: alexnet"),
         ("torchvision:fasterrcnn_resnet50_fpn", "no classifier"),
-        ("torchvision:resnet50@IMAGENET1K_V9", "there are: IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, random"),
+        (
+            "torchvision:resnet50@IMAGENET1K_V9",
+            "there are: IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, random",
+        ),
     ],
 )
 def test_torchvision_names_that_do_not_exist(torchvision: ModuleType, name: str, near: str) -> None:
@@ -247,7 +277,9 @@ def test_torchvision_names_that_do_not_exist(torchvision: ModuleType, name: str,
         ("test_byobnet", (0.485, 0.456, 0.406), "head.fc"),
     ],
 )
-def test_timm_architectures(timm: ModuleType, model: str, mean: tuple[float, float, float], output: str) -> None:
+def test_timm_architectures(
+    timm: ModuleType, model: str, mean: tuple[float, float, float], output: str
+) -> None:
     subject = load_subject(f"timm:{model}@random")
     assert (subject.size, subject.mean, subject.output) == ((160, 160), mean, output)
     assert (subject.classes[0], subject.card["weights"]) == ("tench, Tinca tinca", "random")
@@ -257,7 +289,9 @@ def test_timm_architectures(timm: ModuleType, model: str, mean: tuple[float, flo
 @pytest.mark.parametrize(
     ("model", "output"), [("deit_tiny_distilled_patch16_224", "head"), ("crossvit_9_240", "head.0")]
 )
-def test_timm_models_with_two_heads_give_the_first(timm: ModuleType, model: str, output: str) -> None:
+def test_timm_models_with_two_heads_give_the_first(
+    timm: ModuleType, model: str, output: str
+) -> None:
     assert load_external(f"timm:{model}@random").output == output
 
 
@@ -290,7 +324,9 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     hub_raises(monkeypatch, URLError(OSError("Name or service not known")))
-    with pytest.raises(Unreachable, match=r"Name or service not known\); timm:test_resnet@random") as caught:
+    with pytest.raises(
+        Unreachable, match=r"Name or service not known\); timm:test_resnet@random"
+    ) as caught:
         load_subject("timm:test_resnet")
     assert "\n" not in str(caught.value)
 
@@ -320,15 +356,40 @@ def test_timm_names_that_do_not_exist(timm: ModuleType, name: str, near: str) ->
     ],
 )
 def test_a_librarys_network_is_listed_climbs_and_judges(
-    request: pytest.FixtureRequest, phosphene: Run, tmp_path: Path, library: str, name: str, unit: str
+    request: pytest.FixtureRequest,
+    phosphene: Run,
+    tmp_path: Path,
+    library: str,
+    name: str,
+    unit: str,
 ) -> None:
     request.getfixturevalue(library)
-    layers = {row["layer"]: row["shape"] for row in phosphene("layers", name, "--all", "--json").json()["layers"]}
+    layers = {
+        row["layer"]: row["shape"]
+        for row in phosphene("layers", name, "--all", "--json").json()["layers"]
+    }
     assert layers[unit.partition(":")[0]][0] > 5
-    climb = ("--prior", "pixels", "--steps", 6, "--device", "cpu", "--precision", "float32", "--out", tmp_path / "out")
+    climb = (
+        "--prior",
+        "pixels",
+        "--steps",
+        6,
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--out",
+        tmp_path / "out",
+    )
     made = phosphene("synthesize", name, unit, "class:tench", *climb, "--json").json()
     assert made[0]["score"] > made[0]["start_score"]  # an untrained network's logits hardly move
-    again = phosphene("synthesize", "--record", Path(made[0]["image"]).with_suffix(".json"), "--out", tmp_path / "b")
+    again = phosphene(
+        "synthesize",
+        "--record",
+        Path(made[0]["image"]).with_suffix(".json"),
+        "--out",
+        tmp_path / "b",
+    )
     assert again.fine()
     assert again.err == ""  # the same bits: no warning
     judged = phosphene("evaluate", tmp_path / "out", "--judge", name, "--json").json()
@@ -375,11 +436,21 @@ def test_a_factory_in_the_current_directory(here: Path) -> None:
     path = list(sys.path)
     before = torch.get_rng_state()
     plain, again = load_subject("python:mine_a:plain"), load_subject("python:mine_a:plain")
-    assert (plain.size, plain.mean, plain.output, plain.classes) == ((224, 224), (0.485, 0.456, 0.406), "1", ())
+    assert (plain.size, plain.mean, plain.output, plain.classes) == (
+        (224, 224),
+        (0.485, 0.456, 0.406),
+        "1",
+        (),
+    )
     assert torch.equal(plain.network[1].weight, again.network[1].weight)  # type: ignore[index]
     assert torch.equal(torch.get_rng_state(), before)
     told = load_external("python:mine_a:told")
-    assert (told.size, told.mean, told.std, told.classes) == ((8, 6), (0, 0, 0), (1, 1, 1), ("on", "off"))
+    assert (told.size, told.mean, told.std, told.classes) == (
+        (8, 6),
+        (0, 0, 0),
+        (1, 1, 1),
+        ("on", "off"),
+    )
     assert not told.network.training
     assert sys.path == path
 
@@ -387,7 +458,10 @@ def test_a_factory_in_the_current_directory(here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("", r"does not take an image of 224 × 224 pixels \(RuntimeError: .*\); beside it, its factory may give"),
+        (
+            "",
+            r"does not take an image of 224 × 224 pixels \(RuntimeError: .*\); beside it, its factory may give",
+        ),
         ("size=8, classes=['a', 'b', 'c']", "has 2 outputs and 3 names of classes"),
     ],
 )
@@ -400,7 +474,9 @@ def test_a_network_that_cannot_look_is_one_line(here: Path, options: str, says: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_factory_s_network_untrained_is_known_where_its_modules_can_be_drawn_anew(here: Path) -> None:
+def test_a_factory_s_network_untrained_is_known_where_its_modules_can_be_drawn_anew(
+    here: Path,
+) -> None:
     write(
         here,
         "mine_r",
@@ -419,12 +495,16 @@ def test_a_factory_s_network_untrained_is_known_where_its_modules_can_be_drawn_a
         def stem(): return torch.nn.Sequential(Token()), dict(size=(8, 8))
         """,
     )
-    trained, twin, again = (load_subject(f"python:mine_r:net{end}") for end in ("", "@random", "@random"))
+    trained, twin, again = (
+        load_subject(f"python:mine_r:net{end}") for end in ("", "@random", "@random")
+    )
     weights, drawn = trained.network.state_dict(), twin.network.state_dict()
     assert all(value.eq(3).all() for value in weights.values())
     assert drawn["0.weight"].std() > 0
     assert (drawn["1.running_mean"].abs().max(), drawn["1.running_var"].min()) == (0, 1)
-    assert all(torch.equal(value, again.network.state_dict()[name]) for name, value in drawn.items())
+    assert all(
+        torch.equal(value, again.network.state_dict()[name]) for name, value in drawn.items()
+    )
     assert twin.card["sha256"] == again.card["sha256"] != trained.card["sha256"]
     with pytest.raises(BadRequest, match=r"0 \(Token\) has weights and no reset_parameters\(\)"):
         load_subject("python:mine_r:stem@random")
@@ -443,10 +523,14 @@ def test_other_weights_of_a_factory_are_another_network(here: Path) -> None:
                 return network, dict(size=(8, 8))
             """,
         )
-        return str(load_subject(f"python:mine_w{str(value).replace('.', '_')}{kind}:net").card["sha256"])
+        return str(
+            load_subject(f"python:mine_w{str(value).replace('.', '_')}{kind}:net").card["sha256"]
+        )
 
     assert len({sha256(1.0), sha256(2.0), sha256(1.0, "bfloat16"), sha256(1.0, "float64")}) == 4
-    sparse = [torch.nn.ParameterDict({"x": (factor * torch.eye(2)).to_sparse()}) for factor in (1, 2)]
+    sparse = [
+        torch.nn.ParameterDict({"x": (factor * torch.eye(2)).to_sparse()}) for factor in (1, 2)
+    ]
     assert sha256_of_weights(sparse[0]) != sha256_of_weights(sparse[1])
     assert sha256(1.0) == sha256(1.0)
 
@@ -454,10 +538,18 @@ def test_other_weights_of_a_factory_are_another_network(here: Path) -> None:
 @pytest.mark.parametrize(
     ("factory", "error", "says"),
     [
-        ("raising", BadRequest, r"raising\(\) raised ValueError: two lines \(mine_b\.py, line 3\)$"),
+        (
+            "raising",
+            BadRequest,
+            r"raising\(\) raised ValueError: two lines \(mine_b\.py, line 3\)$",
+        ),
         ("leaving", BadRequest, r"leaving\(\) raised SystemExit: 3"),
         ("arguments", BadRequest, r"arguments\(\) raised TypeError: .*'depth'$"),
-        ("nothing", BadRequest, r"returned None; it must return an nn\.Module, or \(nn\.Module, dict\)"),
+        (
+            "nothing",
+            BadRequest,
+            r"returned None; it must return an nn\.Module, or \(nn\.Module, dict\)",
+        ),
         ("pair", BadRequest, "returned a tuple; it must"),
         ("number", BadRequest, "is a int, not a function"),
         ("rasing", UnknownName, "module mine_b has no 'rasing'; near: raising"),
@@ -469,7 +561,9 @@ def test_other_weights_of_a_factory_are_another_network(here: Path) -> None:
         ("lost", UnknownName, "no layer 'b' for its output; near: 0"),
     ],
 )
-def test_a_factory_that_fails_is_one_line(here: Path, factory: str, error: type[Exception], says: str) -> None:
+def test_a_factory_that_fails_is_one_line(
+    here: Path, factory: str, error: type[Exception], says: str
+) -> None:
     write(
         here,
         "mine_b",
@@ -510,11 +604,21 @@ def test_a_factory_that_fails_is_one_line(here: Path, factory: str, error: type[
             BadRequest,
             r"importing mine_needs raised ModuleNotFoundError: .*'no_such_thing' \(mine_needs",
         ),
-        ("mine_wrong:make", BadRequest, r"importing mine_wrong raised SyntaxError: .*mine_wrong\.py, line 1\)$"),
-        ("mine_script:make", BadRequest, r"raised SystemExit: no message \(mine_script\.py, line 3\)$"),
+        (
+            "mine_wrong:make",
+            BadRequest,
+            r"importing mine_wrong raised SyntaxError: .*mine_wrong\.py, line 1\)$",
+        ),
+        (
+            "mine_script:make",
+            BadRequest,
+            r"raised SystemExit: no message \(mine_script\.py, line 3\)$",
+        ),
     ],
 )
-def test_a_module_that_fails_is_one_line(here: Path, text: str, error: type[Exception], says: str) -> None:
+def test_a_module_that_fails_is_one_line(
+    here: Path, text: str, error: type[Exception], says: str
+) -> None:
     write(here, "mine_c", "")
     write(here, "mine_needs", "import no_such_thing")
     write(here, "mine_wrong", "def make(:")
@@ -552,18 +656,32 @@ def test_a_missing_extra_says_how_to_install_it(
     assert str(caught.value) == f"{module} is not installed; pip install 'phosphene[{extra}]'"
 
 
-def test_an_extra_built_for_another_torch_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extra_built_for_another_torch_is_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(here, "timm", 'raise RuntimeError("operator torchvision::nms does not exist")')
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     monkeypatch.syspath_prepend(here)
-    with pytest.raises(Unreachable, match=r"timm is installed but does not fit torch .* \(operator torchvision::nms"):
+    with pytest.raises(
+        Unreachable,
+        match=r"timm is installed but does not fit torch .* \(operator torchvision::nms",
+    ):
         load_external("timm:resnet18")
 
 
 def test_no_library_is_imported_before_it_is_named() -> None:
-    libraries = ("torchvision", "timm", "huggingface_hub", "transformers", "efficientnet_lite_pytorch")
+    libraries = (
+        "torchvision",
+        "timm",
+        "huggingface_hub",
+        "transformers",
+        "efficientnet_lite_pytorch",
+    )
     code = f"import sys, phosphene.subjects; sys.exit(str([name for name in {libraries} if name in sys.modules] or ''))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip()
+        == ""
+    )
 
 
 def test_sources_are_listed() -> None:

@@ -64,19 +64,38 @@ def test_what_is_copied_is_at_no_distance() -> None:
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
 def test_by_command(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
-    words = ("evaluate", zoo / "generator.safetensors", "--judge", zoo / "subject.safetensors", "--device", "cpu")
+    words = (
+        "evaluate",
+        zoo / "generator.safetensors",
+        "--judge",
+        zoo / "subject.safetensors",
+        "--device",
+        "cpu",
+    )
     found = phosphene(*words, "--images", CI_SAMPLE, "--photographs", 30, "--json").json()
     figures = found["figures"]
     assert found["layer"] == "fc6"
     assert figures["image_error"]["n"] == 30
     assert figures["nearest_random_codes"]["n"] == 200
     assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures.values())
-    assert "nearest_photographs" in phosphene(*words, "--images", CI_SAMPLE, "--photographs", 30).fine()
-    lite = phosphene(*words[:3], "efficientnet-lite0:64", "--images", CI_SAMPLE, "--photographs", 30, "--json").json()
+    assert (
+        "nearest_photographs"
+        in phosphene(*words, "--images", CI_SAMPLE, "--photographs", 30).fine()
+    )
+    lite = phosphene(
+        *words[:3], "efficientnet-lite0:64", "--images", CI_SAMPLE, "--photographs", 30, "--json"
+    ).json()
     named = {f"{who}_top{n}" for who in ("recognised", "natural") for n in (1, 5)}
-    assert lite["figures"].keys() - figures.keys() == named, "a judge that knows the photographs' classes names them"
+    assert lite["figures"].keys() - figures.keys() == named, (
+        "a judge that knows the photographs' classes names them"
+    )
     assert lite["figures"]["recognised_top5"]["n"] == 30
     assert "measured on photographs" in phosphene(*words).refused()
-    assert "no weights" in phosphene("evaluate", tmp_path / "nowhere", "--images", CI_SAMPLE).refused()
+    assert (
+        "no weights" in phosphene("evaluate", tmp_path / "nowhere", "--images", CI_SAMPLE).refused()
+    )
     alone = write_generator(tmp_path / "alone.safetensors")
-    assert "does not say which encoder" in phosphene("evaluate", alone, "--images", CI_SAMPLE).refused()
+    assert (
+        "does not say which encoder"
+        in phosphene("evaluate", alone, "--images", CI_SAMPLE).refused()
+    )

@@ -14,7 +14,10 @@ from types import ModuleType
 import phosphene
 
 SOURCE = Path(__file__).parent.parent / "src"
-TREES = {file: ast.parse(file.read_text(encoding="utf-8"), str(file)) for file in sorted(SOURCE.rglob("*.py"))}
+TREES = {
+    file: ast.parse(file.read_text(encoding="utf-8"), str(file))
+    for file in sorted(SOURCE.rglob("*.py"))
+}
 
 FLOORS = {
     "__main__": 9,
@@ -93,9 +96,15 @@ def imports(file: Path, nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
             base = node.module or ""
             if node.level:
                 package = file.relative_to(SOURCE).parent.parts
-                base = ".".join([*package[: len(package) + 1 - node.level], *filter(None, [node.module])])
+                base = ".".join(
+                    [*package[: len(package) + 1 - node.level], *filter(None, [node.module])]
+                )
             names = [f"{base}.{alias.name}" for alias in node.names]
-            names = [name if name in MODULES else base for name in names if name != "phosphene.__version__"]
+            names = [
+                name if name in MODULES else base
+                for name in names
+                if name != "phosphene.__version__"
+            ]
         else:
             continue
         yield from ((name, node.lineno) for name in names if name.split(".")[0] == "phosphene")
@@ -103,7 +112,12 @@ def imports(file: Path, nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
 
 def found(*kinds: type[ast.AST]) -> Iterator[tuple[Path, ast.AST]]:
     """Every node of these kinds in the whole source."""
-    return ((file, node) for file, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kinds))
+    return (
+        (file, node)
+        for file, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, kinds)
+    )
 
 
 def place(file: Path, line: int) -> str:
@@ -117,7 +131,9 @@ def defined(statement: ast.stmt) -> set[str]:
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).partition(".")[0] for alias in statement.names}
     targets = statement.targets if isinstance(statement, ast.Assign) else []
-    return {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+    return {
+        each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)
+    }
 
 
 def test_every_room_has_a_floor() -> None:
@@ -136,7 +152,10 @@ def test_imports_only_go_down() -> None:
 
 
 def test_no_file_imports_itself_in_a_circle() -> None:
-    graph = {dotted(file): {name for name, _ in imports(file, at_import(tree))} for file, tree in TREES.items()}
+    graph = {
+        dotted(file): {name for name, _ in imports(file, at_import(tree))}
+        for file, tree in TREES.items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -144,9 +163,15 @@ def test_no_file_imports_itself_in_a_circle() -> None:
 
 
 def test_all_is_the_public_namespace() -> None:
-    names = {name for name in {*vars(phosphene), *dir(phosphene), *phosphene.__all__} if not name.startswith("_")}
+    names = {
+        name
+        for name in {*vars(phosphene), *dir(phosphene), *phosphene.__all__}
+        if not name.startswith("_")
+    }
     values = {name: getattr(phosphene, name) for name in names}
-    other = ModuleType | type(annotations)  # the latter is what `from __future__ import annotations` leaves behind
+    other = ModuleType | type(
+        annotations
+    )  # the latter is what `from __future__ import annotations` leaves behind
     public = {name for name, value in values.items() if not isinstance(value, other)}
     assert set(phosphene.__all__) == public
     assert len(phosphene.__all__) == len(public)
@@ -154,22 +179,31 @@ def test_all_is_the_public_namespace() -> None:
 
 def test_only_probe_registers_hooks() -> None:
     hooks = re.compile(r"register_\w*hook\b")
-    assert [f for f in TREES if hooks.search(f.read_text(encoding="utf-8"))] == [SOURCE / "phosphene" / "probe.py"]
+    assert [f for f in TREES if hooks.search(f.read_text(encoding="utf-8"))] == [
+        SOURCE / "phosphene" / "probe.py"
+    ]
 
 
 def test_nothing_unpickles() -> None:
     wrong = []
     for file, node in found(ast.Import, ast.ImportFrom, ast.Call):
         if isinstance(node, ast.Import):
-            bad = any(alias.name.split(".")[0] in {"pickle", "_pickle", "dill", "shelve"} for alias in node.names)
+            bad = any(
+                alias.name.split(".")[0] in {"pickle", "_pickle", "dill", "shelve"}
+                for alias in node.names
+            )
         elif isinstance(node, ast.ImportFrom):
             names = {alias.name for alias in node.names}
-            unpickles = node.module in {"pickle", "_pickle", "dill", "shelve"} and names != {"UnpicklingError"}
+            unpickles = node.module in {"pickle", "_pickle", "dill", "shelve"} and names != {
+                "UnpicklingError"
+            }
             bad = unpickles or (node.module == "torch" and "load" in names)
         else:
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             loads = ast.unparse(node.func) == "torch.load"
-            bad = options.get("allow_pickle", "False") != "False" or (loads and options.get("weights_only") != "True")
+            bad = options.get("allow_pickle", "False") != "False" or (
+                loads and options.get("weights_only") != "True"
+            )
         wrong += [place(file, node.lineno)] if bad else []
     assert not wrong, wrong
 

@@ -41,7 +41,9 @@ def folder(transformers: ModuleType, folders: Path, request: pytest.FixtureReque
         config, processor = small(transformers, kind)
         torch.manual_seed(0)
         network = transformers.AutoModelForImageClassification.from_config(config).eval()
-        for module in network.modules():  # or the numbers are too small to tell one preprocessing from another
+        for module in (
+            network.modules()
+        ):  # or the numbers are too small to tell one preprocessing from another
             if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(module.weight)
         network.save_pretrained(path)
@@ -51,7 +53,10 @@ def folder(transformers: ModuleType, folders: Path, request: pytest.FixtureReque
 
 def small(library: ModuleType, kind: str) -> tuple[Any, Any]:
     """Configuration and image processor of a small network of each kind."""
-    names = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    names = {
+        "id2label": dict(enumerate(NAMES)),
+        "label2id": {name: i for i, name in enumerate(NAMES)},
+    }
     if kind == "resnet":
         config = library.ResNetConfig(
             embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **names
@@ -63,7 +68,12 @@ def small(library: ModuleType, kind: str) -> tuple[Any, Any]:
             crop_pct=1.0,
         )
     if kind == "vit":
-        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        sizes = {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        }
         config = library.ViTConfig(image_size=SIDE, patch_size=16, **sizes, **names)
         return config, library.ViTImageProcessor(size={"height": SIDE, "width": SIDE})
     config = library.MobileNetV1Config(depth_multiplier=0.25, image_size=SIDE, **names)
@@ -76,16 +86,23 @@ every_kind = pytest.mark.parametrize("folder", ["resnet", "vit", "mobilenet"], i
 
 
 @every_kind
-def test_logits_are_those_of_transformers_on_a_photograph(transformers: ModuleType, folder: Path) -> None:
+def test_logits_are_those_of_transformers_on_a_photograph(
+    transformers: ModuleType, folder: Path
+) -> None:
     images, _ = samples(range(0, 40, 10))
     # of the size that the network reads, so that only colours can differ: two libraries resize in two ways
-    pictures = [Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy()).resize((SIDE, SIDE)) for image in images]
+    pictures = [
+        Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy()).resize((SIDE, SIDE))
+        for image in images
+    ]
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     network = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         theirs = network(**processor(pictures, return_tensors="pt")).logits
     subject = load_subject(f"hf:{folder}")
-    pixels = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for p in pictures])
+    pixels = torch.stack(
+        [torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for p in pictures]
+    )
     with torch.no_grad():
         ours = subject(pixels.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2) / 255)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -108,7 +125,9 @@ def test_a_unit_climbs_and_its_record_makes_it_again(
     assert (found["input"], found["output"]) == ([SIDE, SIDE], output)
     assert {"classifier"} < {row["layer"] for row in found["layers"]} <= paths(f"hf:{folder}")
     climb = ("--prior", "pixels", "--steps", 8, "--device", "cpu", "--precision", "float32")
-    (first,) = phosphene("synthesize", f"hf:{folder}", unit, *climb, "--out", tmp_path / "a", "--json").json()
+    (first,) = phosphene(
+        "synthesize", f"hf:{folder}", unit, *climb, "--out", tmp_path / "a", "--json"
+    ).json()
     assert first["score"] > first["start_score"] + 0.1
     record = Path(first["image"]).with_suffix(".json")
     again = phosphene("synthesize", "--record", record, "--out", tmp_path / "b")
@@ -119,19 +138,29 @@ def test_a_unit_climbs_and_its_record_makes_it_again(
         assert judged[0]["figures"]["recognised_top1"]["value"] == 1
 
 
-def test_another_files_weights_do_not_make_a_record_again(phosphene: Run, folder: Path, tmp_path: Path) -> None:
+def test_another_files_weights_do_not_make_a_record_again(
+    phosphene: Run, folder: Path, tmp_path: Path
+) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(folder, mine)
     climb = ("--prior", "pixels", "--steps", 1, "--device", "cpu")
-    (made,) = phosphene("synthesize", f"hf:{mine}", "class:0", *climb, "--out", tmp_path / "a", "--json").json()
+    (made,) = phosphene(
+        "synthesize", f"hf:{mine}", "class:0", *climb, "--out", tmp_path / "a", "--json"
+    ).json()
     settings = json.loads((mine / "preprocessor_config.json").read_text())
-    (mine / "preprocessor_config.json").write_text(json.dumps(settings | {"image_mean": [0.4, 0.4, 0.4]}))
-    again = phosphene("synthesize", "--record", Path(made["image"]).with_suffix(".json"), "--out", tmp_path / "b")
+    (mine / "preprocessor_config.json").write_text(
+        json.dumps(settings | {"image_mean": [0.4, 0.4, 0.4]})
+    )
+    again = phosphene(
+        "synthesize", "--record", Path(made["image"]).with_suffix(".json"), "--out", tmp_path / "b"
+    )
     assert "made with another subject" in again.refused()
 
 
 def test_the_untrained_control_is_the_same_each_time_and_another_network(folder: Path) -> None:
-    trained, first, again = (load_subject(f"hf:{folder}{what}") for what in ("", "@random", "@random"))
+    trained, first, again = (
+        load_subject(f"hf:{folder}{what}") for what in ("", "@random", "@random")
+    )
     for one, other in zip(first.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(one, other)
     image = torch.rand(1, 3, SIDE, SIDE)
@@ -142,7 +171,10 @@ def test_the_untrained_control_is_the_same_each_time_and_another_network(folder:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("no weights", r"has no model\.safetensors; .* \(weights in another form than safetensors are not"),
+        (
+            "no weights",
+            r"has no model\.safetensors; .* \(weights in another form than safetensors are not",
+        ),
         ("no processor", r"has no preprocessor_config\.json; "),
         ("cut", "cannot be read .*SafetensorError"),
         ("headless", r"is no trained image classifier: its weights lack classifier\.1\.bias"),
@@ -152,7 +184,9 @@ def test_the_untrained_control_is_the_same_each_time_and_another_network(folder:
         ("flat", "cannot be read .*makes .* of black and"),
     ],
 )
-def test_a_folder_that_will_not_do_is_one_line(folder: Path, tmp_path: Path, change: str, says: str) -> None:
+def test_a_folder_that_will_not_do_is_one_line(
+    folder: Path, tmp_path: Path, change: str, says: str
+) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(folder, mine)
     spoil(mine, change)
@@ -164,7 +198,9 @@ def test_a_folder_that_will_not_do_is_one_line(folder: Path, tmp_path: Path, cha
 def spoil(folder: Path, change: str) -> None:
     from safetensors.torch import load_file, save_file
 
-    config, look, weights = (folder / file for file in ("config.json", "preprocessor_config.json", "model.safetensors"))
+    config, look, weights = (
+        folder / file for file in ("config.json", "preprocessor_config.json", "model.safetensors")
+    )
     if change == "no weights":
         weights.rename(folder / "pytorch_model.bin")
     elif change == "no processor":
@@ -172,33 +208,47 @@ def spoil(folder: Path, change: str) -> None:
     elif change == "cut":
         weights.write_bytes(weights.read_bytes()[:-9])
     elif change == "headless":
-        kept = {name: value for name, value in load_file(weights).items() if "classifier" not in name}
+        kept = {
+            name: value for name, value in load_file(weights).items() if "classifier" not in name
+        }
         save_file(kept, weights, {"format": "pt"})
     elif change == "code":
         code = {"AutoConfig": "mine.Config", "AutoModelForImageClassification": "mine.Net"}
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "mine", "auto_map": code}))
+        config.write_text(
+            json.dumps(json.loads(config.read_text()) | {"model_type": "mine", "auto_map": code})
+        )
         (folder / "mine.py").write_text("raise SystemExit('this ran')")
     elif change == "unknown":
         config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "octopus"}))
     elif change == "json":
         config.write_text("{")
     elif change == "flat":
-        look.write_text(json.dumps(json.loads(look.read_text()) | {"image_std": [float("inf")] * 3}))
+        look.write_text(
+            json.dumps(json.loads(look.read_text()) | {"image_std": [float("inf")] * 3})
+        )
 
 
 @pytest.mark.parametrize("folder", ["vit"], indirect=True)
-def test_a_processor_that_does_not_fit_its_network_is_one_line(folder: Path, tmp_path: Path) -> None:
+def test_a_processor_that_does_not_fit_its_network_is_one_line(
+    folder: Path, tmp_path: Path
+) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(folder, mine)
     look = json.loads((mine / "preprocessor_config.json").read_text())
-    (mine / "preprocessor_config.json").write_text(json.dumps(look | {"size": {"height": 48, "width": 48}}))
-    with pytest.raises(BadRequest, match=r"does not take an image of 48 × 48 pixels \(ValueError: ") as caught:
+    (mine / "preprocessor_config.json").write_text(
+        json.dumps(look | {"size": {"height": 48, "width": 48}})
+    )
+    with pytest.raises(
+        BadRequest, match=r"does not take an image of 48 × 48 pixels \(ValueError: "
+    ) as caught:
         load_subject(f"hf:{mine}")
     assert "\n" not in str(caught.value)
 
 
 def test_names_that_are_neither_a_folder_nor_of_the_hub(transformers: ModuleType) -> None:
-    with pytest.raises(UnknownName, match=r"hf:resnet is neither a folder nor of the form hf:OWNER/NAME"):
+    with pytest.raises(
+        UnknownName, match=r"hf:resnet is neither a folder nor of the form hf:OWNER/NAME"
+    ):
         load_subject("hf:resnet")
 
 
@@ -210,19 +260,26 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    with pytest.raises(Unreachable, match=r"Name or service not known\); download its files .* hf:FOLDER") as caught:
+    with pytest.raises(
+        Unreachable, match=r"Name or service not known\); download its files .* hf:FOLDER"
+    ) as caught:
         load_subject("hf:microsoft/resnet-18")
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_cache_has_needs_no_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_cache_has_needs_no_hub(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repository = tmp_path / "models--someone--small"
     shutil.copytree(folder, repository / "snapshots" / "0123")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("asked the hub"))
-    assert load_subject("hf:someone/small").card["sha256"] == load_subject(f"hf:{folder}").card["sha256"]
+    assert (
+        load_subject("hf:someone/small").card["sha256"]
+        == load_subject(f"hf:{folder}").card["sha256"]
+    )
 
 
 def paths(name: str) -> set[str]:

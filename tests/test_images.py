@@ -35,7 +35,12 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def bomb(width: int, height: int) -> bytes:
     """A PNG of few bytes that claims many pixels."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
 
 
 def whole(tmp_path: Path, kind: str) -> bytes:
@@ -84,7 +89,9 @@ def test_a_picture_cut_short_is_refused(tmp_path: Path, kind: str) -> None:
         refused(tmp_path / "cut")
 
 
-def test_damage_anywhere_in_a_png_is_refused_or_read_but_never_another_error(tmp_path: Path) -> None:
+def test_damage_anywhere_in_a_png_is_refused_or_read_but_never_another_error(
+    tmp_path: Path,
+) -> None:
     raw = whole(tmp_path, "png")
     for at in range(0, len(raw), max(1, len(raw) // 150)):
         damaged = bytearray(raw)
@@ -153,7 +160,9 @@ def test_a_full_disk_leaves_no_half_picture_and_keeps_what_was_there(
     assert (tmp_path / "x").read_bytes() == b"what was there"
 
 
-def test_an_interruption_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_leaves_no_half_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -164,7 +173,9 @@ def test_an_interruption_leaves_no_half_picture(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("write", WRITES, ids=["png", "animation"])
-def test_a_path_that_takes_no_file_is_refused(tmp_path: Path, write: Callable[[Path], None]) -> None:
+def test_a_path_that_takes_no_file_is_refused(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "x.png", tmp_path):
         with pytest.raises(OutOfSpace):
@@ -200,10 +211,14 @@ def test_a_device_that_is_really_full(tmp_path: Path) -> None:
 
 
 def test_floats_become_the_nearest_of_256_and_are_clipped() -> None:
-    image = np.array([-1.0, 0.0, 0.5, 1.0, 7.0, 1 / 255, 0.9999, np.nan]).reshape(1, 1, 8).repeat(3, 0)
+    image = (
+        np.array([-1.0, 0.0, 0.5, 1.0, 7.0, 1 / 255, 0.9999, np.nan]).reshape(1, 1, 8).repeat(3, 0)
+    )
     assert to_pixels(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255, 1, 255, 0]
     every = np.arange(256).reshape(1, 16, 16).repeat(3, 0) / 255
-    assert np.array_equal(to_pixels(every.astype(np.float32))[..., 0], np.arange(256).reshape(16, 16))
+    assert np.array_equal(
+        to_pixels(every.astype(np.float32))[..., 0], np.arange(256).reshape(16, 16)
+    )
 
 
 def test_a_contact_sheet_shows_every_picture_row_by_row() -> None:
@@ -220,7 +235,10 @@ def test_a_contact_sheet_shows_every_picture_row_by_row() -> None:
 
 def test_a_label_goes_on_below_pictures_that_have_none() -> None:
     white = [np.full((20, 20, 3), 255, np.uint8)] * 4
-    long, ended = (contact_sheet(white, ["a very long label", *others], columns=2) for others in (["", "", ""], "abc"))
+    long, ended = (
+        contact_sheet(white, ["a very long label", *others], columns=2)
+        for others in (["", "", ""], "abc")
+    )
     second = np.s_[26:48, 36:]  # below the second tile of the first row
     assert (long[second] < 128).any()
     assert not np.array_equal(long[second], ended[second])

@@ -38,7 +38,13 @@ def small() -> nn.Module:
     torch.manual_seed(0)
     return lively(
         nn.Sequential(
-            *(nn.BatchNorm2d(3), nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1)),
+            *(
+                nn.BatchNorm2d(3),
+                nn.Conv2d(3, 6, 3, 2, 1),
+                nn.BatchNorm2d(6),
+                nn.ReLU(),
+                nn.Conv2d(6, 8, 3, 2, 1),
+            ),
             *(nn.GELU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10)),
         )
     )
@@ -46,9 +52,17 @@ def small() -> nn.Module:
 
 def export(network: nn.Module, path: Path, images: Tensor, **options: Any) -> Path:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, over its older exporter, which needs no package more
+        warnings.simplefilter(
+            "ignore"
+        )  # torch's own, over its older exporter, which needs no package more
         torch.onnx.export(
-            network, (images,), path, dynamo=False, input_names=["images"], output_names=["logits"], **options
+            network,
+            (images,),
+            path,
+            dynamo=False,
+            input_names=["images"],
+            output_names=["logits"],
+            **options,
         )
     return path
 
@@ -59,31 +73,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnx")
     path = tmp_path_factory.mktemp("onnx")
     images = torch.rand(1, 3, SIDE, SIDE)
-    export(small(), path / "any.onnx", images, dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}})
+    export(
+        small(),
+        path / "any.onnx",
+        images,
+        dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+    )
     export(small(), path / "one.onnx", images)
-    (path / "any.json").write_text(json.dumps({"classes": CLASSES, "mean": [0.5] * 3, "std": [0.25] * 3}))
+    (path / "any.json").write_text(
+        json.dumps({"classes": CLASSES, "mean": [0.5] * 3, "std": [0.25] * 3})
+    )
     return path
 
 
-def test_a_converted_network_is_the_one_that_was_exported(converter: ModuleType, folder: Path) -> None:
+def test_a_converted_network_is_the_one_that_was_exported(
+    converter: ModuleType, folder: Path
+) -> None:
     subject, network = load_subject(folder / "any.onnx"), small()
     assert (subject.size, subject.output, subject.batch) == ((SIDE, SIDE), "logits", 0)
     images = torch.rand(3, 3, SIDE, SIDE, requires_grad=True)
     convolution = next(
-        path for path, module in subject.network.named_modules() if getattr(module, "in_channels", 0) == 6
+        path
+        for path, module in subject.network.named_modules()
+        if getattr(module, "in_channels", 0) == 6
     )
     for layer, theirs in ((convolution, network[:5](images)), ("logits", network(images))):  # type: ignore[index]
         with probe(subject.network, [layer]) as read:
             ours = read(images)[layer]
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-        gradients = [torch.autograd.grad(values.square().sum(), images)[0] for values in (ours, theirs)]
+        gradients = [
+            torch.autograd.grad(values.square().sum(), images)[0] for values in (ours, theirs)
+        ]
         torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
 
 
-def test_photographs_give_the_logits_of_the_exported_network(converter: ModuleType, folder: Path) -> None:
+def test_photographs_give_the_logits_of_the_exported_network(
+    converter: ModuleType, folder: Path
+) -> None:
     images, _ = samples(range(0, 40, 10))
     pixels = (nn.functional.interpolate(images, SIDE, mode="bilinear", antialias=True) - 0.5) / 0.25
-    torch.testing.assert_close(load_subject(folder / "any.onnx")(images), small()(pixels), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        load_subject(folder / "any.onnx")(images), small()(pixels), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_unit_climbs_and_its_record_makes_it_again(
@@ -92,14 +123,28 @@ def test_a_unit_climbs_and_its_record_makes_it_again(
     found = phosphene("layers", folder / "any.onnx", "--json").json()
     assert found["layers"][-1]["layer"] == found["output"] == "logits"
     convolution = [row["layer"] for row in found["layers"] if row["kind"] == "Conv2d"][-1]
-    climbs_remakes_and_judges(phosphene, folder / "any.onnx", (f"{convolution}:3", "class:tench"), tmp_path)
+    climbs_remakes_and_judges(
+        phosphene, folder / "any.onnx", (f"{convolution}:3", "class:tench"), tmp_path
+    )
 
 
 def test_a_network_for_one_image_climbs_one_after_the_other(
     converter: ModuleType, phosphene: Run, folder: Path, tmp_path: Path
 ) -> None:
-    climb = ("--prior", "pixels", "--steps", 4, "--device", "cpu", "--precision", "float32", "--json")
-    made = phosphene("synthesize", folder / "one.onnx", "logits:0-2", *climb, "--out", tmp_path).json()
+    climb = (
+        "--prior",
+        "pixels",
+        "--steps",
+        4,
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--json",
+    )
+    made = phosphene(
+        "synthesize", folder / "one.onnx", "logits:0-2", *climb, "--out", tmp_path
+    ).json()
     assert [each["status"] for each in made] == ["climbed"] * 3
 
 
@@ -120,7 +165,9 @@ def foreign(onnx: ModuleType, path: Path) -> Path:
     graph = make.make_graph(nodes, "net", [image], [logits], [weight])
     opsets = [make.make_opsetid("", 17), make.make_opsetid("com.microsoft", 1)]
     onnx.save(make.make_model(graph, opset_imports=opsets, ir_version=9), path)
-    path.with_suffix(".json").write_text(json.dumps({"classes": CLASSES, "mean": [0, 0, 0], "std": [1, 1, 1]}))
+    path.with_suffix(".json").write_text(
+        json.dumps({"classes": CLASSES, "mean": [0, 0, 0], "std": [1, 1, 1]})
+    )
     return path
 
 
@@ -129,7 +176,9 @@ def test_what_cannot_be_converted_still_judges_and_says_why_it_does_not_climb(
 ) -> None:
     asked = foreign(onnx, tmp_path / "net.onnx")
     images = torch.rand(5, 3, 4, 4)
-    weight = torch.from_numpy(onnx.numpy_helper.to_array(onnx.load(asked).graph.initializer[0]).copy())
+    weight = torch.from_numpy(
+        onnx.numpy_helper.to_array(onnx.load(asked).graph.initializer[0]).copy()
+    )
     expected = (images * torch.sigmoid(1.702 * images)).flatten(1) @ weight.T
     torch.testing.assert_close(load_subject(asked)(images), expected, rtol=1e-4, atol=1e-5)
     (row,) = phosphene("layers", asked, "--json").json()["layers"]
@@ -151,7 +200,9 @@ def test_without_the_converter_a_network_is_only_asked(
     subject = load_subject(folder / "any.onnx")
     images = torch.rand(2, 3, SIDE, SIDE)
     torch.testing.assert_close(subject.network(images), small()(images), rtol=1e-4, atol=1e-5)
-    with pytest.raises(BadRequest, match=r"cannot be climbed: onnx2pytorch is not installed; pip install 'ph"):
+    with pytest.raises(
+        BadRequest, match=r"cannot be climbed: onnx2pytorch is not installed; pip install 'ph"
+    ):
         subject(images.requires_grad_())
 
 
@@ -159,15 +210,21 @@ def test_a_conversion_that_is_wrong_is_not_climbed(
     converter: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = converter.ConvertModel.forward
-    monkeypatch.setattr(converter.ConvertModel, "forward", lambda self, images: 1.01 * forward(self, images))
-    with pytest.raises(BadRequest, match="converted to torch it gives another answer than ONNX Runtime's"):
+    monkeypatch.setattr(
+        converter.ConvertModel, "forward", lambda self, images: 1.01 * forward(self, images)
+    )
+    with pytest.raises(
+        BadRequest, match="converted to torch it gives another answer than ONNX Runtime's"
+    ):
         load_subject(folder / "any.onnx")(torch.rand(1, 3, SIDE, SIDE, requires_grad=True))
 
 
 # files from outside
 
 
-def outside(onnx: ModuleType, folder: Path, into: Path, location: str = "any.data", **entries: str) -> Path:
+def outside(
+    onnx: ModuleType, folder: Path, into: Path, location: str = "any.data", **entries: str
+) -> Path:
     """The network with its largest tensor in another file; `entries` replace what is said of where in it."""
     model = onnx.load(folder / "any.onnx")
     tensor = max(model.graph.initializer, key=lambda each: len(each.raw_data))
@@ -182,7 +239,9 @@ def outside(onnx: ModuleType, folder: Path, into: Path, location: str = "any.dat
     return into / "net.onnx"
 
 
-def test_tensors_beside_the_file_are_read_and_counted(onnx: ModuleType, folder: Path, tmp_path: Path) -> None:
+def test_tensors_beside_the_file_are_read_and_counted(
+    onnx: ModuleType, folder: Path, tmp_path: Path
+) -> None:
     path = outside(onnx, folder, tmp_path)
     images = torch.rand(1, 3, SIDE, SIDE)
     before = load_subject(path)
@@ -235,12 +294,18 @@ def test_a_damaged_file_is_one_line(
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: (small(), torch.rand(4, 3, 32, 32)), "for 4 images at a time; for any number: torch.onnx.export"),
+        (
+            lambda: (small(), torch.rand(4, 3, 32, 32)),
+            "for 4 images at a time; for any number: torch.onnx.export",
+        ),
         (
             lambda: (nn.Conv2d(1, 1, 1), torch.rand(1, 1, 8, 8)),
             r"reads tensor\(float\) of \[1, 1, 8, 8\]; a network of",
         ),
-        (lambda: (nn.Conv2d(3, 1, 1), torch.rand(1, 3, 8, 8)), r"makes \(1, 1, 8, 8\) of one image"),
+        (
+            lambda: (nn.Conv2d(3, 1, 1), torch.rand(1, 3, 8, 8)),
+            r"makes \(1, 1, 8, 8\) of one image",
+        ),
     ],
 )
 def test_a_network_that_is_no_classifier_of_images_is_one_line(
@@ -252,8 +317,12 @@ def test_a_network_that_is_no_classifier_of_images_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_extra_says_how_to_install_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_says_how_to_install_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in ("onnxruntime", "onnx"):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(Unreachable, match=rf"^{module} is not installed; pip install 'phosphene\[onnx\]'$"):
+        with pytest.raises(
+            Unreachable, match=rf"^{module} is not installed; pip install 'phosphene\[onnx\]'$"
+        ):
             load_subject(folder / "any.onnx")

@@ -6,7 +6,14 @@ import pytest
 import torch
 from conftest import statistics_of
 
-from phosphene.parameterizations import Fourier, Generated, Pixels, blurred, seen_part, total_variation
+from phosphene.parameterizations import (
+    Fourier,
+    Generated,
+    Pixels,
+    blurred,
+    seen_part,
+    total_variation,
+)
 from phosphene.priors import BoxDecay, CodeStatistics, Free, Gaussian, paper_box
 from phosphene.training.begin import code_statistics
 
@@ -18,14 +25,19 @@ def drawn(n: int = 500, code: int = 6) -> torch.Tensor:
 
 def test_the_box_clips_each_unit_to_its_own_bounds_and_then_decays() -> None:
     box = BoxDecay(torch.tensor([0.0, 0.0, 0.0]), torch.tensor([1.0, 2.0, 3.0]), 0.5)
-    assert box(torch.tensor([[-1.0, 1.0, 9.0], [5.0, 5.0, 1.0]])).tolist() == [[0.0, 0.5, 1.5], [0.5, 1.0, 0.5]]
+    assert box(torch.tensor([[-1.0, 1.0, 9.0], [5.0, 5.0, 1.0]])).tolist() == [
+        [0.0, 0.5, 1.5],
+        [0.5, 1.0, 0.5],
+    ]
 
 
 def test_the_papers_box_is_three_deviations_above_the_mean() -> None:
     codes = drawn()
     statistics = statistics_of(codes)
     box = paper_box(statistics)
-    torch.testing.assert_close(box(torch.full((1, 6), 1e9).double())[0], 0.99 * (codes.mean(0) + 3 * codes.std(0)))
+    torch.testing.assert_close(
+        box(torch.full((1, 6), 1e9).double())[0], 0.99 * (codes.mean(0) + 3 * codes.std(0))
+    )
     assert (box(torch.full((1, 6), -1e9).double()) == 0).all()
     torch.testing.assert_close(paper_box(statistics, 1.0, 1.0).upper, codes.mean(0) + codes.std(0))
 
@@ -44,7 +56,9 @@ def test_no_prior_changes_nothing() -> None:
     assert torch.equal(Free()(code), code)
 
 
-@pytest.mark.parametrize("prior", [BoxDecay(torch.zeros(6), torch.ones(6)), Gaussian(statistics_of(drawn()), 0.2)])
+@pytest.mark.parametrize(
+    "prior", [BoxDecay(torch.zeros(6), torch.ones(6)), Gaussian(statistics_of(drawn()), 0.2)]
+)
 def test_each_code_is_pulled_by_itself(prior: BoxDecay | Gaussian) -> None:
     codes = drawn(4)
     alone = torch.cat([prior(code[None]) for code in codes])
@@ -54,8 +68,12 @@ def test_each_code_is_pulled_by_itself(prior: BoxDecay | Gaussian) -> None:
 @pytest.mark.parametrize("axes", [1, 3, 6])
 def test_whitening_undoes_colouring(axes: int) -> None:
     statistics, vectors = statistics_of(drawn(), axes), torch.randn(5, 6).double()
-    torch.testing.assert_close(statistics.whitened(statistics.whitened(vectors, 1.0), -1.0), vectors)
-    torch.testing.assert_close(statistics.whitened(statistics.whitened(vectors, -1.0), 1.0), vectors)
+    torch.testing.assert_close(
+        statistics.whitened(statistics.whitened(vectors, 1.0), -1.0), vectors
+    )
+    torch.testing.assert_close(
+        statistics.whitened(statistics.whitened(vectors, -1.0), 1.0), vectors
+    )
 
 
 def test_with_all_axes_power_two_is_the_covariance_and_whitened_codes_are_white() -> None:
@@ -72,7 +90,9 @@ def test_off_the_axes_every_direction_has_the_mean_variance() -> None:
     values = torch.linalg.eigvalsh(torch.cov(codes.T)).flip(0)
     covariance = statistics.whitened(torch.eye(6).double(), 2.0)
     wanted = torch.cat([values[:2], values[2:].mean().repeat(4)])
-    torch.testing.assert_close(torch.linalg.eigvalsh(covariance).flip(0), wanted.sort(descending=True).values)
+    torch.testing.assert_close(
+        torch.linalg.eigvalsh(covariance).flip(0), wanted.sort(descending=True).values
+    )
 
 
 def test_codes_of_several_axes_are_whitened_as_flat_ones() -> None:
@@ -88,12 +108,18 @@ def test_measured_statistics_are_the_closed_forms(code: int) -> None:
     found = CodeStatistics.of(code_statistics(codes))
     wanted = statistics_of(codes, min(code, 64))
     for name in ("mean", "std", "variances", "rest"):
-        torch.testing.assert_close(getattr(found, name), getattr(wanted, name).float(), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(found.axes @ found.axes.T, torch.eye(len(found.axes)), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            getattr(found, name), getattr(wanted, name).float(), rtol=1e-3, atol=1e-3
+        )
+    torch.testing.assert_close(
+        found.axes @ found.axes.T, torch.eye(len(found.axes)), atol=1e-4, rtol=0
+    )
     sizes = (codes.float() <= found.upper).float().mean(0)
     assert ((sizes >= 0.998) & (sizes <= 1)).all()
     vectors = torch.randn(3, code)
-    torch.testing.assert_close(found.whitened(found.whitened(vectors, 1.0)), vectors, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(
+        found.whitened(found.whitened(vectors, 1.0)), vectors, rtol=1e-2, atol=1e-2
+    )
 
 
 def test_a_random_start_is_a_draw_from_the_codes_gaussian() -> None:
@@ -104,7 +130,9 @@ def test_a_random_start_is_a_draw_from_the_codes_gaussian() -> None:
     starts = torch.stack([generated.start(seed) for seed in range(4000)])
     torch.testing.assert_close(starts.mean(0), codes.mean(0), atol=0.15, rtol=0)
     torch.testing.assert_close(torch.cov(starts.T), torch.cov(codes.T), atol=0.6, rtol=0.1)
-    assert (Generated(generator, statistics_of(drawn() - 3, 6)).start(0) >= 0).all(), "as the encoder's ReLU leaves it"
+    assert (Generated(generator, statistics_of(drawn() - 3, 6)).start(0) >= 0).all(), (
+        "as the encoder's ReLU leaves it"
+    )
     normal = torch.stack([generated.start(seed, normal=True) for seed in range(2000)])
     torch.testing.assert_close(torch.cov(normal.T), torch.eye(6).double(), atol=0.12, rtol=0)
 
@@ -116,7 +144,9 @@ def test_a_random_start_is_a_draw_from_the_codes_gaussian() -> None:
 def test_an_image_goes_to_its_code_and_back(size: int) -> None:
     image = 0.05 + 0.9 * torch.rand(3, size, size)
     for prior in (Pixels(size), Fourier(size)):
-        torch.testing.assert_close(prior.images(prior.encode(image)[None])[0], image, atol=2e-4, rtol=0)
+        torch.testing.assert_close(
+            prior.images(prior.encode(image)[None])[0], image, atol=2e-4, rtol=0
+        )
         assert prior.start(0).shape == prior.mean().shape == prior.encode(image).shape
         middle = prior.images(prior.mean()[None])
         torch.testing.assert_close(middle, torch.full_like(middle, 0.5))

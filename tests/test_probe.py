@@ -34,7 +34,9 @@ def test_an_in_place_relu_does_not_overwrite_what_was_read() -> None:
 
 def test_before_reads_ahead_of_a_closing_relu() -> None:
     network = lively(TinyNet())
-    with probe(network, ["block", before("block"), "relu", before("relu"), "fc", before("fc")]) as read:
+    with probe(
+        network, ["block", before("block"), "relu", before("relu"), "fc", before("fc")]
+    ) as read:
         found = read(IMAGES)
     for layer in ("block", "relu"):
         torch.testing.assert_close(found[before(layer)].relu(), found[layer])
@@ -121,7 +123,9 @@ def test_a_layer_that_runs_twice_gives_its_first_run() -> None:
         (lambda x: 3.5, False),
     ],
 )
-def test_a_layer_that_returns_several_tensors_gives_its_first(wrap: Callable[[Tensor], Any], fine: bool) -> None:
+def test_a_layer_that_returns_several_tensors_gives_its_first(
+    wrap: Callable[[Tensor], Any], fine: bool
+) -> None:
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Any:
             return wrap(x)
@@ -180,7 +184,9 @@ def test_a_layer_that_never_runs_says_so() -> None:
         read(IMAGES)
 
 
-@pytest.mark.parametrize(("layer", "near"), [("cnov", "conv"), ("block.1.", "block.1"), ("", "conv"), ("zzz", "conv")])
+@pytest.mark.parametrize(
+    ("layer", "near"), [("cnov", "conv"), ("block.1.", "block.1"), ("", "conv"), ("zzz", "conv")]
+)
 def test_a_wrong_layer_is_answered_with_near_ones(layer: str, near: str) -> None:
     with pytest.raises(UnknownName) as caught:
         find_layer(TinyNet(), layer, "tiny")
@@ -198,7 +204,9 @@ class Windows(nn.Module):
         self.head = nn.Linear(5, 2)
 
     def forward(self, images: Tensor) -> Tensor:
-        windows = nn.functional.pixel_unshuffle(images, 2).reshape(-1, 3, images.shape[2] // 2, images.shape[3] // 2)
+        windows = nn.functional.pixel_unshuffle(images, 2).reshape(
+            -1, 3, images.shape[2] // 2, images.shape[3] // 2
+        )
         return self.head(self.look(windows).mean((2, 3)).reshape(len(images), 4, 5).mean(1))
 
 

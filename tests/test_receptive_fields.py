@@ -43,7 +43,9 @@ STACKS = {
 
 @pytest.mark.parametrize("size", [(33, 33), (24, 41), (40, 21)])
 @pytest.mark.parametrize("name", STACKS)
-def test_boxes_are_the_closed_form_of_stacked_convolutions_and_poolings(name: str, size: tuple[int, int]) -> None:
+def test_boxes_are_the_closed_form_of_stacked_convolutions_and_poolings(
+    name: str, size: tuple[int, int]
+) -> None:
     layers: list[nn.Module] = []
     channels = 3
     for i, (row, column) in enumerate(STACKS[name]):
@@ -54,18 +56,25 @@ def test_boxes_are_the_closed_form_of_stacked_convolutions_and_poolings(name: st
             layers += [nn.Conv2d(channels, 4, kernel, stride, padding), nn.ReLU()]
             channels = 4
     boxes = receptive_fields(nn.Sequential(*layers), size, [str(len(layers) - 1)])
-    rows, columns = (closed_form([pair[axis] for pair in STACKS[name]], size[axis]) for axis in (0, 1))
+    rows, columns = (
+        closed_form([pair[axis] for pair in STACKS[name]], size[axis]) for axis in (0, 1)
+    )
     assert boxes == {str(len(layers) - 1): Box(rows[0], columns[0], rows[1], columns[1])}
 
 
 def test_boxes_of_all_positions_are_the_closed_form_too() -> None:
     rows, columns = [(7, 2, 3), (3, 1, 1)], [(5, 2, 2), (3, 2, 1)]
-    kernels = [tuple(zip(row, column, strict=True)) for row, column in zip(rows, columns, strict=True)]
+    kernels = [
+        tuple(zip(row, column, strict=True)) for row, column in zip(rows, columns, strict=True)
+    ]
     network = nn.Sequential(nn.Conv2d(3, 4, *kernels[0]), nn.ReLU(), nn.Conv2d(4, 4, *kernels[1]))
     (fields,) = all_fields(network, (20, 33), ["2"]).values()
     for row in range(10):
         for column in range(9):
-            (top, bottom), (left, right) = closed_form(rows, 20, row), closed_form(columns, 33, column)
+            (top, bottom), (left, right) = (
+                closed_form(rows, 20, row),
+                closed_form(columns, 33, column),
+            )
             assert fields.box(row, column) == Box(top, left, bottom, right)
     assert (len(fields.rows), len(fields.columns)) == (10, 9)
 
@@ -79,7 +88,9 @@ def test_dilation_and_average_pooling() -> None:
 
 def test_weights_do_not_matter_so_boxes_are_exact_through_relus_and_max_pools() -> None:
     """A network whose ReLUs are shut and whose weights are zero sees what its twin sees."""
-    network = nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3), nn.ReLU())
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 5), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3), nn.ReLU()
+    )
     boxes = receptive_fields(network, (25, 25), ["0", "1", "2", "4"])
     for value in network.parameters():
         value.data.zero_()
@@ -89,10 +100,14 @@ def test_weights_do_not_matter_so_boxes_are_exact_through_relus_and_max_pools() 
 
 def test_no_pixel_outside_of_the_box_has_a_gradient_and_its_edges_do() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.Tanh(), nn.AvgPool2d(3, 1), nn.Conv2d(8, 4, (1, 3))).double()
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 5, 2), nn.Tanh(), nn.AvgPool2d(3, 1), nn.Conv2d(8, 4, (1, 3))
+    ).double()
     images = torch.rand(1, 3, 25, 31, dtype=torch.float64, requires_grad=True)
     maps = network(images)
-    (gradient,) = torch.autograd.grad(maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), images)
+    (gradient,) = torch.autograd.grad(
+        maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), images
+    )
     (box,) = receptive_fields(network.float(), (25, 31), ["3"]).values()
     seen = (gradient[0] != 0).any(0)
     rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
@@ -124,4 +139,6 @@ def test_a_layer_that_no_pixel_reaches_is_absent() -> None:
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_the_batch_size_changes_no_box(batch: int) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 5, 2), nn.ReLU(), nn.Conv2d(4, 4, 3))
-    assert receptive_fields(network, (20, 26), ["2"], batch) == receptive_fields(network, (20, 26), ["2"])
+    assert receptive_fields(network, (20, 26), ["2"], batch) == receptive_fields(
+        network, (20, 26), ["2"]
+    )

@@ -23,7 +23,12 @@ PIXELS = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
 RECORD = Record(
     target="fc8:3",
     label="chain saw",
-    request={"subject": "tiny", "climb": {"steps": 3, "decay": 0.99}, "members": [[{"terms": []}, 0]], "member": 0},
+    request={
+        "subject": "tiny",
+        "climb": {"steps": 3, "decay": 0.99},
+        "members": [[{"terms": []}, 0]],
+        "member": 0,
+    },
     weights={"subject": "abc", "prior": "def"},
     score=1.25,
     start_score=-0.1,
@@ -55,10 +60,18 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.text(), st.lists(st.floats(allow_nan=False, width=32)))
-def test_numbers_and_texts_survive_exactly(tmp_path_factory: Any, score: float, label: str, curve: list[float]) -> None:
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+    st.lists(st.floats(allow_nan=False, width=32)),
+)
+def test_numbers_and_texts_survive_exactly(
+    tmp_path_factory: Any, score: float, label: str, curve: list[float]
+) -> None:
     file = tmp_path_factory.mktemp("r") / "a.json"
-    record = dataclasses.replace(RECORD, score=score, label=label, curve=[c for c in curve if math.isfinite(c)])
+    record = dataclasses.replace(
+        RECORD, score=score, label=label, curve=[c for c in curve if math.isfinite(c)]
+    )
     try:
         write(record, file)
     except UnicodeEncodeError:
@@ -160,7 +173,9 @@ def test_a_folder_finds_what_is_whole(tmp_path: Path) -> None:
     assert find(folder) == RECORD
     assert np.array_equal(folder.picture(RECORD), PIXELS)
     as_python_keeps_it = {**RECORD.request, "members": [({"terms": ()}, 0)]}
-    assert folder.find("a", as_python_keeps_it, dict(RECORD.weights)) == RECORD, "tuples are JSON's lists"
+    assert folder.find("a", as_python_keeps_it, dict(RECORD.weights)) == RECORD, (
+        "tuples are JSON's lists"
+    )
 
 
 def test_a_folder_does_not_find_another_request_or_other_weights(tmp_path: Path) -> None:
@@ -182,13 +197,24 @@ def test_a_folder_does_not_find_another_request_or_other_weights(tmp_path: Path)
         lambda folder: (folder / "a.json").unlink(),
         lambda folder: (folder / "a.json").write_text(""),
         lambda folder: (folder / "a.json").write_text((folder / "a.json").read_text()[:-5]),
-        lambda folder: (folder / "a.json").write_text((folder / "a.json").read_text().replace("1.25", '"high"')),
+        lambda folder: (folder / "a.json").write_text(
+            (folder / "a.json").read_text().replace("1.25", '"high"')
+        ),
         lambda folder: (
             Folder(folder).add("b", dataclasses.replace(RECORD, image="b.png"), PIXELS)
             or (folder / "b.png").replace(folder / "a.png").write_bytes(b"x")
         ),
     ],
-    ids=["no picture", "empty picture", "cut picture", "no record", "empty record", "cut record", "typed", "text"],
+    ids=[
+        "no picture",
+        "empty picture",
+        "cut picture",
+        "no record",
+        "empty record",
+        "cut record",
+        "typed",
+        "text",
+    ],
 )
 def test_a_folder_does_not_find_what_is_damaged(tmp_path: Path, damage: Any) -> None:
     folder = Folder(tmp_path)

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CODE, IMAGE, SEEN, TinyNet, hooks, lively, statistics_of, tiny_generated, tiny_subject
+from conftest import (
+    CODE,
+    IMAGE,
+    SEEN,
+    TinyNet,
+    hooks,
+    lively,
+    statistics_of,
+    tiny_generated,
+    tiny_subject,
+)
 from PIL import Image
 from torch import Tensor, nn
 
@@ -19,7 +29,17 @@ from phosphene.images import crossed_out, to_pixels
 from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels
 from phosphene.priors import CodeStatistics
 from phosphene.subjects import Subject
-from phosphene.synthesis import CLIMBS, Climb, Member, climb_all, climb_batch, joined, settings, synthesize, tiles
+from phosphene.synthesis import (
+    CLIMBS,
+    Climb,
+    Member,
+    climb_all,
+    climb_batch,
+    joined,
+    settings,
+    synthesize,
+    tiles,
+)
 from phosphene.units import Direction, Target, Unit
 
 SHORT = Climb(steps=12, rate=0.3)
@@ -89,7 +109,9 @@ def linear(dimensions: int, weight: Tensor) -> Subject:
 def identity(mean: float = 100.0) -> Generated:
     """The identity generator whose statistics put the origin far inside of the box."""
     torch.manual_seed(5)
-    statistics = statistics_of(mean + torch.randn(300, 48).double() * torch.linspace(0.5, 2, 48).double(), axes=48)
+    statistics = statistics_of(
+        mean + torch.randn(300, 48).double() * torch.linspace(0.5, 2, 48).double(), axes=48
+    )
     return Generated(CodeIsImage(4), statistics)
 
 
@@ -98,7 +120,9 @@ def test_a_linear_units_preferred_input_under_decay_is_its_weight_vector() -> No
     unit = float(generated.statistics.std.mean()) / 3.74  # of the paper's step size
     climb = Climb(steps=400, rate=rate, last_rate=rate, rule="mean", prior="box", decay=decay)
     (code,) = climb_batch(linear(48, weight), [member("1", 0)], generated, climb).codes
-    wanted = rate * unit * weight / weight.mean() * decay / (1 - decay)  # where step and decay are even
+    wanted = (
+        rate * unit * weight / weight.mean() * decay / (1 - decay)
+    )  # where step and decay are even
     torch.testing.assert_close(code, wanted, rtol=1e-12, atol=1e-12)
 
 
@@ -120,8 +144,12 @@ def test_the_whitened_step_follows_the_covariance() -> None:
     covariance = s.axes.T @ torch.diag(s.variances) @ s.axes
     climb = Climb(steps=400, rate=rate, last_rate=rate, rule="whitened", decay=0.9)
     (code,) = climb_batch(linear(48, weight), [member("1", 0)], generated, climb).codes
-    white = (weight @ covariance @ weight / 48).sqrt()  # root mean square of the gradient in white coordinates
-    torch.testing.assert_close(code - s.mean, rate * covariance @ weight / white * 9, rtol=1e-6, atol=1e-9)
+    white = (
+        weight @ covariance @ weight / 48
+    ).sqrt()  # root mean square of the gradient in white coordinates
+    torch.testing.assert_close(
+        code - s.mean, rate * covariance @ weight / white * 9, rtol=1e-6, atol=1e-9
+    )
 
 
 def test_step_sizes_fall_in_a_line() -> None:
@@ -141,7 +169,9 @@ def transcribed_paper_climb(
     steps: int,
 ) -> Tensor:
     """method.md §2 written out: act_max.py of 2016, one code, no library of ours. `network` gives the unit."""
-    unit = std.mean() / 3.74  # the paper's sizes are in units of its own code, whose σ is 3.74 on the average
+    unit = (
+        std.mean() / 3.74
+    )  # the paper's sizes are in units of its own code, whose σ is 3.74 on the average
     y = unit * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).double()
     for i in range(steps):
         step_size = 8 + (1e-10 - 8) * i / steps
@@ -160,7 +190,10 @@ def transcribed_paper_climb(
 
 
 def plain_layers(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    colours = [torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.25, 0.2, 0.3))]
+    colours = [
+        torch.tensor(v, dtype=torch.float64).view(3, 1, 1)
+        for v in ((0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
+    ]
     conv = network.conv((images - colours[0]) / colours[1])
     block = network.block[0](conv.relu())
     return {"conv": conv, "block": block, "fc": network.fc(torch.tanh(block.relu()).flatten(1))}
@@ -171,11 +204,17 @@ def plain_layers(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     [
         (Unit("fc", 3), lambda layers: layers["fc"][0, 3]),
         (Unit("conv", 2), lambda layers: layers["conv"][0, 2, 7, 7]),
-        (Unit("block", 5, (1, 4)), lambda layers: layers["block"][0, 5, 1, 4]),  # its ReLU is read from before, if shut
+        (
+            Unit("block", 5, (1, 4)),
+            lambda layers: layers["block"][0, 5, 1, 4],
+        ),  # its ReLU is read from before, if shut
     ],
 )
 def test_the_paper_climb_is_the_papers(
-    exact_subject: Subject, exact_generated: Generated, unit: Unit, read: Callable[[dict[str, Tensor]], Tensor]
+    exact_subject: Subject,
+    exact_generated: Generated,
+    unit: Unit,
+    read: Callable[[dict[str, Tensor]], Tensor],
 ) -> None:
     s = exact_generated.statistics
     result = synthesize(exact_subject, [one(unit)], prior=exact_generated, climb=PAPER, seeds=[7])
@@ -188,13 +227,27 @@ def test_the_paper_climb_is_the_papers(
         steps=30,
     )
     torch.testing.assert_close(result.codes[0], wanted, rtol=1e-10, atol=1e-10)
-    assert (wanted < 0.989 * (s.mean + 3 * s.std)).any(), "all at the bound: the transcription would prove nothing"
+    assert (wanted < 0.989 * (s.mean + 3 * s.std)).any(), (
+        "all at the bound: the transcription would prove nothing"
+    )
 
 
 def test_the_papers_settings_are_the_papers() -> None:
     climb = CLIMBS["paper"]
-    assert (climb.steps, climb.rate, climb.last_rate, climb.decay, climb.sigmas) == (200, 8.0, 1e-10, 0.99, 3.0)
-    assert (climb.rule, climb.prior, climb.start, climb.cycle, climb.shift) == ("mean", "box", "normal", 0.0, 0)
+    assert (climb.steps, climb.rate, climb.last_rate, climb.decay, climb.sigmas) == (
+        200,
+        8.0,
+        1e-10,
+        0.99,
+        3.0,
+    )
+    assert (climb.rule, climb.prior, climb.start, climb.cycle, climb.shift) == (
+        "mean",
+        "box",
+        "normal",
+        0.0,
+        0,
+    )
 
 
 # ---------------------------------------------------------------- batches, seeds, counts
@@ -231,7 +284,10 @@ def test_a_batch_climbs_as_its_members_would_alone(
 
 
 def test_a_probability_climbs_alone_too(exact_subject: Subject, exact_generated: Generated) -> None:
-    climb, members = dataclasses.replace(SHORT, objective="probability"), [member("fc", c, seed=c) for c in range(4)]
+    climb, members = (
+        dataclasses.replace(SHORT, objective="probability"),
+        [member("fc", c, seed=c) for c in range(4)],
+    )
     together = climb_batch(exact_subject, members, exact_generated, climb)
     alone = joined(list(climb_all(exact_subject, members, exact_generated, climb, batch=1)))
     torch.testing.assert_close(together.codes, alone.codes, rtol=1e-5, atol=1e-6)
@@ -239,7 +295,9 @@ def test_a_probability_climbs_alone_too(exact_subject: Subject, exact_generated:
 
 
 @pytest.mark.parametrize("batch", [1, 4, 32])
-def test_the_batch_size_changes_no_conclusion(exact_subject: Subject, exact_generated: Generated, batch: int) -> None:
+def test_the_batch_size_changes_no_conclusion(
+    exact_subject: Subject, exact_generated: Generated, batch: int
+) -> None:
     whole = climb_batch(exact_subject, MIXED, exact_generated, SHORT)
     parts = joined(list(climb_all(exact_subject, MIXED, exact_generated, SHORT, batch=batch)))
     torch.testing.assert_close(parts.codes, whole.codes, rtol=1e-11, atol=1e-12)
@@ -248,10 +306,14 @@ def test_the_batch_size_changes_no_conclusion(exact_subject: Subject, exact_gene
 
 
 @pytest.mark.parametrize("name", ["generated", "pixels", "fourier"])
-def test_the_same_seed_gives_the_same_bits_and_another_gives_others(subject: Subject, name: str) -> None:
-    prior: Parameterization = {"generated": tiny_generated(), "pixels": Pixels(16, 14), "fourier": Fourier(16, 14)}[
-        name
-    ]
+def test_the_same_seed_gives_the_same_bits_and_another_gives_others(
+    subject: Subject, name: str
+) -> None:
+    prior: Parameterization = {
+        "generated": tiny_generated(),
+        "pixels": Pixels(16, 14),
+        "fourier": Fourier(16, 14),
+    }[name]
     climb = settings("default", prior, steps=5)
     runs = [synthesize(subject, "fc:0-1", prior=prior, climb=climb, seeds=[4]) for _ in range(2)]
     assert torch.equal(runs[0].codes, runs[1].codes)
@@ -260,7 +322,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others(subject: Sub
     assert not torch.equal(runs[0].codes, other.codes)
 
 
-def test_a_climb_leaves_the_global_random_numbers_alone(subject: Subject, generated: Generated) -> None:
+def test_a_climb_leaves_the_global_random_numbers_alone(
+    subject: Subject, generated: Generated
+) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     climb_batch(subject, [member("fc", 0)], generated, dataclasses.replace(SHORT, shift=1))
@@ -275,7 +339,13 @@ def test_n_steps_cost_n_passes_and_the_stated_measuring_ones(generated: Generate
     prior = Generated(generator, generated.statistics)
     told: list[int] = []
     members = [member("module.fc", c) for c in range(3)]
-    climb_batch(tiny_subject(counted), members, prior, dataclasses.replace(SHORT, steps=9), report=told.append)
+    climb_batch(
+        tiny_subject(counted),
+        members,
+        prior,
+        dataclasses.replace(SHORT, steps=9),
+        report=told.append,
+    )
     assert (generator.forwards, generator.backwards) == (9 + 1 + 2, 9 + 1)
     assert counted.forwards == 9 + 1 + 2
     assert told == [3] * 9
@@ -341,7 +411,13 @@ class Canvas(Parameterization):
 
 @pytest.mark.parametrize(
     ("where", "turned"),
-    [((1, 17), (17, 1)), ("centre", "centre"), ((2, 10), "centre"), ("max", "max"), ("mean", "mean")],
+    [
+        ((1, 17), (17, 1)),
+        ("centre", "centre"),
+        ((2, 10), "centre"),
+        ("max", "max"),
+        ("mean", "mean"),
+    ],
 )
 def test_maps_that_are_not_square_give_the_same_answer_transposed(where: Any, turned: Any) -> None:
     found = []
@@ -352,7 +428,9 @@ def test_maps_that_are_not_square_give_the_same_answer_transposed(where: Any, tu
         members = [member("fc", 3, position, 1), member("conv", 2, position, 2)]
         climb = settings("fourier", Canvas(is_turned), steps=6, shift=0)
         found.append(climb_batch(subject, members, Canvas(is_turned), climb))
-    torch.testing.assert_close(found[0].codes, found[1].codes.transpose(2, 3), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        found[0].codes, found[1].codes.transpose(2, 3), rtol=1e-9, atol=1e-11
+    )
     torch.testing.assert_close(found[0].scores, found[1].scores)
     assert (found[0].scores > found[0].start_scores).all()
 
@@ -362,7 +440,9 @@ def test_maps_that_are_not_square_give_the_same_answer_transposed(where: Any, tu
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), MemoryError()])
 @pytest.mark.parametrize("at", [1, 3, 6])
-def test_no_hook_remains_after_a_failure(generated: Generated, error: BaseException, at: int) -> None:
+def test_no_hook_remains_after_a_failure(
+    generated: Generated, error: BaseException, at: int
+) -> None:
     network = lively(TinyNet())
     network.squash = nn.Sequential(nn.Tanh(), Fails(error, at))
     subject = tiny_subject(network)
@@ -424,11 +504,15 @@ def test_a_unit_that_is_shut_after_its_relu_starts_from_before_it(generated: Gen
     subject = tiny_subject(Shut(False))
     result = climb_batch(subject, [member("act", 0)], generated, SHORT)
     assert result.statuses == ("climbed",)
-    assert result.curves[0, -1] > result.curves[0, 0], "the climb follows the value from before the ReLU"
+    assert result.curves[0, -1] > result.curves[0, 0], (
+        "the climb follows the value from before the ReLU"
+    )
     assert result.scores[0] == 0, "what is reported is the unit itself"
 
 
-def test_a_unit_without_a_path_to_the_image_is_reported_dead_and_crossed_out(generated: Generated) -> None:
+def test_a_unit_without_a_path_to_the_image_is_reported_dead_and_crossed_out(
+    generated: Generated,
+) -> None:
     subject = tiny_subject(Shut(False))
     result = climb_batch(subject, [member("act", 1), member("act", 3)], generated, SHORT)
     assert result.statuses == ("dead", "climbed")
@@ -447,13 +531,19 @@ class Placed(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.conv(images).mean((2, 3)) + self.place(torch.zeros(len(images), dtype=torch.int64))
+        return self.conv(images).mean((2, 3)) + self.place(
+            torch.zeros(len(images), dtype=torch.int64)
+        )
 
 
 @pytest.mark.parametrize("trainable", [False, True])
-def test_a_unit_that_only_its_own_weights_reach_is_dead(generated: Generated, trainable: bool) -> None:
+def test_a_unit_that_only_its_own_weights_reach_is_dead(
+    generated: Generated, trainable: bool
+) -> None:
     network = Placed().requires_grad_(trainable)
-    result = climb_batch(tiny_subject(network), [member("place", 1), member("conv", 2)], generated, SHORT)
+    result = climb_batch(
+        tiny_subject(network), [member("place", 1), member("conv", 2)], generated, SHORT
+    )
     assert result.statuses == ("dead", "climbed")
 
 
@@ -470,7 +560,9 @@ def test_a_functional_relus_silent_unit_is_tried_from_other_starts(generated: Ge
     network = Functional(0.0)
     subject = tiny_subject(network)
     with torch.no_grad():
-        values = network.whole.conv(subject.prepare(generated.images(starts)[..., 1:15, 1:15]))[:, 2, 6, 6]
+        values = network.whole.conv(subject.prepare(generated.images(starts)[..., 1:15, 1:15]))[
+            :, 2, 6, 6
+        ]
     if values.argmax() == 0:
         network.whole.conv.weight.data[2] *= -1
         values = -values
@@ -478,7 +570,9 @@ def test_a_functional_relus_silent_unit_is_tried_from_other_starts(generated: Ge
     network.whole.conv.bias.data[2] = network.whole.conv.bias.data[2] - threshold
     never = network.whole.conv.bias.data[0] - 1e6
     network.whole.conv.bias.data[0] = never
-    result = climb_batch(subject, [member("whole", 2), member("whole", 0), member("whole", 3)], generated, SHORT)
+    result = climb_batch(
+        subject, [member("whole", 2), member("whole", 0), member("whole", 3)], generated, SHORT
+    )
     assert result.statuses[:2] == ("climbed", "dead")
     assert result.start_scores[0] > 0
     assert result.scores[0] > result.start_scores[0]
@@ -495,7 +589,12 @@ class Breaks(nn.Module):
 
     def __init__(self, value: float, above: float) -> None:
         super().__init__()
-        self.good, self.bad, self.value, self.above = nn.Conv2d(3, 4, 3), nn.Identity(), value, above
+        self.good, self.bad, self.value, self.above = (
+            nn.Conv2d(3, 4, 3),
+            nn.Identity(),
+            value,
+            above,
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.good(images)
@@ -512,7 +611,9 @@ def test_a_number_that_is_not_finite_stops_its_member_only(
     climb = dataclasses.replace(SHORT, rule=rule, steps=25)
     whole = [member("good", 0, seed=1), member("good", 1, seed=2), member("good", 2, seed=3)]
     broken = [whole[0], member("bad", 1, seed=2), whole[2]]
-    without, beside = (climb_batch(subject, members, generated, climb) for members in (whole, broken))
+    without, beside = (
+        climb_batch(subject, members, generated, climb) for members in (whole, broken)
+    )
     assert beside.statuses[1].startswith("stopped: not a finite number at step ")
     assert beside.statuses[0] == beside.statuses[2] == "climbed"
     for i in (0, 2):
@@ -548,22 +649,33 @@ def test_bfloat16_comes_to_the_same_conclusion(subject: Subject, generated: Gene
 
 
 def test_the_climb_climbs(subject: Subject, generated: Generated) -> None:
-    result = synthesize(subject, ["fc:0-9", "conv:1@max"], prior=generated, climb=dataclasses.replace(SHORT, steps=40))
+    result = synthesize(
+        subject,
+        ["fc:0-9", "conv:1@max"],
+        prior=generated,
+        climb=dataclasses.replace(SHORT, steps=40),
+    )
     assert (result.scores > result.start_scores + 0.1).all()
     assert (result.curves[:, -1] > result.curves[:, 0]).all()
 
 
-def test_least_goes_down_and_a_difference_goes_apart(subject: Subject, generated: Generated) -> None:
+def test_least_goes_down_and_a_difference_goes_apart(
+    subject: Subject, generated: Generated
+) -> None:
     climb = dataclasses.replace(SHORT, steps=40)
     least, apart = Target(((-1.0, Unit("fc", 2)),)), "fc:2 - fc:7"
     result = synthesize(subject, [least, apart], prior=generated, climb=climb)
     with torch.no_grad():
         logits = subject(result.images[..., 1:15, 1:15])
-    torch.testing.assert_close(result.scores, torch.stack([-logits[0, 2], logits[1, 2] - logits[1, 7]]))
+    torch.testing.assert_close(
+        result.scores, torch.stack([-logits[0, 2], logits[1, 2] - logits[1, 7]])
+    )
     assert (result.scores > result.start_scores).all()
 
 
-def test_scores_are_measured_on_the_eight_bit_picture(subject: Subject, generated: Generated) -> None:
+def test_scores_are_measured_on_the_eight_bit_picture(
+    subject: Subject, generated: Generated
+) -> None:
     result = synthesize(subject, "fc:4", prior=generated, climb=SHORT)
     pixels = to_pixels(result.images[0].numpy())
     again = torch.from_numpy(pixels).permute(2, 0, 1).float()[None] / 255
@@ -589,7 +701,13 @@ def test_a_start_from_the_mean_and_from_an_image(subject: Subject, generated: Ge
 def test_a_start_image_of_another_size_is_refused(subject: Subject, shape: tuple[int, ...]) -> None:
     prior = Pixels(16, 14)
     with pytest.raises(BadRequest, match="16"):
-        climb_batch(subject, [member("fc", 0)], prior, settings("default", prior, steps=0), start=torch.zeros(shape))
+        climb_batch(
+            subject,
+            [member("fc", 0)],
+            prior,
+            settings("default", prior, steps=0),
+            start=torch.zeros(shape),
+        )
 
 
 def test_a_real_image_start_is_its_code(zoo: Any) -> None:
@@ -599,7 +717,9 @@ def test_a_real_image_start_is_its_code(zoo: Any) -> None:
     found = climb_batch(subject, [member("fc8", 0)], prior, Climb(steps=0), start=image)
     with torch.no_grad():
         features = nn.Sequential(*list(subject.network.children())[:10])  # conv1 … fc6
-        torch.testing.assert_close(found.codes[0], features(subject.prepare(image[None, :, 1:15, 1:15]))[0])
+        torch.testing.assert_close(
+            found.codes[0], features(subject.prepare(image[None, :, 1:15, 1:15]))[0]
+        )
 
 
 def test_the_cycle_pulls_towards_the_code_of_the_picture(zoo: Any) -> None:
@@ -611,7 +731,9 @@ def test_the_cycle_pulls_towards_the_code_of_the_picture(zoo: Any) -> None:
     for seed, code in enumerate(found.codes):
         with torch.no_grad():
             image = prior.images(prior.start(seed)[None])
-        torch.testing.assert_close(code, phosphene.encoders.encode(prior, image[0]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            code, phosphene.encoders.encode(prior, image[0]), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_generator_that_names_code_as_its_encoder_runs_none(
@@ -620,7 +742,9 @@ def test_a_generator_that_names_code_as_its_encoder_runs_none(
     """A weights file is data: its `encoder` may not be a factory to call."""
     from conftest import write_generator
 
-    (tmp_path / "hostile.py").write_text("import pathlib\npathlib.Path('ran').touch()\ndef net(): raise ValueError\n")
+    (tmp_path / "hostile.py").write_text(
+        "import pathlib\npathlib.Path('ran').touch()\ndef net(): raise ValueError\n"
+    )
     monkeypatch.chdir(tmp_path)
     file = write_generator(tmp_path / "g.safetensors", "python:hostile:net")
     prior = phosphene.synthesis.load_parameterization(str(file), subject)
@@ -632,7 +756,9 @@ def test_a_generator_that_names_code_as_its_encoder_runs_none(
 def test_a_result_draws_itself(subject: Subject, generated: Generated) -> None:
     import io
 
-    result = synthesize(subject, "fc:0-4", prior=generated, climb=SHORT, seeds=[0, 1], batch=4, every_frame=5)
+    result = synthesize(
+        subject, "fc:0-4", prior=generated, climb=SHORT, seeds=[0, 1], batch=4, every_frame=5
+    )
     assert len(result) == 10
     assert [m.seed for m in result.members] == [0, 1] * 5
     with Image.open(io.BytesIO(result._repr_png_())) as picture:
@@ -691,4 +817,11 @@ def test_statistics_belong_to_their_generator() -> None:
     s = tiny_generated().statistics
     assert isinstance(s, CodeStatistics)
     assert s.mean.shape == (CODE,)
-    assert {f.name for f in dataclasses.fields(s)} == {"mean", "std", "upper", "axes", "variances", "rest"}
+    assert {f.name for f in dataclasses.fields(s)} == {
+        "mean",
+        "std",
+        "upper",
+        "axes",
+        "variances",
+        "rest",
+    }

@@ -58,9 +58,22 @@ SUBJECT: dict[str, Any] = {
 
 GENERATOR: dict[str, Any] = copy.deepcopy(dict(read_recipe("objects-fc6")))
 GENERATOR["architecture"] = GENERATOR_ARCHITECTURE
-GENERATOR["autoencoder"] |= {"encoder": [8, 8, 8], "batch": 4, "steps": 3, "crop": 16, "layers": ["conv1"]}
+GENERATOR["autoencoder"] |= {
+    "encoder": [8, 8, 8],
+    "batch": 4,
+    "steps": 3,
+    "crop": 16,
+    "layers": ["conv1"],
+}
 GENERATOR["reader"] |= {"widths": [8, 8], "batch": 4, "steps": 2}
-GENERATOR["latent"] |= {"width": 8, "halvings": [1, 1, 0], "batch": 4, "steps": 4, "adversarial_from": 1, "r1_every": 2}
+GENERATOR["latent"] |= {
+    "width": 8,
+    "halvings": [1, 1, 0],
+    "batch": 4,
+    "steps": 4,
+    "adversarial_from": 1,
+    "r1_every": 2,
+}
 GENERATOR["image"] |= {
     "width": 8,
     "layers": ["conv1"],
@@ -117,15 +130,28 @@ def kill() -> None:
 @pytest.fixture
 def encoder() -> Subject:
     network = lively(build({"name": "caffenet", "classes": 10, "width": 16}))
-    return Subject("tiny", network, (SEEN, SEEN), (0.5,) * 3, (0.25,) * 3, tuple("abcdefghij"), "fc8", {"sha256": "e"})
+    return Subject(
+        "tiny",
+        network,
+        (SEEN, SEEN),
+        (0.5,) * 3,
+        (0.25,) * 3,
+        tuple("abcdefghij"),
+        "fc8",
+        {"sha256": "e"},
+    )
 
 
 def subject_bits(folder: Path, photographs: Make, **options: Any) -> tuple[Bits, RunFolder, bool]:
-    network, run, finished = train_subject(SUBJECT, photographs(40, 16), photographs(10, 16), folder, **options)
+    network, run, finished = train_subject(
+        SUBJECT, photographs(40, 16), photographs(10, 16), folder, **options
+    )
     return network.state_dict(), run, finished
 
 
-def generator_bits(folder: Path, encoder: Subject, photographs: Make, **options: Any) -> tuple[Bits, Trained]:
+def generator_bits(
+    folder: Path, encoder: Subject, photographs: Make, **options: Any
+) -> tuple[Bits, Trained]:
     trained = train_generator(GENERATOR, encoder, photographs(12, 16), folder, **options)
     bits = {f"generator.{name}": value for name, value in trained.generator.state_dict().items()}
     bits |= {f"code.{name}": value for name, value in trained.statistics.items()}
@@ -209,17 +235,25 @@ def test_a_cache_of_views_cut_short_by_a_kill_is_not_believed(
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
 @pytest.mark.parametrize("kind", ["subject", "generator"])
-def test_a_run_killed_at_ten_random_moments_ends_with_the_same_file(tmp_path: Path, kind: str) -> None:
+def test_a_run_killed_at_ten_random_moments_ends_with_the_same_file(
+    tmp_path: Path, kind: str
+) -> None:
     recipe, encoder = tmp_path / "tiny.toml", write_subject(tmp_path / "encoder.safetensors")
     subject = {**SUBJECT, "batch": 20, "epochs": 6, "evaluate_every": 3}
     generator = {**GENERATOR, "image": {**GENERATOR["image"], "steps": 40}}
     recipe.write_text(toml(subject if kind == "subject" else generator))
-    data = ["--data", CI_SAMPLE] if kind == "subject" else ["--images", CI_SAMPLE, "--encoder", encoder]
+    data = (
+        ["--data", CI_SAMPLE]
+        if kind == "subject"
+        else ["--images", CI_SAMPLE, "--encoder", encoder]
+    )
     script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
     command = [*map(str, (sys.executable, script, kind, recipe, *data)), "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    checkpoints = [line.rpartition("step ")[2] for line in done.stdout.splitlines() if line.startswith("kill")]
+    checkpoints = [
+        line.rpartition("step ")[2] for line in done.stdout.splitlines() if line.startswith("kill")
+    ]
     assert len(checkpoints) == 10
     least = 2 if kind == "subject" else 1
     assert len(set(checkpoints)) > least, f"some came within the run: {checkpoints}"
@@ -240,22 +274,32 @@ def test_other_ways_to_train_differ_and_resume_to_the_same_bits(
 
 
 @pytest.mark.parametrize("key", ["optimizer", "schedule"])
-def test_a_way_to_train_that_is_not_known_is_refused(tmp_path: Path, photographs: Make, key: str) -> None:
+def test_a_way_to_train_that_is_not_known_is_refused(
+    tmp_path: Path, photographs: Make, key: str
+) -> None:
     with pytest.raises(BadRequest, match=f"the recipe's {key} is 'best'; there are: "):
         train_subject({**SUBJECT, key: "best"}, photographs(40, 16), photographs(10, 16), tmp_path)
 
 
 @pytest.mark.usefixtures("every_step")
-def test_a_trained_subject_is_trained_on(tmp_path: Path, photographs: Make, after_steps: Any) -> None:
+def test_a_trained_subject_is_trained_on(
+    tmp_path: Path, photographs: Make, after_steps: Any
+) -> None:
     """From its weights, to the same bits; with other classes but its last layer is kept; another shape is refused."""
     begin = load_subject(write_subject(tmp_path / "s.safetensors"))
     still = {**SUBJECT, "lr": 0.0, "cooldown": {**SUBJECT["cooldown"], "lr": 0.0}}
     few = {**still, "architecture": {**SUBJECT["architecture"], "classes": 12}}
     for recipe, kept in ((still, True), (few, False)):
         folder = tmp_path / str(kept)
-        network, _, _ = train_subject(recipe, photographs(40, 16), photographs(10, 16), folder, begin=begin)
+        network, _, _ = train_subject(
+            recipe, photographs(40, 16), photographs(10, 16), folder, begin=begin
+        )
         ours, theirs = network.state_dict(), begin.network.state_dict()
-        changed = {name for name in ours if name.endswith("weight") and not torch.equal(ours[name], theirs[name])}
+        changed = {
+            name
+            for name in ours
+            if name.endswith("weight") and not torch.equal(ours[name], theirs[name])
+        }
         assert changed == (set() if kept else {"fc8.weight"})
     whole, _, _ = subject_bits(tmp_path / "whole", photographs, begin=begin)
     after_steps(3, kill)
@@ -266,7 +310,9 @@ def test_a_trained_subject_is_trained_on(tmp_path: Path, photographs: Make, afte
     assert same(subject_bits(tmp_path / "killed", photographs, begin=begin)[0], whole)
     other = {**SUBJECT, "architecture": {**SUBJECT["architecture"], "width": 32}}
     with pytest.raises(BadRequest, match="another architecture"):
-        train_subject(other, photographs(40, 16), photographs(10, 16), tmp_path / "other", begin=begin)
+        train_subject(
+            other, photographs(40, 16), photographs(10, 16), tmp_path / "other", begin=begin
+        )
 
 
 def test_snapshots_are_the_network_as_it_was(tmp_path: Path, photographs: Make) -> None:
@@ -286,16 +332,29 @@ def test_snapshots_are_the_network_as_it_was(tmp_path: Path, photographs: Make) 
 
 @pytest.mark.usefixtures("every_step")
 def test_a_second_network_compares_and_judges(
-    tmp_path: Path, encoder: Subject, photographs: Make, after_steps: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    encoder: Subject,
+    photographs: Make,
+    after_steps: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a comparator, resumed to the same bits; its maps are seen at the generator's size."""
     comparator = write_subject(tmp_path / "comparator.safetensors")
-    image = {**GENERATOR["image"], "comparator": str(comparator), "compared": ["conv2"], "judged": ["conv2"]}
+    image = {
+        **GENERATOR["image"],
+        "comparator": str(comparator),
+        "compared": ["conv2"],
+        "judged": ["conv2"],
+    }
     monkeypatch.setitem(GENERATOR, "image", image)
     whole, trained = generator_bits(tmp_path / "whole", encoder, photographs)
     assert trained.helpers["image_discriminator"].heads[1].body[0].in_channels == 192
-    monkeypatch.setitem(GENERATOR, "image", {**image, "comparator_size": 2 * GENERATOR_ARCHITECTURE["size"]})
-    assert not same(generator_bits(tmp_path / "larger", encoder, photographs)[0], whole), "it sees them larger"
+    monkeypatch.setitem(
+        GENERATOR, "image", {**image, "comparator_size": 2 * GENERATOR_ARCHITECTURE["size"]}
+    )
+    assert not same(generator_bits(tmp_path / "larger", encoder, photographs)[0], whole), (
+        "it sees them larger"
+    )
     monkeypatch.setitem(GENERATOR, "image", image)
     after_steps(11, kill)  # in the last stage
     with pytest.raises(Killed):
@@ -336,7 +395,11 @@ def test_the_last_stage_compiles_whole(
     tmp_path: Path, encoder: Subject, photographs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU runs, hooks and all, is one graph that gives the same; here without the kernels."""
-    other = {"named": 0.5, "comparator": str(write_subject(tmp_path / "comparator.safetensors")), "compared": ["conv2"]}
+    other = {
+        "named": 0.5,
+        "comparator": str(write_subject(tmp_path / "comparator.safetensors")),
+        "compared": ["conv2"],
+    }
     monkeypatch.setitem(GENERATOR, "image", {**GENERATOR["image"], "beyond": 0.5, **other})
     told: list[dict[str, float]] = []
     report = lambda step, steps, figures: told.append(figures)  # noqa: E731
@@ -357,16 +420,32 @@ def test_the_last_stage_compiles_whole(
 
 @pytest.mark.usefixtures("every_step")
 def test_codes_beyond_classes_named_and_falling_rates_resume_to_the_same_bits(
-    tmp_path: Path, encoder: Subject, photographs: Make, after_steps: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    encoder: Subject,
+    photographs: Make,
+    after_steps: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each changes what is learnt, and a recipe whose rates fall is another when it is longer."""
     plain, _ = generator_bits(tmp_path / "plain", encoder, photographs)
     ends, image = [plain["generator.decoder.last.weight"]], GENERATOR["image"]
-    other = {"named": 0.5, "comparator": str(write_subject(tmp_path / "comparator.safetensors")), "compared": ["conv2"]}
-    for change in ({"beyond": 0.5}, {"fall": 1.0}, {"named": 0.5}, other, {"beyond": 0.5, "fall": 1.0, "named": 0.5}):
+    other = {
+        "named": 0.5,
+        "comparator": str(write_subject(tmp_path / "comparator.safetensors")),
+        "compared": ["conv2"],
+    }
+    for change in (
+        {"beyond": 0.5},
+        {"fall": 1.0},
+        {"named": 0.5},
+        other,
+        {"beyond": 0.5, "fall": 1.0, "named": 0.5},
+    ):
         monkeypatch.setitem(GENERATOR, "image", {**image, **change})
         bits, _ = generator_bits(tmp_path / str(len(ends)), encoder, photographs)
-        assert not any(torch.equal(bits["generator.decoder.last.weight"], end) for end in ends), change
+        assert not any(torch.equal(bits["generator.decoder.last.weight"], end) for end in ends), (
+            change
+        )
         ends.append(bits["generator.decoder.last.weight"])
     after_steps(11, kill)  # in the last stage
     with pytest.raises(Killed):
@@ -394,8 +473,12 @@ def test_codes_beyond_lie_between_and_beyond_those_of_photographs(shape: tuple[i
 
 def test_misnamed_is_the_divergence_of_classes() -> None:
     wanted = torch.tensor([[0.0, 0.0], [3.0, 1.0]])
-    assert misnamed(wanted + 5, wanted).item() == pytest.approx(0.0, abs=1e-6), "logits mean the same, moved together"
-    got = torch.tensor([[math.log(3.0), 0.0], [3.0, 1.0]])  # classes ¾ and ¼, where both should have a half
+    assert misnamed(wanted + 5, wanted).item() == pytest.approx(0.0, abs=1e-6), (
+        "logits mean the same, moved together"
+    )
+    got = torch.tensor(
+        [[math.log(3.0), 0.0], [3.0, 1.0]]
+    )  # classes ¾ and ¼, where both should have a half
     assert misnamed(got, wanted).item() == pytest.approx(math.log(2 / math.sqrt(3)) / 2)
 
 
@@ -415,9 +498,21 @@ def test_of_codes_beyond_only_the_generator_learns() -> None:
         torch.manual_seed(0)
         discriminator = Discriminator([(3, 1)], 5, 4)
         generator = nn.Parameter(torch.rand(4 + extra, 3, 8, 8, generator=seeded(3)))
-        climber, judge = (torch.optim.SGD(who, lr=0.1) for who in ([generator], discriminator.parameters()))
-        code, x = torch.rand(4 + extra, 5, generator=seeded(4)), torch.rand(4, 3, 8, 8, generator=seeded(5))
-        stage = {"lr": 0.1, "lr_discriminator": 0.1, "adversarial": 1.0, "r1": 0.3, "r1_every": 1, "steps": 1}
+        climber, judge = (
+            torch.optim.SGD(who, lr=0.1) for who in ([generator], discriminator.parameters())
+        )
+        code, x = (
+            torch.rand(4 + extra, 5, generator=seeded(4)),
+            torch.rand(4, 3, 8, 8, generator=seeded(5)),
+        )
+        stage = {
+            "lr": 0.1,
+            "lr_discriminator": 0.1,
+            "adversarial": 1.0,
+            "r1": 0.3,
+            "r1_every": 1,
+            "steps": 1,
+        }
         loss = generator.sum() * 0
         duel(stage, 0, climber, judge, discriminator, loss, [x], [generator], code, "cpu", Crew())
         moved = generator.detach() - torch.rand(4 + extra, 3, 8, 8, generator=seeded(3))
@@ -429,14 +524,20 @@ def test_of_codes_beyond_only_the_generator_learns() -> None:
     assert (moved.flatten(1).abs().amax(1) > 0).all(), "every image has learnt"
 
 
-def test_a_finished_run_does_no_step_again(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
+def test_a_finished_run_does_no_step_again(
+    tmp_path: Path, photographs: Make, encoder: Subject
+) -> None:
     first, _, _ = subject_bits(tmp_path / "s", photographs)
     seen: list[int] = []
-    again, _, finished = subject_bits(tmp_path / "s", photographs, report=lambda step, *_: seen.append(step))
+    again, _, finished = subject_bits(
+        tmp_path / "s", photographs, report=lambda step, *_: seen.append(step)
+    )
     assert finished
     assert same(first, again)
     bits, _ = generator_bits(tmp_path / "g", encoder, photographs)
-    more, trained = generator_bits(tmp_path / "g", encoder, photographs, report=lambda step, *_: seen.append(step))
+    more, trained = generator_bits(
+        tmp_path / "g", encoder, photographs, report=lambda step, *_: seen.append(step)
+    )
     assert trained.finished
     assert same(bits, more)
     assert seen == []
@@ -444,7 +545,10 @@ def test_a_finished_run_does_no_step_again(tmp_path: Path, photographs: Make, en
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_polite_signal_saves_stops_and_is_resumed(
-    tmp_path: Path, photographs: Make, after_steps: Callable[[int, Callable[[], None]], None], number: signal.Signals
+    tmp_path: Path,
+    photographs: Make,
+    after_steps: Callable[[int, Callable[[], None]], None],
+    number: signal.Signals,
 ) -> None:
     handler = signal.getsignal(number)
     after_steps(3, lambda: os.kill(os.getpid(), number))
@@ -474,13 +578,21 @@ def test_a_run_that_diverges_says_so_and_keeps_what_was_saved(
     tmp_path: Path, photographs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = {**SUBJECT, "lr": 1e30}
-    with pytest.raises(BadRequest, match="the weights are no longer numbers: the rates are too high"):
+    with pytest.raises(
+        BadRequest, match="the weights are no longer numbers: the rates are too high"
+    ):
         train_subject(recipe, photographs(40, 16), photographs(10, 16), tmp_path)
-    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True) if (tmp_path / "checkpoint.pt").exists() else {}
+    kept = (
+        torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        if (tmp_path / "checkpoint.pt").exists()
+        else {}
+    )
     assert all(value.isfinite().all() for value in kept.get("network", {}).values())
 
 
-def test_a_second_control_c_leaves_at_once(tmp_path: Path, photographs: Make, after_steps: Any) -> None:
+def test_a_second_control_c_leaves_at_once(
+    tmp_path: Path, photographs: Make, after_steps: Any
+) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -510,7 +622,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_budget_ends_a_subjects_run_cleanly(tmp_path: Path, photographs: Make, clock: list[float]) -> None:
+def test_a_budget_ends_a_subjects_run_cleanly(
+    tmp_path: Path, photographs: Make, clock: list[float]
+) -> None:
     whole, _, _ = subject_bits(tmp_path / "whole", photographs)
     for budget, step in ((0.0, 0), (2.0, 2), (2.5, 5), (100.0, 6)):
         bits, run, finished = subject_bits(tmp_path / "run", photographs, time_budget=budget)
@@ -557,11 +671,15 @@ def test_a_generators_run_shows_held_out_photographs_and_ends_with_the_same_bits
 
     monkeypatch.setattr("phosphene.training.gallery.EVERY", -1.0)
     plain, _ = generator_bits(tmp_path / "plain", encoder, photographs)
-    looked_at, _ = generator_bits(tmp_path / "shown", encoder, photographs, held_out=photographs(5, 16))
+    looked_at, _ = generator_bits(
+        tmp_path / "shown", encoder, photographs, held_out=photographs(5, 16)
+    )
     assert same(plain, looked_at)
     assert not (tmp_path / "plain/image/pictures").exists()
     steps = GENERATOR["image"]["steps"]
-    sheets = [tmp_path / f"shown/image/pictures/reconstructions-{step:06}.png" for step in range(steps)]
+    sheets = [
+        tmp_path / f"shown/image/pictures/reconstructions-{step:06}.png" for step in range(steps)
+    ]
     shown = [np.asarray(Image.open(sheet)).astype(float) for sheet in sheets]
     photograph, again = shown[-1][6:22, 6:22], shown[-1][46:62, 6:22]
     assert np.abs(photograph - again).mean() > 1
@@ -572,8 +690,12 @@ def test_a_generators_run_shows_held_out_photographs_and_ends_with_the_same_bits
 # ---------------------------------------------------------------- recipes
 
 
-@pytest.mark.parametrize("change", [{"lr": 0.01}, {"seed": 1}, {"epochs": 3}, {"crop": [0.5, 1.0]}], ids=str)
-def test_a_subjects_run_refuses_another_recipe(tmp_path: Path, photographs: Make, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"lr": 0.01}, {"seed": 1}, {"epochs": 3}, {"crop": [0.5, 1.0]}], ids=str
+)
+def test_a_subjects_run_refuses_another_recipe(
+    tmp_path: Path, photographs: Make, change: dict[str, Any]
+) -> None:
     subject_bits(tmp_path, photographs, time_budget=0.0)
     kept = (tmp_path / "checkpoint.pt").read_bytes()
     with pytest.raises(BadRequest, match="another recipe or other data"):
@@ -618,18 +740,35 @@ def test_a_generators_run_refuses_another_encoder_and_other_data(
         train_generator(GENERATOR, encoder, photographs(13, 16), tmp_path)
 
 
-def test_a_generators_later_stages_go_on_with_more_steps(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
+def test_a_generators_later_stages_go_on_with_more_steps(
+    tmp_path: Path, photographs: Make, encoder: Subject
+) -> None:
     """Their rates are constant, so that four steps and then two are six."""
-    longer = {**GENERATOR, "latent": {**GENERATOR["latent"], "steps": 6}, "image": {**GENERATOR["image"], "steps": 0}}
+    longer = {
+        **GENERATOR,
+        "latent": {**GENERATOR["latent"], "steps": 6},
+        "image": {**GENERATOR["image"], "steps": 0},
+    }
     shorter = {**longer, "latent": GENERATOR["latent"]}
     train_generator(shorter, encoder, photographs(12, 16), tmp_path / "a")
-    grown = train_generator(longer, encoder, photographs(12, 16), tmp_path / "a").generator.state_dict()
-    assert same(grown, train_generator(longer, encoder, photographs(12, 16), tmp_path / "b").generator.state_dict())
+    grown = train_generator(
+        longer, encoder, photographs(12, 16), tmp_path / "a"
+    ).generator.state_dict()
+    assert same(
+        grown,
+        train_generator(
+            longer, encoder, photographs(12, 16), tmp_path / "b"
+        ).generator.state_dict(),
+    )
 
 
-def published(file: Path, encoder: Subject, photographs: Make, trained: Trained) -> tuple[Generated, weights.Weights]:
+def published(
+    file: Path, encoder: Subject, photographs: Make, trained: Trained
+) -> tuple[Generated, weights.Weights]:
     """A trained generator and its discriminator, written and read again as files."""
-    card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained)
+    card = generator_card(
+        "g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained
+    )
     tensors = {f"network.{name}": value for name, value in trained.generator.state_dict().items()}
     tensors |= {f"code.{name}": value for name, value in trained.statistics.items()}
     weights.write(file, tensors, card)
@@ -644,24 +783,40 @@ def published(file: Path, encoder: Subject, photographs: Make, trained: Trained)
 
 @pytest.mark.usefixtures("every_step")
 def test_a_published_generator_is_trained_on(
-    tmp_path: Path, photographs: Make, encoder: Subject, after_steps: Callable[[int, Callable[[], None]], None]
+    tmp_path: Path,
+    photographs: Make,
+    encoder: Subject,
+    after_steps: Callable[[int, Callable[[], None]], None],
 ) -> None:
     """Only the last stage runs, from the file's weights; killed, it ends with the same bits."""
     _, trained = generator_bits(tmp_path / "run", encoder, photographs)
     begin, discriminator = published(tmp_path / "g.safetensors", encoder, photographs, trained)
     still = {**GENERATOR, "image": {**GENERATOR["image"], "lr": 0.0, "lr_discriminator": 0.0}}
     kept = train_generator(
-        still, encoder, photographs(12, 16), tmp_path / "still", begin=begin, discriminator=discriminator
+        still,
+        encoder,
+        photographs(12, 16),
+        tmp_path / "still",
+        begin=begin,
+        discriminator=discriminator,
     )
     assert same(kept.generator.state_dict(), begin.generator.state_dict()), "no step, no change"
     state = kept.helpers["image_discriminator"].state_dict()
     assert same(state, discriminator.part("image_discriminator"))
-    bits, _ = generator_bits(tmp_path / "whole", encoder, photographs, begin=begin, discriminator=discriminator)
-    assert not torch.equal(bits["generator.decoder.last.weight"], begin.generator.state_dict()["decoder.last.weight"])
+    bits, _ = generator_bits(
+        tmp_path / "whole", encoder, photographs, begin=begin, discriminator=discriminator
+    )
+    assert not torch.equal(
+        bits["generator.decoder.last.weight"], begin.generator.state_dict()["decoder.last.weight"]
+    )
     after_steps(2, kill)
     with pytest.raises(Killed):
-        generator_bits(tmp_path / "killed", encoder, photographs, begin=begin, discriminator=discriminator)
-    again, resumed = generator_bits(tmp_path / "killed", encoder, photographs, begin=begin, discriminator=discriminator)
+        generator_bits(
+            tmp_path / "killed", encoder, photographs, begin=begin, discriminator=discriminator
+        )
+    again, resumed = generator_bits(
+        tmp_path / "killed", encoder, photographs, begin=begin, discriminator=discriminator
+    )
     assert resumed.finished
     assert same(again, bits)
     with pytest.raises(BadRequest, match="another recipe"):
@@ -683,7 +838,11 @@ def teacher(tmp_path: Path, photographs: Make, zoo: Path) -> Path:
 
 def taught_by(teacher: Path, layer: str, code: int | list[int]) -> dict[str, Any]:
     """A recipe for another code layer that begins from a teacher."""
-    kept = {key: value for key, value in GENERATOR.items() if key not in ("autoencoder", "reader", "latent")}
+    kept = {
+        key: value
+        for key, value in GENERATOR.items()
+        if key not in ("autoencoder", "reader", "latent")
+    }
     return {
         **kept,
         "code_layer": layer,
@@ -693,7 +852,9 @@ def taught_by(teacher: Path, layer: str, code: int | list[int]) -> dict[str, Any
 
 
 @pytest.mark.usefixtures("every_step")
-@pytest.mark.parametrize(("layer", "code"), [("fc7", 16), ("fc8", 10), ("pool5", [256, 4, 4]), ("conv3", [384, 1, 1])])
+@pytest.mark.parametrize(
+    ("layer", "code"), [("fc7", 16), ("fc8", 10), ("pool5", [256, 4, 4]), ("conv3", [384, 1, 1])]
+)
 def test_a_generator_of_another_layer_begins_from_one_that_is_trained(
     tmp_path: Path,
     photographs: Make,
@@ -705,7 +866,9 @@ def test_a_generator_of_another_layer_begins_from_one_that_is_trained(
 ) -> None:
     """Vectors and maps; killed, it ends with the same bits; what it makes climbs."""
     recipe = taught_by(teacher, layer, code)
-    whole = resumes_and_climbs(recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path)
+    whole = resumes_and_climbs(
+        recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path
+    )
     assert whole.begun == (weights.read(teacher).sha256,)
 
 
@@ -722,13 +885,29 @@ def test_a_generator_of_the_papers_layout_begins_from_nothing(
     layer: str,
     code: int | list[int],
 ) -> None:
-    kept = {key: value for key, value in GENERATOR.items() if key not in ("autoencoder", "reader", "latent")}
-    recipe = {**kept, "code_layer": layer, "architecture": {**DIRECT, "code": code}, "begin": {"views": 24}}
-    whole = resumes_and_climbs(recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path)
+    kept = {
+        key: value
+        for key, value in GENERATOR.items()
+        if key not in ("autoencoder", "reader", "latent")
+    }
+    recipe = {
+        **kept,
+        "code_layer": layer,
+        "architecture": {**DIRECT, "code": code},
+        "begin": {"views": 24},
+    }
+    whole = resumes_and_climbs(
+        recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path
+    )
     assert whole.begun == ()
     recipe["architecture"] = {**GENERATOR["architecture"], "code": code}
     with pytest.raises(BadRequest, match="begins from another"):
-        train_generator(recipe, load_subject(zoo / "subject.safetensors"), photographs(12, 16), tmp_path / "other")
+        train_generator(
+            recipe,
+            load_subject(zoo / "subject.safetensors"),
+            photographs(12, 16),
+            tmp_path / "other",
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -752,9 +931,15 @@ def resumes_and_climbs(
     assert same(again.generator.state_dict(), whole.generator.state_dict())
     card = generator_card("g", recipe, subject, photographs(12, 16), photographs(10, 16), whole)
     tensors = {f"network.{name}": value for name, value in whole.generator.state_dict().items()}
-    weights.write(tmp_path / "g.safetensors", tensors | {f"code.{n}": v for n, v in whole.statistics.items()}, card)
+    weights.write(
+        tmp_path / "g.safetensors",
+        tensors | {f"code.{n}": v for n, v in whole.statistics.items()},
+        card,
+    )
     prior = load_generated(tmp_path / "g.safetensors")
-    climbed = synthesize(subject, ["fc8:0", "fc8:1"], prior=prior, climb=replace(CLIMBS["default"], steps=4))
+    climbed = synthesize(
+        subject, ["fc8:0", "fc8:1"], prior=prior, climb=replace(CLIMBS["default"], steps=4)
+    )
     assert climbed.codes.shape == (2, *shape)
     assert climbed.scores.isfinite().all()
     assert not torch.equal(climbed.codes[0], climbed.codes[1])
@@ -765,8 +950,21 @@ def resumes_and_climbs(
 @pytest.mark.parametrize("code", [16, [8, 5, 5]], ids=["vector", "map"])
 def test_both_families_make_images_of_any_size(size: int, code: int | list[int]) -> None:
     doublings = {64: 4, 96: 4, 128: 5, 256: 6}[size]
-    direct = {"name": "direct", "code": code, "hidden": 32, "widths": [16] * doublings, "size": size, "seen": size - 8}
-    staged = {**GENERATOR_ARCHITECTURE, "code": code, "grid": size // 16, "size": size, "seen": size - 8}
+    direct = {
+        "name": "direct",
+        "code": code,
+        "hidden": 32,
+        "widths": [16] * doublings,
+        "size": size,
+        "seen": size - 8,
+    }
+    staged = {
+        **GENERATOR_ARCHITECTURE,
+        "code": code,
+        "grid": size // 16,
+        "size": size,
+        "seen": size - 8,
+    }
     for architecture in (direct, staged):
         torch.manual_seed(0)
         network = build(architecture)
@@ -777,11 +975,22 @@ def test_both_families_make_images_of_any_size(size: int, code: int | list[int])
         (slope,) = torch.autograd.grad(images.square().mean(), codes)
         assert slope.abs().flatten(1).amax(1).min() > 0
     first = build(direct)
-    assert 0.1 < torch.logit(first(torch.randn(8, *first.code_shape))).std() < 10, "what it begins with is not flat"
+    assert 0.1 < torch.logit(first(torch.randn(8, *first.code_shape))).std() < 10, (
+        "what it begins with is not flat"
+    )
 
 
 @pytest.mark.parametrize(
-    "change", [{"size": 90}, {"widths": [8]}, {"widths": [8] * 9}, {"seen": 17}, {"seen": 0}, {"code": [3, 3]}], ids=str
+    "change",
+    [
+        {"size": 90},
+        {"widths": [8]},
+        {"widths": [8] * 9},
+        {"seen": 17},
+        {"seen": 0},
+        {"code": [3, 3]},
+    ],
+    ids=str,
 )
 def test_a_direct_generator_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadFile, match="cannot be built"):
@@ -792,9 +1001,15 @@ def test_a_recipe_learns_its_code_from_the_layer(zoo: Path) -> None:
     subject, recipe = load_subject(zoo / "subject.safetensors"), read_recipe("taught")
     assert with_code(recipe, subject, "fc7")["architecture"]["code"] == 16
     assert with_code(recipe, subject, "pool5")["architecture"]["code"] == [256, 4, 4]
-    assert with_code(recipe, subject, "conv3")["architecture"]["code"] == 384, "a map of one position is a vector"
-    assert with_code(read_recipe("objects-fc6"), subject, None)["architecture"]["code"] == 1024, "what is said stands"
-    assert [with_code(recipe, subject, each)["architecture"]["rank"] for each in ("fc8", "conv3")] == [10, 256]
+    assert with_code(recipe, subject, "conv3")["architecture"]["code"] == 384, (
+        "a map of one position is a vector"
+    )
+    assert with_code(read_recipe("objects-fc6"), subject, None)["architecture"]["code"] == 1024, (
+        "what is said stands"
+    )
+    assert [
+        with_code(recipe, subject, each)["architecture"]["rank"] for each in ("fc8", "conv3")
+    ] == [10, 256]
     with pytest.raises(BadRequest, match="give one with --layer"):
         with_code(recipe, subject, None)
     with pytest.raises(UnknownName, match="near: fc7"):
@@ -827,12 +1042,16 @@ def test_a_convolution_is_fitted_in_closed_form() -> None:
         views = Views(codes, planted(codes), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1))
         whiten(network, views)
         begin_map(network, views)
-        fitted = network.map.linear(network.map.resized((codes - network.code_mean) / network.code_std))
+        fitted = network.map.linear(
+            network.map.resized((codes - network.code_mean) / network.code_std)
+        )
     unexplained = (fitted - views.latents).square().mean() / views.latents.var()
     assert unexplained < 0.02
 
 
-def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path, photographs: Make, teacher: Path, zoo: Path) -> None:
+def test_a_teacher_that_does_not_fit_is_refused(
+    tmp_path: Path, photographs: Make, teacher: Path, zoo: Path
+) -> None:
     subject = load_subject(zoo / "subject.safetensors")
     recipe = taught_by(teacher, "fc7", 16)
     recipe["architecture"] |= {"latent": 5}
@@ -844,16 +1063,22 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path, photographs: Mak
         train_generator(recipe, subject, photographs(12, 16), tmp_path / "run")
 
 
-@pytest.mark.parametrize(("layer", "error"), [("fc66", UnknownName), ("conv5", BadRequest), ("fc8", BadRequest)])
+@pytest.mark.parametrize(
+    ("layer", "error"), [("fc66", UnknownName), ("conv5", BadRequest), ("fc8", BadRequest)]
+)
 def test_a_code_layer_that_does_not_fit_is_refused_before_any_work(
     tmp_path: Path, photographs: Make, encoder: Subject, layer: str, error: type[PhospheneError]
 ) -> None:
     with pytest.raises(error, match=r"fc6|units"):
-        train_generator({**GENERATOR, "code_layer": layer}, encoder, photographs(12, 16), tmp_path / "run")
+        train_generator(
+            {**GENERATOR, "code_layer": layer}, encoder, photographs(12, 16), tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()
 
 
-def test_fewer_photographs_than_a_batch_and_too_many_classes_are_refused(tmp_path: Path, photographs: Make) -> None:
+def test_fewer_photographs_than_a_batch_and_too_many_classes_are_refused(
+    tmp_path: Path, photographs: Make
+) -> None:
     with pytest.raises(BadRequest, match="fewer than one batch"):
         train_subject(SUBJECT, photographs(15, 16), photographs(10, 16), tmp_path / "a")
     few = {**SUBJECT, "architecture": {**SUBJECT["architecture"], "classes": 9}}
@@ -879,7 +1104,9 @@ def test_a_recipe_is_a_name_or_a_file_and_says_what_it_lacks(tmp_path: Path) -> 
         read_recipe(file)["architecture"]["width"]
     with pytest.raises(BadRequest, match="makes a subject, not a generator"):
         read_recipe(file, "generator")
-    with pytest.raises(BadRequest, match=r"bundled: caffenet-modified, caffenet-objects, .*objects-fc6"):
+    with pytest.raises(
+        BadRequest, match=r"bundled: caffenet-modified, caffenet-objects, .*objects-fc6"
+    ):
         read_recipe("nothing")
     for raw in (b"kind = ", b"\xff\xfe", b"[" * 10_000):
         file.write_bytes(raw)
@@ -912,7 +1139,9 @@ def test_a_recipe_is_a_name_or_a_file_and_says_what_it_lacks(tmp_path: Path) -> 
         ("cooldown = {epochs = true}", "cooldown epochs is True"),
     ],
 )
-def test_a_recipes_values_are_of_the_kind_they_should_be(tmp_path: Path, line: str, wrong: str) -> None:
+def test_a_recipes_values_are_of_the_kind_they_should_be(
+    tmp_path: Path, line: str, wrong: str
+) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(f"kind = 'subject'\n{line}\n")
     with pytest.raises(BadRequest, match=re.escape(wrong)):
@@ -939,7 +1168,9 @@ def test_a_hostile_checkpoint_runs_nothing(tmp_path: Path, photographs: Make) ->
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")]
+)
 def test_a_full_disk_keeps_the_last_checkpoint(
     tmp_path: Path, photographs: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -962,7 +1193,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 
 def test_averaged_weights_are_the_moving_average() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    averaged, wanted = Averaged(network, 0.9), {k: v.clone().double() for k, v in network.state_dict().items()}
+    averaged, wanted = (
+        Averaged(network, 0.9),
+        {k: v.clone().double() for k, v in network.state_dict().items()},
+    )
     for step in range(1, 30):
         with torch.no_grad():
             for value in network.parameters():
@@ -1010,7 +1244,9 @@ def test_a_crop_of_everything_without_a_flip_is_the_image() -> None:
     torch.testing.assert_close(same_images, images, atol=1e-5, rtol=0)
     flipped = random_crops(images, 16, seeded(0), scale=(1.0, 1.0), ratio=1.0)
     for image, other in zip(images, flipped, strict=True):
-        close = [torch.allclose(other, candidate, atol=1e-5) for candidate in (image, image.flip(2))]
+        close = [
+            torch.allclose(other, candidate, atol=1e-5) for candidate in (image, image.flip(2))
+        ]
         assert any(close)
 
 
@@ -1020,7 +1256,9 @@ def test_crops_stay_inside_of_the_picture() -> None:
     assert crops.min() >= 0.2 - 1e-5
     assert crops.max() <= 0.8 + 1e-5
     spans = (crops.amax((1, 2, 3)) - crops.amin((1, 2, 3))) / 0.6
-    assert (spans < math.sqrt(0.5 * 4 / 3) + 0.05).all(), "a crop of a share of the area is that much narrower"
+    assert (spans < math.sqrt(0.5 * 4 / 3) + 0.05).all(), (
+        "a crop of a share of the area is that much narrower"
+    )
 
 
 def test_jitter_and_mixing_of_nothing_change_nothing() -> None:
@@ -1099,7 +1337,15 @@ def test_from_photographs_to_a_preferred_input_by_command(
         "cpu",
     )
     phosphene(
-        *("train", "generator", tmp_path / "small-generator.toml", "--images", CI_SAMPLE, "--encoder", subject),
+        *(
+            "train",
+            "generator",
+            tmp_path / "small-generator.toml",
+            "--images",
+            CI_SAMPLE,
+            "--encoder",
+            subject,
+        ),
         *("--run", tmp_path / "g", "--out", generator, "--device", "cpu"),
     )
     trained, generated = load_subject(subject), load_generated(generator)
@@ -1109,21 +1355,52 @@ def test_from_photographs_to_a_preferred_input_by_command(
     assert 0 < generated.card["measured"]["image_error"] < 1
     assert generated.card["encoder_sha256"] == trained.card["sha256"]
     assert trained.classes[0] == "tench, Tinca tinca"
-    assert weights.read(tmp_path / "g" / "small-generator-training.safetensors").card["kind"] == "training"
+    assert (
+        weights.read(tmp_path / "g" / "small-generator-training.safetensors").card["kind"]
+        == "training"
+    )
     assert len(load_file(generator)) > 10
-    more, discriminator = tmp_path / "more.safetensors", tmp_path / "g" / "small-generator-training.safetensors"
-    again = ("train", "generator", tmp_path / "small-generator.toml", "--images", CI_SAMPLE, "--encoder", subject)
+    more, discriminator = (
+        tmp_path / "more.safetensors",
+        tmp_path / "g" / "small-generator-training.safetensors",
+    )
+    again = (
+        "train",
+        "generator",
+        tmp_path / "small-generator.toml",
+        "--images",
+        CI_SAMPLE,
+        "--encoder",
+        subject,
+    )
     again += ("--from", generator, "--discriminator", discriminator)
     again += ("--run", tmp_path / "h", "--out", more, "--device", "cpu")
     phosphene(*again)
     before, after = load_file(generator), load_file(more)
     assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("code."))
-    assert not torch.equal(before["network.decoder.last.weight"], after["network.decoder.last.weight"])
-    phosphene("synthesize", subject, "class:tench", "--prior", generator, "--steps", 3, "--out", tmp_path / "p")
+    assert all(
+        torch.equal(before[name], after[name]) for name in before if name.startswith("code.")
+    )
+    assert not torch.equal(
+        before["network.decoder.last.weight"], after["network.decoder.last.weight"]
+    )
+    phosphene(
+        "synthesize",
+        subject,
+        "class:tench",
+        "--prior",
+        generator,
+        "--steps",
+        3,
+        "--out",
+        tmp_path / "p",
+    )
     assert (tmp_path / "p" / "contact-sheet.png").exists()
 
-    listed = {file.stem: {"file": file.name, "sha256": weights.read(file).sha256} for file in (subject, more)}
+    listed = {
+        file.stem: {"file": file.name, "sha256": weights.read(file).sha256}
+        for file in (subject, more)
+    }
     zoo = tmp_path / "zoo"
     zoo.mkdir()
     for file in (subject, more):
@@ -1133,17 +1410,27 @@ def test_from_photographs_to_a_preferred_input_by_command(
     capfd.readouterr()
     phosphene("zoo", "verify", "--accuracy", CI_SAMPLE, "--device", "cpu")
     said = capfd.readouterr().out
-    assert [said.count(figure) for figure in ("whole", "top1", "top5", "image_error", "class_kept")] == [2, 1, 1, 1, 1]
+    assert [
+        said.count(figure) for figure in ("whole", "top1", "top5", "image_error", "class_kept")
+    ] == [2, 1, 1, 1, 1]
     wrong = weights.read(more)
     own = wrong.card["data"]["name"]
-    for trained_on, said_of in ((f"{own} + {own}", "more: image_error"), (f"{own} + x", "more: not measured, it was")):
+    for trained_on, said_of in (
+        (f"{own} + {own}", "more: image_error"),
+        (f"{own} + x", "more: not measured, it was"),
+    ):
         card = {**wrong.card, "data": {**wrong.card["data"], "name": trained_on}}
         listed["more"]["sha256"] = weights.write(zoo / more.name, wrong.tensors, card)
         (zoo / "manifest.json").write_text(json.dumps(listed))
         phosphene("zoo", "verify", "more", "--accuracy", CI_SAMPLE, "--device", "cpu")
         assert said_of in capfd.readouterr().out
-    measured = {**wrong.card["measured"], "image_error": wrong.card["measured"]["image_error"] + 0.01}
-    listed["more"]["sha256"] = weights.write(zoo / more.name, wrong.tensors, {**wrong.card, "measured": measured})
+    measured = {
+        **wrong.card["measured"],
+        "image_error": wrong.card["measured"]["image_error"] + 0.01,
+    }
+    listed["more"]["sha256"] = weights.write(
+        zoo / more.name, wrong.tensors, {**wrong.card, "measured": measured}
+    )
     (zoo / "manifest.json").write_text(json.dumps(listed))
     monkeypatch.setattr("sys.argv", ["phosphene", "zoo", "verify", "--accuracy", str(CI_SAMPLE)])
     with pytest.raises(SystemExit) as left:
@@ -1152,14 +1439,22 @@ def test_from_photographs_to_a_preferred_input_by_command(
     assert "more: image_error is" in capfd.readouterr().err
 
 
-def test_cards_hold_what_a_reader_needs(tmp_path: Path, photographs: Make, encoder: Subject) -> None:
-    network, run, _ = train_subject(SUBJECT, photographs(40, 16), photographs(10, 16), tmp_path / "s")
-    card = subject_card("s", SUBJECT, photographs(40, 16), photographs(10, 16), network, history=run.history)
+def test_cards_hold_what_a_reader_needs(
+    tmp_path: Path, photographs: Make, encoder: Subject
+) -> None:
+    network, run, _ = train_subject(
+        SUBJECT, photographs(40, 16), photographs(10, 16), tmp_path / "s"
+    )
+    card = subject_card(
+        "s", SUBJECT, photographs(40, 16), photographs(10, 16), network, history=run.history
+    )
     assert {"preprocessing", "classes", "data", "measured", "recipe", "history"} <= card.keys()
     low, high = card["measured"]["top1_interval"]
     assert 0 <= low <= card["measured"]["top1"] <= high <= 1
     _, trained = generator_bits(tmp_path / "g", encoder, photographs)
-    card = generator_card("g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained)
+    card = generator_card(
+        "g", GENERATOR, encoder, photographs(12, 16), photographs(10, 16), trained
+    )
     assert {"encoder", "encoder_sha256", "code_layer", "data", "measured", "recipe"} <= card.keys()
     assert json.loads(json.dumps(card)) == json.loads(json.dumps(card, allow_nan=False))
 
@@ -1169,7 +1464,11 @@ def test_cards_hold_what_a_reader_needs(tmp_path: Path, photographs: Make, encod
 
 def test_extra_classes_are_modified_copies_of_their_own(photographs: Make) -> None:
     data = photographs(20, 18)
-    extra = [{"kind": "brg", "classes": [2]}, {"kind": "blurred", "classes": [2, 3]}, {"kind": "tiled", "classes": [0]}]
+    extra = [
+        {"kind": "brg", "classes": [2]},
+        {"kind": "blurred", "classes": [2, 3]},
+        {"kind": "tiled", "classes": [0]},
+    ]
     more = with_modified(data, extra)
     assert more.classes == (*data.classes, *(f"{data.classes[i]} ({kind})" for i, kind in TWINS))
     assert len(more) == 20 + 4 * 2
@@ -1182,18 +1481,26 @@ def test_extra_classes_are_modified_copies_of_their_own(photographs: Make) -> No
         assert steepness(twin(label)) < 0.5 * steepness(own(source))
         assert twin(label).mean() == pytest.approx(own(source).mean(), abs=3)
     assert not np.array_equal(twin(3), own(0))
-    assert np.array_equal(np.sort(twin(3).ravel()), np.sort(own(0).ravel())), "the same pixels in other places"
+    assert np.array_equal(np.sort(twin(3).ravel()), np.sort(own(0).ravel())), (
+        "the same pixels in other places"
+    )
     assert np.array_equal(twin(3)[:, 16:], own(0)[:, 16:]), "the edge that does not divide stays"
     assert with_modified(data, []) is data
-    assert len({data.fingerprint, more.fingerprint, with_modified(data, extra[:1]).fingerprint}) == 3
+    assert (
+        len({data.fingerprint, more.fingerprint, with_modified(data, extra[:1]).fingerprint}) == 3
+    )
     assert np.array_equal(with_modified(data, extra).images, more.images)
 
 
 TWINS = [(2, "brg"), (2, "blurred"), (3, "blurred"), (0, "tiled")]
 
 
-@pytest.mark.parametrize("part", [{"kind": "red", "classes": [0]}, {"kind": "brg", "classes": [10]}, {"kind": "brg"}])
-def test_extra_classes_that_cannot_be_made_are_refused(photographs: Make, part: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "part", [{"kind": "red", "classes": [0]}, {"kind": "brg", "classes": [10]}, {"kind": "brg"}]
+)
+def test_extra_classes_that_cannot_be_made_are_refused(
+    photographs: Make, part: dict[str, Any]
+) -> None:
     with pytest.raises(BadRequest, match=r"10 classes|an extra class has a kind"):
         with_modified(photographs(20, 16), [part])
 
@@ -1206,18 +1513,35 @@ def test_every_bundled_recipe_builds_its_network(name: str) -> None:
     if recipe["kind"] == "subject":
         twins = sum(len(part["classes"]) for part in recipe.get("extra", []))
         assert recipe["architecture"]["classes"] == 100 + twins
-        subject = Subject(name, network.to_empty(device="cpu").eval(), (84, 84), (0.5,) * 3, (0.25,) * 3)
+        subject = Subject(
+            name, network.to_empty(device="cpu").eval(), (84, 84), (0.5,) * 3, (0.25,) * 3
+        )
         assert list(subject.shapes().values())[-1] == (100 + twins,)
 
 
 # ---------------------------------------------------------------- several processes
 
 
-def two_processes(folder: Path, *words: object, run: str = "run") -> subprocess.CompletedProcess[str]:
+def two_processes(
+    folder: Path, *words: object, run: str = "run"
+) -> subprocess.CompletedProcess[str]:
     """`phosphene train` with these words, by torchrun."""
     scripts = Path(sys.executable).parent
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    command = ["torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", "--", "phosphene", "train"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [
+        "torchrun",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--no-python",
+        "--",
+        "phosphene",
+        "train",
+    ]
     command += [*map(str, words), "--run", str(folder / run), "--device", "cpu"]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -1227,7 +1551,9 @@ def test_two_processes_train_as_one_and_resume_to_the_same_bits(tmp_path: Path) 
     """The real engine: torchrun, two processes, gloo. Both hold the same weights, and see different photographs."""
     pytest.importorskip("pyarrow")
     recipe = tmp_path / "two.toml"
-    recipe.write_text(toml({**SUBJECT, "batch": 100, "epochs": 1, "sizes": [[0.0, SEEN]], "evaluate_every": 9}))
+    recipe.write_text(
+        toml({**SUBJECT, "batch": 100, "epochs": 1, "sizes": [[0.0, SEEN]], "evaluate_every": 9})
+    )
     train = partial(two_processes, tmp_path, "subject", str(recipe), "--data", str(CI_SAMPLE))
     whole = train(run="whole")
     assert whole.returncode == 0, whole.stderr
@@ -1267,7 +1593,9 @@ def test_two_processes_train_a_generator_and_resume_to_the_same_bits(tmp_path: P
         assert same(one, other)
     alone = tmp_path / "alone"
     begin = [*words, "--run", alone, "--device", "cpu"]
-    subprocess.run([Path(sys.executable).parent / "phosphene", "train", *map(str, begin)], check=True)
+    subprocess.run(
+        [Path(sys.executable).parent / "phosphene", "train", *map(str, begin)], check=True
+    )
     assert not same(load_file(alone / "two.safetensors"), one), "two see other photographs than one"
 
 
@@ -1276,7 +1604,16 @@ def test_what_a_generators_training_cannot_do_is_told(
 ) -> None:
     from phosphene import cli
 
-    words = ["phosphene", "train", "generator", "objects-fc6", "--images", str(tmp_path), "--run", str(tmp_path / "r")]
+    words = [
+        "phosphene",
+        "train",
+        "generator",
+        "objects-fc6",
+        "--images",
+        str(tmp_path),
+        "--run",
+        str(tmp_path / "r"),
+    ]
     monkeypatch.setattr("sys.argv", [*words, "--discriminator", "c"])
     with pytest.raises(SystemExit) as left:
         cli.main()

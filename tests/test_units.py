@@ -15,17 +15,24 @@ from phosphene.objectives import Objective
 from phosphene.probe import before
 from phosphene.units import Direction, Target, Term, Unit, channel_range, parse
 
-LAYERS = st.lists(st.text("abcXYZ019_-", min_size=1, max_size=5), min_size=1, max_size=3).map(".".join)
+LAYERS = st.lists(st.text("abcXYZ019_-", min_size=1, max_size=5), min_size=1, max_size=3).map(
+    ".".join
+)
 POSITIONS = st.one_of(
-    st.sampled_from(["centre", "max", "mean"]), st.tuples(st.integers(0, 99_999), st.integers(0, 99_999))
+    st.sampled_from(["centre", "max", "mean"]),
+    st.tuples(st.integers(0, 99_999), st.integers(0, 99_999)),
 )
 UNITS = st.builds(Unit, LAYERS, st.integers(0, 10**9), POSITIONS)
 WEIGHTS = st.floats(allow_nan=False, allow_infinity=False)
-TARGETS = st.builds(lambda terms: Target(tuple(terms)), st.lists(st.tuples(WEIGHTS, UNITS), min_size=1, max_size=4))
+TARGETS = st.builds(
+    lambda terms: Target(tuple(terms)), st.lists(st.tuples(WEIGHTS, UNITS), min_size=1, max_size=4)
+)
 
 
 def rebuilt(terms: list[Term]) -> Target:
-    return Target(tuple((term.weight, Unit(term.layer, int(term.channels), term.position)) for term in terms))
+    return Target(
+        tuple((term.weight, Unit(term.layer, int(term.channels), term.position)) for term in terms)
+    )
 
 
 @given(TARGETS)
@@ -92,7 +99,8 @@ def test_what_is_no_unit_is_told_what_one_looks_like(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "channels"), [("7", [7]), ("0-3", [0, 1, 2, 3]), ("0-1,8", [0, 1, 8]), ("5,1,5", [5, 1, 5])]
+    ("text", "channels"),
+    [("7", [7]), ("0-3", [0, 1, 2, 3]), ("0-1,8", [0, 1, 8]), ("5,1,5", [5, 1, 5])],
 )
 def test_ranges(text: str, channels: list[int]) -> None:
     assert channel_range(text) == channels
@@ -103,7 +111,9 @@ def test_what_is_no_range_is_taken_for_a_name(text: str) -> None:
     assert channel_range(text) is None
 
 
-@pytest.mark.parametrize("text", ["3-1", "0-2000000", ",".join(["0-900000"] * 1000), "9" * 5000, "0-" + "9" * 30])
+@pytest.mark.parametrize(
+    "text", ["3-1", "0-2000000", ",".join(["0-900000"] * 1000), "9" * 5000, "0-" + "9" * 30]
+)
 def test_a_range_that_is_a_slip_is_refused_before_it_fills_the_memory(text: str) -> None:
     with pytest.raises(BadRequest):
         channel_range(text)
@@ -124,9 +134,18 @@ def test_a_range_that_is_a_slip_is_refused_before_it_fills_the_memory(text: str)
         {"label": "", "terms": [[1, {"layer": "a", "channel": 0, "position": None}]]},
         {"label": "", "terms": [[1, {"layer": "a", "channel": 0}]]},
         {"label": "", "terms": [[1, 5]]},
-        {"label": "", "terms": [[float("nan"), {"layer": "a", "channel": 0, "position": "centre"}]]},
-        {"label": "", "terms": [[1, {"layer": "a", "vector": [0, 0], "name": "d", "position": "centre"}]]},
-        {"label": "", "terms": [[1, {"layer": "a", "vector": ["x"], "name": "d", "position": "centre"}]]},
+        {
+            "label": "",
+            "terms": [[float("nan"), {"layer": "a", "channel": 0, "position": "centre"}]],
+        },
+        {
+            "label": "",
+            "terms": [[1, {"layer": "a", "vector": [0, 0], "name": "d", "position": "centre"}]],
+        },
+        {
+            "label": "",
+            "terms": [[1, {"layer": "a", "vector": ["x"], "name": "d", "position": "centre"}]],
+        },
     ],
     ids=str,
 )
@@ -158,8 +177,12 @@ def test_a_target_that_is_none_is_refused(data: object) -> None:
 )
 def test_classes_by_name(text: str, channels: list[int]) -> None:
     targets = tiny_subject().targets(text)
-    assert [target.terms for target in targets] == [((1.0, Unit("fc", channel)),) for channel in channels]
-    assert [target.label for target in targets] == [CLASSES[channel].split(",")[0] for channel in channels]
+    assert [target.terms for target in targets] == [
+        ((1.0, Unit("fc", channel)),) for channel in channels
+    ]
+    assert [target.label for target in targets] == [
+        CLASSES[channel].split(",")[0] for channel in channels
+    ]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +244,10 @@ def test_a_position_outside_of_the_map_is_refused(text: str) -> None:
 # ---------------------------------------------------------------- scores
 
 
-A = {"map": torch.arange(2 * 3 * 4 * 20.0).view(2, 3, 4, 20), "flat": torch.tensor([[1.0, -2, 3], [4, 5, -6]])}
+A = {
+    "map": torch.arange(2 * 3 * 4 * 20.0).view(2, 3, 4, 20),
+    "flat": torch.tensor([[1.0, -2, 3], [4, 5, -6]]),
+}
 
 
 def score(terms: tuple[tuple[float, Unit | Direction], ...], member: int = 0) -> float:
@@ -241,7 +267,9 @@ def test_the_centre_of_a_map_is_half_its_rows_and_half_its_columns() -> None:
 
 def test_sums_negatives_and_differences() -> None:
     assert score(((1.0, Unit("flat", 0)), (0.5, Unit("flat", 2)))) == 1 + 1.5
-    assert score(((1.0, Unit("flat", 0)), (-1.0, Unit("flat", 1)))) == 1 - (-2), "a − b is not −(a + b)"
+    assert score(((1.0, Unit("flat", 0)), (-1.0, Unit("flat", 1)))) == 1 - (-2), (
+        "a − b is not −(a + b)"
+    )
     assert score(Target(((2.0, Unit("flat", 1)),)).negative().terms) == 4
     assert score(((1.0, Unit("flat", 1)),), member=1) == 5, "member i reads image i"
 
@@ -254,10 +282,14 @@ def test_a_direction_is_a_product_with_the_unit_vector() -> None:
 def test_probability_is_a_log_softmax_over_the_layer() -> None:
     (followed,) = Objective([Target(((1.0, Unit("flat", 2)),))], "probability")(A)
     assert float(followed) == pytest.approx(float(torch.log_softmax(A["flat"][0], 0)[2]))
-    assert float(Objective([Target(((1.0, Unit("flat", 2)),))], "probability").scores(A)[0]) == 3, "reported as it is"
+    assert float(Objective([Target(((1.0, Unit("flat", 2)),))], "probability").scores(A)[0]) == 3, (
+        "reported as it is"
+    )
     two = Target(((1.0, Unit("flat", 0)), (1.0, Unit("flat", 2))))
     both = torch.log_softmax(A["flat"][0], 0)[[0, 2]].sum()
-    assert float(Objective([two], "probability")(A)[0]) == pytest.approx(float(both)), "none of several is left out"
+    assert float(Objective([two], "probability")(A)[0]) == pytest.approx(float(both)), (
+        "none of several is left out"
+    )
     mixed = Target(((1.0, Unit("flat", 0)), (1.0, Direction("flat", (0.0, 0.0, 1.0)))))
     assert float(Objective([mixed], "probability")(A)[0]) == 4, "directions keep their activations"
 

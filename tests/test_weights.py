@@ -54,7 +54,11 @@ def forge(path: Path, tensors: dict[str, torch.Tensor], card: Any) -> Path:
 def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A whole weights file of a few kilobytes."""
     file = tmp_path_factory.mktemp("small") / "small.safetensors"
-    tensors = {"network.a": torch.arange(600.0).view(20, 30), "network.b": torch.ones(7), "network.n": torch.tensor(3)}
+    tensors = {
+        "network.a": torch.arange(600.0).view(20, 30),
+        "network.b": torch.ones(7),
+        "network.n": torch.tensor(3),
+    }
     weights.write(file, tensors, CARD)
     return file.read_bytes()
 
@@ -115,23 +119,39 @@ def test_four_bits_are_near_the_truth_and_half_as_large(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "steps", [torch.ones(9), torch.ones(9, 2), torch.ones(9, 3, 1), torch.ones(2, 3), torch.ones(9, 0)]
+    "steps",
+    [torch.ones(9), torch.ones(9, 2), torch.ones(9, 3, 1), torch.ones(2, 3), torch.ones(9, 0)],
 )
 def test_group_steps_that_do_not_fit_are_refused(tmp_path: Path, steps: torch.Tensor) -> None:
-    weights.write(tmp_path / "x.safetensors", {"network.fc.weight": torch.randn(9, 96)}, CARD, bits=4)
+    weights.write(
+        tmp_path / "x.safetensors", {"network.fc.weight": torch.randn(9, 96)}, CARD, bits=4
+    )
     tensors = {**load_file(tmp_path / "x.safetensors"), "network.fc.weight:step": steps}
-    file = forge(tmp_path / "forged.safetensors", tensors, weights.read(tmp_path / "x.safetensors").card)
+    file = forge(
+        tmp_path / "forged.safetensors", tensors, weights.read(tmp_path / "x.safetensors").card
+    )
     assert "damaged" in refused(lambda: weights.read(file).part("network"))
 
 
 @pytest.mark.parametrize(
-    "steps", [torch.ones(3), torch.ones(4, 1), torch.tensor(1.0), torch.full((4,), float("nan")), torch.ones(4).int()]
+    "steps",
+    [
+        torch.ones(3),
+        torch.ones(4, 1),
+        torch.tensor(1.0),
+        torch.full((4,), float("nan")),
+        torch.ones(4).int(),
+    ],
 )
 def test_steps_that_do_not_fit_are_refused(tmp_path: Path, steps: torch.Tensor) -> None:
     whole = load_file(write_subject(tmp_path / "subject.safetensors"))
     wrong = next(key for key, value in whole.items() if value.ndim > 1 and key.endswith("weight"))
     card = weights.read(tmp_path / "subject.safetensors").card
-    tensors = {**whole, wrong: torch.zeros(whole[wrong].shape, dtype=torch.int8), wrong + ":step": steps}
+    tensors = {
+        **whole,
+        wrong: torch.zeros(whole[wrong].shape, dtype=torch.int8),
+        wrong + ":step": steps,
+    }
     file = forge(tmp_path / "forged.safetensors", tensors, card)
     if steps.shape == whole[wrong].shape[:1] and steps.isfinite().all():
         load_subject(str(file))
@@ -140,13 +160,23 @@ def test_steps_that_do_not_fit_are_refused(tmp_path: Path, steps: torch.Tensor) 
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    tensors = {"network.w": torch.randn(4, 5), "network.b": torch.randn(5), "code.n": torch.tensor(7)}
+    tensors = {
+        "network.w": torch.randn(4, 5),
+        "network.b": torch.randn(5),
+        "code.n": torch.tensor(7),
+    }
     sha256 = weights.write(tmp_path / "a" / "x.safetensors", tensors, {**CARD, "note": "µσ"})
     found = weights.read(tmp_path / "a" / "x.safetensors", "generator")
-    assert found.sha256 == sha256 == hashlib.sha256((tmp_path / "a" / "x.safetensors").read_bytes()).hexdigest()
+    assert (
+        found.sha256
+        == sha256
+        == hashlib.sha256((tmp_path / "a" / "x.safetensors").read_bytes()).hexdigest()
+    )
     assert found.card["note"] == "µσ"
     assert found.name == "x"
-    assert torch.equal(found.part("network")["w"], tensors["network.w"].half().float()), "matrices in half precision"
+    assert torch.equal(found.part("network")["w"], tensors["network.w"].half().float()), (
+        "matrices in half precision"
+    )
     assert torch.equal(found.part("network")["b"], tensors["network.b"]), "vectors in full"
     assert found.part("code")["n"] == 7
     assert sorted(found.part("network")) == ["b", "w"]
@@ -202,13 +232,19 @@ def test_a_file_cut_anywhere_is_refused(small: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 2**40, 100_000_001, 0, 1])
-def test_a_header_that_claims_another_length_is_refused(small: bytes, tmp_path: Path, length: int) -> None:
+def test_a_header_that_claims_another_length_is_refused(
+    small: bytes, tmp_path: Path, length: int
+) -> None:
     refused(lambda: weights.read(_put(tmp_path / "x", length.to_bytes(8, "little") + small[8:])))
 
 
-@pytest.mark.parametrize("raw", [b"", b"\0" * 4096, b"<html>404</html>", b"\x89PNG\r\n\x1a\n" + b"x" * 100, b"{}" * 40])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\0" * 4096, b"<html>404</html>", b"\x89PNG\r\n\x1a\n" + b"x" * 100, b"{}" * 40]
+)
 def test_what_is_not_safetensors_is_refused(tmp_path: Path, raw: bytes) -> None:
-    assert "not a safetensors file" in refused(lambda: weights.read(_put(tmp_path / "x.safetensors", raw)))
+    assert "not a safetensors file" in refused(
+        lambda: weights.read(_put(tmp_path / "x.safetensors", raw))
+    )
 
 
 def test_a_renamed_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
@@ -240,8 +276,12 @@ def test_a_folder_and_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_subject_is_not_a_generator(zoo: Path) -> None:
-    assert "is a subject, not a generator" in refused(lambda: load_generated(zoo / "subject.safetensors"))
-    assert "is a generator, not a subject" in refused(lambda: load_subject(zoo / "generator.safetensors"))
+    assert "is a subject, not a generator" in refused(
+        lambda: load_generated(zoo / "subject.safetensors")
+    )
+    assert "is a generator, not a subject" in refused(
+        lambda: load_subject(zoo / "generator.safetensors")
+    )
 
 
 # ---------------------------------------------------------------- files made to harm
@@ -262,9 +302,17 @@ def test_a_subject_is_not_a_generator(zoo: Path) -> None:
         json.dumps({**CARD, "format": 4}),
         json.dumps({key: value for key, value in CARD.items() if key != "architecture"}),
         json.dumps({**CARD, "architecture": [GENERATOR_ARCHITECTURE]}),
-        '{"name": "x", "kind": "generator", "format": 1, "architecture": {"a": ' + "[" * 5000 + "]" * 5000 + "}}",
-        '{"name": "x", "kind": "generator", "format": 1, "architecture": {"a": ' + "[" * 480 + "]" * 480 + "}}",
-        '{"name": "x", "kind": "generator", "format": 1, "architecture": {"code": ' + "9" * 5000 + "}}",
+        '{"name": "x", "kind": "generator", "format": 1, "architecture": {"a": '
+        + "[" * 5000
+        + "]" * 5000
+        + "}}",
+        '{"name": "x", "kind": "generator", "format": 1, "architecture": {"a": '
+        + "[" * 480
+        + "]" * 480
+        + "}}",
+        '{"name": "x", "kind": "generator", "format": 1, "architecture": {"code": '
+        + "9" * 5000
+        + "}}",
     ],
     ids=lambda text: text[:40],
 )
@@ -371,9 +419,13 @@ def test_a_subject_that_is_not_one_is_refused(tmp_path: Path, changes: dict[str,
         ("code.rest", torch.ones(16)),
         ("code.upper", torch.ones(1)),
     ],
-    ids=lambda value: value if isinstance(value, str) else "none" if value is None else str(list(value.shape)),
+    ids=lambda value: (
+        value if isinstance(value, str) else "none" if value is None else str(list(value.shape))
+    ),
 )
-def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, name: str, value: torch.Tensor | None) -> None:
+def test_tensors_that_do_not_fit_are_refused(
+    tmp_path: Path, name: str, value: torch.Tensor | None
+) -> None:
     tensors = load_file(write_generator(tmp_path / "g"))
     if value is None:
         del tensors[name]
@@ -384,7 +436,9 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, name: str, value: t
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.bool, torch.float8_e4m3fn])
-def test_odd_types_of_tensors_are_refused_or_read_but_never_a_traceback(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_odd_types_of_tensors_are_refused_or_read_but_never_a_traceback(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
     tensors = load_file(write_generator(tmp_path / "g"))
     tensors["network.map.first.weight"] = torch.zeros(16, 16).to(dtype)
     try:
@@ -405,7 +459,13 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of bundled weights with one subject in it."""
     file = write_subject(tmp_path / "tiny.safetensors")
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    entry = {"file": file.name, "sha256": sha256, "bytes": file.stat().st_size, "kind": "subject", "summary": "tiny"}
+    entry = {
+        "file": file.name,
+        "sha256": sha256,
+        "bytes": file.stat().st_size,
+        "kind": "subject",
+        "summary": "tiny",
+    }
     (tmp_path / "manifest.json").write_text(json.dumps({"tiny-objects": entry}))
     monkeypatch.setattr(weights, "zoo_folder", lambda: tmp_path)
     return tmp_path
@@ -416,10 +476,14 @@ def test_a_bundled_file_is_found_by_name(bundled: Path) -> None:
     assert "near: tiny-objects" in refused(lambda: load_subject("tiny-object"), UnknownName)
 
 
-def test_a_bundled_file_of_another_hash_is_refused_even_when_its_own_digest_is_right(bundled: Path) -> None:
+def test_a_bundled_file_of_another_hash_is_refused_even_when_its_own_digest_is_right(
+    bundled: Path,
+) -> None:
     write_subject(bundled / "tiny.safetensors", note="swapped")
     assert "manifest" in refused(lambda: load_subject("tiny-objects"))
-    assert load_subject(bundled / "tiny.safetensors").card["note"] == "swapped", "as a file of one's own it is fine"
+    assert load_subject(bundled / "tiny.safetensors").card["note"] == "swapped", (
+        "as a file of one's own it is fine"
+    )
 
 
 def test_a_bundled_file_that_is_missing_or_cut_is_refused(bundled: Path) -> None:
@@ -428,18 +492,25 @@ def test_a_bundled_file_that_is_missing_or_cut_is_refused(bundled: Path) -> None
     assert "manifest" in refused(lambda: load_subject("tiny-objects"))
 
 
-def test_the_untrained_network_of_a_name_is_one_network_and_not_the_trained_one(bundled: Path) -> None:
+def test_the_untrained_network_of_a_name_is_one_network_and_not_the_trained_one(
+    bundled: Path,
+) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
     one, again, trained = (
-        load_subject(name) for name in ("tiny-objects@random", "tiny-objects@random", "tiny-objects")
+        load_subject(name)
+        for name in ("tiny-objects@random", "tiny-objects@random", "tiny-objects")
     )
     assert torch.equal(torch.rand(3), expected), "the caller's random numbers are left alone"
     weight = lambda subject: subject.network.conv1.linear.weight  # noqa: E731
     assert torch.equal(weight(one), weight(again))
     assert not torch.equal(weight(one), weight(trained))
-    assert (one.name, one.classes, one.size) == ("tiny-objects@random", trained.classes, trained.size)
+    assert (one.name, one.classes, one.size) == (
+        "tiny-objects@random",
+        trained.classes,
+        trained.size,
+    )
     assert one.card["sha256"] != trained.card["sha256"]
     assert "measured" not in one.card
     assert not any(p.requires_grad for p in one.network.parameters())
@@ -459,7 +530,9 @@ def test_a_file_that_the_package_lacks_is_looked_for_in_the_cache_and_on_the_hub
         asked.append((repository, name))
         return str(away)
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
+    monkeypatch.setitem(
+        sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download)
+    )
     monkeypatch.setenv("PHOSPHENE_CACHE", str(cache))
     monkeypatch.delenv("PHOSPHENE_HUB", raising=False)
     said = refused(lambda: load_subject("tiny-objects"), Unreachable)
@@ -498,4 +571,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_path_through_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    refused(lambda: weights.write(tmp_path / "file" / "x", {"network.a": torch.ones(2, 2)}, CARD), OutOfSpace)
+    refused(
+        lambda: weights.write(tmp_path / "file" / "x", {"network.a": torch.ones(2, 2)}, CARD),
+        OutOfSpace,
+    )

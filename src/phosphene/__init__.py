@@ -5,7 +5,16 @@ from __future__ import annotations
 import typing
 
 __version__ = "0.1.0"
-__all__ = ["CLIMBS", "Climb", "PhospheneError", "PreferredInputs", "Subject", "load_subject", "synthesize", "wrap"]
+__all__ = [
+    "CLIMBS",
+    "Climb",
+    "PhospheneError",
+    "PreferredInputs",
+    "Subject",
+    "load_subject",
+    "synthesize",
+    "wrap",
+]
 
 if typing.TYPE_CHECKING:
     from phosphene.errors import PhospheneError
@@ -27,7 +36,9 @@ _ROOMS = {
 def __getattr__(name: str) -> typing.Any:
     """Import a public name when it is first used, so that the command line starts before torch does."""
     if name not in _ROOMS:
-        raise AttributeError(f"module 'phosphene' has no attribute {name!r}; it has: {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'phosphene' has no attribute {name!r}; it has: {', '.join(__all__)}"
+        )
     from importlib import import_module
 
     return getattr(import_module(f"phosphene.{_ROOMS[name]}"), name)

@@ -26,7 +26,11 @@ from phosphene.errors import BadFile, BadRequest, Unreachable
 from phosphene.files import whole
 from phosphene.images import opened
 
-SPLITS = {"train": ("train",), "val": ("val", "test"), "all": ("train", "val", "test", "all", "samples")}
+SPLITS = {
+    "train": ("train",),
+    "val": ("val", "test"),
+    "all": ("train", "val", "test", "all", "samples"),
+}
 MOST_CLASSES = 100_000
 """Where nothing names them."""
 MOST_PIXELS = 256
@@ -54,8 +58,17 @@ class Stream:
 
     def __init__(self, folder: str | Path, split: str, size: int, every: int = 1):
         """`size` is what each photograph is resized to, square, in pixels. One photograph in `every` is taken."""
-        self._source, self.split, self.size, self._every = _source(folder, split), split, size, every
-        self.name, self.classes, self.licence = self._source.name, self._source.classes, self._source.licence
+        self._source, self.split, self.size, self._every = (
+            _source(folder, split),
+            split,
+            size,
+            every,
+        )
+        self.name, self.classes, self.licence = (
+            self._source.name,
+            self._source.classes,
+            self._source.licence,
+        )
         self.fingerprint = _fingerprint(self._source.parts, split, size, None, frozenset(), every)
 
     def __len__(self) -> int:
@@ -63,10 +76,14 @@ class Stream:
 
     def places(self, wanted: Collection[int]) -> dict[int, str]:
         """Where those that are wanted lie: a file, or a shard and a row, by number."""
-        rows = itertools.islice(self._source.rows(False), 0, self._every * max(wanted, default=-1) + 1, self._every)
+        rows = itertools.islice(
+            self._source.rows(False), 0, self._every * max(wanted, default=-1) + 1, self._every
+        )
         return {number: where for number, (where, *_) in enumerate(rows) if number in wanted}
 
-    def photographs(self, wanted: Container[int] | None = None) -> Iterator[tuple[int, npt.NDArray[np.uint8], int]]:
+    def photographs(
+        self, wanted: Container[int] | None = None
+    ) -> Iterator[tuple[int, npt.NDArray[np.uint8], int]]:
         """Number from 0, pixels uint8 (size, size, 3) and label of all photographs, or of those that are wanted."""
         rows = itertools.islice(self._source.rows(False), 0, None, self._every)
         for number, (where, raw, label, _) in enumerate(rows):
@@ -85,7 +102,12 @@ class Outlined:
         """`size` is what each photograph, and each mask, is resized to, square, in pixels. One photograph in `every`
         is taken."""
         source, meta = _source(folder, split), _meta(Path(folder))
-        self._files, self.size, self.name, self.licence = _files(Path(folder), split), size, source.name, source.licence
+        self._files, self.size, self.name, self.licence = (
+            _files(Path(folder), split),
+            size,
+            source.name,
+            source.licence,
+        )
         self._every = every
         named = meta.get("object_classes", ())
         self.objects = tuple(map(str, named)) if isinstance(named, list) else ()
@@ -99,19 +121,28 @@ class Outlined:
     def __len__(self) -> int:
         import pyarrow.parquet
 
-        return -(-sum(pyarrow.parquet.read_metadata(file).num_rows for file in self._files) // self._every)
+        return -(
+            -sum(pyarrow.parquet.read_metadata(file).num_rows for file in self._files)
+            // self._every
+        )
 
-    def photographs(self) -> Iterator[tuple[npt.NDArray[np.uint8], dict[int, npt.NDArray[np.bool_]]]]:
+    def photographs(
+        self,
+    ) -> Iterator[tuple[npt.NDArray[np.uint8], dict[int, npt.NDArray[np.bool_]]]]:
         """Pixels uint8 (size, size, 3), and for each object in it the mask (size, size) of all its outlines."""
         for where, raw, outlines in itertools.islice(self._rows(), 0, None, self._every):
             if not isinstance(raw, bytes) or not isinstance(outlines, str):
                 raise BadFile(f"{where}: image holds encoded bytes and objects a text")
-            masks = _masks(outlines, len(self.objects), opened(io.BytesIO(raw), where).size, self.size, where)
+            masks = _masks(
+                outlines, len(self.objects), opened(io.BytesIO(raw), where).size, self.size, where
+            )
             yield _decode(raw, self.size, where), masks
 
     def _rows(self) -> Iterator[tuple[str, Any, Any]]:
         for file in self._files:
-            for row, (raw, outlines) in enumerate(zip(*_columns(file, "image", "objects"), strict=True)):
+            for row, (raw, outlines) in enumerate(
+                zip(*_columns(file, "image", "objects"), strict=True)
+            ):
                 yield f"{file}, row {row}", raw, outlines
 
 
@@ -125,7 +156,9 @@ def _masks(
     try:
         for outline in json.loads(outlines):
             number = int(outline["c"])
-            corners = [((x - 1 - left) * size / side, (y - 1 - top) * size / side) for x, y in outline["p"]]
+            corners = [
+                ((x - 1 - left) * size / side, (y - 1 - top) * size / side) for x, y in outline["p"]
+            ]
             if not 0 <= number < known or not np.isfinite(corners).all():
                 raise ValueError(f"an outline of object {number}, {known} are named")
             if len(corners) > 2:
@@ -175,7 +208,9 @@ def load(
         if stored is not None:
             with whole(stored) as scratch, open(scratch, "wb") as file:
                 np.savez(file, images=images, labels=labels)
-    classes = source.classes or tuple(str(i) for i in range(min(int(labels.max()) + 1, MOST_CLASSES)))
+    classes = source.classes or tuple(
+        str(i) for i in range(min(int(labels.max()) + 1, MOST_CLASSES))
+    )
     if labels.min() < 0 or labels.max() >= len(classes):
         raise BadFile(
             f"{folder} has labels {labels.min()} … {labels.max()}, and {len(classes)} classes (meta.json names them)"
@@ -183,7 +218,9 @@ def load(
     return Photographs(source.name, images, labels, classes, fingerprint, source.licence)
 
 
-def load_joined(folders: Sequence[str | Path], split: str, cache: str | Path | None = None) -> Photographs:
+def load_joined(
+    folders: Sequence[str | Path], split: str, cache: str | Path | None = None
+) -> Photographs:
     """One split of one or several data sets, all at the size of the first."""
     first = load(folders[0], split, cache=cache)
     size = first.images.shape[1]
@@ -196,7 +233,9 @@ def joined(parts: Sequence[Photographs]) -> Photographs:
     if not more:
         return first
     if sizes := {part.images.shape[1:3] for part in parts} - {first.images.shape[1:3]}:
-        raise BadRequest(f"photographs of {first.images.shape[1:3]} pixels cannot be joined with those of {sizes}")
+        raise BadRequest(
+            f"photographs of {first.images.shape[1:3]} pixels cannot be joined with those of {sizes}"
+        )
     before = np.cumsum([0, *(len(part.classes) for part in parts[:-1])])
     return Photographs(
         " + ".join(part.name for part in parts),
@@ -221,7 +260,11 @@ class _Source:
 
 
 def _source(folder: str | Path, split: str) -> _Source:
-    return _hugging_face(str(folder)[3:], split) if str(folder).startswith("hf:") else _folder(Path(folder), split)
+    return (
+        _hugging_face(str(folder)[3:], split)
+        if str(folder).startswith("hf:")
+        else _folder(Path(folder), split)
+    )
 
 
 def _folder(folder: Path, split: str) -> _Source:
@@ -230,7 +273,10 @@ def _folder(folder: Path, split: str) -> _Source:
     named = () if shards else tuple(sorted({file.parent.name for file in files}))
     return _Source(
         folder.name,
-        tuple(f"{file.name if shards else '/'.join(file.parts[-2:])}:{file.stat().st_size};" for file in files),
+        tuple(
+            f"{file.name if shards else '/'.join(file.parts[-2:])}:{file.stat().st_size};"
+            for file in files
+        ),
         tuple(meta.get("classes", named)),
         _licence(folder, meta),
         partial(_shards, files) if shards else partial(_class_folders, files, named),
@@ -246,10 +292,14 @@ def _hugging_face(name: str, split: str) -> _Source:
     except ModuleNotFoundError:
         raise Unreachable(f"hf:{name} needs datasets; pip install 'phosphene[datasets]'") from None
     try:
-        found = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
+        found = (
+            datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
+        )
     except Exception as error:  # the library has no common error of its own
         reason = " ".join(str(error).split())[:200]
-        raise Unreachable(f"hf:{name} cannot be read: {reason}; give OWNER/NAME or a folder of save_to_disk") from None
+        raise Unreachable(
+            f"hf:{name} cannot be read: {reason}; give OWNER/NAME or a folder of save_to_disk"
+        ) from None
     splits = dict(found) if isinstance(found, dict) else {"train": found}
     chosen = [each for each in splits if each.startswith(SPLITS[split])]
     if not chosen:
@@ -259,12 +309,16 @@ def _hugging_face(name: str, split: str) -> _Source:
     images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     if not images or not labels:
-        raise BadFile(f"hf:{name} needs a column of images and one of class labels; it has: {dict(features)}")
+        raise BadFile(
+            f"hf:{name} needs a column of images and one of class labels; it has: {dict(features)}"
+        )
     image, label = images[0], labels[0]
 
     def rows(keyed: bool) -> Iterator[tuple[str, bytes, int, str]]:
         if keyed and "key" not in features:
-            raise BadFile(f"hf:{name} has no column of keys, so none can be left out; it has: {', '.join(features)}")
+            raise BadFile(
+                f"hf:{name} has no column of keys, so none can be left out; it has: {', '.join(features)}"
+            )
         for table in tables:
             for row, values in enumerate(table.cast_column(image, datasets.Image(decode=False))):
                 where, encoded = f"hf:{name}, row {row}", values[image]
@@ -275,7 +329,9 @@ def _hugging_face(name: str, split: str) -> _Source:
 
     licence = tables[0].info.license or "not stated"
     parts = tuple(f"{table._fingerprint};" for table in tables)
-    return _Source(name.strip("/").rpartition("/")[2], parts, tuple(features[label].names), licence, rows)
+    return _Source(
+        name.strip("/").rpartition("/")[2], parts, tuple(features[label].names), licence, rows
+    )
 
 
 def _files(folder: Path, split: str) -> list[Path]:
@@ -287,30 +343,42 @@ def _files(folder: Path, split: str) -> list[Path]:
             raise BadFile(nothing)
         return [folder]
     if not folder.is_dir():
-        raise BadFile(f"{folder} is not a folder; give a folder of parquet shards or of class folders")
+        raise BadFile(
+            f"{folder} is not a folder; give a folder of parquet shards or of class folders"
+        )
     shards = sorted(f for f in folder.glob("*.parquet") if f.name.startswith(SPLITS[split]))
     if shards:
         return shards
-    there = [folder / name for name in SPLITS[split] if (folder / name).is_dir()][: None if split == "all" else 1]
+    there = [folder / name for name in SPLITS[split] if (folder / name).is_dir()][
+        : None if split == "all" else 1
+    ]
     pictures = (file for place in there or [folder] for file in place.glob("[!.]*/[!.]*"))
     found = sorted(file for file in pictures if file.suffix.lower() in PICTURES)
     if found and not there and split == "val":
         raise BadFile(nothing)
     if not found:
-        raise BadFile(f"{folder} holds neither {SPLITS[split][0]}*.parquet nor <class>/*.jpg for split {split!r}")
+        raise BadFile(
+            f"{folder} holds neither {SPLITS[split][0]}*.parquet nor <class>/*.jpg for split {split!r}"
+        )
     return found
 
 
 def _shards(files: list[Path], keyed: bool) -> Iterator[tuple[str, bytes, int, str]]:
     for file in files:
         keys = _columns(file, "key")[0] if keyed else itertools.repeat("")
-        for row, (raw, label, key) in enumerate(zip(*_columns(file, "image", "label"), keys, strict=False)):
+        for row, (raw, label, key) in enumerate(
+            zip(*_columns(file, "image", "label"), keys, strict=False)
+        ):
             if not isinstance(raw, bytes) or not isinstance(label, int):
-                raise BadFile(f"{file}, row {row}: image holds encoded bytes and label a whole number")
+                raise BadFile(
+                    f"{file}, row {row}: image holds encoded bytes and label a whole number"
+                )
             yield f"{file}, row {row}", raw, label, str(key)
 
 
-def _class_folders(files: list[Path], names: tuple[str, ...], keyed: bool) -> Iterator[tuple[str, bytes, int, str]]:
+def _class_folders(
+    files: list[Path], names: tuple[str, ...], keyed: bool
+) -> Iterator[tuple[str, bytes, int, str]]:
     for file in files:
         yield str(file), _bytes(file), names.index(file.parent.name), file.stem
 
@@ -342,7 +410,9 @@ def _columns(file: Path, *names: str) -> list[Iterator[Any]]:
         columns = [table[name] for name in names]
     except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]  # pyarrow adds whole schemas
-        raise BadFile(f"{file} is not a readable shard with columns {', '.join(names)}: {reason}") from None
+        raise BadFile(
+            f"{file} is not a readable shard with columns {', '.join(names)}: {reason}"
+        ) from None
     return [_values(file, name, column) for name, column in zip(names, columns, strict=True)]
 
 
@@ -404,7 +474,12 @@ def _licence(folder: Path, meta: dict[str, Any]) -> str:
 
 
 def _fingerprint(
-    parts: Sequence[str], split: str, size: int | None, limit: int | None, barred: frozenset[str], every: int = 1
+    parts: Sequence[str],
+    split: str,
+    size: int | None,
+    limit: int | None,
+    barred: frozenset[str],
+    every: int = 1,
 ) -> str:
     """Names and sizes of the files and how they were read: enough to tell another data set."""
     digest = hashlib.sha256(f"{split}:{size}:{limit}{f':{every}' if every > 1 else ''}".encode())

@@ -44,14 +44,20 @@ class Dissection:
     def best(self, channel: int, n: int = 4) -> list[tuple[str, float]]:
         """The objects that a channel covers best, with their IoU; none where it covers nothing."""
         values, numbers = self.iou[channel].topk(min(n, len(self.objects)))
-        return [(self.objects[i], round(float(v), 4)) for i, v in zip(numbers, values, strict=True) if v > 0]
+        return [
+            (self.objects[i], round(float(v), 4))
+            for i, v in zip(numbers, values, strict=True)
+            if v > 0
+        ]
 
     def as_json(self, subject: Subject, data: Outlined) -> dict[str, Any]:
         """What `phosphene dissect` keeps, a row for each channel."""
         rows = []
         for channel in range(len(self.iou)):
             (name, iou), *others = self.best(channel) or [("", 0.0)]
-            rows.append({"unit": f"{self.layer}:{channel}", "object": name, "iou": iou, "others": others})
+            rows.append(
+                {"unit": f"{self.layer}:{channel}", "object": name, "iou": iou, "others": others}
+            )
         return {
             "format": FORMAT,
             "subject": subject.name,
@@ -84,18 +90,25 @@ def dissect(
     find_layer(subject.network, layer, subject.name)
     shape = subject.shapes().get(layer, ())
     if len(shape) != 3:
-        raise BadRequest(f"{subject.name}: layer {layer} has no map, so nothing shows where it answers")
+        raise BadRequest(
+            f"{subject.name}: layer {layer} has no map, so nothing shows where it answers"
+        )
     if not 0 < quantile < 1:
         raise BadRequest(f"a quantile lies between 0 and 1; got {quantile}")
     if not len(data):
         raise BadRequest(f"{data.name} holds no photographs")
     subject.network.to(device)
     with probe(subject.network, [layer]) as read, torch.no_grad():
-        thresholds = _thresholds(_maps(subject, read, layer, data, batch, device, report), quantile, len(data), shape)
+        thresholds = _thresholds(
+            _maps(subject, read, layer, data, batch, device, report), quantile, len(data), shape
+        )
         answered, both = torch.zeros(shape[0]), torch.zeros(shape[0], len(data.objects))
         covered, there = torch.zeros(2, len(data.objects))
         for maps, masks in _maps(subject, read, layer, data, batch, device, report):
-            answers = interpolate(maps, (data.size, data.size), mode="bilinear") > thresholds[:, None, None]
+            answers = (
+                interpolate(maps, (data.size, data.size), mode="bilinear")
+                > thresholds[:, None, None]
+            )
             for answer, mask in zip(answers.flatten(2), masks, strict=True):
                 if mask:
                     outlined = torch.from_numpy(np.stack(list(mask.values()))).flatten(1).to(device)
@@ -114,12 +127,25 @@ Maps = Iterator[tuple[Tensor, list[dict[int, Any]]]]
 
 
 def _maps(
-    subject: Subject, read: Read, layer: str, data: Outlined, batch: int, device: str, report: Callable[[int], None]
+    subject: Subject,
+    read: Read,
+    layer: str,
+    data: Outlined,
+    batch: int,
+    device: str,
+    report: Callable[[int], None],
 ) -> Maps:
     """A layer's maps (batch, channels, h, w) on all photographs, with the masks of each photograph's objects."""
     for waiting in _batches(data, subject.at_most(batch)):
-        pixels = torch.from_numpy(np.stack([pixels for pixels, _ in waiting])).to(device).permute(0, 3, 1, 2)
-        yield read(subject.prepare(pixels.float() / 255))[layer].float(), [masks for _, masks in waiting]
+        pixels = (
+            torch.from_numpy(np.stack([pixels for pixels, _ in waiting]))
+            .to(device)
+            .permute(0, 3, 1, 2)
+        )
+        yield (
+            read(subject.prepare(pixels.float() / 255))[layer].float(),
+            [masks for _, masks in waiting],
+        )
         report(len(waiting))
 
 

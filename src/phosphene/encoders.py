@@ -22,7 +22,9 @@ def encoder_of(generated: Generated, trusted: str = "") -> Subject:
     """
     name, inverted = generated.encoder, generated.card.get("encoder_sha256")
     if not name:
-        raise BadRequest("this generator does not say which encoder it inverts, so an image has no code in it")
+        raise BadRequest(
+            "this generator does not say which encoder it inverts, so an image has no code in it"
+        )
     if name.startswith("python:") and name != trusted:
         raise BadRequest(
             f"this generator inverts {name}, which is code; where you trust it, name it as --encoder or subject"
@@ -41,7 +43,11 @@ def encoding(
     if not isinstance(parameterization, Generated):
         yield lambda images: torch.stack([parameterization.encode(image) for image in images])
         return
-    encoder, layer, shape = encoder_of(parameterization, trusted), parameterization.layer, parameterization.mean().shape
+    encoder, layer, shape = (
+        encoder_of(parameterization, trusted),
+        parameterization.layer,
+        parameterization.mean().shape,
+    )
     with probe(encoder.network.to(device), [layer]) as read:
 
         def encoded(images: Tensor) -> Tensor:

@@ -63,7 +63,10 @@ def median(values: Sequence[float], note: str = "", error: float = ERROR) -> Fig
 
 
 def bootstrap(
-    values: Sequence[float], note: str = "", error: float = ERROR, statistic: Callable[..., Any] = np.mean
+    values: Sequence[float],
+    note: str = "",
+    error: float = ERROR,
+    statistic: Callable[..., Any] = np.mean,
 ) -> Figure:
     """A statistic with the interval of the percentile bootstrap (Efron 1979), which misses with the chance `error`.
     What is no number does not count. See `tails` for small samples."""
@@ -72,7 +75,9 @@ def bootstrap(
         return Figure(math.nan, math.nan, math.nan, 0, note)
     rng, found = np.random.default_rng(0), []
     for draws in np.array_split(np.arange(DRAWS), max(1, len(sample) * DRAWS // MOST)):
-        found.append(statistic(sample[rng.integers(len(sample), size=(len(draws), len(sample)))], axis=1))
+        found.append(
+            statistic(sample[rng.integers(len(sample), size=(len(draws), len(sample)))], axis=1)
+        )
     low, high = np.quantile(np.concatenate(found), tails(error, len(sample)))
     return Figure(float(statistic(sample)), float(low), float(high), len(sample), note)
 
@@ -95,7 +100,10 @@ def tails(error: float, n: int) -> tuple[float, float]:
 def wilson(share: float, n: int, error: float = ERROR) -> tuple[float, float]:
     """Wilson's interval for a share of n, which misses with the chance `error`."""
     z = NormalDist().inv_cdf(1 - error / 2)
-    centre, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    centre, half = (
+        share + z * z / (2 * n),
+        z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5,
+    )
     return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
 
 
@@ -111,10 +119,14 @@ def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
     channels = []
     for name in classes:
         words = _synonyms(name)
-        fits = [(len({*words} & {*other}) + (words[0] == other[0]), i) for i, other in enumerate(known)]
+        fits = [
+            (len({*words} & {*other}) + (words[0] == other[0]), i) for i, other in enumerate(known)
+        ]
         best = max(fits)[0]
         if best == 0 or sum(fit == best for fit, _ in fits) > 1:
-            raise BadRequest(f"judge {judge.name} has {'several classes' if best else 'no class'} named {name!r}")
+            raise BadRequest(
+                f"judge {judge.name} has {'several classes' if best else 'no class'} named {name!r}"
+            )
         channels.append(max(fits)[1])
     return channels
 
@@ -130,7 +142,9 @@ def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequenc
     chosen, found, batch = torch.tensor(list(channels)), [], _at_once(judge)
     with torch.no_grad():
         for part, wanted in zip(images.split(batch), labels.split(batch), strict=True):
-            first = judge(part.to(_device(judge))).cpu()[:, chosen].topk(min(5, len(chosen))).indices
+            first = (
+                judge(part.to(_device(judge))).cpu()[:, chosen].topk(min(5, len(chosen))).indices
+            )
             right = first == wanted[:, None]
             found.append(torch.stack([right[:, 0], right.any(1)], 1).float())
     return torch.cat(found)
@@ -174,7 +188,10 @@ def features(network: Subject, images: Tensor) -> tuple[Tensor, Tensor]:
             maps = read(network.prepare(part.to(_device(network))))
             flat = [maps[layer].float().flatten(2) if maps[layer].ndim > 2 else maps[layer].float()[..., None]
                     for layer in layers]  # fmt: skip
-            lengths = [nn.functional.normalize(each, dim=1) / math.sqrt(len(flat) * each.shape[2]) for each in flat]
+            lengths = [
+                nn.functional.normalize(each, dim=1) / math.sqrt(len(flat) * each.shape[2])
+                for each in flat
+            ]
             vectors.append(torch.cat([each.flatten(1) for each in lengths], 1).cpu())
             pooled.append(flat[-1].mean(2).cpu())
     return torch.cat(vectors), torch.cat(pooled)
@@ -195,7 +212,9 @@ def nearest(pooled: Tensor, references: Tensor) -> list[float]:
 def diversity(vectors: Tensor) -> float:
     """Mean perceptual distance over all pairs of vectors (n, d); NaN for fewer than two."""
     n = len(vectors)
-    return float(distances(vectors, vectors).triu(1).sum()) / (n * (n - 1) / 2) if n > 1 else math.nan
+    return (
+        float(distances(vectors, vectors).triu(1).sum()) / (n * (n - 1) / 2) if n > 1 else math.nan
+    )
 
 
 def kernel_distance() -> Any:
@@ -203,9 +222,13 @@ def kernel_distance() -> Any:
     try:
         from torchmetrics.image.kid import KernelInceptionDistance
     except ImportError:
-        raise Unreachable("the distance between sets needs torchmetrics; pip install 'phosphene[evaluate]'") from None
+        raise Unreachable(
+            "the distance between sets needs torchmetrics; pip install 'phosphene[evaluate]'"
+        ) from None
     except RuntimeError as error:  # it imports torchvision, where there is one
-        raise Unreachable(f"no torchmetrics, for this torchvision is not of this torch: {error}") from None
+        raise Unreachable(
+            f"no torchmetrics, for this torchvision is not of this torch: {error}"
+        ) from None
     return KernelInceptionDistance
 
 
@@ -220,14 +243,18 @@ def kid(one: Tensor, other: Tensor, note: str = "", seed: int = 0) -> Figure:
     if half < 2:
         return Figure(math.nan, math.nan, math.nan, min(len(one), len(other)), note)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it says that it keeps the features that it was given
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # it says that it keeps the features that it was given
         metric = metric_class(nn.Identity(), subsets=100, subset_size=half)
     metric.update(one, real=False)
     metric.update(other, real=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         value, spread = (float(each) for each in metric.compute())
-    return Figure(value, value - 1.96 * spread, value + 1.96 * spread, min(len(one), len(other)), note)
+    return Figure(
+        value, value - 1.96 * spread, value + 1.96 * spread, min(len(one), len(other)), note
+    )
 
 
 def two_afc(references: Tensor, strong: Tensor, weak: Tensor) -> float:

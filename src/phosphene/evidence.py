@@ -98,7 +98,9 @@ class Run:
                 pixels = records.Folder(folder).picture(record)
                 layers[unit.layer][unit.channel].append(Picture(unit, seed, record.score, pixels))
         if not layers:
-            raise BadRequest(f"{folder} holds no picture of a lone unit, so there is nothing to compare it with")
+            raise BadRequest(
+                f"{folder} holds no picture of a lone unit, so there is nothing to compare it with"
+            )
         named = f"phosphene evaluate {shlex.quote(str(folder))} --subject {shlex.quote(request.subject)}"
         check_trusted(request.subject, trusted, files[0], named)
         subject = load_subject(request.subject)
@@ -107,7 +109,9 @@ class Run:
         for file, record in made:
             check_weights(record, here, file)
         for layer, channels in layers.items():
-            subject.targets(f"{layer}:{max(channels)}")  # a record comes from outside: its units must exist
+            subject.targets(
+                f"{layer}:{max(channels)}"
+            )  # a record comes from outside: its units must exist
         return cls(subject, request, {layer: dict(channels) for layer, channels in layers.items()})
 
 
@@ -135,13 +139,19 @@ class Nature:
         report: Callable[[], None],
     ) -> Nature:
         """Looks at one photograph in `every` once, and keeps what was found in the folder."""
-        seen, unseen = (Stream(images, split, max(subject.size), every) for split in ("train", "val"))
+        seen, unseen = (
+            Stream(images, split, max(subject.size), every) for split in ("train", "val")
+        )
         exemplars, held_out = (
-            find_exemplars(subject, layers, data, folder / name, device=device, report=lambda done: report())
+            find_exemplars(
+                subject, layers, data, folder / name, device=device, report=lambda done: report()
+            )
             for data, name in ((seen, "exemplars.safetensors"), (unseen, "held-out.safetensors"))
         )
         if (there := held_out[layers[0]].seen) < LEAST_HELD_OUT:
-            raise BadRequest(f"{unseen.name} holds out {there} photographs; at least {LEAST_HELD_OUT} are needed")
+            raise BadRequest(
+                f"{unseen.name} holds out {there} photographs; at least {LEAST_HELD_OUT} are needed"
+            )
         ordinary = np.random.default_rng(1).permutation(there)[:ORDINARY].tolist()
         fields = receptive_fields(subject.network, subject.size, layers, subject.batch or 32)
         return cls(exemplars, held_out, seen, unseen, fields, ordinary)
@@ -151,7 +161,9 @@ class Nature:
         found = self.held_out[layer]
         order = found.sample[:, channel].argsort(descending=True, stable=True)
         n = min(REFERENCES, len(order) // 4)
-        lower = order[len(order) // 2 :][torch.randperm(len(order) - len(order) // 2, generator=_seeded(channel))]
+        lower = order[len(order) // 2 :][
+            torch.randperm(len(order) - len(order) // 2, generator=_seeded(channel))
+        ]
         return found.best(channel)[:n], (lower[:n] * found.every).tolist()
 
 
@@ -195,7 +207,9 @@ def evaluate(
     runs, observer = [Run.of(folder, trusted) for folder in folders], load_subject(judge)
     subject = runs[0].subject
     if other := sorted({run.subject.name for run in runs} - {subject.name}):
-        raise BadRequest(f"pictures of {subject.name} and of {', '.join(other)}; one subject at a time")
+        raise BadRequest(
+            f"pictures of {subject.name} and of {', '.join(other)}; one subject at a time"
+        )
     subject.network.to(device)
     observer.network.to(device)
     controls = Run.of(control, trusted).layers if control is not None else {}
@@ -208,7 +222,9 @@ def evaluate(
         judge_channels(observer, subject.classes)
     except BadRequest as error:
         if nature is None:
-            raise BadRequest(f"{error}; give a --judge that knows them, or --images to compare with") from None
+            raise BadRequest(
+                f"{error}; give a --judge that knows them, or --images to compare with"
+            ) from None
         named = ""  # it cannot name them; it compares all the same
     for folder, run in zip(folders, runs, strict=True):
         if nature is None and named not in run.layers:
@@ -220,13 +236,21 @@ def evaluate(
     found: list[dict[str, Evaluation]] = [{} for _ in runs]
     for layer in layers:
         rows = [_rows(subject, layer, run.layers.get(layer, {})) for run in runs]
-        compared = comparison(layer, rows, controls.get(layer, {}), report) if comparison else [{} for _ in runs]
-        for folder, run, own, figures, mine in zip(folders, runs, rows, compared, found, strict=True):
+        compared = (
+            comparison(layer, rows, controls.get(layer, {}), report)
+            if comparison
+            else [{} for _ in runs]
+        )
+        for folder, run, own, figures, mine in zip(
+            folders, runs, rows, compared, found, strict=True
+        ):
             if own:
                 if layer == named:
                     figures = _recognition(run, observer, own, nature, photographs) | figures
                 data = nature.seen.name if nature else ""
-                mine[layer] = Evaluation(*about, layer, observer.name, data, figures, list(own.values()))
+                mine[layer] = Evaluation(
+                    *about, layer, observer.name, data, figures, list(own.values())
+                )
                 name = f"evaluation-{safe(observer.name)}-{safe(layer)}.json"
                 write_json(folder / "evidence" / name, asdict(mine[layer]))
     return [[mine[layer] for layer in run.layers] for run, mine in zip(runs, found, strict=True)]
@@ -247,14 +271,21 @@ def _recognition(
     for channel, row in rows.items():
         row["recognised_top1"], row["recognised_top5"] = hits[labels == channel].mean(0).tolist()
     note = f"by {judge.name} among {len(named):,} classes"
-    figures = {key: share([row[key] for row in rows.values()], note) for key in ("recognised_top1", "recognised_top5")}
+    figures = {
+        key: share([row[key] for row in rows.values()], note)
+        for key in ("recognised_top1", "recognised_top5")
+    }
     if nature is not None and nature.unseen.classes == run.subject.classes:
         there = next(iter(nature.held_out.values())).seen
         chosen = set(np.random.default_rng(0).permutation(there)[:photographs].tolist())
-        pixels, classes = zip(*((pixels, c) for _, pixels, c in nature.unseen.photographs(chosen)), strict=True)
+        pixels, classes = zip(
+            *((pixels, c) for _, pixels, c in nature.unseen.photographs(chosen)), strict=True
+        )
         hits = recognised(judge, as_images(pixels), torch.tensor(classes), named)
         note = f"{note}, photographs held out"
-        figures |= {f"natural_top{n}": share(hits[:, i].tolist(), note) for i, n in enumerate((1, 5))}
+        figures |= {
+            f"natural_top{n}": share(hits[:, i].tolist(), note) for i, n in enumerate((1, 5))
+        }
     return figures
 
 
@@ -270,19 +301,37 @@ class _Comparison:
     priors: list[list[Pixels]]
 
     @classmethod
-    def of(cls, runs: Sequence[Run], subject: Subject, judge: Subject, nature: Nature) -> _Comparison:
+    def of(
+        cls, runs: Sequence[Run], subject: Subject, judge: Subject, nature: Nature
+    ) -> _Comparison:
         """With what is the same for all units: ordinary photographs, and images of random codes."""
-        photographs = {n: pixels for n, pixels, _ in nature.unseen.photographs(set(nature.ordinary))}
+        photographs = {
+            n: pixels for n, pixels, _ in nature.unseen.photographs(set(nature.ordinary))
+        }
         ordinary = [photographs[n] for n in nature.ordinary]
-        return cls(runs, subject, judge, nature, ordinary, [_random_pictures(run, nature.seen.size) for run in runs])
+        return cls(
+            runs,
+            subject,
+            judge,
+            nature,
+            ordinary,
+            [_random_pictures(run, nature.seen.size) for run in runs],
+        )
 
     def __call__(
-        self, layer: str, rows: Sequence[Rows], controls: dict[int, list[Picture]], report: Callable[[], None]
+        self,
+        layer: str,
+        rows: Sequence[Rows],
+        controls: dict[int, list[Picture]],
+        report: Callable[[], None],
     ) -> list[dict[str, Figure]]:
         """Fill in each run's rows of a layer's units, and return its figures."""
         found, size = self.nature.exemplars[layer], self.nature.seen.size
         channels = list(dict.fromkeys(channel for own in rows for channel in own))
-        photographs, field = _Photographs(self.nature, layer, channels), self.nature.fields.get(layer)
+        photographs, field = (
+            _Photographs(self.nature, layer, channels),
+            self.nature.fields.get(layer),
+        )
         ordinary, *priors = (
             features(self.judge, as_images(_somewhere(pictures, field, self.subject.size)))
             for pictures in (self.ordinary, *self.priors)
@@ -292,16 +341,21 @@ class _Comparison:
             look = _Look(self.subject, self.judge, layer, channel, field)
             natural, ranked = look([photographs.seen[n] for n in found.best(channel)[:REFERENCES]])
             strong, weak = (
-                look([photographs.unseen[n] for n in part])[0] for part in self.nature.pairs(layer, channel)
+                look([photographs.unseen[n] for n in part])[0]
+                for part in self.nature.pairs(layer, channel)
             )
             beside = _Beside(found, channel, natural, ranked, strong[0], weak[0], ordinary)
             if channel in controls:
-                beside.control, _ = look([_resized(picture.pixels, size) for picture in controls[channel]])
+                beside.control, _ = look(
+                    [_resized(picture.pixels, size) for picture in controls[channel]]
+                )
             for run, own, prior, kept in zip(self.runs, rows, priors, pooled, strict=True):
                 if channel in own:
                     pictures = run.layers[layer][channel]
                     made, peaks = look([_resized(picture.pixels, size) for picture in pictures])
-                    own[channel] |= beside.compared(max(picture.score for picture in pictures), made, peaks, prior)
+                    own[channel] |= beside.compared(
+                        max(picture.score for picture in pictures), made, peaks, prior
+                    )
                     kept["pictures"].append(made[1])
                     kept["exemplars"].append(natural[1])
                     report()
@@ -330,31 +384,47 @@ class _Beside:
         """The figures of one run's pictures of the unit: their best score, features, all channels' peaks, and the
         features of what the run's prior draws."""
         sample, origin = self.found.sample, self.ordinary[1].mean(0)
-        row: dict[str, Any] = {"score": score, "natural_score": float(self.found.values[self.channel, 0])}
+        row: dict[str, Any] = {
+            "score": score,
+            "natural_score": float(self.found.values[self.channel, 0]),
+        }
         row["activation_ratio"] = evaluation.activation_ratio(score, row["natural_score"])
         row["selectivity"] = float(evaluation.ranks(peaks, self.channel, sample).float().mean())
-        row["exemplar_selectivity"] = float(evaluation.ranks(self.ranked, self.channel, sample).float().mean())
+        row["exemplar_selectivity"] = float(
+            evaluation.ranks(self.ranked, self.channel, sample).float().mean()
+        )
         row["diversity"] = evaluation.diversity(made[0])
         row["exemplar_diversity"] = evaluation.diversity(self.natural[0])
         some = torch.randperm(len(self.ordinary[0]), generator=_seeded(self.channel))
         shown = {"synthetic": made[0], "natural": self.natural[0], "none": self.ordinary[0][some]}
         for kind, references in shown.items():
-            row[f"two_afc_{kind}"] = evaluation.two_afc(references[:REFERENCES], self.strong, self.weak)
+            row[f"two_afc_{kind}"] = evaluation.two_afc(
+                references[:REFERENCES], self.strong, self.weak
+            )
         row["distance_exemplars"] = float(evaluation.distances(made[0], self.natural[0]).mean())
         row["distance_random_codes"] = float(evaluation.distances(made[0], prior[0]).mean())
-        row["prior_share_random_codes"] = evaluation.prior_share(made[1].mean(0), prior[1].mean(0), origin)
+        row["prior_share_random_codes"] = evaluation.prior_share(
+            made[1].mean(0), prior[1].mean(0), origin
+        )
         if self.control is not None:
             row["distance_control"] = float(evaluation.distances(made[0], self.control[0]).mean())
-            row["prior_share"] = evaluation.prior_share(made[1].mean(0), self.control[1].mean(0), origin)
+            row["prior_share"] = evaluation.prior_share(
+                made[1].mean(0), self.control[1].mean(0), origin
+            )
         return row
 
 
 def _rows(subject: Subject, layer: str, channels: Iterable[int]) -> Rows:
     """A row for each unit, which says what it is."""
-    return {c: {"unit": f"{layer}:{c}", "label": subject.targets(f"{layer}:{c}")[0].label} for c in channels}
+    return {
+        c: {"unit": f"{layer}:{c}", "label": subject.targets(f"{layer}:{c}")[0].label}
+        for c in channels
+    }
 
 
-def _figures(rows: Rows, pooled: dict[str, list[Tensor]], ordinary: Tensor, seen: int, judge: str) -> dict[str, Figure]:
+def _figures(
+    rows: Rows, pooled: dict[str, list[Tensor]], ordinary: Tensor, seen: int, judge: str
+) -> dict[str, Figure]:
     """The rows' figures over all units."""
 
     def values(key: str) -> list[float]:
@@ -364,9 +434,14 @@ def _figures(rows: Rows, pooled: dict[str, list[Tensor]], ordinary: Tensor, seen
     ratios, ranked = values("activation_ratio"), ("selectivity", "exemplar_selectivity")
     figures = {
         "activation_ratio": median(ratios, f"median; {over}"),
-        "activation_ratio_above_1": share([float(ratio > 1) for ratio in ratios if math.isfinite(ratio)], over),
+        "activation_ratio_above_1": share(
+            [float(ratio > 1) for ratio in ratios if math.isfinite(ratio)], over
+        ),
         **{key: median(values(key), "median rank among the layer's units") for key in ranked},
-        **{f"{key}_first": share([float(v == 1) for v in values(key)], "share of first ranks") for key in ranked},
+        **{
+            f"{key}_first": share([float(v == 1) for v in values(key)], "share of first ranks")
+            for key in ranked
+        },
     }
     in_features = f"in features of {judge}"
     for key in ("two_afc_synthetic", "two_afc_natural", "two_afc_none"):
@@ -377,7 +452,9 @@ def _figures(rows: Rows, pooled: dict[str, list[Tensor]], ordinary: Tensor, seen
         figures[key] = mean(values(key), in_features)
     made, natural = (torch.cat(pooled[kind]) for kind in ("pictures", "exemplars"))
     figures["kid"] = evaluation.kid(made, natural, f"pictures and exemplars, {in_features}")
-    figures["kid_photographs"] = evaluation.kid(ordinary, natural, f"other photographs and exemplars, {in_features}")
+    figures["kid_photographs"] = evaluation.kid(
+        ordinary, natural, f"other photographs and exemplars, {in_features}"
+    )
     return {key: figure for key, figure in figures.items() if figure.n}
 
 
@@ -385,7 +462,9 @@ class _Photographs:
     """The photographs that one layer's comparison needs, in memory for as long as it takes."""
 
     def __init__(self, nature: Nature, layer: str, channels: Sequence[int]):
-        best = {n for channel in channels for n in nature.exemplars[layer].best(channel)[:REFERENCES]}
+        best = {
+            n for channel in channels for n in nature.exemplars[layer].best(channel)[:REFERENCES]
+        }
         asked = {n for channel in channels for part in nature.pairs(layer, channel) for n in part}
         self.seen = {n: pixels for n, pixels, _ in nature.seen.photographs(best)}
         self.unseen = {n: pixels for n, pixels, _ in nature.unseen.photographs(asked)}
@@ -408,7 +487,10 @@ class _Look:
             parts = as_images(pictures).to(device).split(self.subject.at_most(len(pictures)))
             found = [find_peaks(read(self.subject.prepare(part))[self.layer]) for part in parts]
         peaks, places = (torch.cat(each) for each in zip(*found, strict=True))
-        boxes = [seen_box(self.field, place, self.subject.size) for place in places[:, self.channel].tolist()]
+        boxes = [
+            seen_box(self.field, place, self.subject.size)
+            for place in places[:, self.channel].tolist()
+        ]
         cut = [cut_out(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
         return features(self.judge, as_images(cut)), peaks
 
@@ -422,12 +504,19 @@ def _random_pictures(run: Run, size: int) -> list[Pixels]:
     return [_resized(to_pixels(image.numpy()), size) for image in images]
 
 
-def _somewhere(pictures: Sequence[Pixels], field: Fields | None, size: tuple[int, int]) -> list[Pixels]:
+def _somewhere(
+    pictures: Sequence[Pixels], field: Fields | None, size: tuple[int, int]
+) -> list[Pixels]:
     """As much of each as a unit sees, at a place drawn at random: what says nothing of any unit of the layer."""
     if field is None:
         return list(pictures)
-    places = np.random.default_rng(2).integers((len(field.rows), len(field.columns)), size=(len(pictures), 2))
-    return [cut_out(picture, seen_box(field, place, size)) for picture, place in zip(pictures, places, strict=True)]
+    places = np.random.default_rng(2).integers(
+        (len(field.rows), len(field.columns)), size=(len(pictures), 2)
+    )
+    return [
+        cut_out(picture, seen_box(field, place, size))
+        for picture, place in zip(pictures, places, strict=True)
+    ]
 
 
 def _resized(picture: Pixels, size: int) -> Pixels:

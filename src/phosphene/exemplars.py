@@ -68,7 +68,9 @@ class Exemplars:
         values = torch.cat([self.values, peaks.T], 1)
         order = values.argsort(dim=1, descending=True, stable=True)[:, : self.values.shape[1]]
         self.values = values.gather(1, order)
-        self.photographs = torch.cat([self.photographs, numbers.expand(peaks.shape[1], -1)], 1).gather(1, order)
+        self.photographs = torch.cat(
+            [self.photographs, numbers.expand(peaks.shape[1], -1)], 1
+        ).gather(1, order)
         places = torch.cat([self.positions, places.transpose(0, 1)], 1)
         self.positions = places.gather(1, order[..., None].expand(-1, -1, 2))
         self.silent = self.silent + (peaks <= 0).sum(0)
@@ -161,7 +163,11 @@ def find_exemplars(
 
 
 def describe(
-    subject: Subject, units: Sequence[Unit], found: Mapping[str, Exemplars], data: Stream, folder: Path
+    subject: Subject,
+    units: Sequence[Unit],
+    found: Mapping[str, Exemplars],
+    data: Stream,
+    folder: Path,
 ) -> list[dict[str, Any]]:
     """Write what was found of some units for people and for pages, and return it, a row for each unit.
 
@@ -183,7 +189,9 @@ def describe(
         images.write_webp(folder / row["whole"], strip)
         rows.append(row)
     _write_sheet(
-        folder / "exemplars.png", rows[:MOST_ROWS], {number: pixels for number, (pixels, _) in pictures.items()}
+        folder / "exemplars.png",
+        rows[:MOST_ROWS],
+        {number: pixels for number, (pixels, _) in pictures.items()},
     )
     _write_rows(folder / "exemplars.json", subject, data, rows)
     return rows
@@ -205,16 +213,23 @@ def _row(subject: Subject, unit: Unit, found: Exemplars, field: Fields | None) -
         "silent": float(found.silent[unit.channel]) / found.seen,
         "seen": found.seen,
         "whole": f"tiles/{safe(name)}.webp",
-        "nearest": [[f"{unit.layer}:{channel}", close] for channel, close in found.nearest(unit.channel)],
+        "nearest": [
+            [f"{unit.layer}:{channel}", close] for channel, close in found.nearest(unit.channel)
+        ],
     }
 
 
-def _write_sheet(file: Path, rows: Sequence[dict[str, Any]], pictures: Mapping[int, images.Pixels]) -> None:
+def _write_sheet(
+    file: Path, rows: Sequence[dict[str, Any]], pictures: Mapping[int, images.Pixels]
+) -> None:
     columns = max(len(row["photographs"]) for row in rows)
     blank = np.full_like(next(iter(pictures.values())), 255)
     tiles, labels = [], []
     for row in rows:
-        cut = [cut_out(pictures[n], box) for n, box in zip(row["photographs"], row["boxes"], strict=True)]
+        cut = [
+            cut_out(pictures[n], box)
+            for n, box in zip(row["photographs"], row["boxes"], strict=True)
+        ]
         missing = columns - len(cut)
         tiles += cut + [blank] * missing
         labels += [f"{row['label']}\n{value:.2f}" for value in row["values"]] + ["\n"] * missing
@@ -237,7 +252,9 @@ def _write_rows(file: Path, subject: Subject, data: Stream, rows: Sequence[dict[
     write_json(file, {**about, "units": rows})
 
 
-def seen_box(field: Fields | None, position: Sequence[int], size: tuple[int, int]) -> tuple[float, ...]:
+def seen_box(
+    field: Fields | None, position: Sequence[int], size: tuple[int, int]
+) -> tuple[float, ...]:
     """The receptive field of a unit at a position, (top, left, bottom, right) as shares of the input's height and
     width; all of it where the field is not known."""
     row, column = position
@@ -283,7 +300,11 @@ def _write(file: Path, found: dict[str, Exemplars], identity: dict[str, Any]) ->
     from safetensors.torch import save_file
 
     one = next(iter(found.values()))
-    tensors = {f"{layer}.{part}": getattr(each, part).contiguous() for layer, each in found.items() for part in _PARTS}
+    tensors = {
+        f"{layer}.{part}": getattr(each, part).contiguous()
+        for layer, each in found.items()
+        for part in _PARTS
+    }
     text = json.dumps({**identity, "layers": list(found), "seen": one.seen, "every": one.every})
     with whole(file) as scratch, told_as_oserror():
         save_file(tensors, scratch, {"phosphene": text, "digest": digest_of(tensors, text)})
@@ -302,10 +323,15 @@ def _read(file: Path, identity: dict[str, Any]) -> tuple[dict[str, Exemplars], b
             found = {layer: _kept(kept, layer, said) for layer in said["layers"]}
             finished = bool(said["finished"])
             names = kept.keys()
-            if digest_of({name: kept.get_tensor(name) for name in names}, text) != kept.metadata()["digest"]:
+            if (
+                digest_of({name: kept.get_tensor(name) for name in names}, text)
+                != kept.metadata()["digest"]
+            ):
                 raise ValueError("it is damaged")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadFile(f"{file} is no index of exemplars ({error}); delete it, or give another --out") from None
+        raise BadFile(
+            f"{file} is no index of exemplars ({error}); delete it, or give another --out"
+        ) from None
     if wrong := [key for key in identity if said.get(key) != identity[key]]:
         raise BadRequest(
             f"{file} was made with another {wrong[0]}; give another folder for it, or what it was made with"
@@ -315,10 +341,14 @@ def _read(file: Path, identity: dict[str, Any]) -> tuple[dict[str, Exemplars], b
 
 def _kept(kept: Any, layer: str, said: dict[str, Any]) -> Exemplars:
     """One layer's; `ValueError` where its tensors do not fit together."""
-    values, photographs, positions, sample, silent = (kept.get_tensor(f"{layer}.{part}") for part in _PARTS)
+    values, photographs, positions, sample, silent = (
+        kept.get_tensor(f"{layer}.{part}") for part in _PARTS
+    )
     channels = len(silent)
     if not (values.shape == photographs.shape == positions.shape[:2] == (channels, said["k"])):
         raise ValueError(f"layer {layer} has tensors that do not fit together")
     if sample.ndim != 2 or sample.shape[1] != channels or said["seen"] < 0 or said["every"] < 1:
         raise ValueError(f"layer {layer} has a sample that does not fit")
-    return Exemplars(values, photographs, positions, sample, silent, int(said["seen"]), int(said["every"]))
+    return Exemplars(
+        values, photographs, positions, sample, silent, int(said["seen"]), int(said["every"])
+    )

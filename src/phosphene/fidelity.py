@@ -18,7 +18,16 @@ from phosphene import evaluation
 from phosphene.datasets import Photographs, load
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.evaluation import Figure, as_images, distances, features, judge_channels, mean, recognised, share
+from phosphene.evaluation import (
+    Figure,
+    as_images,
+    distances,
+    features,
+    judge_channels,
+    mean,
+    recognised,
+    share,
+)
 from phosphene.parameterizations import Generated, seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject, resized
@@ -55,7 +64,15 @@ class Observer:
     `photographs` is how many held-out ones are measured, evenly spread over their split.
     """
 
-    def __init__(self, judge: str, images: str | Path, size: int, *, photographs: int = 1000, device: str = "cpu"):
+    def __init__(
+        self,
+        judge: str,
+        images: str | Path,
+        size: int,
+        *,
+        photographs: int = 1000,
+        device: str = "cpu",
+    ):
         evaluation.kernel_distance()
         self.judge, self.size, self.device = load_subject(judge), size, device
         self.judge.network.to(device)
@@ -65,7 +82,10 @@ class Observer:
             for data, most in ((val, photographs), (train, REFERENCES))
         )
         self.data, self.classes = val.name, val.classes
-        self.photographs, self.labels = _pictures(val, held_out, size), torch.from_numpy(val.labels[held_out])
+        self.photographs, self.labels = (
+            _pictures(val, held_out, size),
+            torch.from_numpy(val.labels[held_out]),
+        )
         self._references = _pictures(train, known, size)
         self._channels: list[int] | None = None  # a judge of other classes still compares
         with suppress(BadRequest):
@@ -138,7 +158,10 @@ def reconstructed(
             code = read(encoder.prepare(seen_part(x, generated.seen)))[layer].view(shape)
             y = generated.images(code).clamp(0, 1)
             second = read(encoder.prepare(seen_part(y, generated.seen)))
-            other, class_ = second[layer].view(shape).flatten(1), second[encoder.output].argmax(1).cpu()
+            other, class_ = (
+                second[layer].view(shape).flatten(1),
+                second[encoder.output].argmax(1).cpu(),
+            )
             code, spread = code.flatten(1), generated.statistics.std.flatten().clamp(min=1e-3)
             made.append(y.cpu())
             found.append(
@@ -149,14 +172,22 @@ def reconstructed(
                     "class_kept": (class_ == named).float(),
                 }
             )
-    return Again(photographs, torch.cat(made), {name: torch.cat([each[name] for each in found]) for name in found[0]})
+    return Again(
+        photographs,
+        torch.cat(made),
+        {name: torch.cat([each[name] for each in found]) for name in found[0]},
+    )
 
 
 def _recognition(observer: Observer, again: Again) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
-    for name, hits in (("recognised", observer.hits(again.reconstructions)), ("natural", observer.natural)):
+    for name, hits in (
+        ("recognised", observer.hits(again.reconstructions)),
+        ("natural", observer.natural),
+    ):
         found |= {
-            f"{name}_top{n}": share(hits[:, i].tolist(), f"by {observer.judge.name}") for i, n in enumerate((1, 5))
+            f"{name}_top{n}": share(hits[:, i].tolist(), f"by {observer.judge.name}")
+            for i, n in enumerate((1, 5))
         }
     return found
 
@@ -173,12 +204,19 @@ def _distances(observer: Observer, again: Again, generated: Generated) -> dict[s
     imagined = torch.cat([features(judge, part)[1] for part in _random_pictures(generated)])
     return {
         "perceptual_distance": mean(apart, note),
-        "kid": evaluation.kid(reconstructions, photographs, f"reconstructions and photographs, {note}"),
-        "kid_random_codes": evaluation.kid(imagined, photographs, f"random codes and photographs, {note}"),
-        "nearest_random_codes": mean(
-            evaluation.nearest(imagined, references), f"to {len(references):,} training photographs, {note}"
+        "kid": evaluation.kid(
+            reconstructions, photographs, f"reconstructions and photographs, {note}"
         ),
-        "nearest_photographs": mean(evaluation.nearest(photographs, references), f"to the same, {note}"),
+        "kid_random_codes": evaluation.kid(
+            imagined, photographs, f"random codes and photographs, {note}"
+        ),
+        "nearest_random_codes": mean(
+            evaluation.nearest(imagined, references),
+            f"to {len(references):,} training photographs, {note}",
+        ),
+        "nearest_photographs": mean(
+            evaluation.nearest(photographs, references), f"to the same, {note}"
+        ),
     }
 
 

@@ -20,7 +20,9 @@ def whole(path: Path) -> Iterator[Path]:
 
     Makes the folder. A disk that takes no more, or a folder that may not be written, is `OutOfSpace`.
     """
-    scratch = path.parent / f".{path.name}.{os.getpid()}.tmp"  # two processes may write the same file
+    scratch = (
+        path.parent / f".{path.name}.{os.getpid()}.tmp"
+    )  # two processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
@@ -29,7 +31,9 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(scratch, path)
     except OSError as error:
         reason = error.strerror or error
-        raise OutOfSpace(f"cannot write {path}: {reason}; what was finished before is kept") from None
+        raise OutOfSpace(
+            f"cannot write {path}: {reason}; what was finished before is kept"
+        ) from None
     finally:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
@@ -55,7 +59,9 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     with whole(path) as scratch:
         text = json.dumps(without_nan(value), indent=1, ensure_ascii=False) + "\n"
-        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # half a character is JSON's \udXXX then
+        scratch.write_text(
+            text, encoding="utf-8", errors="backslashreplace"
+        )  # half a character is JSON's \udXXX then
 
 
 def without_nan(value: Any) -> Any:
@@ -78,7 +84,9 @@ def from_hub(repository: str, name: str) -> Path:
         ) from None
     try:
         return Path(hf_hub_download(repository, name))
-    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+    except (
+        Exception
+    ) as error:  # the hub's client raises its own, its HTTP library's and the system's errors
         raise Unreachable(
             f"{name} did not come from the hub ({type(error).__name__}); download "
             f"{address} elsewhere and give that file"

@@ -47,7 +47,9 @@ def opened(path: str | Path | IO[bytes], name: str = "") -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as file:
                 if file.width * file.height > LARGEST:
-                    raise BadFile(f"{name} has {file.width} × {file.height} pixels; at most {LARGEST:,} are read")
+                    raise BadFile(
+                        f"{name} has {file.width} × {file.height} pixels; at most {LARGEST:,} are read"
+                    )
                 picture = ImageOps.exif_transpose(file)  # as it was held, not as its sensor lay
                 if picture.has_transparency_data:  # what cannot be seen has a colour all the same
                     white = Image.new("RGBA", picture.size, "white")
@@ -91,25 +93,39 @@ def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60
     )
 
 
-def contact_sheet(pictures: Sequence[Pixels], labels: Sequence[str], columns: int, scale: int = 1) -> Pixels:
+def contact_sheet(
+    pictures: Sequence[Pixels], labels: Sequence[str], columns: int, scale: int = 1
+) -> Pixels:
     """A grid of pictures of one size, row by row, each with its label below it; a label may hold a newline,
     and goes on below the pictures to its right that have none."""
     height, width = (side * scale for side in pictures[0].shape[:2])
     font = ImageFont.load_default(size=12)
-    labels = ["\n".join(line[:LONGEST_LINE] for line in label.split("\n")[:MOST_LINES]) for label in labels]
+    labels = [
+        "\n".join(line[:LONGEST_LINE] for line in label.split("\n")[:MOST_LINES])
+        for label in labels
+    ]
     lines = max(label.count("\n") + 1 for label in labels)
     gap, strip = 6, 16 * lines + 2
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + strip + gap) + gap), "white")
+    sheet = Image.new(
+        "RGB", (columns * (width + gap) + gap, rows * (height + strip + gap) + gap), "white"
+    )
     draw = ImageDraw.Draw(sheet)
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         x, y = gap + i % columns * (width + gap), gap + i // columns * (height + strip + gap)
-        sheet.paste(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS), (x, y))
+        sheet.paste(
+            Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS), (x, y)
+        )
         own = [*labels[i + 1 : i - i % columns + columns], "next"]
         room = width + (width + gap) * next(n for n, other in enumerate(own) if other)
         for number, line in enumerate(label.split("\n")):
-            draw.text((x, y + height + 1 + 16 * number), _fitting(line, room, font), fill="black", font=font)
+            draw.text(
+                (x, y + height + 1 + 16 * number),
+                _fitting(line, room, font),
+                fill="black",
+                font=font,
+            )
     return np.asarray(sheet)
 
 

@@ -48,10 +48,14 @@ class Objective:
             return _sum(target, activations, i, open_relu=True)
         layers = [_pool(activations[unit.layer][i].float(), unit.position) for _, unit in units]
         pairs = zip(units, layers, strict=True)
-        return torch.stack([weight * layer.log_softmax(0)[unit.channel] for (weight, unit), layer in pairs]).sum()
+        return torch.stack(
+            [weight * layer.log_softmax(0)[unit.channel] for (weight, unit), layer in pairs]
+        ).sum()
 
 
-def _sum(target: Target, activations: Mapping[str, Tensor], i: int, open_relu: bool = False) -> Tensor:
+def _sum(
+    target: Target, activations: Mapping[str, Tensor], i: int, open_relu: bool = False
+) -> Tensor:
     total = torch.zeros((), device=next(iter(activations.values())).device)
     for weight, unit in target.terms:
         value = _read(unit, activations[unit.layer][i])
@@ -78,6 +82,10 @@ def _pool(layer: Tensor, position: Position) -> Tensor:
     if position == "mean":
         return layer.flatten(1).mean(1)
     if position == "centre":
-        position = (layer.shape[1] // 2, layer.shape[2] // 2) if layer.ndim == 3 else (layer.shape[1] // 2, 0)
+        position = (
+            (layer.shape[1] // 2, layer.shape[2] // 2)
+            if layer.ndim == 3
+            else (layer.shape[1] // 2, 0)
+        )
     row, column = position
     return layer[:, row, column] if layer.ndim == 3 else layer[:, row]

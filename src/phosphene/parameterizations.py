@@ -92,7 +92,13 @@ class Generated(Parameterization):
         return self.statistics.mean.clone()
 
     def to(self, device: str | torch.device) -> Generated:
-        return Generated(self.generator.to(device), self.statistics.to(device), self.encoder, self.layer, self.card)
+        return Generated(
+            self.generator.to(device),
+            self.statistics.to(device),
+            self.encoder,
+            self.layer,
+            self.card,
+        )
 
 
 class Pixels(Parameterization):
@@ -105,7 +111,9 @@ class Pixels(Parameterization):
         return codes.sigmoid()
 
     def start(self, seed: int, normal: bool = False) -> Tensor:
-        return 0.1 * torch.randn(3, self.image_size, self.image_size, generator=torch.Generator().manual_seed(seed))
+        return 0.1 * torch.randn(
+            3, self.image_size, self.image_size, generator=torch.Generator().manual_seed(seed)
+        )
 
     def mean(self) -> Tensor:
         return torch.zeros(3, self.image_size, self.image_size)
@@ -129,14 +137,20 @@ class Fourier(Parameterization):
         return torch.einsum("ij,bjhw->bihw", self.colours.to(codes), planes).sigmoid()
 
     def start(self, seed: int, normal: bool = False) -> Tensor:
-        return 0.01 * torch.randn(3, *self.scale.shape, 2, generator=torch.Generator().manual_seed(seed))
+        return 0.01 * torch.randn(
+            3, *self.scale.shape, 2, generator=torch.Generator().manual_seed(seed)
+        )
 
     def mean(self) -> Tensor:
         return torch.zeros(3, *self.scale.shape, 2)
 
     def encode(self, image: Tensor) -> Tensor:
-        planes = torch.einsum("ij,jhw->ihw", torch.linalg.inv(self.colours).to(image), torch.logit(image, 1e-3))
-        return torch.view_as_real(torch.fft.rfft2(4 * planes, norm="ortho") / self.scale.to(image.device))
+        planes = torch.einsum(
+            "ij,jhw->ihw", torch.linalg.inv(self.colours).to(image), torch.logit(image, 1e-3)
+        )
+        return torch.view_as_real(
+            torch.fft.rfft2(4 * planes, norm="ortho") / self.scale.to(image.device)
+        )
 
 
 COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
@@ -164,7 +178,9 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     )
 
 
-def load_generated(name: str | Path, file: str | Path | None = None, bounds: str | Path | None = None) -> Generated:
+def load_generated(
+    name: str | Path, file: str | Path | None = None, bounds: str | Path | None = None
+) -> Generated:
     """A generator with its statistics: bundled by name, a weights file, or `deepsim:LAYER` (see `networks.deepsim`)."""
     if str(name).startswith("deepsim:"):
         return _published(str(name), file, bounds)
@@ -172,7 +188,9 @@ def load_generated(name: str | Path, file: str | Path | None = None, bounds: str
     with torch.device("meta"):
         network = build(checked.card["architecture"])
     if not hasattr(network, "image_size"):
-        raise BadFile(f"{checked.path} is no generator: architecture {checked.card['architecture']} makes no images")
+        raise BadFile(
+            f"{checked.path} is no generator: architecture {checked.card['architecture']} makes no images"
+        )
     weights.fill(network, checked.part("network"), checked.path.name)
     if not bool((cast("Tensor", network.code_std) > 0).all()):
         raise BadFile(f"{checked.path.name} is damaged: code_std is not above 0 everywhere")
@@ -185,9 +203,14 @@ def load_generated(name: str | Path, file: str | Path | None = None, bounds: str
     )
 
 
-def _statistics(tensors: Mapping[str, Tensor], code_shape: tuple[int, ...], source: str) -> CodeStatistics:
+def _statistics(
+    tensors: Mapping[str, Tensor], code_shape: tuple[int, ...], source: str
+) -> CodeStatistics:
     """The `code.` part of a weights file, its shapes those of the code."""
-    code, axes = math.prod(code_shape), tensors["variances"].numel() if "variances" in tensors else 0
+    code, axes = (
+        math.prod(code_shape),
+        tensors["variances"].numel() if "variances" in tensors else 0,
+    )
     shapes = {
         "axes": (axes, code),
         "variances": (axes,),
@@ -196,9 +219,16 @@ def _statistics(tensors: Mapping[str, Tensor], code_shape: tuple[int, ...], sour
     }
     for name, shape in shapes.items():
         value = tensors.get(name)
-        if value is None or value.shape != shape or not value.is_floating_point() or not value.isfinite().all():
+        if (
+            value is None
+            or value.shape != shape
+            or not value.is_floating_point()
+            or not value.isfinite().all()
+        ):
             got = "missing" if value is None else f"{value.dtype} {list(value.shape)}"
-            raise BadFile(f"{source}: code.{name} is {got}, expected finite numbers of shape {list(shape)}")
+            raise BadFile(
+                f"{source}: code.{name} is {got}, expected finite numbers of shape {list(shape)}"
+            )
         if name in ("std", "variances", "rest") and bool((value < 0).any()):
             raise BadFile(f"{source}: code.{name} has numbers below 0")
     return CodeStatistics.of(tensors)
@@ -214,9 +244,15 @@ def _published(name: str, file: str | Path | None, bounds: str | Path | None) ->
         upper = read_bounds(bounds, generator.code_shape)
         mean, std = upper * MEAN_SHARE, upper * (1 - MEAN_SHARE) / 3
     rest = std.square().mean()
-    statistics = CodeStatistics(mean, std, mean + 3 * std, torch.zeros(0, mean.numel()), torch.zeros(0), rest)
-    known = hashlib.sha256(sha256_of_weights(generator).encode() + statistics.upper.numpy().tobytes()).hexdigest()
-    return Generated(generator, statistics, "", layer, {"name": name, "sha256": known, "licence": LICENCE})
+    statistics = CodeStatistics(
+        mean, std, mean + 3 * std, torch.zeros(0, mean.numel()), torch.zeros(0), rest
+    )
+    known = hashlib.sha256(
+        sha256_of_weights(generator).encode() + statistics.upper.numpy().tobytes()
+    ).hexdigest()
+    return Generated(
+        generator, statistics, "", layer, {"name": name, "sha256": known, "licence": LICENCE}
+    )
 
 
 MEAN_SHARE = 0.63 / (0.63 + 3 * 3.74)

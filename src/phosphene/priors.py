@@ -29,11 +29,15 @@ class CodeStatistics:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> CodeStatistics:
         """From the `code.` part of a generator's weights file."""
-        return cls(*(tensors[name] for name in ("mean", "std", "upper", "axes", "variances", "rest")))
+        return cls(
+            *(tensors[name] for name in ("mean", "std", "upper", "axes", "variances", "rest"))
+        )
 
     def to(self, device: str | torch.device) -> CodeStatistics:
         """The same statistics on another device."""
-        return CodeStatistics(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        return CodeStatistics(
+            *(getattr(self, name).to(device) for name in self.__dataclass_fields__)
+        )
 
     def whitened(self, vectors: Tensor, power: float = -1.0) -> Tensor:
         """Multiply (batch, *code) by the covariance to `power` / 2: −1 whitens, 1 colours, 2 applies the covariance."""
@@ -41,7 +45,9 @@ class CodeStatistics:
         along = flat @ self.axes.T
         rest = flat - along @ self.axes
         along = along * self.variances.clamp(min=1e-8) ** (power / 2)
-        return (along @ self.axes + rest * self.rest.clamp(min=1e-8) ** (power / 2)).view(vectors.shape)
+        return (along @ self.axes + rest * self.rest.clamp(min=1e-8) ** (power / 2)).view(
+            vectors.shape
+        )
 
 
 class Prior(ABC):

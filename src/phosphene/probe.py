@@ -80,14 +80,18 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
     def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if key not in found:
-                found[key] = _channels_first(inputs[0], square).clone()  # an in-place ReLU would overwrite it
+                found[key] = _channels_first(
+                    inputs[0], square
+                ).clone()  # an in-place ReLU would overwrite it
 
         return hook
 
     try:
         for layer in layers:
             if layer.endswith(_BEFORE):
-                if (closing := _closing_activation(find_layer(network, layer.removesuffix(_BEFORE)))) is not None:
+                if (
+                    closing := _closing_activation(find_layer(network, layer.removesuffix(_BEFORE)))
+                ) is not None:
                     handles.append(closing.register_forward_pre_hook(keep_input(layer)))
         for layer in plain:
             handles.append(find_layer(network, layer).register_forward_hook(keep(layer)))
@@ -104,9 +108,13 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
             if missing:
                 raise UnknownName(f"the forward pass never runs layer {', '.join(sorted(missing))}")
             for layer, value in found.items():
-                if len(value) != len(inputs):  # windows, or tokens, folded into the batch: no unit of an image
+                if len(value) != len(
+                    inputs
+                ):  # windows, or tokens, folded into the batch: no unit of an image
                     images = f"{len(inputs)} image{'s' if len(inputs) > 1 else ''}"
-                    raise BadRequest(f"layer {layer.removesuffix(_BEFORE)} gives {len(value)} rows for {images}")
+                    raise BadRequest(
+                        f"layer {layer.removesuffix(_BEFORE)} gives {len(value)} rows for {images}"
+                    )
             return dict(found)
 
         yield read
@@ -148,7 +156,9 @@ def _closing_activation(layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, _ACTIVATIONS):
         return layer
     children = list(layer.children())
-    return _closing_activation(children[-1]) if isinstance(layer, nn.Sequential) and children else None
+    return (
+        _closing_activation(children[-1]) if isinstance(layer, nn.Sequential) and children else None
+    )
 
 
 def _channels_first(layer: Tensor, square: bool) -> Tensor:

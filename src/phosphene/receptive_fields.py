@@ -55,7 +55,9 @@ def receptive_fields(
     height, width = size
     device = next(network.parameters(), torch.zeros(())).device
     reached: dict[str, tuple[list[Tensor], list[Tensor]]] = {layer: ([], []) for layer in layers}
-    exact = torch.backends.cudnn.flags(enabled=False)  # its fast algorithms mix neighbours: a NaN would spread further
+    exact = torch.backends.cudnn.flags(
+        enabled=False
+    )  # its fast algorithms mix neighbours: a NaN would spread further
     with exact, probe(network, layers) as read, torch.no_grad():
         for at in range(0, height + width, batch):
             lines = range(at, min(at + batch, height + width))

@@ -66,7 +66,11 @@ class Folder:
         try:
             record = read(self.path / f"{name}.json")
             same = record.request == json.loads(json.dumps(request)) and record.weights == weights
-            return record if same and pixels_sha256(read_png(self.path / record.image)) == record.image_sha256 else None
+            return (
+                record
+                if same and pixels_sha256(read_png(self.path / record.image)) == record.image_sha256
+                else None
+            )
         except BadFile:
             return None
 
@@ -96,16 +100,29 @@ def read(path: Path) -> Record:
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{path} is not a record: {error}") from None
     known = {f.name: f for f in fields(Record)}
-    if not isinstance(data, dict) or not {"target", "request", "weights", "image_sha256", "format"} <= data.keys():
+    if (
+        not isinstance(data, dict)
+        or not {"target", "request", "weights", "image_sha256", "format"} <= data.keys()
+    ):
         raise BadFile(f"{path} is JSON but not phosphene's record")
     if data["format"] != FORMAT:
-        raise BadFile(f"{path} has format {data['format']!r}, this version reads {FORMAT}; update phosphene")
+        raise BadFile(
+            f"{path} has format {data['format']!r}, this version reads {FORMAT}; update phosphene"
+        )
     if unknown := data.keys() - known.keys():
         raise BadFile(f"{path} has unknown fields: {', '.join(sorted(unknown))}")
     texts = ("target", "label", "status", "image", "image_sha256", "command")
-    kinds = {**dict.fromkeys(texts, str), **dict.fromkeys(("request", "weights", "versions"), dict), "curve": list}
+    kinds = {
+        **dict.fromkeys(texts, str),
+        **dict.fromkeys(("request", "weights", "versions"), dict),
+        "curve": list,
+    }
     wrong = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
-    wrong += [name for name in ("score", "start_score") if not isinstance(data.get(name), (float, int, NoneType))]
+    wrong += [
+        name
+        for name in ("score", "start_score")
+        if not isinstance(data.get(name), (float, int, NoneType))
+    ]
     wrong += sorted(known.keys() - data.keys())
     if wrong:
         raise BadFile(f"{path}: field {wrong[0]} is not of the form that a record has")

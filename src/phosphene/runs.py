@@ -22,7 +22,14 @@ from phosphene.files import safe
 from phosphene.parameterizations import Parameterization, load_generated
 from phosphene.records import Folder, Record, pixels_sha256, read
 from phosphene.subjects import Subject, load_subject
-from phosphene.synthesis import Climb, Member, PreferredInputs, check, climb_batch, load_parameterization
+from phosphene.synthesis import (
+    Climb,
+    Member,
+    PreferredInputs,
+    check,
+    climb_batch,
+    load_parameterization,
+)
 from phosphene.units import Direction, Target, Unit
 
 MOST_TILES = 400
@@ -52,11 +59,20 @@ class Request:
 
     def __post_init__(self) -> None:
         start = self.start if isinstance(self.start, dict) else {"file": self.start, "sha256": ""}
-        texts = [self.subject, self.prior, self.prior_file, self.bounds, start.get("file"), start.get("sha256")]
+        texts = [
+            self.subject,
+            self.prior,
+            self.prior_file,
+            self.bounds,
+            start.get("file"),
+            start.get("sha256"),
+        ]
         if not all(isinstance(text, str) for text in texts):
             raise BadRequest("subject, prior, start and files are texts")
         if self.device not in DEVICES or self.precision not in PRECISIONS:
-            raise BadRequest(f"device is one of {', '.join(DEVICES)}, precision one of {', '.join(PRECISIONS)}")
+            raise BadRequest(
+                f"device is one of {', '.join(DEVICES)}, precision one of {', '.join(PRECISIONS)}"
+            )
         if not isinstance(self.threads, int) or not 1 <= self.threads <= 1024:
             raise BadRequest(f"threads must lie in 1 … 1024; got {self.threads!r}")
 
@@ -67,25 +83,41 @@ class Request:
 
     def for_member(self, members: Sequence[Member], i: int) -> dict[str, Any]:
         """What one picture's record keeps: with it, the whole batch that it climbed in."""
-        return {**asdict(self), "members": [[member.target.as_json(), member.seed] for member in members], "member": i}
+        return {
+            **asdict(self),
+            "members": [[member.target.as_json(), member.seed] for member in members],
+            "member": i,
+        }
 
     @classmethod
     def from_record(cls, record: Record, file: Path) -> tuple[Request, list[Member], int]:
         """The request, the batch, and the picture's place in it; `BadFile` when the record is not whole."""
         try:
             kept = dict(record.request)
-            members = [Member(Target.from_json(target), int(seed)) for target, seed in kept.pop("members")]
+            members = [
+                Member(Target.from_json(target), int(seed)) for target, seed in kept.pop("members")
+            ]
             member = int(kept.pop("member"))
             request = cls(**{**kept, "climb": Climb(**kept["climb"])})
             check(members)
             if not 0 <= member < len(members):
                 raise IndexError(f"member {member} of {len(members)}")
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, BadRequest) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+            OverflowError,
+            BadRequest,
+        ) as error:
             raise BadFile(f"{file}: its request is not whole: {error}") from None
         return request, members, member
 
 
-def open_parameterization(prior: str, subject: Subject, prior_file: str = "", bounds: str = "") -> Parameterization:
+def open_parameterization(
+    prior: str, subject: Subject, prior_file: str = "", bounds: str = ""
+) -> Parameterization:
     """A parameterization by name; the files are for `deepsim:LAYER`."""
     if prior.startswith("deepsim:"):
         return load_generated(prior, prior_file or None, bounds or None)
@@ -99,9 +131,14 @@ def start_request(start: str) -> str | dict[str, str]:
     try:
         if Path(start).exists() and not Path(start).is_file():
             raise BadFile(f"--start takes random, mean or a photograph; {start!r} is no file")
-        return {"file": str(Path(start).resolve()), "sha256": hashlib.sha256(Path(start).read_bytes()).hexdigest()}
+        return {
+            "file": str(Path(start).resolve()),
+            "sha256": hashlib.sha256(Path(start).read_bytes()).hexdigest(),
+        }
     except OSError as error:
-        raise BadFile(f"--start takes random, mean or a photograph; {start!r}: {error.strerror}") from None
+        raise BadFile(
+            f"--start takes random, mean or a photograph; {start!r}: {error.strerror}"
+        ) from None
 
 
 def climb_into(
@@ -129,7 +166,10 @@ def climb_into(
     finished: list[Record] = []
     for at in range(0, len(members), batch):
         chunk = members[at : at + batch]
-        kept = [folder.find(file_name(m), request.for_member(chunk, i), hashes) for i, m in enumerate(chunk)]
+        kept = [
+            folder.find(file_name(m), request.for_member(chunk, i), hashes)
+            for i, m in enumerate(chunk)
+        ]
         moving = all(_moves(folder, record) for record in kept if record) or not animate
         if resume and all(kept) and moving:
             report(len(chunk) * request.climb.steps)
@@ -181,9 +221,15 @@ def remake(
     check_trusted(request.subject, trusted, file, named)
     if device is not None:
         request = replace(request, device=device)
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    here = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not here[request.device]:
-        raise BadRequest(f"{file} was made on {request.device}, which is not here; --device cpu comes close")
+        raise BadRequest(
+            f"{file} was made on {request.device}, which is not here; --device cpu comes close"
+        )
     if request.threads != torch.get_num_threads():
         torch.set_num_threads(request.threads)
     subject, parameterization = request.loaded()
@@ -211,13 +257,19 @@ def check_weights(record: Record, here: dict[str, str], file: Path) -> None:
     """`BadFile` where a record's picture was made with other weights than those that are here."""
     if wrong := [part for part in here if here[part] != record.weights.get(part)]:
         was, now = str(record.weights.get(wrong[0], "none"))[:16], here[wrong[0]][:16]
-        raise BadFile(f"{file} was made with another {wrong[0]}: its hash was {was}, here it is {now}")
+        raise BadFile(
+            f"{file} was made with another {wrong[0]}: its hash was {was}, here it is {now}"
+        )
 
 
 def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
     """A record is a file from outside, and its subject `python:…` is code: it runs only where it is the trusted one."""
-    if subject.startswith("python:") and subject.removesuffix("@random") != trusted.removesuffix("@random"):
-        raise BadRequest(f"{file} would run {subject!r}, which is code; where you trust it, name it: {command}")
+    if subject.startswith("python:") and subject.removesuffix("@random") != trusted.removesuffix(
+        "@random"
+    ):
+        raise BadRequest(
+            f"{file} would run {subject!r}, which is code; where you trust it, name it: {command}"
+        )
 
 
 def file_name(member: Member) -> str:
@@ -227,8 +279,13 @@ def file_name(member: Member) -> str:
     if not re.fullmatch(r"[A-Za-z0-9.]+:\d+", text):  # what `safe` leaves as it is
         vectors = [unit.vector for _, unit in member.target.terms if isinstance(unit, Direction)]
         name = f"{name[:40]}-{hashlib.sha256((text + str(vectors or '')).encode()).hexdigest()[:8]}"
-    label, plain = (re.sub(r"[^a-z0-9]+", "-", each.lower()).strip("-") for each in (member.target.label[:40], name))
-    return "-".join(part for part in (name, label if label not in plain else "", f"s{member.seed}") if part)
+    label, plain = (
+        re.sub(r"[^a-z0-9]+", "-", each.lower()).strip("-")
+        for each in (member.target.label[:40], name)
+    )
+    return "-".join(
+        part for part in (name, label if label not in plain else "", f"s{member.seed}") if part
+    )
 
 
 def versions() -> dict[str, str]:
@@ -263,7 +320,9 @@ def _climb(
     )
 
 
-def _keep(folder: Folder, result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]) -> Record:
+def _keep(
+    folder: Folder, result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]
+) -> Record:
     """Write one member's picture, its animation where there are frames, and its record."""
     record, pixels = _made(result, i, request, hashes)
     name = file_name(result.members[i])
@@ -310,7 +369,9 @@ def _moves(folder: Folder, record: Record) -> bool:
 
 def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
     shown = finished[:MOST_TILES]
-    notes = [f"{record.score:.2f}" if record.status == "climbed" else record.status for record in shown]
+    notes = [
+        f"{record.score:.2f}" if record.status == "climbed" else record.status for record in shown
+    ]
     labels = [f"{record.label}\n{note}" for record, note in zip(shown, notes, strict=True)]
     sheet = images.contact_sheet(
         [folder.picture(record) for record in shown],
@@ -324,7 +385,10 @@ def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
 def _columns(tiles: int) -> int:
     """Tiles in a row of a contact sheet: near a square, with the fullest last row."""
     square = min(10, max(4, math.ceil(tiles**0.5)))
-    return min(range(max(3, square - 1), min(10, square + 2) + 1), key=lambda n: (-tiles % n, abs(n - square)))
+    return min(
+        range(max(3, square - 1), min(10, square + 2) + 1),
+        key=lambda n: (-tiles % n, abs(n - square)),
+    )
 
 
 def _start(request: str | dict[str, str], parameterization: Parameterization) -> str | Tensor:
@@ -350,6 +414,7 @@ def _check_units(subject: Subject, members: Sequence[Member], file: Path) -> Non
             if channels != len(unit.vector):
                 raise BadFile(f"{file}: its direction does not fit layer {unit.layer!r}")
             if isinstance(unit.position, tuple) and not (
-                len(limits) == 2 and all(0 <= at < limit for at, limit in zip(unit.position, limits, strict=True))
+                len(limits) == 2
+                and all(0 <= at < limit for at, limit in zip(unit.position, limits, strict=True))
             ):
                 raise BadFile(f"{file}: layer {unit.layer!r} has no position {unit.position}")

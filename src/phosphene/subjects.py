@@ -60,8 +60,12 @@ class Subject:
         if self.batch and len(images) > self.batch:
             raise BadRequest(f"{self.name} takes {self.batch} image at a time; got {len(images)}")
         images = resized(images, self.size)
-        mean, std = (torch.tensor(each, dtype=images.dtype)[:, None, None] for each in (self.mean, self.std))
-        mean, std = (each.to(images.device, non_blocking=True) for each in (mean, std))  # no wait for the device
+        mean, std = (
+            torch.tensor(each, dtype=images.dtype)[:, None, None] for each in (self.mean, self.std)
+        )
+        mean, std = (
+            each.to(images.device, non_blocking=True) for each in (mean, std)
+        )  # no wait for the device
         return ((images - mean) / std).contiguous(memory_format=self.layout)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -79,7 +83,9 @@ class Subject:
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         parameter = next(self.network.parameters(), torch.zeros(()))
-        blank = torch.zeros(self.at_most(2), 3, *self.size, device=parameter.device)  # two tell a batch from its images
+        blank = torch.zeros(
+            self.at_most(2), 3, *self.size, device=parameter.device
+        )  # two tell a batch from its images
         return layer_shapes(self.network, self.prepare(blank))
 
     def targets(self, text: str) -> list[Target]:
@@ -87,7 +93,10 @@ class Subject:
         terms = parse(text)
         if len(terms) == 1:
             (term,) = terms
-            return [Target(((term.weight, unit),), self._label(unit, term)) for unit in self._units(term)]
+            return [
+                Target(((term.weight, unit),), self._label(unit, term))
+                for unit in self._units(term)
+            ]
         found = []
         for term in terms:
             units = self._units(term)
@@ -98,17 +107,24 @@ class Subject:
             found.append((term.weight, units[0]))
         return [
             Target(
-                tuple(found), " ".join(_signed(weight, self._label(unit)) for weight, unit in found).removeprefix("+ ")
+                tuple(found),
+                " ".join(_signed(weight, self._label(unit)) for weight, unit in found).removeprefix(
+                    "+ "
+                ),
             )
         ]
 
     def _units(self, term: Term) -> list[Unit]:
         if term.layer == "class":
-            term = replace(term, layer=self._output(), channels=str(self._class(term.channels)), quoted=False)
+            term = replace(
+                term, layer=self._output(), channels=str(self._class(term.channels)), quoted=False
+            )
         find_layer(self.network, term.layer, self.name)
         shape = self.shapes().get(term.layer)
         if shape is None or not shape:
-            raise UnknownName(f"{self.name}: layer {term.layer!r} gives no activations for an image")
+            raise UnknownName(
+                f"{self.name}: layer {term.layer!r} gives no activations for an image"
+            )
         channels = None if term.quoted else channel_range(term.channels)
         if term.channels == "all" and not term.quoted:
             channels = list(range(shape[0]))
@@ -120,11 +136,15 @@ class Subject:
                 )
             channels = [self._class(term.channels)]
         if wrong := [channel for channel in channels if channel >= shape[0]]:
-            raise UnknownName(f"{self.name}: {term.layer} has {shape[0]} channels, 0 … {shape[0] - 1}; got {wrong[0]}")
+            raise UnknownName(
+                f"{self.name}: {term.layer} has {shape[0]} channels, 0 … {shape[0] - 1}; got {wrong[0]}"
+            )
         if isinstance(term.position, tuple):
             limits = tuple(shape[1:])
             if len(limits) != 2:
-                raise BadRequest(f"{term.layer} has no map, so no position; write {term.layer}:{term.channels}")
+                raise BadRequest(
+                    f"{term.layer} has no map, so no position; write {term.layer}:{term.channels}"
+                )
             if any(p >= limit for p, limit in zip(term.position, limits, strict=True)):
                 raise BadRequest(
                     f"{term.layer} has a map of {limits[0]} rows and {limits[1]} columns, counted from 0; "
@@ -135,7 +155,9 @@ class Subject:
 
     def _output(self) -> str:
         if not self.output or not self.classes:
-            raise UnknownName(f"{self.name} has no class names; write LAYER:CHANNEL (`phosphene layers {self.name}`)")
+            raise UnknownName(
+                f"{self.name} has no class names; write LAYER:CHANNEL (`phosphene layers {self.name}`)"
+            )
         return self.output
 
     def _class(self, name: str) -> int:
@@ -146,7 +168,11 @@ class Subject:
         if re.fullmatch(r"[0-9]{1,9}", wanted) and int(wanted) < len(self.classes):
             return int(wanted)
         synonyms = [[s.strip().lower() for s in names.split(",")] for names in self.classes]
-        exact = [i for i, names in enumerate(synonyms) if wanted in names or wanted == self.classes[i].lower()]
+        exact = [
+            i
+            for i, names in enumerate(synonyms)
+            if wanted in names or wanted == self.classes[i].lower()
+        ]
         if not exact:
             word = re.compile(rf"\b{re.escape(wanted)}\b")
             exact = [i for i, names in enumerate(synonyms) if any(word.search(s) for s in names)]
@@ -154,9 +180,13 @@ class Subject:
             return exact[0]
         if exact:
             some = ", ".join(repr(self.classes[i].split(",")[0]) for i in exact[:4])
-            raise UnknownName(f"{self.name}: {name!r} fits {len(exact)} classes: {some}; write one of them whole")
+            raise UnknownName(
+                f"{self.name}: {name!r} fits {len(exact)} classes: {some}; write one of them whole"
+            )
         every = {s: i for i, names in enumerate(synonyms) for s in names}
-        near = get_close_matches(wanted, every, n=3, cutoff=0.5) or get_close_matches(wanted, every, n=3, cutoff=0.0)
+        near = get_close_matches(wanted, every, n=3, cutoff=0.5) or get_close_matches(
+            wanted, every, n=3, cutoff=0.0
+        )
         raise UnknownName(f"{self.name} has no class {name!r}; near: {', '.join(near)}")
 
     def _label(self, unit: Unit, term: Term | None = None) -> str:
@@ -192,12 +222,17 @@ def load_subject(name: str | Path) -> Subject:
     with torch.device("meta"):
         network = build(file.card["architecture"])
     if hasattr(network, "image_size"):
-        raise BadFile(f"{file.path} is no subject: architecture {file.card['architecture']} makes images")
+        raise BadFile(
+            f"{file.path} is no subject: architecture {file.card['architecture']} makes images"
+        )
     weights.fill(network, file.part("network"), file.path.name)
     _check_card(file.card, network, file.path.name)
     look, card = file.card["preprocessing"], {**file.card, "sha256": file.sha256}
     if trained != name:
-        card = {**{key: card[key] for key in card.keys() - {"measured", "history"}}, "sha256": f"{file.sha256}@random"}
+        card = {
+            **{key: card[key] for key in card.keys() - {"measured", "history"}},
+            "sha256": f"{file.sha256}@random",
+        }
         with seeded_by_zero():
             network = build(file.card["architecture"]).requires_grad_(False).eval()
     return Subject(
@@ -214,15 +249,21 @@ def load_subject(name: str | Path) -> Subject:
 
 def _check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
     """`BadFile` where a card's preprocessing or class names are not of the form that a subject's are."""
-    look, classes, output = card.get("preprocessing"), card.get("classes", []), card.get("output", "")
+    look, classes, output = (
+        card.get("preprocessing"),
+        card.get("classes", []),
+        card.get("output", ""),
+    )
     look = look if isinstance(look, dict) else {}
     size, mean, std = (look.get(name) for name in ("size", "mean", "std"))
     right = {
-        "size": _numbers(size, 2) and all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in size),
+        "size": _numbers(size, 2)
+        and all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in size),
         "mean": _numbers(mean, 3),
         "std": _numbers(std, 3) and min(std) > 0,
         "classes": isinstance(classes, list) and all(map(_is_name, classes)),
-        "output": isinstance(output, str) and (not output or output in dict(network.named_modules())),
+        "output": isinstance(output, str)
+        and (not output or output in dict(network.named_modules())),
     }
     if wrong := [name for name, fine in right.items() if not fine]:
         raise BadFile(f"{source}: its card's {wrong[0]} is not of the form that a subject's is")
@@ -230,7 +271,11 @@ def _check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
 
 def _is_name(text: Any) -> bool:
     """A text of one line that can be shown."""
-    return isinstance(text, str) and len(text) <= LONGEST_NAME and not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text)
+    return (
+        isinstance(text, str)
+        and len(text) <= LONGEST_NAME
+        and not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text)
+    )
 
 
 def _numbers(values: Any, n: int) -> TypeGuard[list[float]]:
@@ -276,7 +321,11 @@ def wrap(
 
 def _last_layer(network: nn.Module) -> str:
     """The last linear layer or 1×1 convolution, where a classifier's logits are."""
-    linear = [path for path, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    linear = [
+        path
+        for path, module in network.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d))
+    ]
     return linear[-1] if linear else ""
 
 

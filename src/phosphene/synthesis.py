@@ -88,11 +88,15 @@ class Climb:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise BadRequest(f"no {name} {getattr(self, name)!r}; there are: {', '.join(allowed)}")
+                raise BadRequest(
+                    f"no {name} {getattr(self, name)!r}; there are: {', '.join(allowed)}"
+                )
         for name, (kind, most) in _RANGES.items():
             value = getattr(self, name)
             if not isinstance(value, (int, kind)) or not 0 <= value <= most:
-                raise BadRequest(f"--{name.replace('_', '-')} must be a number in 0 … {most:,}; got {value!r}")
+                raise BadRequest(
+                    f"--{name.replace('_', '-')} must be a number in 0 … {most:,}; got {value!r}"
+                )
         if not self.decay:
             raise BadRequest("--decay must lie above 0; 1 is none")
 
@@ -106,9 +110,19 @@ CLIMBS: dict[str, Climb] = {
     "default": Climb(decay=0.98),
     "paper": Climb(steps=200, rate=8.0, last_rate=1e-10, rule="mean", prior="box", start="normal"),
     "pixels": Climb(
-        steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", decay=1.0, shift=4, tv=0.5, blur=0.5
+        steps=256,
+        rate=0.05,
+        last_rate=0.05,
+        rule="adam",
+        prior="none",
+        decay=1.0,
+        shift=4,
+        tv=0.5,
+        blur=0.5,
     ),
-    "fourier": Climb(steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", decay=1.0, shift=4),
+    "fourier": Climb(
+        steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", decay=1.0, shift=4
+    ),
 }
 """Settings by name: ours, the paper's as coded (method: §2), and the two for baselines without a learned prior."""
 
@@ -185,7 +199,9 @@ def synthesize(
     if isinstance(subject, str):
         subject = load_subject(subject)
     network = subject.network if isinstance(subject, Subject) else subject
-    with borrowed(network) if isinstance(network, nn.Module) else nullcontext():  # what is none is refused by wrap
+    with (
+        borrowed(network) if isinstance(network, nn.Module) else nullcontext()
+    ):  # what is none is refused by wrap
         if not isinstance(subject, Subject):
             subject = wrap(subject, size=size)
         wanted: list[Target] = []
@@ -230,10 +246,16 @@ def settings(climb: str | Climb, parameterization: Parameterization, **changes: 
             raise BadRequest(f"no climb {climb!r}; there are: {', '.join(CLIMBS)}")
         climb = CLIMBS[climb]
     climb = replace(climb, **{name: value for name, value in changes.items() if value is not None})
-    if not isinstance(parameterization, Generated) and (climb.rule != "adam" or climb.prior != "none"):
-        raise BadRequest("that climb moves in a generator's code; for pixels and fourier use --climb default")
+    if not isinstance(parameterization, Generated) and (
+        climb.rule != "adam" or climb.prior != "none"
+    ):
+        raise BadRequest(
+            "that climb moves in a generator's code; for pixels and fourier use --climb default"
+        )
     if 3 * climb.blur > parameterization.seen - 2:
-        raise BadRequest(f"--blur {climb.blur:g} is too wide for the {parameterization.seen} pixels that are seen")
+        raise BadRequest(
+            f"--blur {climb.blur:g} is too wide for the {parameterization.seen} pixels that are seen"
+        )
     return climb
 
 
@@ -273,7 +295,9 @@ def check(members: Sequence[Member]) -> None:
     if not members:
         raise BadRequest("no units given; for example class:lion or conv5:0-31")
     if len(members) > MOST_TARGETS:
-        raise BadRequest(f"{len(members):,} pictures in one call; at most {MOST_TARGETS:,} are taken")
+        raise BadRequest(
+            f"{len(members):,} pictures in one call; at most {MOST_TARGETS:,} are taken"
+        )
 
 
 def climb_batch(
@@ -299,7 +323,11 @@ def climb_batch(
     prior, rule = _prior(climb, parameterization), RULES[climb.rule](parameterization)
     shifts = _shifts(members, climb, parameterization)
     state = _State(len(members), climb.steps)
-    again = encoding(parameterization, device, subject.name) if climb.cycle else nullcontext(lambda images: images)
+    again = (
+        encoding(parameterization, device, subject.name)
+        if climb.cycle
+        else nullcontext(lambda images: images)
+    )
     with probe(subject.network, objective.layers) as read, again as encoded:
         look = _Look(subject, parameterization, climb, read, precision)
         codes, alive = _starts(members, objective, look, start, device)
@@ -363,7 +391,8 @@ def tiles(result: PreferredInputs) -> tuple[list[pictures.Pixels], list[str]]:
         shown.append(pictures.crossed_out(pixels) if dead else pixels)
         note = result.statuses[i] if result.statuses[i] != "climbed" else f"{result.scores[i]:.2f}"
         labels.append(
-            f"{member.target.label or member.target}\n{note}" + (f" · seed {member.seed}" if member.seed else "")
+            f"{member.target.label or member.target}\n{note}"
+            + (f" · seed {member.seed}" if member.seed else "")
         )
     return shown, labels
 
@@ -386,7 +415,9 @@ class _State:
         """Who has not stopped."""
         return [i for i in range(self.n) if i not in self.stopped]
 
-    def after(self, step: int, score: Tensor, gradient: Tensor, codes: Tensor, moved: Tensor) -> Tensor:
+    def after(
+        self, step: int, score: Tensor, gradient: Tensor, codes: Tensor, moved: Tensor
+    ) -> Tensor:
         """The next codes: a member with a number that is not finite stays where it was, for good."""
         flat = gradient.flatten(1)
         fine = score.isfinite() & flat.isfinite().all(1) & moved.flatten(1).isfinite().all(1)
@@ -422,9 +453,13 @@ class _Look:
         device = next(self.subject.network.parameters(), torch.zeros(())).device.type
         return torch.autocast(device, torch.bfloat16) if self.kind == "bfloat16" else nullcontext()
 
-    def at(self, images: Tensor, shifts: Sequence[tuple[int, int]] | None = None) -> dict[str, Tensor]:
+    def at(
+        self, images: Tensor, shifts: Sequence[tuple[int, int]] | None = None
+    ) -> dict[str, Tensor]:
         return self.read(
-            self.subject.prepare(blurred(seen_part(images, self.parameterization.seen, shifts), self.climb.blur))
+            self.subject.prepare(
+                blurred(seen_part(images, self.parameterization.seen, shifts), self.climb.blur)
+            )
         )
 
     def plainly(self, images: Tensor) -> dict[str, Tensor]:
@@ -441,20 +476,30 @@ def _measure(codes: Tensor, objective: Objective, look: _Look) -> tuple[Tensor, 
 
 
 def _starts(
-    members: Sequence[Member], objective: Objective, look: _Look, start: str | Tensor, device: str, tries: int = 8
+    members: Sequence[Member],
+    objective: Objective,
+    look: _Look,
+    start: str | Tensor,
+    device: str,
+    tries: int = 8,
 ) -> tuple[Tensor, list[bool]]:
     """Start codes (n, …), and who has a gradient there; a random start without one is drawn again."""
     parameterization = look.parameterization
 
     def drawn(attempt: int) -> Tensor:
-        codes = [_drawn(parameterization, member.seed + attempt * 1_000_003, look.climb) for member in members]
+        codes = [
+            _drawn(parameterization, member.seed + attempt * 1_000_003, look.climb)
+            for member in members
+        ]
         return torch.stack(codes).to(device)
 
     if isinstance(start, Tensor):
         side = parameterization.image_size
         if start.shape != (3, side, side):
             raise BadRequest(f"a start image must be (3, {side}, {side}); got {tuple(start.shape)}")
-        batch = torch.stack([encode(parameterization, start.to(device), look.subject.name)] * len(members))
+        batch = torch.stack(
+            [encode(parameterization, start.to(device), look.subject.name)] * len(members)
+        )
     elif start == "mean":
         batch = torch.stack([parameterization.mean()] * len(members)).to(device)
     elif start == "random":
@@ -505,8 +550,12 @@ def _gradient(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> 
     if not reached:
         return torch.zeros_like(codes)
 
-    def of(some: Sequence[Tensor]) -> Tensor:  # which may need one for the network's own weights alone
-        return torch.autograd.grad(some, codes, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+    def of(
+        some: Sequence[Tensor],
+    ) -> Tensor:  # which may need one for the network's own weights alone
+        return torch.autograd.grad(
+            some, codes, retain_graph=True, allow_unused=True, materialize_grads=True
+        )[0]
 
     gradient = of([scores[i] for i in reached])
     wrong = (~gradient.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
@@ -515,13 +564,17 @@ def _gradient(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> 
     return gradient
 
 
-def _shifts(members: Sequence[Member], climb: Climb, parameterization: Parameterization) -> list[list[tuple[int, int]]]:
+def _shifts(
+    members: Sequence[Member], climb: Climb, parameterization: Parameterization
+) -> list[list[tuple[int, int]]]:
     """For each step, each member's own shift of the crop; a function of its seed alone."""
     room = min(climb.shift, (parameterization.image_size - parameterization.seen) // 2)
     if not room:
         return []
     drawn = [
-        torch.randint(-room, room + 1, (climb.steps, 2), generator=torch.Generator().manual_seed(member.seed)).tolist()
+        torch.randint(
+            -room, room + 1, (climb.steps, 2), generator=torch.Generator().manual_seed(member.seed)
+        ).tolist()
         for member in members
     ]
     return [[(row[step][0], row[step][1]) for row in drawn] for step in range(climb.steps)]
@@ -531,7 +584,11 @@ def _prior(climb: Climb, parameterization: Parameterization) -> Prior:
     if climb.prior == "none" or not isinstance(parameterization, Generated):
         return Free(climb.decay)
     box = paper_box(parameterization.statistics, climb.sigmas, climb.decay)
-    return box if climb.prior == "box" else Gaussian(parameterization.statistics, 1 - climb.decay, box.upper)
+    return (
+        box
+        if climb.prior == "box"
+        else Gaussian(parameterization.statistics, 1 - climb.decay, box.upper)
+    )
 
 
 Rule = Callable[[Tensor, float], Tensor]

@@ -47,7 +47,12 @@ class Unit:
         where = (
             ""
             if self.position == "centre"
-            else "@" + (self.position if isinstance(self.position, str) else f"{self.position[0]},{self.position[1]}")
+            else "@"
+            + (
+                self.position
+                if isinstance(self.position, str)
+                else f"{self.position[0]},{self.position[1]}"
+            )
         )
         return f"{self.layer}:{self.channel}{where}"
 
@@ -85,7 +90,9 @@ class Target:
     def __str__(self) -> str:
         text = ""
         for weight, unit in self.terms:
-            sign = " - " if weight < 0 and text else " + " if text else "-1*" if weight == -1 else ""
+            sign = (
+                " - " if weight < 0 and text else " + " if text else "-1*" if weight == -1 else ""
+            )
             size = abs(weight) if text else weight
             text += sign + (str(unit) if abs(weight) == 1 else f"{_exactly(size)}*{unit}")
         return text
@@ -96,20 +103,29 @@ class Target:
 
     def as_json(self) -> dict[str, Any]:
         """The target as a record keeps it; `Target.from_json` reads it back."""
-        return {"label": self.label, "terms": [[weight, asdict(unit)] for weight, unit in self.terms]}
+        return {
+            "label": self.label,
+            "terms": [[weight, asdict(unit)] for weight, unit in self.terms],
+        }
 
     @classmethod
     def from_json(cls, data: Any) -> Target:
         """A target from a record; `BadRequest` when it is not one."""
         try:
-            terms = tuple((float(weight), _unit_from_json(dict(unit))) for weight, unit in data["terms"])
+            terms = tuple(
+                (float(weight), _unit_from_json(dict(unit))) for weight, unit in data["terms"]
+            )
             return cls(terms, str(data["label"]))
         except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            raise BadRequest(f"a record's target is not of the form that a record has: {error}") from None
+            raise BadRequest(
+                f"a record's target is not of the form that a record has: {error}"
+            ) from None
 
     def negative(self) -> Target:
         """The same target, to be excited least."""
-        return Target(tuple((-weight, unit) for weight, unit in self.terms), f"least {self.label}".strip())
+        return Target(
+            tuple((-weight, unit) for weight, unit in self.terms), f"least {self.label}".strip()
+        )
 
 
 @dataclass(frozen=True)
@@ -137,7 +153,9 @@ def parse(text: str) -> list[Term]:
         weight = float(match["weight"] or 1) * (-1 if sign == "-" else 1)
         quoted = match["quoted"] is not None
         channels = match["quoted"] if quoted else match["channels"].strip()
-        terms.append(Term(weight, match["layer"], channels, _position(match["position"], piece), quoted))
+        terms.append(
+            Term(weight, match["layer"], channels, _position(match["position"], piece), quoted)
+        )
     return terms
 
 
@@ -149,7 +167,9 @@ def channel_range(text: str) -> list[int] | None:
     for piece in text.split(","):
         first, _, last = piece.partition("-")
         if max(len(first), len(last)) > _MOST_DIGITS:
-            raise BadRequest(f"{piece[:20]}… has {max(len(first), len(last))} digits; no layer has so many channels")
+            raise BadRequest(
+                f"{piece[:20]}… has {max(len(first), len(last))} digits; no layer has so many channels"
+            )
         low, high = int(first), int(last or first)
         if high < low:
             raise BadRequest(f"range {piece} runs backwards; write {high}-{low}")
@@ -170,7 +190,9 @@ def _unit_from_json(data: dict[str, Any]) -> Unit | Direction:
     if not isinstance(position, tuple) and position not in ("centre", "max", "mean"):
         raise ValueError(f"position {position!r}")
     if "vector" in data:
-        return Direction(str(data["layer"]), tuple(float(v) for v in data["vector"]), position, str(data["name"]))
+        return Direction(
+            str(data["layer"]), tuple(float(v) for v in data["vector"]), position, str(data["name"])
+        )
     return Unit(str(data["layer"]), int(data["channel"]), position)
 
 
@@ -186,5 +208,7 @@ def _position(text: str | None, term: str) -> Position:
         return "centre"
     match = re.fullmatch(r"([0-9]{1,9})\s*,\s*([0-9]{1,9})", text)
     if match is None:
-        raise BadRequest(f"position @{text} in {term.strip()!r} is neither @ROW,COLUMN nor @centre, @max, @mean")
+        raise BadRequest(
+            f"position @{text} in {term.strip()!r} is neither @ROW,COLUMN nor @centre, @max, @mean"
+        )
     return int(match[1]), int(match[2])

@@ -61,13 +61,22 @@ class Weights:
         if value.dtype == torch.int8 and value.ndim >= 2 and step.shape == value.shape[:1]:
             return value.float() * step.float().view(-1, *[1] * (value.ndim - 1))
         groups = list(step.shape) if step.ndim >= 2 else [0, 0]
-        if value.dtype == torch.uint8 and list(value.shape) == [groups[0], GROUP // 2 * groups[1], *groups[2:]]:
+        if value.dtype == torch.uint8 and list(value.shape) == [
+            groups[0],
+            GROUP // 2 * groups[1],
+            *groups[2:],
+        ]:
             return _of_halves(value, step.float())
         raise BadFile(f"{self.path} is damaged: the step sizes of {name} do not fit it")
 
 
 def write(
-    path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], *, bits: int = 16, filters: int = 0
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    card: Mapping[str, Any],
+    *,
+    bits: int = 16,
+    filters: int = 0,
 ) -> str:
     """Write a weights file in half precision (vectors stay float32) and return its sha256.
 
@@ -82,7 +91,10 @@ def write(
         value = tensor.detach().cpu()
         if not value.is_floating_point() or value.ndim < 2:
             kept[name] = value.contiguous()
-        elif not name.endswith(("weight", "axes")) or (each := (value.ndim > 2 and filters) or bits) == 16:
+        elif (
+            not name.endswith(("weight", "axes"))
+            or (each := (value.ndim > 2 and filters) or bits) == 16
+        ):
             kept[name] = value.to(torch.float16).contiguous()
         elif each == 8 or value.shape[1] % GROUP:
             kept |= _in_steps(name, value.float())
@@ -98,7 +110,10 @@ def write(
 def _in_steps(name: str, value: Tensor) -> dict[str, Tensor]:
     rows = value.flatten(1)
     step = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-    return {name: (rows / step[:, None]).round().to(torch.int8).view(value.shape).contiguous(), name + STEP: step}
+    return {
+        name: (rows / step[:, None]).round().to(torch.int8).view(value.shape).contiguous(),
+        name + STEP: step,
+    }
 
 
 def _in_halves(name: str, value: Tensor) -> dict[str, Tensor]:
@@ -166,7 +181,9 @@ def locate(name: str | Path, others: Iterable[str] = ()) -> tuple[Path, str | No
         return path, None
     known = [*listed, *others]
     near = get_close_matches(str(name), known, n=3, cutoff=0.4) or known
-    raise UnknownName(f"no weights {str(name)!r}; near: {', '.join(near) or 'none'}; or give a .safetensors file")
+    raise UnknownName(
+        f"no weights {str(name)!r}; near: {', '.join(near) or 'none'}; or give a .safetensors file"
+    )
 
 
 def places() -> list[Path]:
@@ -199,13 +216,17 @@ def manifest() -> dict[str, dict[str, Any]]:
 
 def figures(file: Weights) -> list[dict[str, Any]]:
     """What was measured of a bundled file after it was made, as `phosphene evaluate` tells it, one for each judge."""
-    return [found for found in listed_figures().get(file.name, []) if found["sha256"] == file.sha256]
+    return [
+        found for found in listed_figures().get(file.name, []) if found["sha256"] == file.sha256
+    ]
 
 
 def listed_figures() -> dict[str, list[dict[str, Any]]]:
     """What was measured of the zoo's generators: name → one entry for each judge, of whatever weights had the name."""
     file = zoo_folder() / "figures.json"
-    known: dict[str, list[dict[str, Any]]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known: dict[str, list[dict[str, Any]]] = (
+        json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    )
     return known
 
 
@@ -221,9 +242,16 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.M
         if name not in tensors or name not in own or own[name].shape != tensors[name].shape:
             shape = list(tensors[name].shape) if name in tensors else "missing"
             wanted = list(own[name].shape) if name in own else "no such tensor"
-            raise BadFile(f"{source} does not fit its architecture: {name} is {shape}, expected {wanted}")
-        if own[name].is_floating_point() != tensors[name].is_floating_point() or not tensors[name].isfinite().all():
-            raise BadFile(f"{source} is damaged: {name} holds {tensors[name].dtype} or numbers that are not finite")
+            raise BadFile(
+                f"{source} does not fit its architecture: {name} is {shape}, expected {wanted}"
+            )
+        if (
+            own[name].is_floating_point() != tensors[name].is_floating_point()
+            or not tensors[name].isfinite().all()
+        ):
+            raise BadFile(
+                f"{source} is damaged: {name} holds {tensors[name].dtype} or numbers that are not finite"
+            )
     network.load_state_dict(tensors, assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -252,20 +280,28 @@ def _parse(raw: bytes, path: Path) -> tuple[dict[str, Tensor], str, str]:
     except (SafetensorError, ValueError, AttributeError, TypeError) as error:
         raise BadFile(f"{path} is not a safetensors file, or a truncated one: {error}") from None
     except KeyError:
-        raise BadFile(f"{path} is a safetensors file without phosphene's card; `phosphene train` writes one") from None
+        raise BadFile(
+            f"{path} is a safetensors file without phosphene's card; `phosphene train` writes one"
+        ) from None
 
 
 def _card(text: str, path: Path) -> dict[str, Any]:
     try:
         card = json.loads(text)
-        leaves = _leaves(card["architecture"] if isinstance(card, dict) and "architecture" in card else [])
+        leaves = _leaves(
+            card["architecture"] if isinstance(card, dict) and "architecture" in card else []
+        )
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{path}: its card is not JSON: {error}") from None
     needed = {"name": str, "kind": str, "architecture": dict, "format": int}
-    if not isinstance(card, dict) or any(not isinstance(card.get(key), type_) for key, type_ in needed.items()):
+    if not isinstance(card, dict) or any(
+        not isinstance(card.get(key), type_) for key, type_ in needed.items()
+    ):
         raise BadFile(f"{path}: its card lacks one of {', '.join(needed)}")
     if card["format"] > FORMAT:
-        raise BadFile(f"{path} has format {card['format']}, this version reads up to {FORMAT}; update phosphene")
+        raise BadFile(
+            f"{path} has format {card['format']}, this version reads up to {FORMAT}; update phosphene"
+        )
     if any(not 0 <= value <= 65536 for value in leaves if isinstance(value, (int, float))):
         raise BadFile(f"{path}: its architecture has a number outside 0 … 65536")
     return card

@@ -88,7 +88,9 @@ class Exemplars:
     def names(self) -> tuple[tuple[str, int], ...]:
         """The photographs' classes and how many are of each, the most frequent first."""
         names = [exemplar.name for exemplar in self.shown if exemplar.name]
-        return tuple(sorted({name: names.count(name) for name in names}.items(), key=lambda pair: -pair[1]))
+        return tuple(
+            sorted({name: names.count(name) for name in names}.items(), key=lambda pair: -pair[1])
+        )
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,12 @@ class Card:
 
     def measure(self, name: str) -> float | None:
         """A figure of the unit, by the first judge who has it."""
-        figures = [figure for evaluation in self.evaluations for figure in evaluation.figures if figure.name == name]
+        figures = [
+            figure
+            for evaluation in self.evaluations
+            for figure in evaluation.figures
+            if figure.name == name
+        ]
         return next((figure.value for figure in figures if isinstance(figure.value, float)), None)
 
 

@@ -72,13 +72,17 @@ def climb(pictures: Sequence[Picture]) -> Climb | None:
     scores = axis(value for picture in drawn for value in picture.curve)
     longest = max(len(picture.curve) for picture in drawn)
     steps = Axis(0, longest - 1, (0, longest))
-    return Climb(scores, steps, tuple((picture, _points(picture.curve, steps, scores)) for picture in drawn))
+    return Climb(
+        scores, steps, tuple((picture, _points(picture.curve, steps, scores)) for picture in drawn)
+    )
 
 
 def _points(curve: Sequence[float], steps: Axis, scores: Axis) -> str:
     stride = -(-len(curve) // MOST_POINTS)
     kept = [(i, value) for i, value in enumerate(curve) if i % stride == 0 or i == len(curve) - 1]
-    return " ".join(f"{steps.share(i):g},{100 - scores.share(v):g}" for i, v in kept if math.isfinite(v))
+    return " ".join(
+        f"{steps.share(i):g},{100 - scores.share(v):g}" for i, v in kept if math.isfinite(v)
+    )
 
 
 def spread(exemplars: Exemplars, pictures: Sequence[Picture]) -> Spread | None:

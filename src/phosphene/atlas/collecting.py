@@ -34,7 +34,8 @@ def collect(runs: Sequence[Path], title: str = "") -> Atlas:
     names = [findings[0].subject for findings in networks.values()]
     places = file_names(names, taken=("index", "search", "assets"))
     subjects = [
-        _subject(name, place, findings) for name, place, findings in zip(names, places, networks.values(), strict=True)
+        _subject(name, place, findings)
+        for name, place, findings in zip(names, places, networks.values(), strict=True)
     ]
     return Atlas(short(title) or "Unit atlas", tuple(subjects))
 
@@ -52,9 +53,13 @@ def file_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
 
 def _subject(name: str, place: str, found: list[Finding]) -> Subject:
     units = [finding for finding in found if isinstance(finding.about, Unit)]
-    sums = _grouped([f for f in found if isinstance(f.about, str)], lambda finding: str(finding.about))
+    sums = _grouped(
+        [f for f in found if isinstance(f.about, str)], lambda finding: str(finding.about)
+    )
     sums = {target: pieces for target, pieces in sums.items() if _of(Picture, pieces)}
-    by_layer = _grouped(units, lambda finding: finding.about.layer if isinstance(finding.about, Unit) else "")
+    by_layer = _grouped(
+        units, lambda finding: finding.about.layer if isinstance(finding.about, Unit) else ""
+    )
     layers = sorted(by_layer, key=_natural)
     return Subject(
         name,
@@ -64,7 +69,10 @@ def _subject(name: str, place: str, found: list[Finding]) -> Subject:
             _layer(layer, file, by_layer[layer])
             for layer, file in zip(layers, file_names(layers, taken=["combinations"]), strict=True)
         ),
-        tuple(_combination(target, file, sums[target]) for target, file in zip(sums, file_names([*sums]), strict=True)),
+        tuple(
+            _combination(target, file, sums[target])
+            for target, file in zip(sums, file_names([*sums]), strict=True)
+        ),
         _of(Evaluation, [finding for finding in found if finding.about is None]),
     )
 
@@ -96,7 +104,9 @@ def _pictures(found: list[Finding], target: str) -> tuple[Picture, ...]:
     """The pictures of this very target first, by seed; the same one from several folders once, filmed if it can be."""
     filmed = sorted(_of(Picture, found), key=lambda picture: picture.animation is not None)
     distinct = {(picture.target, picture.seed, picture.image_sha256): picture for picture in filmed}
-    return tuple(sorted(distinct.values(), key=lambda picture: (picture.target != target, picture.seed)))
+    return tuple(
+        sorted(distinct.values(), key=lambda picture: (picture.target != target, picture.seed))
+    )
 
 
 def _of(kind: type[T], found: Iterable[Finding]) -> tuple[T, ...]:

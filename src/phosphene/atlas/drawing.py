@@ -33,14 +33,19 @@ def draw(atlas: Atlas, site: Path) -> int:
         if subject.combinations:
             folder = site / subject.place / "combinations"
             folder.mkdir(parents=True)
-            drawn += sum(_pictures(each.pictures, folder, each.place) for each in subject.combinations)
+            drawn += sum(
+                _pictures(each.pictures, folder, each.place) for each in subject.combinations
+            )
     return drawn
 
 
 def _card(card: Card, folder: Path) -> int:
     """A card's pictures, their climbs and records, its exemplars, and its tile."""
     name = str(card.unit.channel)
-    strips = [_strip(exemplars, folder / f"{name}-exemplars-{i}.webp") for i, exemplars in enumerate(card.exemplars)]
+    strips = [
+        _strip(exemplars, folder / f"{name}-exemplars-{i}.webp")
+        for i, exemplars in enumerate(card.exemplars)
+    ]
     if strips and not card.pictures:
         _write_tile(_best(card.exemplars[0], strips[0]), folder / f"{name}.webp")
     return _pictures(card.pictures, folder, name)
@@ -71,7 +76,9 @@ def _strip(exemplars: Exemplars, file: Path) -> Image.Image:
     """Copy a strip of photographs, if it has one tile for each."""
     image, wanted = opened(exemplars.strip), (len(exemplars.shown) * exemplars.tile, exemplars.tile)
     if image.size != wanted:
-        raise BadFile(f"{exemplars.strip} has {image.size} pixels; {len(exemplars.shown)} photographs need {wanted}")
+        raise BadFile(
+            f"{exemplars.strip} has {image.size} pixels; {len(exemplars.shown)} photographs need {wanted}"
+        )
     if _is_webp(exemplars.strip):
         shutil.copyfile(exemplars.strip, file)
     else:
@@ -97,7 +104,9 @@ def _copy_animation(source: Path, file: Path, size: tuple[int, int]) -> None:
 def _is_webp(file: Path) -> bool:
     """Whether a picture can be copied as it is."""
     if file.stat().st_size > MOST_BYTES:
-        raise BadFile(f"{file} is too large ({file.stat().st_size:,} bytes; at most {MOST_BYTES:,})")
+        raise BadFile(
+            f"{file} is too large ({file.stat().st_size:,} bytes; at most {MOST_BYTES:,})"
+        )
     with open(file, "rb") as opened_file:
         start = opened_file.read(12)
     return start[:4] == b"RIFF" and start[8:] == b"WEBP"

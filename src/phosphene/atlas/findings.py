@@ -39,7 +39,9 @@ def look_into(folder: Path) -> list[Finding]:
         for file in sorted(place.glob("[!.]*.json")):
             found += _findings(file)
     if not found:
-        raise BadFile(f"{folder} holds no records and no evidence; make some with phosphene synthesize")
+        raise BadFile(
+            f"{folder} holds no records and no evidence; make some with phosphene synthesize"
+        )
     return found
 
 
@@ -88,7 +90,9 @@ def _picture(file: Path) -> Finding:
         record=file,
     )
     sha256 = short(str(record.weights.get("subject", "")))
-    return Finding(shown_name(request["subject"].text()), sha256, _about(target), piece.label, piece)
+    return Finding(
+        shown_name(request["subject"].text()), sha256, _about(target), piece.label, piece
+    )
 
 
 def _member(record: Record, file: Path) -> tuple[Target, int]:
@@ -115,15 +119,22 @@ def _facts(record: Record, climb: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((short(str(key)), short(_told(value))) for key, value in climb.items())
     for key in ("device", "precision", "threads"):
         yield key, short(str(record.request.get(key)))
-    yield from ((f"{short(str(part))} sha256", short(str(value))) for part, value in record.weights.items())
-    yield from ((f"{short(str(name))} version", short(str(value))) for name, value in record.versions.items())
+    yield from (
+        (f"{short(str(part))} sha256", short(str(value))) for part, value in record.weights.items()
+    )
+    yield from (
+        (f"{short(str(name))} version", short(str(value)))
+        for name, value in record.versions.items()
+    )
 
 
 def _evaluation(form: Entry) -> Iterator[Finding]:
     by = form["judge"].text(), _text(form, "data"), _text(form, "layer")
     yield Finding(*_subject(form), None, "", Evaluation(*by, tuple(_figures(form.get("figures")))))
     for row in form["units"].elements():
-        of_unit = {key: value for key, value in row.members().items() if key not in ("unit", "label")}
+        of_unit = {
+            key: value for key, value in row.members().items() if key not in ("unit", "label")
+        }
         piece = Evaluation(*by, tuple(_figures(Entry(row.file, of_unit, row.place))))
         yield Finding(*_subject(form), _unit_or_text(row["unit"]), _text(row, "label"), piece)
 
@@ -167,7 +178,9 @@ def _exemplars(form: Entry) -> Iterator[Finding]:
                 licence=_text(form, "licence"),
                 seen=seen,
                 silent=silent.number(0, 1) if silent else None,
-                quantiles=tuple(sorted(_quantile(*pair) for pair in quantiles.items())) if quantiles else (),
+                quantiles=tuple(sorted(_quantile(*pair) for pair in quantiles.items()))
+                if quantiles
+                else (),
                 shown=shown,
                 strip=beside(form.file.parent, row["whole"].text(), form.file),
                 tile=tile,
@@ -187,7 +200,9 @@ def _quantile(share: str, value: Entry) -> tuple[float, float]:
 def _shown(row: Entry, classes: list[str]) -> Iterator[Exemplar]:
     columns = [row[key].elements() for key in ("values", "photographs", "boxes")]
     labels = row.get("classes")
-    columns.append(labels.elements() if labels else [Entry(row.file, len(classes))] * len(columns[0]))
+    columns.append(
+        labels.elements() if labels else [Entry(row.file, len(classes))] * len(columns[0])
+    )
     if len({len(column) for column in columns}) > 1 or not columns[0]:
         row.wrong("does not have a value, a photograph, a box and a class for each exemplar")
     for value, photograph, box, label in zip(*columns, strict=True):
@@ -199,7 +214,11 @@ def _flat(row: Entry, shown: Sequence[Exemplar]) -> bool:
     """Whether all peaks lie in the one place of a unit without a map, which sees the whole photograph."""
     positions = row.get("positions")
     found = [each.numbers() for each in positions.elements()] if positions else []
-    return bool(found) and all(not any(place) for place in found) and all(each.box == (0, 0, 1, 1) for each in shown)
+    return (
+        bool(found)
+        and all(not any(place) for place in found)
+        and all(each.box == (0, 0, 1, 1) for each in shown)
+    )
 
 
 def _box(entry: Entry) -> tuple[float, float, float, float]:
@@ -232,7 +251,10 @@ def _dissection(form: Entry) -> Iterator[Finding]:
                 photographs=form["photographs"].whole(),
                 object=_object(row["object"]),
                 iou=row["iou"].number(0, 1),
-                others=tuple((_object(pair.elements()[0]), pair.elements()[1].number()) for pair in _pairs(others)),
+                others=tuple(
+                    (_object(pair.elements()[0]), pair.elements()[1].number())
+                    for pair in _pairs(others)
+                ),
             ),
         )
 
@@ -269,7 +291,9 @@ def _text(form: Entry, key: str) -> str:
 
 
 def _or_nan(entry: Entry) -> float:
-    return math.nan if isinstance(entry.value, float) and math.isnan(entry.value) else entry.number()
+    return (
+        math.nan if isinstance(entry.value, float) and math.isnan(entry.value) else entry.number()
+    )
 
 
 def _told(value: Any) -> str:

@@ -99,5 +99,7 @@ def read_form(file: Path) -> Entry:
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{file} is not JSON: {error}") from None
     if (number := found["format"].value) != 1:
-        raise BadFile(f"{file} has format {clean(str(number)[:20])}, this version reads 1; update phosphene")
+        raise BadFile(
+            f"{file} has format {clean(str(number)[:20])}, this version reads 1; update phosphene"
+        )
     return found

@@ -74,7 +74,11 @@ GROUPS = {
         Measure(
             "two-alternative choice",
             "Which of two photographs excites the unit more? Answered by likeness to nine references; chance is 50 %.",
-            {"pictures": "two_afc_synthetic", "exemplars": "two_afc_natural", "random photographs": "two_afc_none"},
+            {
+                "pictures": "two_afc_synthetic",
+                "exemplars": "two_afc_natural",
+                "random photographs": "two_afc_none",
+            },
         ),
     ),
     "The prior": (
@@ -151,22 +155,32 @@ class Row:
     def note(self) -> str:
         """What the figures say of themselves, each thing once."""
         notes = dict.fromkeys(line.figure.note for line in self.lines)
-        return "; ".join(note for note in notes if not any(note in other for other in notes.keys() - {note}))
+        return "; ".join(
+            note for note in notes if not any(note in other for other in notes.keys() - {note})
+        )
 
 
 def grouped(evaluations: Sequence[Evaluation]) -> dict[str, list[Row]]:
     """All figures of some evaluations in groups, those of several judges beside one another."""
     keys = dict.fromkeys(figure.name for evaluation in evaluations for figure in evaluation.figures)
-    known = {key for measures in GROUPS.values() for measure in measures for key in measure.keys.values()}
+    known = {
+        key for measures in GROUPS.values() for measure in measures for key in measure.keys.values()
+    }
     others = tuple(Measure(measure_name(key), "", {"": key}) for key in keys if key not in known)
-    groups = {group: _rows(measures, evaluations) for group, measures in {**GROUPS, "Others": others}.items()}
+    groups = {
+        group: _rows(measures, evaluations)
+        for group, measures in {**GROUPS, "Others": others}.items()
+    }
     return {group: rows for group, rows in groups.items() if rows}
 
 
 def headlines(evaluations: Sequence[Evaluation]) -> list[Row]:
     """The rows that matter most."""
     known = [measure for measures in GROUPS.values() for measure in measures]
-    return _rows([measure for measure in known if next(iter(measure.keys.values())) in HEADLINES], evaluations)
+    return _rows(
+        [measure for measure in known if next(iter(measure.keys.values())) in HEADLINES],
+        evaluations,
+    )
 
 
 def _rows(measures: Sequence[Measure], evaluations: Sequence[Evaluation]) -> list[Row]:
@@ -188,10 +202,19 @@ def _lines(measure: Measure, evaluations: Sequence[Evaluation]) -> Iterator[Line
 def bar_axis(figures: Sequence[Figure]) -> Axis | None:
     """The axis that figures are drawn on: 0 … 1 for shares, else from nothing; None where all are texts."""
     numbers = [figure for figure in figures if not isinstance(figure.value, str)]
-    values = [value for each in numbers for value in (each.value, each.low, each.high) if isinstance(value, float)]
+    values = [
+        value
+        for each in numbers
+        for value in (each.value, each.low, each.high)
+        if isinstance(value, float)
+    ]
     if not values:
         return None
-    return Axis(0, 1, (0, 1)) if all(is_share(figure.name) for figure in numbers) else axis([0, *values])
+    return (
+        Axis(0, 1, (0, 1))
+        if all(is_share(figure.name) for figure in numbers)
+        else axis([0, *values])
+    )
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -58,7 +58,12 @@ def pages(atlas: Atlas) -> Iterator[Page]:
     yield Page("assets/index.js", search_index(atlas))
     for subject in atlas.subjects:
         if subject.combinations:
-            yield _page(templates, "combinations.html", f"{subject.place}/combinations.html", subject=subject)
+            yield _page(
+                templates,
+                "combinations.html",
+                f"{subject.place}/combinations.html",
+                subject=subject,
+            )
         for before, layer, after in around(subject.layers):
             yield _layer_page(templates, subject, layer, before=before, after=after)
             yield Page(f"{subject.place}/{layer.place}/units.js", units_script(layer))
@@ -128,7 +133,12 @@ def environment(atlas: Atlas) -> Environment:
         "told": measures.told,
         "quoted": shlex.quote,
     }
-    made.globals |= {"atlas": atlas, "charts": charts, "grouped": measures.grouped, "headlines": measures.headlines}
+    made.globals |= {
+        "atlas": atlas,
+        "charts": charts,
+        "grouped": measures.grouped,
+        "headlines": measures.headlines,
+    }
     made.globals |= {"sample": sample, "median_score": median_score, "moving": moving}
     return made
 
@@ -142,9 +152,16 @@ def columns(layer: Layer) -> list[Column]:
         for figure in evaluation.figures
         if isinstance(figure.value, float) and figure.name not in ("name", "score", "iou")
     }
-    found = [Column("score", tuple(card.score if math.isfinite(card.score) else None for card in layer.cards))]
+    found = [
+        Column(
+            "score",
+            tuple(card.score if math.isfinite(card.score) else None for card in layer.cards),
+        )
+    ]
     found += [Column(key, tuple(card.measure(key) for card in layer.cards)) for key in keys]
-    found += [Column("iou", tuple(card.object.iou if card.object else None for card in layer.cards))]
+    found += [
+        Column("iou", tuple(card.object.iou if card.object else None for card in layer.cards))
+    ]
     return [column for column in found if any(value is not None for value in column.values)]
 
 
@@ -156,11 +173,18 @@ def units_script(layer: Layer) -> str:
             card.unit.channel,
             card.name,
             card.object.object if card.object else "",
-            [None if (value := column.values[row]) is None else float(f"{value:.6g}") for column in found],
+            [
+                None if (value := column.values[row]) is None else float(f"{value:.6g}")
+                for column in found
+            ],
         ]
         for row, card in enumerate(layer.cards)
     ]
-    said = {"layer": layer.name, "columns": [[column.key, column.share] for column in found], "units": units}
+    said = {
+        "layer": layer.name,
+        "columns": [[column.key, column.share] for column in found],
+        "units": units,
+    }
     return f"const atlasUnits = {_compact(said)};\n"
 
 
@@ -200,12 +224,23 @@ def _entries(number: int, subject: Subject) -> Iterator[list[Any]]:
     for each in subject.combinations:
         name = "" if each.name == each.target else each.name
         path = f"{subject.place}/combinations"
-        yield [number, each.target, name, "", "", f"{path}.html#{each.place}", f"{path}/{each.place}", 0]
+        yield [
+            number,
+            each.target,
+            name,
+            "",
+            "",
+            f"{path}.html#{each.place}",
+            f"{path}/{each.place}",
+            0,
+        ]
 
 
 def _also(card: Card) -> str:
     """The classes of the photographs that excite a unit: those that come more than once."""
-    return "; ".join(name for exemplars in card.exemplars for name, times in exemplars.names if times > 1)
+    return "; ".join(
+        name for exemplars in card.exemplars for name, times in exemplars.names if times > 1
+    )
 
 
 def sample(cards: Sequence[Card], most: int = MOST_ON_FRONT) -> list[Card]:
@@ -220,4 +255,6 @@ def moving(pictures: Sequence[Picture]) -> int | None:
 
 
 def median_score(cards: Sequence[Card]) -> float:
-    return statistics.median([card.score for card in cards if math.isfinite(card.score)] or [math.nan])
+    return statistics.median(
+        [card.score for card in cards if math.isfinite(card.score)] or [math.nan]
+    )

@@ -43,7 +43,9 @@ def build(runs: Sequence[Path], site: Path, title: str = "") -> Atlas:
 def _files(site: Path) -> list[str]:
     """A site's files but for their list, by their places in it."""
     return sorted(
-        file.relative_to(site).as_posix() for file in site.rglob("*") if not file.is_dir() and file != site / LIST
+        file.relative_to(site).as_posix()
+        for file in site.rglob("*")
+        if not file.is_dir() and file != site / LIST
     )
 
 
@@ -53,9 +55,12 @@ def _in_place_of(site: Path) -> Iterator[Path]:
     if site.exists() and not (site / MARK).is_file() and (not site.is_dir() or any(site.iterdir())):
         raise BadRequest(f"{site} is there and is not an atlas; give a new folder")
     if (site / LIST).is_file() and (
-        others := set(_files(site)) - set((site / LIST).read_text(encoding="utf-8", errors="replace").split("\n"))
+        others := set(_files(site))
+        - set((site / LIST).read_text(encoding="utf-8", errors="replace").split("\n"))
     ):
-        raise BadRequest(f"{site} holds {min(others)}, which no atlas wrote; move it, or give a new folder")
+        raise BadRequest(
+            f"{site} holds {min(others)}, which no atlas wrote; move it, or give a new folder"
+        )
     try:
         site.resolve().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".atlas-", dir=site.resolve().parent) as lent:
@@ -86,7 +91,9 @@ def served(site: Path, port: int) -> Iterator[tuple[str, Callable[[], None]]]:
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Quiet, directory=str(site)))
     except OSError as error:
-        raise BadRequest(f"port {port}: {error.strerror}; give another --port, or 0 for any that is free") from None
+        raise BadRequest(
+            f"port {port}: {error.strerror}; give another --port, or 0 for any that is free"
+        ) from None
     with server:
         yield f"http://127.0.0.1:{server.server_address[1]}/", server.serve_forever
 

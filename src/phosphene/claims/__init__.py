@@ -19,7 +19,9 @@ CLAIMS: dict[str, Claim] = {
     )
 }
 """By name, C1 … C8."""
-OWN: dict[str, Claim] = {claim.name: claim for claim in (priors.CLAIM, hidden.CLAIM, neuron.CONTROL)}
+OWN: dict[str, Claim] = {
+    claim.name: claim for claim in (priors.CLAIM, hidden.CLAIM, neuron.CONTROL)
+}
 """Those that somebody's own network can be asked, of C7 the control."""
 
 __all__ = ["CLAIMS", "OWN", "Claim", "Expectation", "Findings", "Lab", "Result", "run"]

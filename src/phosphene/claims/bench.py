@@ -42,21 +42,42 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Everything that a reader needs to check it; pictures are files beside it."""
         expected = [
-            {**asdict(each), "found": asdict(self.findings.numbers[each.number]), "verdict": verdict}
+            {
+                **asdict(each),
+                "found": asdict(self.findings.numbers[each.number]),
+                "verdict": verdict,
+            }
             for each, verdict in zip(self.claim.expected, self.verdicts, strict=True)
         ]
         found = asdict(self.findings)
         found["pictures"] = [[caption, Path(file).name] for caption, file in self.findings.pictures]
-        about = {"format": FORMAT, "claim": self.claim.name, "title": self.claim.title, "says": self.claim.says}
+        about = {
+            "format": FORMAT,
+            "claim": self.claim.name,
+            "title": self.claim.title,
+            "says": self.claim.says,
+        }
         judged = {"verdict": self.verdict, "level": self.claim.level, "expected": expected}
-        return {**about, **judged, **found, "identity": self.identity, "seconds": self.seconds, "versions": versions()}
+        return {
+            **about,
+            **judged,
+            **found,
+            "identity": self.identity,
+            "seconds": self.seconds,
+            "versions": versions(),
+        }
 
 
 def run(claims: Sequence[Claim], lab: Lab) -> Iterator[Result]:
     """Measure each claim, or read what the same code found with the same networks, data, seed and number of units."""
     for claim in claims:
         needed = {name: weights.locate(name)[1] for name in claim.needs}
-        identity = {**lab.identity, "weights": needed, "data": lab.fingerprints(claim.data), "code": _code()}
+        identity = {
+            **lab.identity,
+            "weights": needed,
+            "data": lab.fingerprints(claim.data),
+            "code": _code(),
+        }
         file = lab.out / f"{claim.name}.json"
         kept = read(claim, file) if file.exists() else None
         if kept is not None and kept.identity == json.loads(json.dumps(identity)):
@@ -81,9 +102,15 @@ def read(claim: Claim, file: Path) -> Result | None:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         numbers = {name: figure(each) for name, each in found["numbers"].items()}
-        pictures = [(str(caption), file.parent / "pictures" / Path(name).name) for caption, name in found["pictures"]]
+        pictures = [
+            (str(caption), file.parent / "pictures" / Path(name).name)
+            for caption, name in found["pictures"]
+        ]
         findings = Findings(numbers, found["rows"], found["units"], pictures, found["settings"])
-        if found["format"] != FORMAT or not {each.number for each in claim.expected} <= numbers.keys():
+        if (
+            found["format"] != FORMAT
+            or not {each.number for each in claim.expected} <= numbers.keys()
+        ):
             return None
         return Result(claim, findings, found["identity"], float(found["seconds"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -93,6 +120,7 @@ def read(claim: Claim, file: Path) -> Result | None:
 def figure(found: dict[str, Any]) -> Figure:
     """A figure as JSON has it; what could not be measured is NaN again."""
     value, low, high = (
-        float("nan") if found[part] is None else float(found[part]) for part in ("value", "low", "high")
+        float("nan") if found[part] is None else float(found[part])
+        for part in ("value", "low", "high")
     )
     return Figure(value, low, high, int(found["n"]), str(found["note"]))

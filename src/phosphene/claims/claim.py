@@ -81,18 +81,27 @@ class Claim:
         return "holds" if found == {"holds"} else "fails" if "fails" in found else "open"
 
 
-def gain(one: Sequence[float], other: Sequence[float], error: float = ERROR, note: str = "") -> Figure:
+def gain(
+    one: Sequence[float], other: Sequence[float], error: float = ERROR, note: str = ""
+) -> Figure:
     """The mean of the differences of paired values, with its interval: above 0 where `one` is the larger."""
     return bootstrap([a - b for a, b in zip(one, other, strict=True)], note, error)
 
 
-def contrast(one: Sequence[float], other: Sequence[float], error: float = ERROR, note: str = "") -> Figure:
+def contrast(
+    one: Sequence[float], other: Sequence[float], error: float = ERROR, note: str = ""
+) -> Figure:
     """The difference of two means of values that are not paired, with its interval."""
-    a, b = (np.array([value for value in values if math.isfinite(value)], np.float64) for values in (one, other))
+    a, b = (
+        np.array([value for value in values if math.isfinite(value)], np.float64)
+        for values in (one, other)
+    )
     if not len(a) or not len(b):
         return Figure(math.nan, math.nan, math.nan, 0, note)
     rng = np.random.default_rng(0)
-    drawn = [sample[rng.integers(len(sample), size=(DRAWS, len(sample)))].mean(1) for sample in (a, b)]
+    drawn = [
+        sample[rng.integers(len(sample), size=(DRAWS, len(sample)))].mean(1) for sample in (a, b)
+    ]
     fewer = min(len(a), len(b))
     low, high = np.quantile(drawn[0] - drawn[1], tails(error, fewer))
     return Figure(float(a.mean() - b.mean()), float(low), float(high), fewer, note)

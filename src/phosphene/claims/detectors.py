@@ -33,7 +33,8 @@ def measure(lab: Lab) -> Findings:
     data = Outlined(lab.outlined, "all", max(network.size), lab.every(lab.outlined, "all"))
     lab.report("C6: dissecting")
     trained, untrained = (
-        dissect(lab.network(name), LAYER, data, device=lab.device) for name in (SUBJECT, f"{SUBJECT}@random")
+        dissect(lab.network(name), LAYER, data, device=lab.device)
+        for name in (SUBJECT, f"{SUBJECT}@random")
     )
     channels = lab.some(len(trained.iou), len(trained.iou), 60)
     shots = lab.climbed("C6", [f"{LAYER}:{channel}" for channel in channels], subject=SUBJECT)
@@ -65,9 +66,13 @@ def measure(lab: Lab) -> Findings:
             unit |= {"shows": names[said[i]], "exemplars_show": [names[each] for each in read]}
         units.append(unit)
     detectors = sorted((u for u in units if u["detector"]), key=lambda unit: -unit["iou"])
-    rows = [{key: unit.get(key, "") for key in ("unit", "object", "iou", "shows")} for unit in detectors]
+    rows = [
+        {key: unit.get(key, "") for key in ("unit", "object", "iou", "shows")} for unit in detectors
+    ]
     findings = numbers(units, CLAIM.level)
-    findings["classifier"] = share(right, note=f"right on crops that it did not learn from, {len(names)} objects")
+    findings["classifier"] = share(
+        right, note=f"right on crops that it did not learn from, {len(names)} objects"
+    )
     found = {
         "detectors": len(detectors),
         "of units": len(units),
@@ -78,9 +83,15 @@ def measure(lab: Lab) -> Findings:
     if order:
         best = torch.stack([natural[channels[i]][0] for i in order])
         sheet = lab.row(
-            "C6", [("pictures of the best detectors", shots.images[order]), ("their best photographs", best)]
+            "C6",
+            [
+                ("pictures of the best detectors", shots.images[order]),
+                ("their best photographs", best),
+            ],
         )
-        pictures.append((", ".join(f"{unit['unit']} {unit['object']}" for unit in detectors[:12]), sheet))
+        pictures.append(
+            (", ".join(f"{unit['unit']} {unit['object']}" for unit in detectors[:12]), sheet)
+        )
     return Findings(findings, rows, units, pictures, found)
 
 
@@ -89,9 +100,14 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     `shows` and `exemplars_show`. Chance is how often another detector has the object that this picture shows."""
     told = [unit for unit in units if "shows" in unit]
     others = max(1, len(told) - 1)
-    chance = [sum(other["object"] == unit["shows"] for other in told if other is not unit) / others for unit in told]
+    chance = [
+        sum(other["object"] == unit["shows"] for other in told if other is not unit) / others
+        for unit in told
+    ]
     hits = [float(unit["shows"] == unit["object"]) for unit in told]
-    natural = [float(np.mean([name == unit["object"] for name in unit["exemplars_show"]])) for unit in told]
+    natural = [
+        float(np.mean([name == unit["object"] for name in unit["exemplars_show"]])) for unit in told
+    ]
     more: dict[str, list[float]] = {}
     for unit, hit, expected in zip(told, hits, chance, strict=True):
         more.setdefault(unit["object"], []).append(hit - expected)
@@ -102,7 +118,9 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
             level,
             "share of units that are detectors, trained less untrained",
         ),
-        "show it": gain(hits, chance, level, "share of detectors' pictures that show their object, less chance"),
+        "show it": gain(
+            hits, chance, level, "share of detectors' pictures that show their object, less chance"
+        ),
         "by object": bootstrap(
             [float(np.mean(each)) for each in more.values()],
             "the same, mean over objects, since detectors of one object may be copies of each other",
@@ -120,7 +138,9 @@ class _Nearest:
         self._lab = lab
         pooled = [lab.seen_by(lab.judges[0], each)[1] for each in crops.values()]
         self._origin = torch.cat(pooled).mean(0)
-        self._means = normalize(torch.stack([normalize(each - self._origin, dim=1).mean(0) for each in pooled]), dim=1)
+        self._means = normalize(
+            torch.stack([normalize(each - self._origin, dim=1).mean(0) for each in pooled]), dim=1
+        )
 
     def __call__(self, images: Tensor) -> Tensor:
         """(n,) numbers of objects for images (n, 3, h, w)."""
@@ -130,7 +150,9 @@ class _Nearest:
 
 def _crops(lab: Lab, found: Dissection, channels: Sequence[int]) -> dict[str, Tensor]:
     """Square crops of labelled objects, (n, 3, size, size), for each object that some unit detects."""
-    wanted = {name for channel in channels for name, iou in found.best(channel)[:1] if iou > DETECTOR}
+    wanted = {
+        name for channel in channels for name, iou in found.best(channel)[:1] if iou > DETECTOR
+    }
     kept: dict[str, list[Pixels]] = {name: [] for name in sorted(wanted)}
     for pixels, masks in Outlined(lab.outlined, "all", SIZE).photographs():
         for number, mask in masks.items():
@@ -147,7 +169,12 @@ def _around(mask: Any) -> tuple[float, float, float, float]:
     half = max(rows[-1] - rows[0], columns[-1] - columns[0]) / 2 + 1
     middle = [(each[0] + each[-1]) / 2 for each in (rows, columns)]
     top, left = (min(max(0.0, centre - half), max(0.0, side - 2 * half)) for centre in middle)
-    return top / side, left / side, min(1.0, (top + 2 * half) / side), min(1.0, (left + 2 * half) / side)
+    return (
+        top / side,
+        left / side,
+        min(1.0, (top + 2 * half) / side),
+        min(1.0, (left + 2 * half) / side),
+    )
 
 
 def _exemplars(lab: Lab, channels: Sequence[int]) -> dict[int, Tensor]:
@@ -159,12 +186,16 @@ def _exemplars(lab: Lab, channels: Sequence[int]) -> dict[int, Tensor]:
     file = lab.out / "exemplars" / f"{SUBJECT}-{LAYER}-{every}.safetensors"
     found = find_exemplars(network, [LAYER], data, file, device=lab.device)[LAYER]
     field = receptive_fields(network.network, network.size, [LAYER], 32).get(LAYER)
-    pictures = {n: pixels for n, pixels, _ in data.photographs({n for c in channels for n in found.best(c)})}
+    pictures = {
+        n: pixels for n, pixels, _ in data.photographs({n for c in channels for n in found.best(c)})
+    }
     cut = {}
     for channel in channels:
         places = found.positions[channel].tolist()
         best = zip(found.best(channel), places, strict=False)
-        cut[channel] = as_images([cut_out(pictures[n], seen_box(field, place, network.size)) for n, place in best])
+        cut[channel] = as_images(
+            [cut_out(pictures[n], seen_box(field, place, network.size)) for n, place in best]
+        )
     return cut
 
 

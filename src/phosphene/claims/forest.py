@@ -17,7 +17,11 @@ Expected = Mapping[str, Any]
 
 INK, PAPER = ("#1d1b18", "#ece7dd"), ("#fbfaf6", "#141312")
 """On light and on dark pages."""
-COLOURS = {"holds": ("#009E73", "#009E73"), "fails": ("#D55E00", "#D55E00"), "open": ("#0072B2", "#56B4E9")}
+COLOURS = {
+    "holds": ("#009E73", "#009E73"),
+    "fails": ("#D55E00", "#D55E00"),
+    "open": ("#0072B2", "#56B4E9"),
+}
 """Of verdicts (Okabe and Ito 2008); their signs differ too."""
 WIDTH, ROW, FOOT = 7.2, 0.5, 0.35
 """Inches: the drawing, an expectation in it, the axis below."""
@@ -29,15 +33,30 @@ def draw(expected: Sequence[Expected], file: Path, dark: bool = False) -> None:
     """Write a drawing as SVG; the same numbers give the same bytes. `Unreachable` without matplotlib."""
     style, new_figure = matplotlib_figure()
     look = dict.fromkeys(("text.color", "axes.edgecolor", "xtick.color"), INK[dark])
-    fixed = {"svg.hashsalt": "phosphene", "svg.fonttype": "path", "text.parse_math": False, "font.size": 9}
+    fixed = {
+        "svg.hashsalt": "phosphene",
+        "svg.fonttype": "path",
+        "text.parse_math": False,
+        "font.size": 9,
+    }
     together = shared_axis(expected)
     foot = FOOT if together else 0.9 * ROW
     height = (ROW if together else 2 * ROW) * len(expected) + FOOT
-    edges = {"left": 0.3, "right": 0.68, "top": 1, "bottom": foot / height, "hspace": 0 if together else 1}
+    edges = {
+        "left": 0.3,
+        "right": 0.68,
+        "top": 1,
+        "bottom": foot / height,
+        "hspace": 0 if together else 1,
+    }
     with style.context(["default", {**look, **fixed}]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is a box; the page has the text
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # a letter that the font lacks is a box; the page has the text
         figure = new_figure((WIDTH, height), facecolor="none")
-        rows = figure.subplots(len(expected), sharex=together, squeeze=False, gridspec_kw=edges)[:, 0]
+        rows = figure.subplots(len(expected), sharex=together, squeeze=False, gridspec_kw=edges)[
+            :, 0
+        ]
         for axis, each in zip(rows, expected, strict=True):
             _row(axis, each, dark)
         for axis in rows[:-1] if together else ():
@@ -61,7 +80,10 @@ def _row(axis: Any, each: Expected, dark: bool) -> None:
     """One expectation: its name on the left, what was found on the right."""
     verdict, least = each["verdict"], each["least"]
     value, low, high = (each["found"][part] for part in ("value", "low", "high"))
-    colour, text = COLOURS[verdict][dark], told(each["found"]) if value is not None else "not measured"
+    colour, text = (
+        COLOURS[verdict][dark],
+        told(each["found"]) if value is not None else "not measured",
+    )
     axis.set(facecolor="none", ylim=(-1, 1), yticks=[])
     axis.margins(x=0.08)
     axis.locator_params(axis="x", nbins=5)  # so that no two numbers touch
@@ -70,7 +92,11 @@ def _row(axis: Any, each: Expected, dark: bool) -> None:
     if None not in (value, low, high):
         filled = PAPER[dark] if verdict == "open" else colour
         axis.plot([low, high], [0, 0], color=colour, linewidth=2, solid_capstyle="butt")
-        marker = {"marker": "X" if verdict == "fails" else "o", "markersize": 8, "markerfacecolor": filled}
+        marker = {
+            "marker": "X" if verdict == "fails" else "o",
+            "markersize": 8,
+            "markerfacecolor": filled,
+        }
         axis.plot([value], [0], color=colour, markeredgewidth=1.5, **marker)
     name = textwrap.fill(each["number"], 28, max_lines=2, placeholder=" …")
     beside = {"transform": axis.transAxes, "va": "center", "linespacing": 1.4}

@@ -29,13 +29,18 @@ def measure(lab: Lab) -> Findings:
     network = lab.network(lab.subject)
     layers, shapes = _layers(network), network.shapes()
     names = [
-        f"{layer}:{channel}" for i, layer in enumerate(layers) for channel in lab.some(shapes[layer][0], EACH, 50 + i)
+        f"{layer}:{channel}"
+        for i, layer in enumerate(layers)
+        for channel in lab.some(shapes[layer][0], EACH, 50 + i)
     ]
     shots = {
         "generator": lab.climbed("C5-generator", names),
         "Fourier": lab.climbed("C5-fourier", names, prior="fourier", steps=200),
     }
-    found = {name: {"unit": name, "layer": name.partition(":")[0], **dict.fromkeys(ARMS, NOTHING)} for name in names}
+    found = {
+        name: {"unit": name, "layer": name.partition(":")[0], **dict.fromkeys(ARMS, NOTHING)}
+        for name in names
+    }
     for arm, evaluations in zip(shots, lab.evaluated(*shots.values()), strict=True):
         for evaluation in evaluations.values():
             for measured in evaluation.units:
@@ -47,7 +52,10 @@ def measure(lab: Lab) -> Findings:
         row: dict[str, Any] = {"layer": layer, "units": len(own)}
         for arm in ARMS:
             row[f"no picture, {arm}"] = sum(unit[arm] is NOTHING for unit in own)
-            for key, name in (("activation_ratio", "activation over the best photograph's"), ("selectivity", "rank")):
+            for key, name in (
+                ("activation_ratio", "activation over the best photograph's"),
+                ("selectivity", "rank"),
+            ):
                 row[f"{name}, {arm}"] = mean([unit[arm][key] for unit in own])
             row[f"choice, {arm}"] = mean([unit[arm]["two_afc_synthetic"] for unit in own])
         row["choice, photographs"] = mean([unit["generator"]["two_afc_natural"] for unit in own])
@@ -55,8 +63,13 @@ def measure(lab: Lab) -> Findings:
         rows.append(row)
     pictures = []
     for arm, made in shots.items():
-        first = {layer: [i for i, name in enumerate(names) if name.startswith(f"{layer}:")] for layer in layers}
-        sheet = lab.row(f"C5-{arm.lower()}", [(layer, made.images[some]) for layer, some in first.items()], 10)
+        first = {
+            layer: [i for i, name in enumerate(names) if name.startswith(f"{layer}:")]
+            for layer in layers
+        }
+        sheet = lab.row(
+            f"C5-{arm.lower()}", [(layer, made.images[some]) for layer, some in first.items()], 10
+        )
         pictures.append((f"Units of each layer, drawn at random: {arm}.", sheet))
     return Findings(numbers(units, network.output, CLAIM.level), rows, units, pictures)
 
@@ -64,11 +77,17 @@ def measure(lab: Lab) -> Findings:
 def _layers(subject: Subject) -> list[str]:
     """Layers with weights, evenly spread if there are many: the outermost, or where these are few what they hold."""
     outer = [name for name, shape in outer_layers(subject.shapes()).items() if shape]
-    weighted = [name for name in outer if any(True for _ in find_layer(subject.network, name).parameters())]
+    weighted = [
+        name for name in outer if any(True for _ in find_layer(subject.network, name).parameters())
+    ]
     top = [name for name in weighted if "." not in name]
     chosen = top if len(top) >= FEW_LAYERS else weighted
     last = len(chosen) - 1
-    return [chosen[round(i * last / (MOST_LAYERS - 1))] for i in range(MOST_LAYERS)] if last >= MOST_LAYERS else chosen
+    return (
+        [chosen[round(i * last / (MOST_LAYERS - 1))] for i in range(MOST_LAYERS)]
+        if last >= MOST_LAYERS
+        else chosen
+    )
 
 
 def numbers(units: Sequence[Mapping[str, Any]], output: str, level: float) -> dict[str, Figure]:
@@ -85,8 +104,12 @@ def numbers(units: Sequence[Mapping[str, Any]], output: str, level: float) -> di
             "median activation ratio to the best photograph, less 1",
             level,
         ),
-        "informs": bootstrap([each - GUESSED for each in right], "share right by the picture, less one half", level),
-        "beats Fourier": gain(right, other, level, "share right by the generator's picture, less that by Fourier's"),
+        "informs": bootstrap(
+            [each - GUESSED for each in right], "share right by the picture, less one half", level
+        ),
+        "beats Fourier": gain(
+            right, other, level, "share right by the generator's picture, less that by Fourier's"
+        ),
     }
 
 
@@ -95,8 +118,13 @@ CLAIM = Claim(
     "Hidden units too",
     "The method shows what hidden units prefer, in realistic colours and textures.",
     (
-        Expectation("excites", "a hidden unit's picture excites it more than the best photograph does"),
-        Expectation("informs", "the picture tells an observer which of two photographs excites the unit more"),
+        Expectation(
+            "excites", "a hidden unit's picture excites it more than the best photograph does"
+        ),
+        Expectation(
+            "informs",
+            "the picture tells an observer which of two photographs excites the unit more",
+        ),
         Expectation("beats Fourier", "and tells it better than a picture without a learned prior"),
     ),
     measure,

@@ -70,7 +70,9 @@ class Lab:
     prior: str = "objects-fc6"
     quick: bool = False
     seed: int = 0
-    machine: dict[str, Any] = field(default_factory=lambda: {"device": "cpu", "precision": "float32", "threads": 1})
+    machine: dict[str, Any] = field(
+        default_factory=lambda: {"device": "cpu", "precision": "float32", "threads": 1}
+    )
     batch: int = 32
     report: Callable[[str], None] = lambda text: None
     _subjects: dict[str, Subject] = field(default_factory=dict)
@@ -94,7 +96,9 @@ class Lab:
         """The subject's output layer, whose units have classes."""
         network = self.network(self.subject)
         if not network.output or not network.classes:
-            raise BadRequest(f"{self.subject} has no class names, so nobody can name its output units' pictures")
+            raise BadRequest(
+                f"{self.subject} has no class names, so nobody can name its output units' pictures"
+            )
         return network.output
 
     def network(self, name: str) -> Subject:
@@ -120,11 +124,15 @@ class Lab:
         """Every second of the settings among which something is tuned, in a quick run."""
         return settings[::2] if self.quick else settings
 
-    def drawn(self, folder: str, split: str, n: int, size: int, counter: int = 0) -> tuple[Tensor, Tensor]:
+    def drawn(
+        self, folder: str, split: str, n: int, size: int, counter: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Photographs at random: images (n, 3, size, size) in [0, 1] and labels (n,)."""
         data = self.photographs(folder, split)
         chosen = np.array(self.some(len(data), n, counter))
-        return resized(as_images(data.images[chosen]), (size, size)), torch.from_numpy(data.labels[chosen])
+        return resized(as_images(data.images[chosen]), (size, size)), torch.from_numpy(
+            data.labels[chosen]
+        )
 
     def climbed(
         self,
@@ -142,20 +150,38 @@ class Lab:
         network = self.network(subject)
         parameterization = open_parameterization(prior, network)
         seeds = [self.seed] if seeds is None else seeds
-        members = [Member(target, seed) for text in units for target in network.targets(text) for seed in seeds]
+        members = [
+            Member(target, seed)
+            for text in units
+            for target in network.targets(text)
+            for seed in seeds
+        ]
         how = settings("default", parameterization, **changes)
         request = Request(subject, prior, how, start_request(start), **self.machine)
         folder = records.Folder(self.runs / name)
         self.report(f"{name}: {len(members)} pictures")
-        found = list(climb_into(folder, request, network, parameterization, members, batch=self.batch))
+        found = list(
+            climb_into(folder, request, network, parameterization, members, batch=self.batch)
+        )
         images = as_images([read_png(folder.path / record.image) for record in found])
         channels = [getattr(member.target.terms[0][1], "channel", -1) for member in members]
-        return Shots(folder.path, subject, images, [r.score for r in found], channels, [m.seed for m in members])
+        return Shots(
+            folder.path,
+            subject,
+            images,
+            [r.score for r in found],
+            channels,
+            [m.seed for m in members],
+        )
 
-    def named_by(self, judge: str, images: Tensor, labels: Sequence[int], classes: Sequence[str]) -> Tensor:
+    def named_by(
+        self, judge: str, images: Tensor, labels: Sequence[int], classes: Sequence[str]
+    ) -> Tensor:
         """(n, 2) of 0 and 1: does the judge name the class first, and among its first five?"""
         observer = self.network(judge)
-        return recognised(observer, images, torch.tensor(list(labels)), judge_channels(observer, classes))
+        return recognised(
+            observer, images, torch.tensor(list(labels)), judge_channels(observer, classes)
+        )
 
     def seen_by(self, judge: str, images: Tensor) -> tuple[Tensor, Tensor]:
         """The judge's perceptual vectors and pooled features (see `evaluation.features`)."""
@@ -186,7 +212,9 @@ class Lab:
         for split, name in (("train", "exemplars"), ("val", "held-out")):
             data = Stream(self.objects, split, max(network.size), every)
             self.report(f"{subject}: looking through {data.name}, {split}")
-            find_exemplars(network, layers, data, folder / f"{name}.safetensors", device=self.device)
+            find_exemplars(
+                network, layers, data, folder / f"{name}.safetensors", device=self.device
+            )
         return folder
 
     def row(self, name: str, sets: Sequence[tuple[str, Tensor]], columns: int = SHOWN) -> Path:
@@ -204,9 +232,13 @@ class Lab:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on, apart from the machine and the photographs."""
-        chosen = {name: getattr(self, name) for name in ("subject", "judges", "prior", "quick", "seed")}
+        chosen = {
+            name: getattr(self, name) for name in ("subject", "judges", "prior", "quick", "seed")
+        }
         cards = {name: self.network(name).card for name in (self.subject, *self.judges)}
-        cards[self.prior] = getattr(open_parameterization(self.prior, self.network(self.subject)), "card", {})
+        cards[self.prior] = getattr(
+            open_parameterization(self.prior, self.network(self.subject)), "card", {}
+        )
         networks = {name: str(card.get("sha256", "")) for name, card in cards.items()}
         return {**chosen, "judges": list(self.judges), "networks": networks}
 

@@ -16,7 +16,12 @@ from phosphene.fidelity import reconstructed
 from phosphene.parameterizations import load_generated
 from phosphene.probe import probe
 
-PRIORS = {"conv3": "objects-conv3", "pool5": "objects-pool5", "fc6": "objects-fc6-equal", "fc7": "objects-fc7"}
+PRIORS = {
+    "conv3": "objects-conv3",
+    "pool5": "objects-pool5",
+    "fc6": "objects-fc6-equal",
+    "fc7": "objects-fc7",
+}
 """Generators of one encoder's layers, by the same recipe and as long."""
 PHOTOGRAPHS = 500
 
@@ -26,7 +31,9 @@ def measure(lab: Lab) -> Findings:
     network, layer = lab.network(lab.subject), lab.named
     channels = lab.some(len(network.classes), 100)
     names = [f"{layer}:{channel}" for channel in channels]
-    photographs, labels = lab.drawn(lab.objects, "val", PHOTOGRAPHS, load_generated(PRIORS["fc6"]).image_size, 20)
+    photographs, labels = lab.drawn(
+        lab.objects, "val", PHOTOGRAPHS, load_generated(PRIORS["fc6"]).image_size, 20
+    )
     seen: list[dict[str, Any]] = [{"photograph": i} for i in range(len(photographs))]
     units: list[dict[str, Any]] = [
         {"unit": name, "label": network.classes[c]} for name, c in zip(names, channels, strict=True)
@@ -37,7 +44,10 @@ def measure(lab: Lab) -> Findings:
         lab.report(f"C2: photographs through {prior}")
         generated = load_generated(prior).to(lab.device)
         again = reconstructed(generated, lab.network(generated.encoder), photographs, labels)
-        errors, cosines = again.figures["image_error"].tolist(), again.figures["code_cosine"].tolist()
+        errors, cosines = (
+            again.figures["image_error"].tolist(),
+            again.figures["code_cosine"].tolist(),
+        )
         shots = lab.climbed(f"C2-{code}", names, prior=prior)
         repeats = repetition(lab, shots.images)
         row: dict[str, Any] = {
@@ -48,7 +58,10 @@ def measure(lab: Lab) -> Findings:
         }
         for judge in lab.judges:
             hits = lab.named_by(judge, shots.images, channels, network.classes)
-            row |= {f"{top}, {judge}": share(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))}
+            row |= {
+                f"{top}, {judge}": share(hits[:, i].tolist())
+                for i, top in enumerate(("top1", "top5"))
+            }
             for unit, hit in zip(units, hits.tolist(), strict=True):
                 unit.setdefault("named", {}).setdefault(code, []).append(hit)
         for each, error in zip(seen, errors, strict=True):
@@ -65,12 +78,17 @@ def measure(lab: Lab) -> Findings:
             "Photographs, and what each layer's generator makes of their codes.",
             lab.row("C2-reconstructions", again_shown),
         ),
-        ("Output units climbed through each layer's generator, the first seed.", lab.row("C2", shown)),
+        (
+            "Output units climbed through each layer's generator, the first seed.",
+            lab.row("C2", shown),
+        ),
     ]
     return Findings(numbers(units, seen, CLAIM.level), rows, units + seen, pictures)
 
 
-def numbers(units: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
+def numbers(
+    units: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]], level: float
+) -> dict[str, Figure]:
     """Reconstruction by layer over photographs, with `image_error`, and recognisability by layer over units, with
     `named`: for each layer a list, one for each judge, of whether a picture is named first and among five."""
 
@@ -81,16 +99,22 @@ def numbers(units: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]
         return [named(unit, code) for unit in units]
 
     found = {
-        f"{code} reconstructs": gain(errors("fc6"), errors(code), level, f"image error from fc6 less that from {code}")
+        f"{code} reconstructs": gain(
+            errors("fc6"), errors(code), level, f"image error from fc6 less that from {code}"
+        )
         for code in ("conv3", "pool5")
     }
     for code in ("conv3", "pool5"):
         note = f"share named first through fc6 less that through {code}, mean over the judges"
         found[f"over {code}"] = gain(first("fc6"), first(code), level, note)
-    found["fc6 over fc7"] = gain(first("fc6"), first("fc7"), note="as above, through fc6 less through fc7")
+    found["fc6 over fc7"] = gain(
+        first("fc6"), first("fc7"), note="as above, through fc6 less through fc7"
+    )
     for code in ("conv3", "pool5"):
         one, other = ([unit["repetition"][each] for unit in units] for each in (code, "fc6"))
-        found[f"{code} repeats"] = gain(one, other, note=f"repetition through {code} less that through fc6")
+        found[f"{code} repeats"] = gain(
+            one, other, note=f"repetition through {code} less that through fc6"
+        )
     return found
 
 
@@ -129,8 +153,12 @@ CLAIM = Claim(
     (
         Expectation("conv3 reconstructs", "photographs come back better from conv3 than from fc6"),
         Expectation("pool5 reconstructs", "photographs come back better from pool5 than from fc6"),
-        Expectation("over conv3", "judges name pictures climbed through fc6 more often than through conv3"),
-        Expectation("over pool5", "judges name pictures climbed through fc6 more often than through pool5"),
+        Expectation(
+            "over conv3", "judges name pictures climbed through fc6 more often than through conv3"
+        ),
+        Expectation(
+            "over pool5", "judges name pictures climbed through fc6 more often than through pool5"
+        ),
     ),
     measure,
     tuple(PRIORS.values()),

@@ -37,7 +37,9 @@ def measure(lab: Lab) -> Findings:
     for kind, twins in _twins(network, lab).items():
         pairs = [(f"{network.output}:{plain}", f"{network.output}:{twin}") for plain, twin in twins]
         made = [
-            lab.climbed(f"C7-{kind}-{name}", [pair[i] for pair in pairs], subject=SUBJECT, seeds=seeds)
+            lab.climbed(
+                f"C7-{kind}-{name}", [pair[i] for pair in pairs], subject=SUBJECT, seeds=seeds
+            )
             for i, name in enumerate(("plain", "modified"))
         ]
         reader, accuracy = _reader(lab, kind, [plain for plain, _ in twins])
@@ -70,14 +72,18 @@ def measure(lab: Lab) -> Findings:
             }
         )
         shown += [
-            (f"{kind}: {name}", shots.images[::SEEDS]) for name, shots in zip(("plain", "modified"), made, strict=True)
+            (f"{kind}: {name}", shots.images[::SEEDS])
+            for name, shots in zip(("plain", "modified"), made, strict=True)
         ]
     picture = lab.row("C7", shown)
     return Findings(
         {**numbers(units, CLAIM.level), **control_numbers(control.units, CLAIM.level)},
         rows + control.rows,
         units + control.units,
-        [("Units of a class, and of its modified copy, the first seed.", picture), *control.pictures],
+        [
+            ("Units of a class, and of its modified copy, the first seed.", picture),
+            *control.pictures,
+        ],
         control.settings,
     )
 
@@ -90,7 +96,10 @@ def measure_control(lab: Lab) -> Findings:
     untrained = lab.climbed("C7-untrained", names, subject=_untrained(lab.subject))
     found = lab.evaluated(trained, control=untrained)[0][layer]
     kept = ("prior_share", "distance_exemplars", "distance_control", "distance_random_codes")
-    units = [{"unit": row["unit"], "label": row["label"], **{key: row[key] for key in kept}} for row in found.units]
+    units = [
+        {"unit": row["unit"], "label": row["label"], **{key: row[key] for key in kept}}
+        for row in found.units
+    ]
     row = {key: found.figures[key] for key in kept}
     sheet = lab.row("C7-control", [("trained", trained.images), ("untrained", untrained.images)])
     return Findings(
@@ -115,9 +124,16 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
 
 def control_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
     """Each unit has the distances of its picture to its exemplars and to the untrained network's picture."""
-    far, near = ([unit[key] for unit in units] for key in ("distance_control", "distance_exemplars"))
+    far, near = (
+        [unit[key] for unit in units] for key in ("distance_control", "distance_exemplars")
+    )
     return {
-        "control": gain(far, near, level, "distance to the untrained network's picture, less that to its exemplars")
+        "control": gain(
+            far,
+            near,
+            level,
+            "distance to the untrained network's picture, less that to its exemplars",
+        )
     }
 
 
@@ -130,10 +146,17 @@ def _twins(network: Subject, lab: Lab) -> dict[str, list[tuple[int, int]]]:
     """For each kind of modification, (channel of the class, channel of its copy); in a quick run two of each."""
     plain = {name: channel for channel, name in enumerate(network.classes)}
     found = {
-        kind: [(plain[name.removesuffix(f" ({kind})")], c) for name, c in plain.items() if name.endswith(f" ({kind})")]
+        kind: [
+            (plain[name.removesuffix(f" ({kind})")], c)
+            for name, c in plain.items()
+            if name.endswith(f" ({kind})")
+        ]
         for kind in KINDS
     }
-    return {kind: [pairs[i] for i in lab.some(len(pairs), len(pairs), 71)] for kind, pairs in found.items()}
+    return {
+        kind: [pairs[i] for i in lab.some(len(pairs), len(pairs), 71)]
+        for kind, pairs in found.items()
+    }
 
 
 def _reader(lab: Lab, kind: str, classes: Sequence[int]) -> tuple[Reader, Figure]:
@@ -171,7 +194,9 @@ def _seams(images: Tensor) -> Tensor:
     columns, rows = (images.diff(dim=axis).abs().mean((1, 5 - axis)) for axis in (3, 2))
     lines = torch.zeros(images.shape[-1] - 1, dtype=torch.bool)
     lines[side - 1 :: side] = True
-    across, elsewhere = (torch.cat([columns[:, chosen], rows[:, chosen]], 1).mean(1) for chosen in (lines, ~lines))
+    across, elsewhere = (
+        torch.cat([columns[:, chosen], rows[:, chosen]], 1).mean(1) for chosen in (lines, ~lines)
+    )
     return across / elsewhere.clamp(min=1e-6)
 
 
@@ -189,7 +214,8 @@ MEASURED = {
 
 READS = "a classifier that learnt from photographs finds the picture of the modified twin the more modified"
 NOT_THE_PRIOR = Expectation(
-    "control", "a picture is nearer to its unit's photographs than to what the untrained network yields"
+    "control",
+    "a picture is nearer to its unit's photographs than to what the untrained network yields",
 )
 CLAIM = Claim(
     "C7",

@@ -23,7 +23,10 @@ TUNED_WITH = "resnet18-objects"
 
 Settings = dict[str, Any]
 ARMS: dict[str, tuple[str, list[Settings]]] = {
-    "generator": ("", [{"decay": d, "rate": r} for d, r in product((0.96, 0.98, 0.99), (0.1, 0.2))]),
+    "generator": (
+        "",
+        [{"decay": d, "rate": r} for d, r in product((0.96, 0.98, 0.99), (0.1, 0.2))],
+    ),
     "pixels, L2": (
         "pixels",
         [
@@ -33,13 +36,22 @@ ARMS: dict[str, tuple[str, list[Settings]]] = {
     ),
     "pixels, total variation": (
         "pixels",
-        [{"tv": t, "rate": r, "blur": 0.0, "shift": 0} for t, r in product((0.5, 2.0, 8.0), (0.05, 0.2))],
+        [
+            {"tv": t, "rate": r, "blur": 0.0, "shift": 0}
+            for t, r in product((0.5, 2.0, 8.0), (0.05, 0.2))
+        ],
     ),
     "pixels, blur and jitter": (
         "pixels",
-        [{"blur": b, "shift": s, "tv": 0.0, "rate": 0.1} for b, s in product((0.5, 1.0, 2.0), (2, 6))],
+        [
+            {"blur": b, "shift": s, "tv": 0.0, "rate": 0.1}
+            for b, s in product((0.5, 1.0, 2.0), (2, 6))
+        ],
     ),
-    "Fourier, jitter": ("fourier", [{"shift": s, "rate": r} for s, r in product((0, 2, 6), (0.03, 0.1))]),
+    "Fourier, jitter": (
+        "fourier",
+        [{"shift": s, "rate": r} for s, r in product((0, 2, 6), (0.03, 0.1))],
+    ),
 }
 """The prior of each arm ("" for the lab's generator), and the settings among which it is tuned, six for each."""
 GENERATOR, *BASELINES = ARMS
@@ -55,29 +67,42 @@ def measure(lab: Lab) -> Findings:
     arms: dict[str, Shots] = {}
     for arm, (prior, every) in ARMS.items():
         grid = lab.few(every)
-        scores = [_tuning_score(lab, arm, i, prior, each, tuner, others) for i, each in enumerate(grid)]
+        scores = [
+            _tuning_score(lab, arm, i, prior, each, tuner, others) for i, each in enumerate(grid)
+        ]
         chosen[arm] = grid[max(range(len(grid)), key=scores.__getitem__)]
         arms[arm] = lab.climbed(f"C1-{_short(arm)}", names, prior=prior, steps=STEPS, **chosen[arm])
-    natural, labels = lab.drawn(lab.objects, "val", PHOTOGRAPHS, max(lab.network(lab.subject).size), 2)
+    natural, labels = lab.drawn(
+        lab.objects, "val", PHOTOGRAPHS, max(lab.network(lab.subject).size), 2
+    )
     same = lab.photographs(lab.objects, "val").classes == classes
     real = {judge: lab.seen_by(judge, natural)[1] for judge in lab.judges}
-    units: list[dict[str, Any]] = [{"unit": name, "label": classes[c]} for name, c in zip(names, tested, strict=True)]
+    units: list[dict[str, Any]] = [
+        {"unit": name, "label": classes[c]} for name, c in zip(names, tested, strict=True)
+    ]
     rows: list[dict[str, Any]] = []
     for arm, shots in arms.items():
         row: dict[str, Any] = {"prior": arm, "settings": chosen[arm]}
         for judge in lab.judges:
             lab.report(f"C1: {judge} looks at {arm}")
             hits = lab.named_by(judge, shots.images, tested, classes)
-            made, note = lab.seen_by(judge, shots.images)[1], f"to {len(natural):,} photographs, features of {judge}"
+            made, note = (
+                lab.seen_by(judge, shots.images)[1],
+                f"to {len(natural):,} photographs, features of {judge}",
+            )
             row[f"KID, {judge}"] = evaluation.kid(made, real[judge], note)
             for i, top in enumerate(("top1", "top5")):
                 row[f"{top}, {judge}"] = evaluation.share(hits[:, i].tolist(), f"by {judge}")
-            for unit, hit, far in zip(units, hits.tolist(), evaluation.nearest(made, real[judge]), strict=True):
+            for unit, hit, far in zip(
+                units, hits.tolist(), evaluation.nearest(made, real[judge]), strict=True
+            ):
                 unit.setdefault("named", {}).setdefault(arm, []).append(hit)
                 unit.setdefault("far", {}).setdefault(arm, []).append(far)
         for unit, score in zip(units, shots.scores, strict=True):
             unit.setdefault("activation", {})[arm] = score
-        row["to the nearest photograph"] = evaluation.mean([statistics.mean(unit["far"][arm]) for unit in units])
+        row["to the nearest photograph"] = evaluation.mean(
+            [statistics.mean(unit["far"][arm]) for unit in units]
+        )
         row["activation"] = evaluation.median(shots.scores)
         rows.append(row)
     if same:
@@ -87,9 +112,12 @@ def measure(lab: Lab) -> Findings:
             apart.append(evaluation.nearest(*real[judge].chunk(2)))
             hits = lab.named_by(judge, natural, labels.tolist(), classes)
             photographs |= {
-                f"{top}, {judge}": evaluation.share(hits[:, i].tolist()) for i, top in enumerate(("top1", "top5"))
+                f"{top}, {judge}": evaluation.share(hits[:, i].tolist())
+                for i, top in enumerate(("top1", "top5"))
             }
-        photographs["to the nearest photograph"] = evaluation.mean(np.mean(apart, 0).tolist(), "of half as many")
+        photographs["to the nearest photograph"] = evaluation.mean(
+            np.mean(apart, 0).tolist(), "of half as many"
+        )
         rows.append(photographs)
     picture = lab.row("C1", [(arm, shots.images) for arm, shots in arms.items()])
     return Findings(
@@ -97,7 +125,11 @@ def measure(lab: Lab) -> Findings:
         rows,
         units,
         [("The first twelve of the units, the first seed.", picture)],
-        {"tuned on": f"{len(others)} of the output units of {tuner}", "chosen": chosen, "photographs": len(natural)},
+        {
+            "tuned on": f"{len(others)} of the output units of {tuner}",
+            "chosen": chosen,
+            "photographs": len(natural),
+        },
     )
 
 
@@ -112,9 +144,13 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     found = {"generator": evaluation.share(mine, "named first, mean over the judges")}
     for arm in BASELINES:
         theirs = [named(unit, arm) for unit in units]
-        found[f"over {arm}"] = gain(mine, theirs, level, "difference of shares named first, mean over the judges")
+        found[f"over {arm}"] = gain(
+            mine, theirs, level, "difference of shares named first, mean over the judges"
+        )
     for arm in BASELINES:
-        mine, theirs = ([statistics.mean(unit["far"][each]) for unit in units] for each in (GENERATOR, arm))
+        mine, theirs = (
+            [statistics.mean(unit["far"][each]) for unit in units] for each in (GENERATOR, arm)
+        )
         note = "distance to the nearest photograph in the judges' features, less the generator's"
         found[f"realer than {arm}"] = gain(theirs, mine, level, note)
     return found
@@ -125,7 +161,9 @@ def _units(lab: Lab) -> tuple[list[int], str, list[int]]:
     outputs = len(lab.network(lab.subject).classes)
     if lab.subject == Lab.subject:
         tuner = lab.network(TUNED_WITH)
-        others = sorted(torch.randperm(len(tuner.classes), generator=_seeded(lab.seed))[:TUNED_ON].tolist())
+        others = sorted(
+            torch.randperm(len(tuner.classes), generator=_seeded(lab.seed))[:TUNED_ON].tolist()
+        )
         return lab.some(outputs, outputs), TUNED_WITH, others
     drawn = torch.randperm(outputs, generator=_seeded(lab.seed)).tolist()
     others = sorted(drawn[: min(TUNED_ON, outputs // 2)])
@@ -134,14 +172,25 @@ def _units(lab: Lab) -> tuple[list[int], str, list[int]]:
 
 
 def _tuning_score(
-    lab: Lab, arm: str, number: int, prior: str, how: Settings, subject: str, channels: Sequence[int]
+    lab: Lab,
+    arm: str,
+    number: int,
+    prior: str,
+    how: Settings,
+    subject: str,
+    channels: Sequence[int],
 ) -> float:
     """How often the judges name the pictures that these settings make of the units that are tuned on."""
     network = lab.network(subject)
     units = [f"{network.output}:{channel}" for channel in channels]
-    shots = lab.climbed(f"C1-tuning-{_short(arm)}-{number}", units, subject=subject, prior=prior, steps=STEPS, **how)
+    shots = lab.climbed(
+        f"C1-tuning-{_short(arm)}-{number}", units, subject=subject, prior=prior, steps=STEPS, **how
+    )
     judges = [judge for judge in lab.judges if judge != subject]
-    hits = [lab.named_by(judge, shots.images, channels, network.classes) for judge in judges or lab.judges]
+    hits = [
+        lab.named_by(judge, shots.images, channels, network.classes)
+        for judge in judges or lab.judges
+    ]
     return float(torch.stack(hits).mean())
 
 
@@ -161,7 +210,10 @@ CLAIM = Claim(
         Expectation(name.format(arm), says.format(arm))
         for name, says in (
             ("over {}", "judges name the generator's pictures more often than those of {}"),
-            ("realer than {}", "the generator's pictures are nearer to photographs than those of {}"),
+            (
+                "realer than {}",
+                "the generator's pictures are nearer to photographs than those of {}",
+            ),
         )
         for arm in BASELINES
     ),

@@ -59,6 +59,12 @@ def summary(network: Subject, images: Tensor) -> Tensor:
     device, found = next(network.network.parameters()).device, []
     with probe(network.network, layers) as read, torch.no_grad():
         for part in images.split(network.at_most(50)):
-            maps = [each.float().flatten(2) for each in read(network.prepare(part.to(device))).values()]
-            found.append(torch.cat([torch.cat([each.mean(2), each.std(2, correction=0)], 1) for each in maps], 1).cpu())
+            maps = [
+                each.float().flatten(2) for each in read(network.prepare(part.to(device))).values()
+            ]
+            found.append(
+                torch.cat(
+                    [torch.cat([each.mean(2), each.std(2, correction=0)], 1) for each in maps], 1
+                ).cpu()
+            )
     return torch.cat(found)

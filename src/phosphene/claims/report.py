@@ -32,7 +32,11 @@ def write_report(results: Sequence[dict[str, Any]], out: Path) -> Path:
     results = [without_nan(result) for result in results]
     drawings = [_drawn(result, out / "figures") for result in results]
     claims = list(zip(results, drawings, strict=True))
-    page = environment().get_template("report.html").render(claims=claims, about=_about(results), version=__version__)
+    page = (
+        environment()
+        .get_template("report.html")
+        .render(claims=claims, about=_about(results), version=__version__)
+    )
     write_json(out / "claims.json", results)
     with whole(out / "report.html") as scratch:
         scratch.write_text(page, encoding="utf-8")
@@ -71,12 +75,17 @@ def _drawn(result: Mapping[str, Any], folder: Path) -> dict[str, str]:
     files = {"light": f"{name}.svg", "dark": f"{name}-dark.svg"}
     for page, file in files.items():
         forest.draw(expected, folder / file, dark=page == "dark")
-    words = "; ".join(f"{each['number']} {told(each['found'])}, {each['verdict']}" for each in expected)
+    words = "; ".join(
+        f"{each['number']} {told(each['found'])}, {each['verdict']}" for each in expected
+    )
     return {**{page: f"figures/{file}" for page, file in files.items()}, "words": words}
 
 
 def _about(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is to be said first: of which networks, with which seeds, and whether in a hurry."""
     identities = [result["identity"] for result in results]
-    found = {part: list(dict.fromkeys(told(each.get(part)) for each in identities)) for part in ("subject", "seed")}
+    found = {
+        part: list(dict.fromkeys(told(each.get(part)) for each in identities))
+        for part in ("subject", "seed")
+    }
     return {**found, "quick": any(each.get("quick") for each in identities)}

@@ -50,8 +50,14 @@ def measure_data(lab: Lab) -> Findings:
         seen = [lab.named_by(judge, natural, labels.tolist(), network.classes) for judge in judges]
         for prior in (*OWN.values(), BOTH, LONGEST):
             shots = lab.climbed(f"C3-{subject}-{prior}", names, subject=subject, prior=prior)
-            hits = [lab.named_by(judge, shots.images, channels, network.classes) for judge in judges]
-            row: dict[str, Any] = {"subject": subject, "prior": prior, "activation": mean(shots.scores)}
+            hits = [
+                lab.named_by(judge, shots.images, channels, network.classes) for judge in judges
+            ]
+            row: dict[str, Any] = {
+                "subject": subject,
+                "prior": prior,
+                "activation": mean(shots.scores),
+            }
             for judge, hit, real in zip(judges, hits, seen, strict=True):
                 for i, top in enumerate(("top1", "top5")):
                     row[f"{top}, {judge}"] = share(hit[:, i].tolist())
@@ -65,7 +71,10 @@ def measure_data(lab: Lab) -> Findings:
         units += own
     picture = lab.row("C3", shown)
     return Findings(
-        data_numbers(units, DATA.level), rows, units, [("The first units of each, the first seed.", picture)]
+        data_numbers(units, DATA.level),
+        rows,
+        units,
+        [("The first units of each, the first seed.", picture)],
     )
 
 
@@ -113,13 +122,20 @@ def measure_architecture(lab: Lab) -> Findings:
         channels = judge_channels(network, classes)
         row: dict[str, Any] = {"subject": subject}
         for prior in priors:
-            tried = [_cell(lab, subject, prior, f"tuning-{i}", others, how)[1] for i, how in enumerate(grid)]
-            best = max(range(len(grid)), key=lambda i: sum(sum(hit) for hits in tried[i] for hit in hits))
+            tried = [
+                _cell(lab, subject, prior, f"tuning-{i}", others, how)[1]
+                for i, how in enumerate(grid)
+            ]
+            best = max(
+                range(len(grid)), key=lambda i: sum(sum(hit) for hits in tried[i] for hit in hits)
+            )
             chosen[f"{subject} through {prior}"] = grid[best]
             shots, hits = _cell(lab, subject, prior, "tested", tested, grid[best])
             for i, c in enumerate(tested):
                 name = f"{network.output}:{channels[c]}"
-                unit = units.setdefault((subject, c), {"subject": subject, "unit": name, "label": classes[c]})
+                unit = units.setdefault(
+                    (subject, c), {"subject": subject, "unit": name, "label": classes[c]}
+                )
                 unit.setdefault("named", {})[prior] = [hit[i] for hit in hits]
                 unit.setdefault("activation", {})[prior] = shots.scores[i]
             for j, top in enumerate(("top1", "top5")):
@@ -159,7 +175,9 @@ def architecture_numbers(units: Sequence[Mapping[str, Any]], level: float) -> di
             these = [unit for unit in units if unit["subject"] == subject]
             others = [prior for prior in MATRIX.values() if prior not in ("", own)]
             mine = [named(unit, own, 1) for unit in these]
-            theirs = [sum(named(unit, prior, 1) for prior in others) / len(others) for unit in these]
+            theirs = [
+                sum(named(unit, prior, 1) for prior in others) / len(others) for unit in these
+            ]
             note = f"share named among five through {own}, less the mean of the other priors"
             found[f"{subject}: its own"] = gain(mine, theirs, level, note)
     return found
@@ -171,10 +189,13 @@ DATA = Claim(
     "A prior that was trained on objects shows what a network prefers that was trained on scenes.",
     (
         Expectation(
-            "carries over", "scene units' pictures through the objects' prior are named half as often as photographs"
+            "carries over",
+            "scene units' pictures through the objects' prior are named half as often as photographs",
         ),
         Expectation(
-            "still excites", "they excite their units more than half as much as through a prior of scenes", HALF
+            "still excites",
+            "they excite their units more than half as much as through a prior of scenes",
+            HALF,
         ),
     ),
     measure_data,
@@ -187,7 +208,8 @@ ARCHITECTURE = Claim(
     "The prior shows less of a subject whose architecture is not the encoder's.",
     tuple(
         Expectation(
-            f"{subject}: its own", f"pictures of {subject} are named more often through its own prior than others"
+            f"{subject}: its own",
+            f"pictures of {subject} are named more often through its own prior than others",
         )
         for subject, own in MATRIX.items()
         if own

@@ -60,7 +60,9 @@ Part = tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[str, Any]]
 def two_at_once(lab: Lab) -> Part:
     """Two output units, by the product of their probabilities: does a judge find both classes among its first five?"""
     layer, classes = lab.named, lab.network(lab.subject).classes
-    order = np.random.default_rng((lab.seed, 80)).permutation(len(classes))[: 2 * min(PAIRS, len(classes) // 2)]
+    order = np.random.default_rng((lab.seed, 80)).permutation(len(classes))[
+        : 2 * min(PAIRS, len(classes) // 2)
+    ]
     pairs = [order.reshape(-1, 2)[i].tolist() for i in lab.some(len(order) // 2, PAIRS, 81)]
     sums = [f"{layer}:{a} + {layer}:{b}" for a, b in pairs]
     made = {
@@ -68,7 +70,9 @@ def two_at_once(lab: Lab) -> Part:
         "sum": lab.climbed("C8-sum", sums),
         "alone": lab.climbed("C8-alone", [f"{layer}:{a}" for a, _ in pairs]),
     }
-    found = {name: _among_five(lab, shots.images, pairs).prod(2).mean(1) for name, shots in made.items()}
+    found = {
+        name: _among_five(lab, shots.images, pairs).prod(2).mean(1) for name, shots in made.items()
+    }
     units: list[dict[str, Any]] = [
         {
             "use": "two",
@@ -78,11 +82,21 @@ def two_at_once(lab: Lab) -> Part:
         }
         for i, (unit, (a, b)) in enumerate(zip(sums, pairs, strict=True))
     ]
-    told = {"both": "two by their probabilities", "sum": "the sum of their activations", "alone": "the first alone"}
+    told = {
+        "both": "two by their probabilities",
+        "sum": "the sum of their activations",
+        "alone": "the first alone",
+    }
     row: dict[str, Any] = {"use": "two units at once"}
-    row |= {f"both named, {name}": share([unit[key] for unit in units]) for key, name in told.items()}
+    row |= {
+        f"both named, {name}": share([unit[key] for unit in units]) for key, name in told.items()
+    }
     caption = "Two units at once: " + "; ".join(unit["label"] for unit in units[:12])
-    return units, [row], (caption, lab.row("C8-two", [(name, made[key].images) for key, name in told.items()]))
+    return (
+        units,
+        [row],
+        (caption, lab.row("C8-two", [(name, made[key].images) for key, name in told.items()])),
+    )
 
 
 def real_starts(lab: Lab) -> Part:
@@ -90,20 +104,29 @@ def real_starts(lab: Lab) -> Part:
     layer, classes = lab.named, lab.network(lab.subject).classes
     size = load_generated(lab.prior).image_size
     photographs, labels = lab.drawn(lab.objects, "val", STARTS, size, 82)
-    goals = [(int(label) + 1 + i % (len(classes) - 1)) % len(classes) for i, label in enumerate(labels)]
+    goals = [
+        (int(label) + 1 + i % (len(classes) - 1)) % len(classes) for i, label in enumerate(labels)
+    ]
     begun, units = [], []
     for i, (photograph, goal) in enumerate(zip(photographs, goals, strict=True)):
         file = lab.runs / "C8-starts" / f"{i}.png"
         write_png(file, to_pixels(photograph.numpy()))
-        begun.append(lab.climbed(f"C8-start-{i}", [f"{layer}:{goal}"], start=str(file), steps=START_STEPS).images[0])
-    free = lab.climbed("C8-goals", [f"{layer}:{goal}" for goal in dict.fromkeys(goals)], steps=START_STEPS)
+        begun.append(
+            lab.climbed(
+                f"C8-start-{i}", [f"{layer}:{goal}"], start=str(file), steps=START_STEPS
+            ).images[0]
+        )
+    free = lab.climbed(
+        "C8-goals", [f"{layer}:{goal}" for goal in dict.fromkeys(goals)], steps=START_STEPS
+    )
     at = {channel: i for i, channel in enumerate(free.channels)}
     random, real = free.images[[at[goal] for goal in goals]], torch.stack(begun)
     judge = lab.judges[0]
     seen = [lab.seen_by(judge, images)[0] for images in (photographs, real, random)]
     near, far = ((seen[0] - other).square().sum(1).tolist() for other in seen[1:])
     named = [
-        _among_five(lab, images, [[goal] for goal in goals])[:, :, 0].mean(1).tolist() for images in (photographs, real)
+        _among_five(lab, images, [[goal] for goal in goals])[:, :, 0].mean(1).tolist()
+        for images in (photographs, real)
     ]
     for i, goal in enumerate(goals):
         units.append(
@@ -119,10 +142,19 @@ def real_starts(lab: Lab) -> Part:
         )
     row: dict[str, Any] = {"use": "from a photograph"}
     row |= {
-        key: mean([unit[key] for unit in units]) for key in ("goal_before", "goal_after", "moved", "moved_from_random")
+        key: mean([unit[key] for unit in units])
+        for key in ("goal_before", "goal_after", "moved", "moved_from_random")
     }
-    sets = [("start", photographs), ("climbed from there", real), ("climbed from a random code", random)]
-    return units, [row], ("; ".join(unit["label"] for unit in units[:12]), lab.row("C8-starts", sets))
+    sets = [
+        ("start", photographs),
+        ("climbed from there", real),
+        ("climbed from a random code", random),
+    ]
+    return (
+        units,
+        [row],
+        ("; ".join(unit["label"] for unit in units[:12]), lab.row("C8-starts", sets)),
+    )
 
 
 def while_training(lab: Lab) -> Part:
@@ -134,15 +166,28 @@ def while_training(lab: Lab) -> Part:
     rows, shown = [], []
     for subject in (*SNAPSHOTS, TRAINED):
         shots = lab.climbed(f"C8-{safe(subject)}", names, subject=subject)
-        named = _among_five(lab, shots.images, [[channel] for channel in channels])[:, :, 0].mean(1).tolist()
+        named = (
+            _among_five(lab, shots.images, [[channel] for channel in channels])[:, :, 0]
+            .mean(1)
+            .tolist()
+        )
         for unit, value in zip(units, named, strict=True):
             unit["named"][subject] = value
         measured = lab.network(subject).card["measured"]["top1"]
         rows.append(
-            {"use": "while training", "subject": subject, "is right": measured, "named among five": share(named)}
+            {
+                "use": "while training",
+                "subject": subject,
+                "is right": measured,
+                "named among five": share(named),
+            }
         )
         shown.append((subject, shots.images))
-    return units, rows, ("The same output units as training goes on.", lab.row("C8-training", shown))
+    return (
+        units,
+        rows,
+        ("The same output units as training goes on.", lab.row("C8-training", shown)),
+    )
 
 
 def another_task(lab: Lab) -> Part:
@@ -156,15 +201,23 @@ def another_task(lab: Lab) -> Part:
     file = place / "textures.safetensors"
     if not file.exists():
         lab.report("C8: training on textures")
-        network, run, finished = train_subject(recipe, train, val, place, begin=lab.network(TRAINED), device=lab.device)
+        network, run, finished = train_subject(
+            recipe, train, val, place, begin=lab.network(TRAINED), device=lab.device
+        )
         if not finished:
             signal.raise_signal(signal.SIGINT)  # which training took for its own
-        card = subject_card("textures", recipe, train, val, network, history=run.history, begin=lab.network(TRAINED))
-        weights.write(file, {f"network.{key}": value for key, value in network.state_dict().items()}, card)
+        card = subject_card(
+            "textures", recipe, train, val, network, history=run.history, begin=lab.network(TRAINED)
+        )
+        weights.write(
+            file, {f"network.{key}": value for key, value in network.state_dict().items()}, card
+        )
     subject = lab.network(str(file))
     seeds = [lab.seed + i for i in range(1 if lab.quick else TEXTURE_SEEDS)]
     shots = lab.climbed("C8-textures", [f"{subject.output}:all"], subject=str(file), seeds=seeds)
-    reader = Reader.of(lab.network(lab.judges[-1]), as_images(train.images), torch.from_numpy(train.labels))
+    reader = Reader.of(
+        lab.network(lab.judges[-1]), as_images(train.images), torch.from_numpy(train.labels)
+    )
     hits = (reader(shots.images).argmax(1) == torch.tensor(shots.channels)).float()
     units: list[dict[str, Any]] = [
         {
@@ -178,20 +231,33 @@ def another_task(lab: Lab) -> Part:
     row = {
         "use": "another task: textures",
         "the network is right": subject.card["measured"]["top1"],
-        "a reader is right on photographs": reader.right(as_images(val.images), torch.from_numpy(val.labels)),
+        "a reader is right on photographs": reader.right(
+            as_images(val.images), torch.from_numpy(val.labels)
+        ),
         "and on pictures": share([unit["right"] for unit in units]),
     }
     caption = "Units of a network trained on textures, the first seed: " + ", ".join(data.classes)
-    return units, [row], (caption, lab.row("C8-textures", [("textures", shots.images[:: len(seeds)])]))
+    return (
+        units,
+        [row],
+        (caption, lab.row("C8-textures", [("textures", shots.images[:: len(seeds)])])),
+    )
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
     """Each unit has `use` and what that use measures; see the parts."""
-    use = {name: [unit for unit in units if unit["use"] == name] for name in ("two", "start", "training", "textures")}
+    use = {
+        name: [unit for unit in units if unit["use"] == name]
+        for name in ("two", "start", "training", "textures")
+    }
     shares = list(use["training"][0]["named"]) if use["training"] else ["", ""]
-    later, earlier = ([unit["named"][at] for unit in use["training"]] for at in (shares[-1], shares[0]))
+    later, earlier = (
+        [unit["named"][at] for unit in use["training"]] for at in (shares[-1], shares[0])
+    )
     chance = 1 / max(1, len(use["textures"]))
-    after, before = ([unit[f"goal_{when}"] for unit in use["start"]] for when in ("after", "before"))
+    after, before = (
+        [unit[f"goal_{when}"] for unit in use["start"]] for when in ("after", "before")
+    )
     far, near = ([unit[key] for unit in use["start"]] for key in ("moved_from_random", "moved"))
     note = "share of judges that name {} among five, {}"
     return {
@@ -202,10 +268,16 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
             note.format("both classes", "less that of one unit's picture"),
         ),
         "class changes": gain(after, before, level, note.format("the goal", "after less before")),
-        "stays near": gain(far, near, level, "distance to the photograph from a random start, less from there"),
-        "develops": gain(later, earlier, level, note.format("the class", "at the end less at the first snapshot")),
+        "stays near": gain(
+            far, near, level, "distance to the photograph from a random start, less from there"
+        ),
+        "develops": gain(
+            later, earlier, level, note.format("the class", "at the end less at the first snapshot")
+        ),
         "textures": bootstrap(
-            [unit["right"] - chance for unit in use["textures"]], "share that a reader names first, less chance", level
+            [unit["right"] - chance for unit in use["textures"]],
+            "share that a reader names first, less chance",
+            level,
         ),
     }
 
@@ -215,14 +287,18 @@ def _among_five(lab: Lab, images: Tensor, goals: Sequence[Sequence[int]]) -> Ten
     classes = lab.network(lab.subject).classes
     sides = [[goal[i] for goal in goals] for i in range(len(goals[0]))]
     found = [
-        torch.stack([lab.named_by(judge, images, side, classes)[:, 1] for side in sides], 1) for judge in lab.judges
+        torch.stack([lab.named_by(judge, images, side, classes)[:, 1] for side in sides], 1)
+        for judge in lab.judges
     ]
     return torch.stack(found, 1)
 
 
 def _every_second(data: Photographs, first: int) -> Photographs:
     return replace(
-        data, images=data.images[first::2], labels=data.labels[first::2], fingerprint=f"{data.fingerprint}:{first}"
+        data,
+        images=data.images[first::2],
+        labels=data.labels[first::2],
+        fingerprint=f"{data.fingerprint}:{first}",
     )
 
 
@@ -231,13 +307,25 @@ CLAIM = Claim(
     "What it is good for",
     "Two units at once, a real image to begin with, features as they develop in training, other tasks.",
     (
-        Expectation("two at once", "the picture of two units shows both classes, more often than that of one of them"),
-        Expectation("class changes", "a climb from a photograph of another class ends at a picture of the goal"),
-        Expectation("stays near", "and nearer to the photograph than a climb from a random code does"),
         Expectation(
-            "develops", "pictures can be named more often when training has ended than after its first hundredth"
+            "two at once",
+            "the picture of two units shows both classes, more often than that of one of them",
         ),
-        Expectation("textures", "units of a network trained on textures yield pictures that a texture reader names"),
+        Expectation(
+            "class changes",
+            "a climb from a photograph of another class ends at a picture of the goal",
+        ),
+        Expectation(
+            "stays near", "and nearer to the photograph than a climb from a random code does"
+        ),
+        Expectation(
+            "develops",
+            "pictures can be named more often when training has ended than after its first hundredth",
+        ),
+        Expectation(
+            "textures",
+            "units of a network trained on textures yield pictures that a texture reader names",
+        ),
     ),
     measure,
     SNAPSHOTS,

@@ -33,7 +33,9 @@ def figure(found: Mapping[str, Any]) -> tuple[str, str]:
     digits = 1 - math.floor(math.log10(high - low)) if high > low else -1
     digits = 0 if digits < 0 and high > low else digits
     if digits in DIGITS and max(abs(value), abs(low), abs(high)) < 1e6:
-        rounded = (round(each, digits) + 0.0 for each in (value, low, high))  # + 0.0 makes of −0 a 0
+        rounded = (
+            round(each, digits) + 0.0 for each in (value, low, high)
+        )  # + 0.0 makes of −0 a 0
         texts = [f"{each:,.{digits}f}".replace("-", "−") for each in rounded]
     else:
         texts = [number(each) for each in (value, low, high)]
@@ -67,7 +69,13 @@ def percent(error: float) -> str:
 def duration(seconds: float) -> str:
     """A time as people say it."""
     minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
-    return f"{hours:g} h" if minutes >= 100 else f"{minutes} min" if minutes >= 2 else f"{seconds:.0f} s"
+    return (
+        f"{hours:g} h"
+        if minutes >= 100
+        else f"{minutes} min"
+        if minutes >= 2
+        else f"{seconds:.0f} s"
+    )
 
 
 def _nested(values: Any) -> bool:

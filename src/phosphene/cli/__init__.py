@@ -44,9 +44,15 @@ for command in COMMANDS:
     app.command(rich_help_panel="Main")(command)
 app.add_typer(training.app, name="train")
 app.add_typer(zoo.app, name="zoo")
-for each in (*app.registered_commands, *training.app.registered_commands, *zoo.app.registered_commands):
+for each in (
+    *app.registered_commands,
+    *training.app.registered_commands,
+    *zoo.app.registered_commands,
+):
     paragraphs = cleandoc(each.callback.__doc__ or "").split("\n\n") if each.callback else []
-    each.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)  # the page's width breaks lines, not ours
+    each.help = "\n\n".join(
+        " ".join(text.split()) for text in paragraphs
+    )  # the page's width breaks lines, not ours
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """What the command-line library raises for arguments that it cannot use."""

@@ -13,7 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from phosphene.cli import progress
-from phosphene.cli.shell import AsJson, Device, Precision, Threads, choose_machine, err, one_of, out, print_json
+from phosphene.cli.shell import (
+    AsJson,
+    Device,
+    Precision,
+    Threads,
+    choose_machine,
+    err,
+    one_of,
+    out,
+    print_json,
+)
 from phosphene.errors import BadFile, BadRequest
 
 if TYPE_CHECKING:
@@ -43,56 +53,85 @@ def synthesize(
     ] = Path("preferred"),
     seeds: Annotated[str, typer.Option(help="Seeds of the starts: 0, 0-3 or 1,5.")] = "0",
     start: Annotated[str, typer.Option(help="random, mean, or a photograph's file.")] = "random",
-    least: Annotated[bool, typer.Option("--least", help="Climb down: the least preferred input.")] = False,
+    least: Annotated[
+        bool, typer.Option("--least", help="Climb down: the least preferred input.")
+    ] = False,
     direction: Annotated[
         list[str] | None, typer.Option(help="LAYER=FILE.npy: a direction in a layer's channels.")
     ] = None,
     prior: Annotated[
-        str, typer.Option(help="A generator's name or file, deepsim:fc6, pixels or fourier.", rich_help_panel="Climb")
+        str,
+        typer.Option(
+            help="A generator's name or file, deepsim:fc6, pixels or fourier.",
+            rich_help_panel="Climb",
+        ),
     ] = "objects-fc6",
     prior_file: Annotated[
         Path | None, typer.Option(help="Local weights for deepsim:LAYER.", rich_help_panel="Climb")
     ] = None,
     bounds: Annotated[
-        Path | None, typer.Option(help="Upper bounds for deepsim:LAYER, one number a unit.", rich_help_panel="Climb")
+        Path | None,
+        typer.Option(
+            help="Upper bounds for deepsim:LAYER, one number a unit.", rich_help_panel="Climb"
+        ),
     ] = None,
-    climb: Annotated[str, typer.Option(help="default or paper.", rich_help_panel="Climb")] = "default",
+    climb: Annotated[
+        str, typer.Option(help="default or paper.", rich_help_panel="Climb")
+    ] = "default",
     objective: Annotated[
-        str | None, typer.Option(help="activation or probability.", rich_help_panel="Climb", show_default="the climb's")
+        str | None,
+        typer.Option(
+            help="activation or probability.", rich_help_panel="Climb", show_default="the climb's"
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps.", rich_help_panel="Climb", show_default="the climb's")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="First step size.", rich_help_panel="Climb", show_default="the climb's")
+        float | None,
+        typer.Option(help="First step size.", rich_help_panel="Climb", show_default="the climb's"),
     ] = None,
     decay: Annotated[
         float | None,
-        typer.Option(help="Shrinking of the code at each step.", rich_help_panel="Climb", show_default="the climb's"),
+        typer.Option(
+            help="Shrinking of the code at each step.",
+            rich_help_panel="Climb",
+            show_default="the climb's",
+        ),
     ] = None,
     tv: Annotated[
         float | None,
-        typer.Option(help="Weight of total variation.", rich_help_panel="Climb", show_default="the climb's"),
+        typer.Option(
+            help="Weight of total variation.", rich_help_panel="Climb", show_default="the climb's"
+        ),
     ] = None,
     blur: Annotated[
         float | None,
         typer.Option(
-            help="Blur of what the subject sees, in pixels.", rich_help_panel="Climb", show_default="the climb's"
+            help="Blur of what the subject sees, in pixels.",
+            rich_help_panel="Climb",
+            show_default="the climb's",
         ),
     ] = None,
     shift: Annotated[
         int | None,
         typer.Option(
-            help="Largest random shift of the crop, in pixels.", rich_help_panel="Climb", show_default="the climb's"
+            help="Largest random shift of the crop, in pixels.",
+            rich_help_panel="Climb",
+            show_default="the climb's",
         ),
     ] = None,
-    animate: Annotated[bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")] = False,
+    animate: Annotated[
+        bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")
+    ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume/--anew", help="Keep what the folder holds already, or replace it.")
+        bool,
+        typer.Option("--resume/--anew", help="Keep what the folder holds already, or replace it."),
     ] = True,
     record: Annotated[Path | None, typer.Option(help="Make this record's picture again.")] = None,
     batch: Annotated[
-        int, typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine")
+        int,
+        typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine"),
     ] = 32,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -107,7 +146,9 @@ def synthesize(
         _remake(record, subject, out_folder, device, as_json)
         return
     if not subject:
-        raise BadRequest("no subject given; for example: phosphene synthesize caffenet-objects class:lion")
+        raise BadRequest(
+            "no subject given; for example: phosphene synthesize caffenet-objects class:lion"
+        )
     from phosphene.records import Folder
     from phosphene.runs import Request, check_kept, climb_into, open_parameterization, start_request
     from phosphene.subjects import MOST_TARGETS, load_subject
@@ -120,13 +161,22 @@ def synthesize(
     targets = [target.negative() for target in targets] if least else targets
     starts = _seeds(seeds)
     if len(targets) * len(starts) > MOST_TARGETS:
-        raise BadRequest(f"{len(targets):,} units from {len(starts):,} seeds; at most {MOST_TARGETS:,} pictures a call")
-    members = list(dict.fromkeys(Member(target, seed) for target in targets for seed in starts))  # each once
+        raise BadRequest(
+            f"{len(targets):,} units from {len(starts):,} seeds; at most {MOST_TARGETS:,} pictures a call"
+        )
+    members = list(
+        dict.fromkeys(Member(target, seed) for target in targets for seed in starts)
+    )  # each once
     check(members)
     own_file, own_bounds = str(prior_file or ""), str(bounds or "")
     parameterization = open_parameterization(prior, seen, own_file, own_bounds)
     changes = {"steps": steps, "rate": rate, "decay": decay, "tv": tv, "blur": blur, "shift": shift}
-    how = settings(climb, parameterization, objective=one_of(objective, ("activation", "probability")), **changes)
+    how = settings(
+        climb,
+        parameterization,
+        objective=one_of(objective, ("activation", "probability")),
+        **changes,
+    )
     request = Request(subject, prior, how, start_request(start), own_file, own_bounds, **machine)
     if resume:
         check_kept(Folder(out_folder), request, members)
@@ -154,8 +204,14 @@ def _remake(file: Path, trusted: str, out_folder: Path, device: str, as_json: bo
     with progress.bar(None, "climbing") as advance:
         old, new = remake(file, Folder(out_folder), trusted=trusted, device=where, report=advance)
     if new.image_sha256 != old.image_sha256:
-        was, now = (", ".join(f"{name} {version}" for name, version in r.versions.items()) for r in (old, new))
-        err.print(f"phosphene: not the same bits; the record was made with {was}, this is {now}", soft_wrap=True)
+        was, now = (
+            ", ".join(f"{name} {version}" for name, version in r.versions.items())
+            for r in (old, new)
+        )
+        err.print(
+            f"phosphene: not the same bits; the record was made with {was}, this is {now}",
+            soft_wrap=True,
+        )
     _tell(out_folder, [new], as_json)
 
 
@@ -186,7 +242,9 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
         return
     table = Table("unit", "prefers", "score", "at the start", "picture")
     for r in finished[:MOST_TILES]:
-        table.add_row(escape(r.target), escape(r.label), f"{r.score:.2f}", f"{r.start_score:.2f}", r.image)
+        table.add_row(
+            escape(r.target), escape(r.label), f"{r.score:.2f}", f"{r.start_score:.2f}", r.image
+        )
     out.print(table)
     sheet = folder / "contact-sheet.png"
     if sheet.exists():
@@ -205,20 +263,36 @@ def _direction(subject: Subject, text: str) -> Target:
         raise BadRequest(f"--direction takes LAYER=FILE.npy; got {text!r}")
     (probe_target,) = subject.targets(f"{layer}:0")
     if layer not in subject.shapes():
-        raise BadRequest(f"--direction takes LAYER=FILE.npy; {layer!r} is no layer's name (phosphene layers SUBJECT)")
+        raise BadRequest(
+            f"--direction takes LAYER=FILE.npy; {layer!r} is no layer's name (phosphene layers SUBJECT)"
+        )
     channels = subject.shapes()[layer][0]
     try:
         vector = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy has no common error of its own
         raise BadFile(f"{file} is not a .npy array: {error}") from None
-    if not isinstance(vector, np.ndarray) or vector.shape != (channels,) or vector.dtype.kind not in "iuf":
+    if (
+        not isinstance(vector, np.ndarray)
+        or vector.shape != (channels,)
+        or vector.dtype.kind not in "iuf"
+    ):
         raise BadFile(
             f"{file} holds {getattr(vector, 'shape', 'no array')}; {layer} needs a vector of {channels} numbers"
         )
     if not np.isfinite(vector).all() or not np.any(vector):
         raise BadFile(f"{file}: a direction needs finite numbers, not all zero")
     return Target(
-        ((1.0, Direction(layer, tuple(map(float, vector)), probe_target.terms[0][1].position, Path(file).stem)),),
+        (
+            (
+                1.0,
+                Direction(
+                    layer,
+                    tuple(map(float, vector)),
+                    probe_target.terms[0][1].position,
+                    Path(file).stem,
+                ),
+            ),
+        ),
         Path(file).stem,
     )
 
@@ -258,7 +332,14 @@ def layers(
         for name, shape in shapes.items()
     ]
     if as_json:
-        print_json({"subject": subject, "input": list(network.size), "output": network.output, "layers": rows})
+        print_json(
+            {
+                "subject": subject,
+                "input": list(network.size),
+                "output": network.output,
+                "layers": rows,
+            }
+        )
         return
     table = Table(
         "layer",
@@ -291,10 +372,12 @@ def _kind(module: Any) -> str:
 def reconstruct(
     image: Annotated[Path, typer.Argument(help="A photograph.")],
     prior: Annotated[str, typer.Option(help="A generator's name or file.")] = "objects-fc6",
-    encoder: Annotated[str, typer.Option(help="The generator's encoder, where that is code: python:…")] = "",
-    out_file: Annotated[Path, typer.Option("--out", "-o", help="PNG: the photograph beside G(E(photograph)).")] = Path(
-        "reconstruction.png"
-    ),
+    encoder: Annotated[
+        str, typer.Option(help="The generator's encoder, where that is code: python:…")
+    ] = "",
+    out_file: Annotated[
+        Path, typer.Option("--out", "-o", help="PNG: the photograph beside G(E(photograph)).")
+    ] = Path("reconstruction.png"),
     as_json: AsJson = False,
 ) -> None:
     """Encode a photograph and generate it again: what the prior can show of it."""
@@ -313,9 +396,21 @@ def reconstruct(
     error = float((again - photograph).abs().mean())
     images.write_png(
         out_file,
-        images.contact_sheet([pixels, images.to_pixels(again.numpy())], ["photograph", f"{prior}"], 2, scale=2),
+        images.contact_sheet(
+            [pixels, images.to_pixels(again.numpy())], ["photograph", f"{prior}"], 2, scale=2
+        ),
     )
     if as_json:
-        print_json({"image": str(image), "prior": prior, "out": str(out_file), "mean_absolute_error": error})
+        print_json(
+            {
+                "image": str(image),
+                "prior": prior,
+                "out": str(out_file),
+                "mean_absolute_error": error,
+            }
+        )
     else:
-        out.print(f"{escape(str(out_file))}: mean absolute error {error:.3f} of the range 0 … 1", soft_wrap=True)
+        out.print(
+            f"{escape(str(out_file))}: mean absolute error {error:.3f} of the range 0 … 1",
+            soft_wrap=True,
+        )

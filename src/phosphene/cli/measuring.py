@@ -11,7 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from phosphene.cli import progress
-from phosphene.cli.shell import AsJson, Device, Threads, choose_machine, out, print_json, tell_figures
+from phosphene.cli.shell import (
+    AsJson,
+    Device,
+    Threads,
+    choose_machine,
+    out,
+    print_json,
+    tell_figures,
+)
 from phosphene.errors import BadRequest
 
 
@@ -20,13 +28,16 @@ def exemplars(
     images_folder: Annotated[Path, typer.Option("--images", help="Photographs, as for train.")],
     units: Annotated[
         list[str] | None,
-        typer.Argument(help="Channels, as for synthesize; none for all channels of all layers.", show_default=False),
+        typer.Argument(
+            help="Channels, as for synthesize; none for all channels of all layers.",
+            show_default=False,
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or all of them.")] = "train",
     k: Annotated[int, typer.Option(help="Exemplars of each unit.", min=1, max=1000)] = 9,
-    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder of the index and the contact sheet.")] = Path(
-        "exemplars"
-    ),
+    out_folder: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the index and the contact sheet.")
+    ] = Path("exemplars"),
     batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 64,
     device: Device = "auto",
     threads: Threads = 0,
@@ -48,7 +59,9 @@ def exemplars(
     named = [unit for target in targets for _, unit in target.terms if isinstance(unit, Unit)]
     fixed = [unit for unit in named if isinstance(unit.position, tuple)]
     if wrong := [*(target for target in targets if len(target.terms) > 1), *fixed]:
-        raise BadRequest(f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL")
+        raise BadRequest(
+            f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL"
+        )
     layers = list(dict.fromkeys(unit.layer for unit in named))
     layers = layers or [name for name, shape in outer_layers(network.shapes()).items() if shape]
     data = Stream(images_folder, split, max(network.size))
@@ -61,7 +74,9 @@ def exemplars(
             seen = now
 
         file = out_folder / "exemplars.safetensors"
-        found = find_exemplars(network, layers, data, file, k=k, batch=batch, device=where, report=report)
+        found = find_exemplars(
+            network, layers, data, file, k=k, batch=batch, device=where, report=report
+        )
     with progress.status("cutting them out"):
         rows = describe(network, named, found, data, out_folder) if named else []
     if as_json:
@@ -81,27 +96,50 @@ def exemplars(
         )
     if named:
         out.print(table)
-        out.print(f"contact sheet: {escape(str(out_folder / 'exemplars.png'))}", soft_wrap=True, highlight=False)
+        out.print(
+            f"contact sheet: {escape(str(out_folder / 'exemplars.png'))}",
+            soft_wrap=True,
+            highlight=False,
+        )
     total = next(iter(found.values())).seen
-    out.print(f"{escape(str(file))}: {len(found)} layers, {total:,} photographs", soft_wrap=True, highlight=False)
+    out.print(
+        f"{escape(str(file))}: {len(found)} layers, {total:,} photographs",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A folder made by synthesize, or a generator's name or file.")],
+    run: Annotated[
+        str, typer.Argument(help="A folder made by synthesize, or a generator's name or file.")
+    ],
     images: Annotated[
         str | None,
-        typer.Option(help="Photographs to compare with, as for train: a split to look through and one held out."),
+        typer.Option(
+            help="Photographs to compare with, as for train: a split to look through and one held out."
+        ),
     ] = None,
     judge: Annotated[str, typer.Option(help="A network that took no part.")] = "efficientnet-lite2",
     control: Annotated[
-        Path | None, typer.Option(help="The same units climbed on SUBJECT@random: what the prior draws by itself.")
+        Path | None,
+        typer.Option(
+            help="The same units climbed on SUBJECT@random: what the prior draws by itself."
+        ),
     ] = None,
     photographs: Annotated[int, typer.Option(help="Natural photographs to judge.", min=1)] = 1000,
-    subject: Annotated[str, typer.Option(help="The run's subject, where that is code: python:…")] = "",
-    encoder: Annotated[str, typer.Option(help="A generator's encoder, where that is code: python:…")] = "",
+    subject: Annotated[
+        str, typer.Option(help="The run's subject, where that is code: python:…")
+    ] = "",
+    encoder: Annotated[
+        str, typer.Option(help="A generator's encoder, where that is code: python:…")
+    ] = "",
     index: Annotated[
         Path | None,
-        typer.Option("--exemplars", help="Folder of the exemplars' index, to share it.", show_default="RUN/evidence"),
+        typer.Option(
+            "--exemplars",
+            help="Folder of the exemplars' index, to share it.",
+            show_default="RUN/evidence",
+        ),
     ] = None,
     device: Device = "auto",
     threads: Threads = 0,
@@ -118,10 +156,14 @@ def evaluate(
     where = choose_machine(device, "float32", threads)["device"]
     if not Path(run).is_dir():
         if images is None:
-            raise BadRequest(f"{run} is no folder of pictures; a generator is measured on photographs: --images DATA")
+            raise BadRequest(
+                f"{run} is no folder of pictures; a generator is measured on photographs: --images DATA"
+            )
         with progress.status("looking at photographs"):
             generated = load_generated(run)
-            observer = fidelity.Observer(judge, images, generated.image_size, photographs=photographs, device=where)
+            observer = fidelity.Observer(
+                judge, images, generated.image_size, photographs=photographs, device=where
+            )
             prior = fidelity.measure_prior(generated, observer, encoder)
         if as_json:
             print_json(asdict(prior))
@@ -152,8 +194,12 @@ def dissect(
     layer: Annotated[str, typer.Argument(help="A layer with a map.")],
     images: Annotated[Path, typer.Option(help="Shards of photographs with outlined objects.")],
     split: Annotated[str, typer.Option(help="train, val or all of them.")] = "all",
-    quantile: Annotated[float, typer.Option(help="Share of a channel's activations that are its answer.")] = 0.005,
-    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for dissection.json.")] = Path("dissection"),
+    quantile: Annotated[
+        float, typer.Option(help="Share of a channel's activations that are its answer.")
+    ] = 0.005,
+    out_folder: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for dissection.json.")
+    ] = Path("dissection"),
     batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 16,
     device: Device = "auto",
     threads: Threads = 0,
@@ -178,7 +224,13 @@ def dissect(
         return
     detectors = [row for row in found["units"] if row["iou"] > dissection.DETECTOR]
     objects = {row["object"] for row in detectors}
-    table = Table("unit", "object", "IoU", "others", title=f"{len(detectors)} detectors of {len(objects)} objects")
+    table = Table(
+        "unit",
+        "object",
+        "IoU",
+        "others",
+        title=f"{len(detectors)} detectors of {len(objects)} objects",
+    )
     for row in sorted(detectors, key=lambda row: -row["iou"]):
         others = ", ".join(f"{name} {iou:.3f}" for name, iou in row["others"])
         table.add_row(row["unit"], escape(row["object"]), f"{row['iou']:.3f}", escape(others))

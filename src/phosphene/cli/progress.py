@@ -22,7 +22,13 @@ def status(text: str) -> Iterator[None]:
 def bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr with rate and time left; off a terminal, a line every half minute. Lends the function
     that advances it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -40,7 +46,11 @@ def bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
             progress.update(task, advance=count, rate=f"{speed:,.0f} steps/s" if speed else "")
             if not err.is_terminal and time.monotonic() - told > 30:
                 told, done = time.monotonic(), progress.tasks[task].completed
-                err.print(f"{text}: {done:,.0f}{f' of {total:,}' if total else ''}", highlight=False, soft_wrap=True)
+                err.print(
+                    f"{text}: {done:,.0f}{f' of {total:,}' if total else ''}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
 
         yield advance
 
@@ -51,7 +61,14 @@ def claims_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[],
 
     Lends the function that says what is done, and the one that advances.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
     columns = (
         SpinnerColumn(),
@@ -76,7 +93,13 @@ def claims_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[],
 @contextmanager
 def training_bar(told_here: bool = True) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
     """A progress bar with a run's figures, rate and time left; off a terminal, a line every half minute."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         BarColumn(),
@@ -86,15 +109,24 @@ def training_bar(told_here: bool = True) -> Iterator[Callable[[int, int, dict[st
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=False, disable=not told_here) as progress:
-        task, total_before, told = progress.add_task("training", total=None, figures="", rate=""), 0, 0.0
+        task, total_before, told = (
+            progress.add_task("training", total=None, figures="", rate=""),
+            0,
+            0.0,
+        )
 
         def report(step: int, steps: int, figures: dict[str, float]) -> None:
             nonlocal total_before, told
             if steps != total_before:
                 progress.reset(task, total=steps, completed=step)
                 total_before = steps
-            speed, text = progress.tasks[task].speed, " ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            progress.update(task, completed=step, figures=text, rate=f"{speed:.1f} steps/s" if speed else "")
+            speed, text = (
+                progress.tasks[task].speed,
+                " ".join(f"{name} {value:.3f}" for name, value in figures.items()),
+            )
+            progress.update(
+                task, completed=step, figures=text, rate=f"{speed:.1f} steps/s" if speed else ""
+            )
             if told_here and not err.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
                 err.print(f"step {step:,} of {steps:,}: {text}", highlight=False, soft_wrap=True)

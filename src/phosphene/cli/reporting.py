@@ -13,7 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from phosphene.cli import progress
-from phosphene.cli.shell import AsJson, Device, Interrupted, Precision, Threads, choose_machine, out, print_json, warn
+from phosphene.cli.shell import (
+    AsJson,
+    Device,
+    Interrupted,
+    Precision,
+    Threads,
+    choose_machine,
+    out,
+    print_json,
+    warn,
+)
 from phosphene.errors import BadRequest, PhospheneError, UnknownName
 
 if TYPE_CHECKING:
@@ -23,14 +33,19 @@ if TYPE_CHECKING:
 def atlas(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders made by synthesize, exemplars, evaluate or dissect.", show_default=False),
+        typer.Argument(
+            help="Folders made by synthesize, exemplars, evaluate or dissect.", show_default=False
+        ),
     ] = None,
     site: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pages.")] = Path("atlas"),
     title: Annotated[str, typer.Option(help="What stands above the front page.")] = "Unit atlas",
     serve: Annotated[
-        bool, typer.Option("--serve", help="Open the pages in the browser; only this machine sees them.")
+        bool,
+        typer.Option("--serve", help="Open the pages in the browser; only this machine sees them."),
     ] = False,
-    port: Annotated[int, typer.Option(help="For --serve; 0 takes any that is free.", min=0, max=65535)] = 8016,
+    port: Annotated[
+        int, typer.Option(help="For --serve; 0 takes any that is free.", min=0, max=65535)
+    ] = 8016,
 ) -> None:
     """Make pages of all that some folders say of units: pictures, exemplars, figures, records.
 
@@ -58,20 +73,37 @@ def atlas(
 
 
 def claims(
-    names: Annotated[list[str] | None, typer.Argument(help="C1 … C8, or all.", show_default="all")] = None,
-    objects: Annotated[str, typer.Option(help="Photographs of objects, as for train.", rich_help_panel="Data")] = "",
-    scenes: Annotated[str, typer.Option(help="Photographs of scenes.", rich_help_panel="Data")] = "",
+    names: Annotated[
+        list[str] | None, typer.Argument(help="C1 … C8, or all.", show_default="all")
+    ] = None,
+    objects: Annotated[
+        str, typer.Option(help="Photographs of objects, as for train.", rich_help_panel="Data")
+    ] = "",
+    scenes: Annotated[
+        str, typer.Option(help="Photographs of scenes.", rich_help_panel="Data")
+    ] = "",
     outlined: Annotated[
-        str, typer.Option(help="Photographs with outlined objects, as for dissect.", rich_help_panel="Data")
+        str,
+        typer.Option(
+            help="Photographs with outlined objects, as for dissect.", rich_help_panel="Data"
+        ),
     ] = "",
-    textures: Annotated[str, typer.Option(help="Photographs of textures.", rich_help_panel="Data")] = "",
+    textures: Annotated[
+        str, typer.Option(help="Photographs of textures.", rich_help_panel="Data")
+    ] = "",
     images: Annotated[
-        str, typer.Option(help="Photographs for a network of your own; the same as --objects.", rich_help_panel="Data")
+        str,
+        typer.Option(
+            help="Photographs for a network of your own; the same as --objects.",
+            rich_help_panel="Data",
+        ),
     ] = "",
-    out_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder of results, pictures, the report.")] = Path(
-        "claims"
-    ),
-    subject: Annotated[str, typer.Option(help="The network to measure, as for synthesize.")] = "caffenet-objects",
+    out_folder: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of results, pictures, the report.")
+    ] = Path("claims"),
+    subject: Annotated[
+        str, typer.Option(help="The network to measure, as for synthesize.")
+    ] = "caffenet-objects",
     judge: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,9 +113,12 @@ def claims(
     ] = None,
     prior: Annotated[str, typer.Option(help="A generator's name or file.")] = "objects-fc6",
     quick: Annotated[
-        bool, typer.Option("--quick", help="One unit in ten, half the settings: to see that all works.")
+        bool,
+        typer.Option("--quick", help="One unit in ten, half the settings: to see that all works."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Decides which units are drawn and where climbs begin.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Decides which units are drawn and where climbs begin.", min=0)
+    ] = 0,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -102,7 +137,9 @@ def claims(
     if images and objects:
         raise BadRequest("--images and --objects are the same photographs; give one of them")
     if not (objects := images or objects):
-        raise BadRequest("photographs are needed: --objects DATA, or --images DATA for a network of your own")
+        raise BadRequest(
+            "photographs are needed: --objects DATA, or --images DATA for a network of your own"
+        )
     ready()
     lab = Lab(
         out_folder,
@@ -119,7 +156,9 @@ def claims(
     )
     done, missing = [], 0
     with progress.claims_bar(len(chosen)) as (told, advance):
-        told(f"reading {', '.join(lab.identity['networks'])}")  # what is not there is said before any work
+        told(
+            f"reading {', '.join(lab.identity['networks'])}"
+        )  # what is not there is said before any work
         lab.report = told
         for claim in chosen:
             try:
@@ -147,7 +186,9 @@ def _chosen(names: Sequence[str], default: bool) -> list[Claim]:
     there = CLAIMS if default else OWN
     for name in names:
         if name in CLAIMS and name not in there:
-            raise BadRequest(f"{name} is not for a network of one's own; {', '.join(there)} can be measured of any")
+            raise BadRequest(
+                f"{name} is not for a network of one's own; {', '.join(there)} can be measured of any"
+            )
         if name not in (*CLAIMS, "all"):
             near = get_close_matches(name.upper(), there, n=3) or there
             raise UnknownName(f"no claim {name!r}; near: {', '.join(near)}; or all")
@@ -163,8 +204,14 @@ def _tell_claims(results: Sequence[dict[str, Any]]) -> None:
     for result in without_nan(list(results)):
         word = result["verdict"]
         table.add_section()
-        table.add_row(f"[bold]{escape(result['claim'])} {escape(result['title'])}", f"[bold]{SIGNS[word]} {word}", "")
+        table.add_row(
+            f"[bold]{escape(result['claim'])} {escape(result['title'])}",
+            f"[bold]{SIGNS[word]} {word}",
+            "",
+        )
         for each in result["expected"]:
             word = each["verdict"]
-            table.add_row(f"  {escape(each['number'])}", f"{SIGNS[word]} {word}", told(each["found"]))
+            table.add_row(
+                f"  {escape(each['number'])}", f"{SIGNS[word]} {word}", told(each["found"])
+            )
     out.print(table)

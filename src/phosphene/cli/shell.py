@@ -17,9 +17,17 @@ from phosphene.errors import BadRequest
 out, err = Console(), Console(stderr=True)
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Machine")]
-Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel="Machine")]
+Precision = Annotated[
+    str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel="Machine")
+]
 Threads = Annotated[
-    int, typer.Option(help="CPU threads; 0 leaves the choice to torch.", min=0, max=1024, rich_help_panel="Machine")
+    int,
+    typer.Option(
+        help="CPU threads; 0 leaves the choice to torch.",
+        min=0,
+        max=1024,
+        rich_help_panel="Machine",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -80,8 +88,17 @@ def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
     """A table of figures, as JSON has them, with their intervals."""
     from phosphene.files import without_nan
 
-    table = Table(Column("figure", no_wrap=True), "", Column("95 % interval", no_wrap=True), "n", "", title=title)
+    table = Table(
+        Column("figure", no_wrap=True),
+        "",
+        Column("95 % interval", no_wrap=True),
+        "n",
+        "",
+        title=title,
+    )
     for name, figure in without_nan(figures).items():
-        value, low, high = ("–" if number is None else f"{number:.3g}" for number in map(figure.get, PARTS))
+        value, low, high = (
+            "–" if number is None else f"{number:.3g}" for number in map(figure.get, PARTS)
+        )
         table.add_row(name, value, f"{low} … {high}", f"{figure['n']:,}", escape(figure["note"]))
     out.print(table)

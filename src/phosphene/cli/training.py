@@ -20,16 +20,28 @@ def train_subject(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
     data: Annotated[
         Path,
-        typer.Option("--images", "--data", help="Parquet shards or class folders, with train and val, or hf:NAME."),
+        typer.Option(
+            "--images",
+            "--data",
+            help="Parquet shards or class folders, with train and val, or hf:NAME.",
+        ),
     ],
     run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
-    without: Annotated[Path | None, typer.Option(help="Folder of shards whose keys are left out of training.")] = None,
+    without: Annotated[
+        Path | None, typer.Option(help="Folder of shards whose keys are left out of training.")
+    ] = None,
     begin: Annotated[
         str | None,
-        typer.Option("--from", help="A trained subject to begin from, whatever its classes, by name or file."),
+        typer.Option(
+            "--from", help="A trained subject to begin from, whatever its classes, by name or file."
+        ),
     ] = None,
-    out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
-    time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Weights file to write.")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)
+    ] = None,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
@@ -87,20 +99,34 @@ def train_generator(
     recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
     data: Annotated[
         list[Path],
-        typer.Option("--images", help="Parquet shards or class folders, with train and val, or hf:NAME; or several."),
+        typer.Option(
+            "--images",
+            help="Parquet shards or class folders, with train and val, or hf:NAME; or several.",
+        ),
     ],
     run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
     encoder: Annotated[str, typer.Option(help="The subject to invert.")] = "caffenet-objects",
-    layer: Annotated[str | None, typer.Option(help="Its code layer.", show_default="the recipe's")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Its code layer.", show_default="the recipe's")
+    ] = None,
     begin: Annotated[
-        str | None, typer.Option("--from", help="A trained generator, by name or file, to run only the last stage on.")
+        str | None,
+        typer.Option(
+            "--from", help="A trained generator, by name or file, to run only the last stage on."
+        ),
     ] = None,
     discriminator: Annotated[
         Path | None, typer.Option(help="What was trained beside it: its NAME-training.safetensors.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the recipe's name")] = None,
-    out_file: Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")] = None,
-    time_budget: Annotated[float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call it.", show_default="the recipe's name")
+    ] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Weights file to write.")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)
+    ] = None,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
@@ -121,11 +147,15 @@ def train_generator(
     network = load_subject(encoder)
     steps = with_code(read_recipe(recipe, "generator"), network, layer)
     if discriminator and not begin:
-        raise BadRequest("--discriminator goes with --from: it is what was trained beside that generator")
+        raise BadRequest(
+            "--discriminator goes with --from: it is what was trained beside that generator"
+        )
     begun = load_generated(begin) if begin else None
     judge = weights.read(discriminator, "training") if discriminator else None
     with progress.status("decoding photographs"):
-        train, val = (datasets.load_joined(data, split, run / "cache") for split in ("train", "val"))
+        train, val = (
+            datasets.load_joined(data, split, run / "cache") for split in ("train", "val")
+        )
     with crew(where) as together, progress.training_bar(together.leads) as report:
         trained = train_generator(
             steps,
@@ -166,7 +196,9 @@ def _end(finished: bool, time_budget: float | None) -> None:
         raise Interrupted
 
 
-def _publish(path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool, told: bool = True) -> None:
+def _publish(
+    path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool, told: bool = True
+) -> None:
     from phosphene import weights
 
     tensors = {

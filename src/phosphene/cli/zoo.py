@@ -12,7 +12,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from phosphene.cli import progress
-from phosphene.cli.shell import AsJson, Device, Threads, choose_machine, out, print_json, tell_figures
+from phosphene.cli.shell import (
+    AsJson,
+    Device,
+    Threads,
+    choose_machine,
+    out,
+    print_json,
+    tell_figures,
+)
 from phosphene.errors import BadFile, UnknownName, Unreachable
 
 COMPARED = ("top1", "top5", "image_error", "class_kept")
@@ -38,7 +46,8 @@ def zoo_list(as_json: AsJson = False) -> None:
 
 @app.command("show")
 def zoo_show(
-    name: Annotated[str, typer.Argument(help="A bundled name or a weights file.")], as_json: AsJson = False
+    name: Annotated[str, typer.Argument(help="A bundled name or a weights file.")],
+    as_json: AsJson = False,
 ) -> None:
     """A weights file's card."""
     from phosphene import weights
@@ -66,11 +75,14 @@ def zoo_show(
 
 @app.command("verify")
 def zoo_verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Some of them; all if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Some of them; all if none.")
+    ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            "--accuracy", help="Photographs, once or more: also measure again what the cards say of their val splits."
+            "--accuracy",
+            help="Photographs, once or more: also measure again what the cards say of their val splits.",
         ),
     ] = None,
     device: Device = "auto",
@@ -99,7 +111,9 @@ def zoo_verify(
         if not folders or card["kind"] == "training":
             continue
         if (photographs := val(card["data"]["name"])) is None:
-            out.print(f"{name}: not measured, it was trained on {card['data']['name']}", highlight=False)
+            out.print(
+                f"{name}: not measured, it was trained on {card['data']['name']}", highlight=False
+            )
             continue
         with progress.status(f"measuring {name}"):
             found = measured(name, card, photographs, where)

@@ -30,7 +30,16 @@ def build(architecture: dict[str, Any]) -> nn.Module:
         raise UnknownName(f"no architecture {name!r}; there are: {', '.join(ARCHITECTURES)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # torch only warns of a layer without weights
+            warnings.simplefilter(
+                "error", UserWarning
+            )  # torch only warns of a layer without weights
             return ARCHITECTURES[name](**arguments)
-    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, UserWarning) as error:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        RuntimeError,
+        UserWarning,
+    ) as error:
         raise BadFile(f"architecture {name!r} cannot be built from {arguments}: {error}") from None

@@ -76,7 +76,9 @@ class DeePSiM(nn.Module):
         self.code_shape, self.image_size = self.layout.code_shape, self.layout.image_size
         for name, module in self.layout.layers().items():
             self.add_module(name, module)
-        mean = torch.tensor(MEAN_BGR, device="cpu").view(1, 3, 1, 1)  # real even where the layers are on "meta"
+        mean = torch.tensor(MEAN_BGR, device="cpu").view(
+            1, 3, 1, 1
+        )  # real even where the layers are on "meta"
         self.register_buffer("mean_bgr", mean, persistent=False)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -108,7 +110,9 @@ def load_deepsim(layer: str, file: str | Path | None = None) -> DeePSiM:
     largest = 8 * sum(parameter.numel() for parameter in network.parameters()) + (1 << 20)
     tensors = _plain_names(_read(path, largest), network.state_dict(), path)
     _check(tensors, network, path)
-    network.load_state_dict({name: _finite(name, value, path) for name, value in tensors.items()}, assign=True)
+    network.load_state_dict(
+        {name: _finite(name, value, path) for name, value in tensors.items()}, assign=True
+    )
     return network.requires_grad_(False).eval()
 
 
@@ -133,9 +137,13 @@ def read_bounds(file: str | Path, code_shape: tuple[int, ...] | None = None) -> 
     numbers = _array(path) if path.suffix == ".npy" else _text(path)
     wanted = numbers.numel() if code_shape is None else math.prod(code_shape)
     if numbers.numel() != wanted or not wanted:
-        raise BadFile(f"{path} has {numbers.numel()} bounds, expected {wanted or 'one for each unit'}")
+        raise BadFile(
+            f"{path} has {numbers.numel()} bounds, expected {wanted or 'one for each unit'}"
+        )
     if not (numbers.isfinite() & (numbers >= 0)).all():
-        raise BadFile(f"{path} has bounds that are negative, infinite or not numbers; expected 0 or more")
+        raise BadFile(
+            f"{path} has bounds that are negative, infinite or not numbers; expected 0 or more"
+        )
     return numbers.view(code_shape or -1)
 
 
@@ -172,7 +180,12 @@ def _from_vector(units: int) -> _Layers:
 
 def _from_pool5() -> _Layers:
     """pool5: three convolutions (6×6 to 4×4), then the same way up."""
-    return {"Rconv6": _same(256, 512), "Rconv7": _same(512, 512), "Rconv8": nn.Conv2d(512, 512, 3), **_from_4x4(512)}
+    return {
+        "Rconv6": _same(256, 512),
+        "Rconv7": _same(512, 512),
+        "Rconv8": nn.Conv2d(512, 512, 3),
+        **_from_4x4(512),
+    }
 
 
 def _from_4x4(channels: int) -> _Layers:
@@ -226,8 +239,12 @@ def _from_norm(channels: int, hidden: int, stride: int) -> _Layers:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "norm1": Layout((96, 27, 27), 240, lambda: _from_norm(96, 128, 2), ("deconv1", "conv1_1"), tanh=True),
-    "norm2": Layout((256, 13, 13), 240, lambda: _from_norm(256, 256, 1), ("deconv1", "conv1_1"), tanh=True),
+    "norm1": Layout(
+        (96, 27, 27), 240, lambda: _from_norm(96, 128, 2), ("deconv1", "conv1_1"), tanh=True
+    ),
+    "norm2": Layout(
+        (256, 13, 13), 240, lambda: _from_norm(256, 256, 1), ("deconv1", "conv1_1"), tanh=True
+    ),
     "conv3": Layout((384, 13, 13), 256, _from_conv, ("conv1_1",), tanh=True),
     "conv4": Layout((384, 13, 13), 256, _from_conv, ("conv1_1",), tanh=True),
     "pool5": Layout((256, 6, 6), 256, _from_pool5),
@@ -253,9 +270,13 @@ def _read(path: Path, largest: int) -> dict[str, Tensor]:
     except BadFile:
         raise
     except Exception as error:  # a damaged file can make a parser raise anything
-        raise BadFile(f"{path} {_complaint(error)}; expected the tensors of one DeePSiM generator") from None
+        raise BadFile(
+            f"{path} {_complaint(error)}; expected the tensors of one DeePSiM generator"
+        ) from None
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
-        raise BadFile(f"{path} holds a {type(found).__name__}, expected tensors by name (a state dict)")
+        raise BadFile(
+            f"{path} holds a {type(found).__name__}, expected tensors by name (a state dict)"
+        )
     return dict(found)
 
 
@@ -284,10 +305,14 @@ def _size(path: Path, largest: int) -> None:
         raise BadFile(f"{path} has {size:,} bytes, expected at most {largest:,}")
 
 
-def _plain_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _plain_names(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
     """Names as in the release: without the prefix that all share and without the mirror's stray `.1`."""
     names = {name: name.replace(".1.", ".") for name in tensors}
-    endings = [(name, end) for name in names.values() for end in wanted if f".{name}".endswith(f".{end}")]
+    endings = [
+        (name, end) for name in names.values() for end in wanted if f".{name}".endswith(f".{end}")
+    ]
     prefixes = {name.removesuffix(end) for name, end in endings}
     prefix = prefixes.pop() if len(prefixes) == 1 else ""
     plain = {plain.removeprefix(prefix): tensors[name] for name, plain in names.items()}
@@ -315,7 +340,11 @@ def _describe(value: object) -> str:
         return f"a {type(value).__name__}"
     if value.layout != torch.strided or value.device.type != "cpu":
         return f"a {value.layout} tensor on {value.device}"
-    return str(list(value.shape)) if value.dtype in _FLOATS else f"{list(value.shape)} of {value.dtype}"
+    return (
+        str(list(value.shape))
+        if value.dtype in _FLOATS
+        else f"{list(value.shape)} of {value.dtype}"
+    )
 
 
 def _other(tensors: Mapping[str, Tensor]) -> str:
@@ -334,7 +363,9 @@ def _finite(name: str, value: Tensor, path: Path) -> Tensor:
     """The values in float32, none of them infinite."""
     value = value.detach().to(torch.float32).contiguous()
     if not value.isfinite().all():
-        raise BadFile(f"{path} is damaged: {name!r} has values that are infinite or not numbers; fetch it again")
+        raise BadFile(
+            f"{path} is damaged: {name!r} has values that are infinite or not numbers; fetch it again"
+        )
     return value
 
 
@@ -345,7 +376,9 @@ def _array(path: Path) -> Tensor:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged file can make a parser raise anything
-        raise BadFile(f"{path} is not a .npy file of numbers, or a damaged one ({type(error).__name__})") from None
+        raise BadFile(
+            f"{path} is not a .npy file of numbers, or a damaged one ({type(error).__name__})"
+        ) from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
         raise BadFile(f"{path} is not a .npy file of numbers; expected one for each unit")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
@@ -356,4 +389,6 @@ def _text(path: Path) -> Tensor:
     try:
         return torch.tensor([float(word) for word in path.read_text(encoding="ascii").split()])
     except (OSError, ValueError) as error:
-        raise BadFile(f"{path} is not a readable text of numbers between spaces: {str(error)[:80]!r}") from None
+        raise BadFile(
+            f"{path} is not a readable text of numbers between spaces: {str(error)[:80]!r}"
+        ) from None

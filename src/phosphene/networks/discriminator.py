@@ -18,7 +18,9 @@ class Discriminator(nn.Module):
 
     def __init__(self, maps: Sequence[tuple[int, int]], code: int, width: int):
         super().__init__()
-        self.heads = nn.ModuleList(Head(channels, halvings, code, width) for channels, halvings in maps)
+        self.heads = nn.ModuleList(
+            Head(channels, halvings, code, width) for channels, halvings in maps
+        )
 
     def forward(self, maps: Sequence[Tensor], codes: Tensor) -> list[Tensor]:
         """Maps, each (batch, channels, n, n), and whitened codes (batch, code) → logits (batch, positions) each."""
@@ -44,7 +46,9 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, codes: Tensor) -> Tensor:
         x = self.body(x.contiguous(memory_format=torch.channels_last))
-        agreement = (x * self.project(codes)[:, :, None, None]).sum(1, keepdim=True) / x.shape[1] ** 0.5
+        agreement = (x * self.project(codes)[:, :, None, None]).sum(1, keepdim=True) / x.shape[
+            1
+        ] ** 0.5
         return (self.logit(x) + agreement).flatten(1)
 
 
@@ -59,7 +63,9 @@ class LatentReader(nn.Module):
         inputs = [latent, *widths[:-1]]
         self.stages = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(before, after, 4 if n else 3, stride=2 if n else 1, padding=1, bias=False),
+                nn.Conv2d(
+                    before, after, 4 if n else 3, stride=2 if n else 1, padding=1, bias=False
+                ),
                 nn.BatchNorm2d(after),
                 nn.LeakyReLU(0.2),
                 nn.Conv2d(after, after, 3, padding=1, bias=False),

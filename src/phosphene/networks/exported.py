@@ -27,7 +27,9 @@ from phosphene.networks.outside import External, checked, checked_options, one_l
 LARGEST = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
 
-_DYNAMIC = "torch.export.export(model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
+_DYNAMIC = (
+    "torch.export.export(model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
+)
 
 _COPIED = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json"
@@ -46,9 +48,34 @@ _TARGET = re.compile(
     r"|_operator\.(eq|ne|le|ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_)"
 )
 _ARGUMENTS = {
-    *("as_none", "as_tensor", "as_tensors", "as_optional_tensor", "as_optional_tensors", "as_string", "as_strings"),
-    *("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_scalar_type", "as_memory_format"),
-    *("as_layout", "as_device", "as_sym_int", "as_sym_ints", "as_sym_float", "as_sym_floats", "as_sym_bool"),
+    *(
+        "as_none",
+        "as_tensor",
+        "as_tensors",
+        "as_optional_tensor",
+        "as_optional_tensors",
+        "as_string",
+        "as_strings",
+    ),
+    *(
+        "as_int",
+        "as_ints",
+        "as_float",
+        "as_floats",
+        "as_bool",
+        "as_bools",
+        "as_scalar_type",
+        "as_memory_format",
+    ),
+    *(
+        "as_layout",
+        "as_device",
+        "as_sym_int",
+        "as_sym_ints",
+        "as_sym_float",
+        "as_sym_floats",
+        "as_sym_bool",
+    ),
     *("as_sym_bools", "as_expr", "as_name"),
 }
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
@@ -62,10 +89,14 @@ def load_program(path: Path) -> External:
         program = torch.export.load(archive)
         network = torch.export.unflatten(program)
         batch, size = _input(path, program, beside)
-    options = checked_options(str(path), network, {"output": _output(program), **beside, "size": size})
+    options = checked_options(
+        str(path), network, {"output": _output(program), **beside, "size": size}
+    )
     card = {**card_of_file(path, beside), "source": "torch.export", "version": version}
     return checked(
-        str(path), External(network, **options, card=card, batch=batch, layout=torch.contiguous_format), network
+        str(path),
+        External(network, **options, card=card, batch=batch, layout=torch.contiguous_format),
+        network,
     )
 
 
@@ -74,12 +105,16 @@ def said_beside(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UnknownName(f"no file {str(path)!r}")
     if path.stat().st_size > LARGEST:
-        raise BadFile(f"{path} has {path.stat().st_size:,} bytes; more than {LARGEST:,} is not read")
+        raise BadFile(
+            f"{path} has {path.stat().st_size:,} bytes; more than {LARGEST:,} is not read"
+        )
     file = path.with_suffix(".json")
     try:
         said = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
-        raise BadFile(f"{file}, which should say how {path.name} looks at an image, is not JSON: {error}") from None
+        raise BadFile(
+            f"{file}, which should say how {path.name} looks at an image, is not JSON: {error}"
+        ) from None
     if not isinstance(said, dict):
         raise BadFile(
             f"{file} is no JSON object; write for example {{"
@@ -88,7 +123,9 @@ def said_beside(path: Path) -> dict[str, Any]:
     return said
 
 
-def card_of_file(path: Path, beside: Mapping[str, Any], others: Iterable[Path] = ()) -> dict[str, Any]:
+def card_of_file(
+    path: Path, beside: Mapping[str, Any], others: Iterable[Path] = ()
+) -> dict[str, Any]:
     """Where a network is from, and what its file left to be assumed."""
     file = path.with_suffix(".json")
     silent = [key for key in ("mean", "std") if key not in beside]
@@ -102,16 +139,26 @@ def card_of_file(path: Path, beside: Mapping[str, Any], others: Iterable[Path] =
     return card
 
 
-def _input(path: Path, program: torch.export.ExportedProgram, beside: Mapping[str, Any]) -> tuple[int, Any]:
+def _input(
+    path: Path, program: torch.export.ExportedProgram, beside: Mapping[str, Any]
+) -> tuple[int, Any]:
     """How many images at once (0: any number) and of what size, from the program's one input."""
     names = program.graph_signature.user_inputs
-    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    shapes = [
+        node.meta["val"].shape
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in names
+    ]
     if len(names) != 1 or len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3:
         told = ", ".join(str(tuple(shape)) for shape in shapes)
-        raise BadRequest(f"{path} reads {told or 'no tensor'}; a network of images reads (batch, 3, height, width)")
+        raise BadRequest(
+            f"{path} reads {told or 'no tensor'}; a network of images reads (batch, 3, height, width)"
+        )
     batch, _, *sides = ((side if isinstance(side, int) else 0) for side in shapes[0])
     if batch > 1:
-        raise BadRequest(f"{path} was exported for {batch} images at a time; for any number: {_DYNAMIC}")
+        raise BadRequest(
+            f"{path} was exported for {batch} images at a time; for any number: {_DYNAMIC}"
+        )
     return batch, size_of_file(path, sides, beside)
 
 
@@ -119,7 +166,9 @@ def _output(program: torch.export.ExportedProgram) -> str:
     """The path of the last module on the way to the program's (first) result."""
     node = next(node for node in program.graph.nodes if node.op == "output")
     path = ""
-    while not path and node.all_input_nodes:  # what follows the last module, a flatten or a softmax, is passed over
+    while (
+        not path and node.all_input_nodes
+    ):  # what follows the last module, a flatten or a softmax, is passed over
         node = node.all_input_nodes[0]
         path = ([where for where, _ in node.meta.get("nn_module_stack", {}).values()] or [""])[-1]
     return path
@@ -131,7 +180,9 @@ def size_of_file(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any
         return beside.get("size", (224, 224))
     said = beside.get("size", sides)
     if said not in (sides, sides[0] if sides[0] == sides[1] else sides):
-        raise BadRequest(f"{path} was exported for {sides[0]} × {sides[1]} pixels; its JSON file says {said!r}")
+        raise BadRequest(
+            f"{path} was exported for {sides[0]} × {sides[1]} pixels; its JSON file says {said!r}"
+        )
     return tuple(sides)
 
 
@@ -145,8 +196,17 @@ def _archive(path: Path) -> tuple[io.BytesIO, str]:
     try:
         with zipfile.ZipFile(path) as old, zipfile.ZipFile(clean, "w") as new:
             version = _copy(path, old, new)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RecursionError, NotImplementedError) as error:
-        raise BadFile(f"{path} is not a whole archive of torch.export.save ({one_line(error)})") from None
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        ValueError,
+        RecursionError,
+        NotImplementedError,
+    ) as error:
+        raise BadFile(
+            f"{path} is not a whole archive of torch.export.save ({one_line(error)})"
+        ) from None
     clean.seek(0)
     return clean, version
 
@@ -172,7 +232,9 @@ def _copy(path: Path, old: zipfile.ZipFile, new: zipfile.ZipFile) -> str:
             _check_payload(path, json.loads(raw))
         new.writestr(f"model/{name}", raw)
     if "models/model.json" not in seen:
-        raise BadFile(f"{path} holds no program of the form that torch {torch.__version__} saves; export it again")
+        raise BadFile(
+            f"{path} holds no program of the form that torch {torch.__version__} saves; export it again"
+        )
     new.writestr("model/data/sample_inputs/model.pt", b"")
     return version
 
@@ -180,7 +242,9 @@ def _copy(path: Path, old: zipfile.ZipFile, new: zipfile.ZipFile) -> str:
 def _check_payload(path: Path, config: Any) -> None:
     for name, entry in config["config"].items():
         if entry["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
-            raise BadFile(f"{path} keeps {name!r} as a pickle, which may run code; save plain tensors")
+            raise BadFile(
+                f"{path} keeps {name!r} as a pickle, which may run code; save plain tensors"
+            )
     _check(path, config, "")
 
 
@@ -189,8 +253,13 @@ def _checked_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
     module = program["graph_module"]
     module["metadata"], program["guards_code"] = {}, []
     for node in module["graph"]["nodes"]:
-        node["metadata"] = {key: node["metadata"][key] for key in ("nn_module_stack",) if key in node["metadata"]}
-        if any(each["name"] in ("train", "training") and each["arg"].get("as_bool") for each in node["inputs"]):
+        node["metadata"] = {
+            key: node["metadata"][key] for key in ("nn_module_stack",) if key in node["metadata"]
+        }
+        if any(
+            each["name"] in ("train", "training") and each["arg"].get("as_bool")
+            for each in node["inputs"]
+        ):
             raise BadRequest(f"{path} was exported while training; export model.eval()")
     _check(path, program, "")
     return program
@@ -210,10 +279,14 @@ def _check(path: Path, value: Any, key: str) -> None:
     elif key in ("in_spec", "out_spec"):
         _check_containers(path, json.loads(value))
     elif isinstance(value, str) and key not in ("as_string", "as_strings"):
-        form = {"target": _TARGET, "expr_str": _EXPRESSION, "nn_module_stack": _STACK}.get(key, _PLAIN)
+        form = {"target": _TARGET, "expr_str": _EXPRESSION, "nn_module_stack": _STACK}.get(
+            key, _PLAIN
+        )
         if not form.fullmatch(value):
             if key == "target":
-                raise BadFile(f"{path} calls {value[:60]!r}, which is no tensor operator of torch, so it is not run")
+                raise BadFile(
+                    f"{path} calls {value[:60]!r}, which is no tensor operator of torch, so it is not run"
+                )
             raise BadFile(f"{path} holds {value[:60]!r}, which may run code; it is not read")
 
 
@@ -225,7 +298,9 @@ def _check_containers(path: Path, spec: Any) -> None:
     elif isinstance(spec, dict):
         keys = json.loads(spec["context"] or "null") or []
         if spec["type"] not in _CONTAINERS or not all(isinstance(each, str) for each in keys):
-            raise BadFile(f"{path} takes or returns {spec['type']!r}; export a module that returns the logits alone")
+            raise BadFile(
+                f"{path} takes or returns {spec['type']!r}; export a module that returns the logits alone"
+            )
         _check_containers(path, spec["children_spec"])
 
 
@@ -236,11 +311,17 @@ def reading(path: Path) -> Iterator[None]:
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
+            warnings.filterwarnings(
+                "ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning
+            )
             yield
     except (BadFile, BadRequest):
         raise
-    except Exception as error:  # of every kind: torch's own format, in a version that may not be this one's
-        raise BadFile(f"{path} cannot be read ({type(error).__name__}: {one_line(error)[:300]})") from None
+    except (
+        Exception
+    ) as error:  # of every kind: torch's own format, in a version that may not be this one's
+        raise BadFile(
+            f"{path} cannot be read ({type(error).__name__}: {one_line(error)[:300]})"
+        ) from None
     finally:
         logging.disable(before)

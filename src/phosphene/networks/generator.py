@@ -64,13 +64,17 @@ class TwoStageGenerator(ImageGenerator):
     ):
         super().__init__(code, size, seen)
         if size != 16 * grid or not all(0 <= number <= 64 for number in (*blocks, *decoder_blocks)):
-            raise ValueError(f"size is 16 × grid, blocks at most 64; got {size}, {grid}, {blocks}, {decoder_blocks}")
+            raise ValueError(
+                f"size is 16 × grid, blocks at most 64; got {size}, {grid}, {blocks}, {decoder_blocks}"
+            )
         self.register_buffer("latent_mean", torch.zeros(1, latent, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent, 1, 1))
         self.map: CodeToLatent | MapToLatent
         shape = self.code_shape
         if len(shape) == 1:
-            self.map = CodeToLatent(shape[0], hidden, grid, seed_channels, widths, blocks, rank, latent)
+            self.map = CodeToLatent(
+                shape[0], hidden, grid, seed_channels, widths, blocks, rank, latent
+            )
         else:
             self.map = MapToLatent(shape[0], 2 * grid, widths, blocks, latent)
         self.decoder = Decoder(latent, decoder, decoder_blocks)
@@ -102,16 +106,20 @@ class DirectGenerator(ImageGenerator):
         super().__init__(code, size, seen)
         self.grid = size >> len(widths)
         if not 4 <= self.grid <= 7 or self.grid << len(widths) != size:
-            raise ValueError(f"size is 4 … 7 doubled as often as there are widths; got {size} and {len(widths)} widths")
+            raise ValueError(
+                f"size is 4 … 7 doubled as often as there are widths; got {size} and {len(widths)} widths"
+            )
         first = widths[0]
         units = first * self.grid**2
         if len(self.code_shape) == 1:
             self.deep = _chain(
-                nn.Linear(*sides) for sides in ((self.code_shape[0], hidden), (hidden, hidden), (hidden, units))
+                nn.Linear(*sides)
+                for sides in ((self.code_shape[0], hidden), (hidden, hidden), (hidden, units))
             )
         else:
             self.deep = _chain(
-                nn.Conv2d(channels, first, 3, padding=1) for channels in (self.code_shape[0], first, first)
+                nn.Conv2d(channels, first, 3, padding=1)
+                for channels in (self.code_shape[0], first, first)
             )
         up: list[nn.Module] = []
         for i, (inputs, outputs) in enumerate(itertools.pairwise((*widths, 3))):
@@ -135,7 +143,9 @@ def _chain(layers: Iterable[nn.Module]) -> nn.Sequential:
     for layer in layers:
         weight = cast("Tensor", layer.weight)
         nn.init.kaiming_normal_(weight, 0.3, mode="fan_in")
-        if isinstance(layer, nn.ConvTranspose2d):  # torch takes its outputs for its inputs; each sees a stride's share
+        if isinstance(
+            layer, nn.ConvTranspose2d
+        ):  # torch takes its outputs for its inputs; each sees a stride's share
             fan = layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
             nn.init.normal_(weight, std=math.sqrt(2 / (1 + 0.3**2) / fan))
         nn.init.zeros_(cast("Tensor", layer.bias))
@@ -148,8 +158,12 @@ def _refining(
 ) -> tuple[nn.Sequential, nn.Sequential, nn.Conv2d]:
     """Residual blocks for coarse maps, others for fine ones, and the last convolution, which begins near zero."""
     (coarse, fine), (coarse_blocks, fine_blocks) = widths, blocks
-    low = nn.Sequential(nn.Conv2d(channels, coarse, 3, padding=1), *(Residual(coarse) for _ in range(coarse_blocks)))
-    high = nn.Sequential(nn.Conv2d(coarse, fine, 3, padding=1), *(Residual(fine) for _ in range(fine_blocks)))
+    low = nn.Sequential(
+        nn.Conv2d(channels, coarse, 3, padding=1), *(Residual(coarse) for _ in range(coarse_blocks))
+    )
+    high = nn.Sequential(
+        nn.Conv2d(coarse, fine, 3, padding=1), *(Residual(fine) for _ in range(fine_blocks))
+    )
     high.append(nn.LeakyReLU(0.2))
     last = nn.Conv2d(fine, latent, 3, padding=1)
     nn.init.normal_(last.weight, std=1e-3)
@@ -177,7 +191,9 @@ class CodeToLatent(nn.Module):
         super().__init__()
         self.seed_shape = (seed_channels, grid, grid)
         self.latent_shape = (latent, 2 * grid, 2 * grid)
-        self.linear = nn.Sequential(nn.Linear(code, rank, bias=False), nn.Linear(rank, math.prod(self.latent_shape)))
+        self.linear = nn.Sequential(
+            nn.Linear(code, rank, bias=False), nn.Linear(rank, math.prod(self.latent_shape))
+        )
         self.first = nn.Linear(code, hidden)
         self.second = nn.Linear(hidden, math.prod(self.seed_shape))
         self.coarse, self.fine, self.last = _refining(seed_channels, widths, blocks, latent)
@@ -197,7 +213,9 @@ class MapToLatent(nn.Module):
     resolution, then at that of the latents.
     """
 
-    def __init__(self, channels: int, side: int, widths: Sequence[int], blocks: Sequence[int], latent: int):
+    def __init__(
+        self, channels: int, side: int, widths: Sequence[int], blocks: Sequence[int], latent: int
+    ):
         super().__init__()
         self.side = side
         self.linear = nn.Conv2d(channels, latent, 3, padding=1)
@@ -209,7 +227,9 @@ class MapToLatent(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         codes = codes.contiguous(memory_format=torch.channels_last)
-        return self.linear(self.resized(codes)) + self.last(self.fine(self.resized(self.coarse(codes))))
+        return self.linear(self.resized(codes)) + self.last(
+            self.fine(self.resized(self.coarse(codes)))
+        )
 
 
 class Residual(nn.Module):
@@ -252,7 +272,9 @@ class Decoder(nn.Module):
 
 def _resolution(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     first = nn.Conv2d(inputs, outputs, 3, padding=1)
-    return nn.Sequential(first, nn.LeakyReLU(0.2), _Plain(outputs), *(Residual(outputs) for _ in range(blocks)))
+    return nn.Sequential(
+        first, nn.LeakyReLU(0.2), _Plain(outputs), *(Residual(outputs) for _ in range(blocks))
+    )
 
 
 def _smoothed(x: Tensor) -> Tensor:

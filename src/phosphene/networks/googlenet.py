@@ -31,7 +31,9 @@ class GoogLeNet(nn.Module):
         share = lambda channels: max(1, round(width * channels))  # noqa: E731
         self.conv1 = _block(3, share(64), 7, stride=2)
         self.pool1 = nn.MaxPool2d(3, stride=2, padding=1)
-        self.conv2 = nn.Sequential(_block(share(64), share(64), 1), _block(share(64), share(192), 3))
+        self.conv2 = nn.Sequential(
+            _block(share(64), share(64), 1), _block(share(64), share(192), 3)
+        )
         self.pool2 = nn.MaxPool2d(3, stride=2, padding=1)
         channels = share(192)
         for name, (one, three, five, pooled) in INCEPTIONS.items():
@@ -54,7 +56,9 @@ class GoogLeNet(nn.Module):
 class Inception(nn.Module):
     """Four branches side by side, joined along the channels."""
 
-    def __init__(self, before: int, one: int, three: tuple[int, int], five: tuple[int, int], pooled: int):
+    def __init__(
+        self, before: int, one: int, three: tuple[int, int], five: tuple[int, int], pooled: int
+    ):
         super().__init__()
         self.channels = one + three[1] + five[1] + pooled
         self.one = _block(before, one, 1)

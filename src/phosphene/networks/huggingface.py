@@ -36,7 +36,9 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.s
 def load_transformers(text: str) -> External:
     """`OWNER/NAME` of the hub, a folder made by `save_pretrained`, or either with `@random`."""
     library = extra_module("transformers")
-    extra_module("transformers.modeling_utils", "transformers")  # where a torchvision that fits no torch is noticed
+    extra_module(
+        "transformers.modeling_utils", "transformers"
+    )  # where a torchvision that fits no torch is noticed
     source, random = text.removesuffix("@random"), text.endswith("@random")
     name = f"hf:{source}"
     folder = _folder(name, source, random)
@@ -57,7 +59,9 @@ def load_transformers(text: str) -> External:
         "version": library.__version__,
         "sha256": f"{sha256}@random" if random else sha256,
     }
-    outside = External(network, size, mean, std, classes, logits_layer(network, config.num_labels), card)
+    outside = External(
+        network, size, mean, std, classes, logits_layer(network, config.num_labels), card
+    )
     return checked(name, outside, lambda images: network(images).logits)
 
 
@@ -83,7 +87,11 @@ def _from_hub(name: str, repository: str, random: bool) -> Path:
 
     wanted = [*_SETTINGS, *([] if random else _WEIGHTS)]
     try:
-        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted, local_files_only=True))
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                repository, allow_patterns=wanted, local_files_only=True
+            )
+        )
     except LocalEntryNotFoundError:
         folder = Path()
     if not _lacking(folder, random):
@@ -94,7 +102,9 @@ def _from_hub(name: str, repository: str, random: bool) -> Path:
             ask(hub)
         folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted))
     if lacking := _lacking(folder, random):
-        raise BadFile(f"{name} has no {lacking} on the hub, so it is no image classifier that can be read safely")
+        raise BadFile(
+            f"{name} has no {lacking} on the hub, so it is no image classifier that can be read safely"
+        )
     return folder
 
 
@@ -105,7 +115,9 @@ def _lacking(folder: Path, random: bool) -> str:
 
 
 def _weights(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.*") if any(fnmatch(file.name, form) for form in _WEIGHTS))
+    return sorted(
+        file for file in folder.glob("*.*") if any(fnmatch(file.name, form) for form in _WEIGHTS)
+    )
 
 
 def _files(folder: Path, random: bool) -> list[Path]:
@@ -120,15 +132,20 @@ def _look(
 
     Black and white give the two ends of the straight line that each channel is; red tells the order.
     """
-    processor = library.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+    processor = library.AutoImageProcessor.from_pretrained(
+        folder, backend="pil", trust_remote_code=False
+    )
     black, white, red = (_processed(processor, colour) for colour in ("black", "white", "red"))
     height, width = black.shape[1:]
     low, high = black.mean((1, 2)), white.mean((1, 2))
     if not (np.isfinite(high - low).all() and (high - low > 0).all()):
-        raise ValueError(f"its image processor makes {low.tolist()} of black and {high.tolist()} of white")
+        raise ValueError(
+            f"its image processor makes {low.tolist()} of black and {high.tolist()} of white"
+        )
     swapped = bool((red - black)[0].mean() < (red - black)[2].mean())
     mean, std = (
-        triple(round(float(value), 6) for value in values) for values in (-low / (high - low), 1 / (high - low))
+        triple(round(float(value), 6) for value in values)
+        for values in (-low / (high - low), 1 / (high - low))
     )
     return (height, width), mean, std, swapped
 
@@ -137,7 +154,9 @@ def _processed(processor: Any, colour: str) -> Any:
     """What a processor makes of a plain picture, (3, height, width) in double precision."""
     pixels = processor(Image.new("RGB", (256, 256), colour), return_tensors="np")["pixel_values"]
     if np.ndim(pixels) != 4 or len(pixels[0]) != 3:
-        raise ValueError(f"its image processor makes arrays of {np.shape(pixels)}, not (1, 3, height, width)")
+        raise ValueError(
+            f"its image processor makes arrays of {np.shape(pixels)}, not (1, 3, height, width)"
+        )
     return np.asarray(pixels[0], np.float64)
 
 
@@ -152,7 +171,9 @@ def _trained(library: ModuleType, folder: Path, name: str) -> nn.Module:
         output_loading_info=True,
     )
     if absent := sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]])):
-        raise BadFile(f"{name} is no trained image classifier: its weights lack {', '.join(absent[:3])}")
+        raise BadFile(
+            f"{name} is no trained image classifier: its weights lack {', '.join(absent[:3])}"
+        )
     return network  # type: ignore[no-any-return]
 
 
@@ -169,7 +190,9 @@ def _swap_red_and_blue(network: nn.Module, name: str) -> None:
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
             module.weight = nn.Parameter(module.weight.detach().flip(1))
             return
-    raise BadRequest(f"{name} reads blue first, and has no convolution in which that could be undone")
+    raise BadRequest(
+        f"{name} reads blue first, and has no convolution in which that could be undone"
+    )
 
 
 @contextmanager
@@ -194,5 +217,9 @@ def _reading(name: str) -> Iterator[None]:
         yield
     except BadFile:
         raise
-    except Exception as error:  # of every kind, since each architecture reads its configuration in its own way
-        raise BadFile(f"{name} cannot be read ({type(error).__name__}: {one_line(error)[:300]})") from None
+    except (
+        Exception
+    ) as error:  # of every kind, since each architecture reads its configuration in its own way
+        raise BadFile(
+            f"{name} cannot be read ({type(error).__name__}: {one_line(error)[:300]})"
+        ) from None

@@ -105,5 +105,7 @@ rapeseed; daisy; yellow lady's slipper; corn; acorn; hip; buckeye; coral fungus;
 earthstar; hen-of-the-woods; bolete; ear; toilet tissue
 """
 
-IMAGENET_NAMES: tuple[str, ...] = tuple(name.strip() for name in _TEXT.replace("\n", " ").split(";"))
+IMAGENET_NAMES: tuple[str, ...] = tuple(
+    name.strip() for name in _TEXT.replace("\n", " ").split(";")
+)
 """WordNet's first synonym of each class; the two cranes and the two maillots are told apart as torchvision does."""

@@ -50,9 +50,15 @@ def load_onnx(path: Path) -> External:
     network, why = _converted(model, session, size)
     if network is None:
         why = f"{path} cannot be climbed: {why}; it can judge, by phosphene evaluate --judge {path}"
-        network = Asked(session, output, f"{why}, and a program of torch.export.save could be climbed")
+        network = Asked(
+            session, output, f"{why}, and a program of torch.export.save could be climbed"
+        )
     options = checked_options(str(path), network, {"output": output, **beside, "size": size})
-    card = {**card_of_file(path, beside, others), "source": "onnx", "version": model.producer_version}
+    card = {
+        **card_of_file(path, beside, others),
+        "source": "onnx",
+        "version": model.producer_version,
+    }
     made = External(network, **options, card=card, batch=batch, layout=torch.contiguous_format)
     return checked(str(path), made, network)
 
@@ -60,17 +66,27 @@ def load_onnx(path: Path) -> External:
 def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:
     """The model with all of its tensors in memory, and the files beside it that some of them were read from."""
     if path.stat().st_size > LARGEST:
-        raise BadFile(f"{path} has {path.stat().st_size:,} bytes; more than {LARGEST:,} is not read")
+        raise BadFile(
+            f"{path} has {path.stat().st_size:,} bytes; more than {LARGEST:,} is not read"
+        )
     model = onnx.load_model(path, load_external_data=False)
     helper = onnx.external_data_helper
-    told = [helper.ExternalDataInfo(tensor) for tensor in _tensors(model.graph) if helper.uses_external_data(tensor)]
+    told = [
+        helper.ExternalDataInfo(tensor)
+        for tensor in _tensors(model.graph)
+        if helper.uses_external_data(tensor)
+    ]
     files = [path.parent / name for name in sorted({str(each.location) for each in told})]
     for file in files:
         if file.parent != path.parent or file.is_symlink() or not file.is_file():
             raise BadFile(f"{path} keeps tensors in {str(file)!r}, which is no file beside it")
-    total = sum(file.stat().st_size for file in [path, *files]) + sum(each.length or 0 for each in told)
+    total = sum(file.stat().st_size for file in [path, *files]) + sum(
+        each.length or 0 for each in told
+    )
     if total > LARGEST:
-        raise BadFile(f"{path} and the tensors beside it have {total:,} bytes; more than {LARGEST:,} is not read")
+        raise BadFile(
+            f"{path} and the tensors beside it have {total:,} bytes; more than {LARGEST:,} is not read"
+        )
     helper.load_external_data_for_model(model, str(path.parent))
     onnx.checker.check_model(model)
     _simplify(model.graph)
@@ -80,11 +96,20 @@ def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:
 def _simplify(graph: Any) -> None:
     """Take out what changes nothing and the converter does not expect: modes that are off, copies of tensors."""
     for node in graph.node:
-        for attribute in [each for each in node.attribute if each.name == "training_mode" and not each.i]:
+        for attribute in [
+            each for each in node.attribute if each.name == "training_mode" and not each.i
+        ]:
             node.attribute.remove(attribute)
-    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
+    if any(
+        attribute.HasField("g") or attribute.graphs
+        for node in graph.node
+        for attribute in node.attribute
+    ):
         return  # the graphs within may use such a copy
-    kept, outputs = {tensor.name for tensor in graph.initializer}, {value.name for value in graph.output}
+    kept, outputs = (
+        {tensor.name for tensor in graph.initializer},
+        {value.name for value in graph.output},
+    )
     copies = [node for node in graph.node if node.op_type == "Identity" and node.input[0] in kept]
     original = {node.output[0]: node.input[0] for node in copies if node.output[0] not in outputs}
     for node in graph.node:
@@ -111,20 +136,29 @@ def _session(runtime: ModuleType, model: Any) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what fails is raised
-    return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _input(path: Path, session: Any, beside: Mapping[str, Any]) -> tuple[int, Any]:
     """How many images at once (0: any number) and of what size, from the network's one input."""
     inputs = session.get_inputs()
     shape = [side if isinstance(side, int) else 0 for side in inputs[0].shape] if inputs else []
-    if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (0, 3) or inputs[0].type != "tensor(float)":
+    if (
+        len(inputs) != 1
+        or len(shape) != 4
+        or shape[1] not in (0, 3)
+        or inputs[0].type != "tensor(float)"
+    ):
         told = ", ".join(f"{each.type} of {each.shape}" for each in inputs)
         raise BadRequest(
             f"{path} reads {told or 'nothing'}; a network of images reads floats, (batch, 3, height, width)"
         )
     if shape[0] > 1:
-        raise BadRequest(f"{path} was exported for {shape[0]} images at a time; for any number: {_DYNAMIC}")
+        raise BadRequest(
+            f"{path} was exported for {shape[0]} images at a time; for any number: {_DYNAMIC}"
+        )
     return shape[0], size_of_file(path, shape[2:], beside)
 
 
@@ -138,9 +172,14 @@ def _converted(model: Any, session: Any, size: Any) -> tuple[nn.Module | None, s
     except PhospheneError as error:
         return None, str(error)
     except Exception as error:  # of every kind: there are as many converters as operators
-        return None, f"it cannot be converted to torch ({type(error).__name__}: {one_line(error)[:200]})"
+        return (
+            None,
+            f"it cannot be converted to torch ({type(error).__name__}: {one_line(error)[:200]})",
+        )
     theirs = _answer(session, images)
-    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())):
+    if ours.shape != theirs.shape or not torch.allclose(
+        ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())
+    ):
         return None, "converted to torch it gives another answer than ONNX Runtime's"
     return network, ""
 
@@ -156,7 +195,9 @@ def _torch_network(converter: ModuleType, model: Any) -> nn.Module:
             return said[0] if isinstance(said, list) else said
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they are about, the comparison with ONNX Runtime finds
+        warnings.simplefilter(
+            "ignore"
+        )  # what they are about, the comparison with ONNX Runtime finds
         network: nn.Module = Converted(model).eval()
     _name_by_values(network)
     return network
@@ -181,5 +222,7 @@ def _plain(value: str) -> str:
 
 def _answer(session: Any, images: Tensor) -> Tensor:
     pixels = images.detach().float().cpu().contiguous().numpy()
-    (answer, *_) = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: pixels})
+    (answer, *_) = session.run(
+        [session.get_outputs()[0].name], {session.get_inputs()[0].name: pixels}
+    )
     return torch.from_numpy(np.asarray(answer)).to(images.device)

@@ -57,16 +57,25 @@ def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -
     if unknown := [key for key in options if key not in OPTIONS]:
         raise BadRequest(f"{name} gives an option {unknown[0]!r}; there are: {', '.join(OPTIONS)}")
     size = options.get("size", (224, 224))
-    size = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
+    size = (
+        (size, size)
+        if isinstance(size, int)
+        else tuple(size)
+        if isinstance(size, (tuple, list))
+        else ()
+    )
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise BadRequest(f"{name}: size is (height, width) in pixels; got {options['size']!r}")
     classes, output = options.get("classes", ()), options.get("output", "")
     if not isinstance(classes, (tuple, list)) or not all(isinstance(each, str) for each in classes):
         raise BadRequest(f"{name}: classes is a list of names; got {kind_of(classes)}")
     if output and output not in (paths := [path for path, _ in network.named_modules() if path]):
-        raise UnknownName(f"{name} has no layer {output!r} for its output; near: {near(str(output), paths)}")
+        raise UnknownName(
+            f"{name} has no layer {output!r} for its output; near: {near(str(output), paths)}"
+        )
     mean, std = (
-        _colours(name, key, options.get(key, usual)) for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+        _colours(name, key, options.get(key, usual))
+        for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
     )
     return {"size": size, "mean": mean, "std": std, "classes": tuple(classes), "output": output}
 
@@ -76,7 +85,11 @@ def _colours(name: str, key: str, value: Any) -> tuple[float, float, float]:
         numbers = tuple(float(each) for each in value)
     except (TypeError, ValueError):
         numbers = ()
-    if len(numbers) != 3 or not all(map(math.isfinite, numbers)) or (key == "std" and min(numbers) <= 0):
+    if (
+        len(numbers) != 3
+        or not all(map(math.isfinite, numbers))
+        or (key == "std" and min(numbers) <= 0)
+    ):
         raise BadRequest(
             f"{name}: {key} is three numbers{' above 0' if key == 'std' else ''}, for RGB in [0, 1]; got {value!r}"
         )
@@ -90,7 +103,10 @@ def extra_module(module: str, extra: str = "") -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise Unreachable(f"{error.name} is not installed; {install}") from None
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # RuntimeError: a torchvision that was built for another torch
         raise Unreachable(
             f"{module} is installed but does not fit torch {torch.__version__} ({one_line(error)}); "
             f"{install} with a build for this torch"
@@ -170,7 +186,9 @@ def looking(name: str, size: tuple[int, int], instead: str = "") -> Iterator[Non
         yield
     except (Exception, SystemExit) as error:  # of every kind: these are other people's networks
         why = f"{type(error).__name__}: {one_line(error)[:300]}"
-        raise BadRequest(f"{name} does not take an image of {size[0]} × {size[1]} pixels ({why}){instead}") from None
+        raise BadRequest(
+            f"{name} does not take an image of {size[0]} × {size[1]} pixels ({why}){instead}"
+        ) from None
 
 
 def check_names(name: str, outputs: int, classes: Sequence[str]) -> None:
@@ -188,19 +206,25 @@ def sha256_of(files: Iterable[Path]) -> str:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
         digests.append(digest.hexdigest())
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def sha256_of_weights(network: nn.Module) -> str:
     """Of all that a network's state holds: names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
-        digest.update(f"{name} {getattr(value, 'dtype', '')} {tuple(getattr(value, 'shape', ()))}\n".encode())
+        digest.update(
+            f"{name} {getattr(value, 'dtype', '')} {tuple(getattr(value, 'shape', ()))}\n".encode()
+        )
         if not isinstance(value, Tensor):
             digest.update(repr(value).encode())
         elif not value.is_meta:
             dense = value.dequantize() if value.is_quantized else value.to_dense()
-            digest.update(dense.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(
+                dense.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
     return digest.hexdigest()
 
 

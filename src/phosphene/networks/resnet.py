@@ -19,7 +19,9 @@ class ResNet(nn.Module):
         super().__init__()
         widths = [width, 2 * width, 4 * width, 8 * width]
         self.conv1 = nn.Sequential(
-            nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
         )
         self.pool1 = nn.MaxPool2d(3, stride=2, padding=1)
         inputs = [width, *widths[:-1]]
@@ -48,7 +50,9 @@ class BasicBlock(nn.Module):
         nn.init.zeros_(self.norm2.weight)  # a block begins as its shortcut (Goyal et al. 2017)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after)
+            )
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -57,7 +57,12 @@ def _fooling(discriminator: Discriminator, fake: list[Tensor], code: Tensor, dev
 
 
 def _judging(
-    discriminator: Discriminator, real: list[Tensor], fake: list[Tensor], code: Tensor, device: str, penalty: float
+    discriminator: Discriminator,
+    real: list[Tensor],
+    fake: list[Tensor],
+    code: Tensor,
+    device: str,
+    penalty: float,
 ) -> dict[str, Tensor]:
     """The discriminator's side: its loss, and the mean logits of its heads for what is real and what is not.
 
@@ -67,7 +72,10 @@ def _judging(
     with mixed_precision(device):
         yes = discriminator(real, code)
         no = discriminator([x.detach() for x in fake], code)
-    both = [F.softplus(-a.float()).mean() + F.softplus(b.float()).mean() for a, b in zip(yes, no, strict=True)]
+    both = [
+        F.softplus(-a.float()).mean() + F.softplus(b.float()).mean()
+        for a, b in zip(yes, no, strict=True)
+    ]
     loss = torch.stack(both).mean()
     if penalty:
         few = max(1, len(code) // 4)
@@ -75,7 +83,9 @@ def _judging(
         logits = discriminator(looked_at, code[:few])
         total = torch.stack([logit.mean(1).sum() for logit in logits]).sum()
         slopes = torch.autograd.grad(total, looked_at, create_graph=True)
-        steepness = torch.stack([slope.square().flatten(1).sum(1).mean() for slope in slopes]).mean()
+        steepness = torch.stack(
+            [slope.square().flatten(1).sum(1).mean() for slope in slopes]
+        ).mean()
         loss = loss + penalty / 2 * steepness
     average = lambda logits: torch.stack([logit.float().mean() for logit in logits]).mean()  # noqa: E731
     return {"loss": loss, "real": average(yes), "fake": average(no)}

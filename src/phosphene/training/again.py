@@ -20,16 +20,27 @@ from phosphene.training.subject import accuracy
 def held_out(folders: Mapping[str, Path], name: str) -> Photographs | None:
     """The val split of the data that a card names, one set or "one + other"; None where one of them is not given."""
     parts = name.split(" + ")
-    return datasets.load_joined([folders[part] for part in parts], "val") if folders.keys() >= set(parts) else None
+    return (
+        datasets.load_joined([folders[part] for part in parts], "val")
+        if folders.keys() >= set(parts)
+        else None
+    )
 
 
-def measured(name: str, card: Mapping[str, Any], val: Photographs, device: str = "cpu") -> dict[str, Any]:
+def measured(
+    name: str, card: Mapping[str, Any], val: Photographs, device: str = "cpu"
+) -> dict[str, Any]:
     """What the card of a bundled file, or one by path, should say of these photographs under "measured"."""
     if card["kind"] == "subject":
         val = with_modified(val, card["recipe"].get("extra", []))
         subject = load_subject(name)
         top1, top5 = accuracy(subject.network.to(device), val, subject.size[0])
-        return {"top1": top1, "top5": top5, "photographs": len(val), "top1_interval": wilson(top1, len(val))}
+        return {
+            "top1": top1,
+            "top5": top5,
+            "photographs": len(val),
+            "top1_interval": wilson(top1, len(val)),
+        }
     generated = load_generated(name).to(device)
     generator: Any = generated.generator
     return held_out_errors(card["recipe"], encoder_of(generated), val, generator)

@@ -32,8 +32,12 @@ def random_crops(
     left, top = (2 * draw[2] - 1) * (1 - width), (2 * draw[3] - 1) * (1 - height)
     mirror = torch.where(draw[4] < 0.5, -1.0, 1.0) if flip else torch.ones(n)
     zero = torch.zeros(n)
-    maps = torch.stack([torch.stack([width * mirror, zero, left], 1), torch.stack([zero, height, top], 1)], 1)
-    grid = F.affine_grid(maps.to(images, non_blocking=True), [n, 3, size, size], align_corners=False)
+    maps = torch.stack(
+        [torch.stack([width * mirror, zero, left], 1), torch.stack([zero, height, top], 1)], 1
+    )
+    grid = F.affine_grid(
+        maps.to(images, non_blocking=True), [n, 3, size, size], align_corners=False
+    )
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
@@ -50,7 +54,9 @@ def jitter_colours(images: Tensor, strength: float, generator: torch.Generator) 
     return (grey + saturation * (images - grey)).clamp(0, 1)
 
 
-def mixed(images: Tensor, labels: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+def mixed(
+    images: Tensor, labels: Tensor, alpha: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, float]:
     """Mixup (Zhang et al. 2018): each image with a partner; returns images, the partners' labels, the share."""
     if not alpha:
         return images, labels, 1.0

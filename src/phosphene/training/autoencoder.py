@@ -34,7 +34,13 @@ from phosphene.training.stages import DECODER
 class Autoencoder(nn.Module):
     """Images in [0, 1] to latent maps and back to images in (0, 1)."""
 
-    def __init__(self, latent: int, encoder: list[int], decoder: list[int], decoder_blocks: Sequence[int] = (0, 0, 0)):
+    def __init__(
+        self,
+        latent: int,
+        encoder: list[int],
+        decoder: list[int],
+        decoder_blocks: Sequence[int] = (0, 0, 0),
+    ):
         super().__init__()
         self.encoder = LatentEncoder(latent, encoder)
         self.decoder = Decoder(latent, decoder, decoder_blocks)
@@ -68,7 +74,9 @@ def train_autoencoder(
     seen_by = {"comparator": comparator.card.get("sha256", comparator.name)}
     folder = RunFolder(
         Path(run),
-        recipe_hash({"shape": shape, **stage, "seed": recipe["seed"], **seen_by}, photographs.fingerprint),
+        recipe_hash(
+            {"shape": shape, **stage, "seed": recipe["seed"], **seen_by}, photographs.fingerprint
+        ),
         crew=crew,
     )
     torch.manual_seed(recipe["seed"])
@@ -86,7 +94,9 @@ def train_autoencoder(
             x = images[chosen].permute(0, 3, 1, 2).float() / 255
             x = random_crops(x, stage["crop"], generator, scale=tuple(stage["scale"]), ratio=1.1)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
-                noise = stage["noise"] * torch.randn(len(x), *latent_shape, generator=generator).to(device)
+                noise = stage["noise"] * torch.randn(len(x), *latent_shape, generator=generator).to(
+                    device
+                )
                 y, latents = network(x, noise)
                 with torch.no_grad():
                     wanted = read(comparator.prepare(x))

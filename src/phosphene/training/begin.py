@@ -32,7 +32,12 @@ EXACT = 4096
 
 
 def beginning(
-    recipe: Recipe, encoder: Subject, photographs: Photographs, run: Path, device: str, crew: Crew = ALONE
+    recipe: Recipe,
+    encoder: Subject,
+    photographs: Photographs,
+    run: Path,
+    device: str,
+    crew: Crew = ALONE,
 ) -> tuple[ImageGenerator, dict[str, Tensor], tuple[str, ...]]:
     """A generator that has never seen an image, the statistics of its code, and the sha256 of its teacher, if any.
 
@@ -48,8 +53,13 @@ def beginning(
     begun = (str(teacher.card["sha256"]),) if teacher else ()
     torch.manual_seed(recipe["seed"] + 1)
     generator = cast("ImageGenerator", build(dict(recipe["architecture"])))
-    alone: Recipe = {part: value for part, value in recipe.items() if part != "image"} | {"image": {}}
-    file = run / f"begin-{stage_identity(alone, encoder, photographs, 'image', begun)[:16]}.safetensors"
+    alone: Recipe = {part: value for part, value in recipe.items() if part != "image"} | {
+        "image": {}
+    }
+    file = (
+        run
+        / f"begin-{stage_identity(alone, encoder, photographs, 'image', begun)[:16]}.safetensors"
+    )
     if crew.leads and not file.exists():
         if teacher is None:
             codes = torch.cat([codes for codes, _ in _shown(recipe, encoder, photographs, device)])
@@ -67,8 +77,14 @@ def beginning(
             save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
     crew.wait()
     tensors = load_file(file)
-    generator.load_state_dict({n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("network.")})
-    return generator, {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("code.")}, begun
+    generator.load_state_dict(
+        {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("network.")}
+    )
+    return (
+        generator,
+        {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("code.")},
+        begun,
+    )
 
 
 def _check(recipe: Recipe, teacher: Generated | None) -> None:
@@ -78,12 +94,18 @@ def _check(recipe: Recipe, teacher: Generated | None) -> None:
     own = recipe["architecture"]
     if teacher is None:
         if own["name"] == "two-stage":
-            raise BadRequest("a two-stage generator begins from another, [begin] generator, or has all four stages")
+            raise BadRequest(
+                "a two-stage generator begins from another, [begin] generator, or has all four stages"
+            )
         return
     theirs = teacher.card.get("architecture", {})
-    if {own["name"], theirs.get("name")} != {"two-stage"} or any(own.get(part) != theirs.get(part) for part in SHARED):
+    if {own["name"], theirs.get("name")} != {"two-stage"} or any(
+        own.get(part) != theirs.get(part) for part in SHARED
+    ):
         wanted = ", ".join(f"{part} {own.get(part)}" for part in ("name", *SHARED))
-        raise BadRequest(f"[begin] generator is {recipe['begin']['generator']!r}, which is none with {wanted}")
+        raise BadRequest(
+            f"[begin] generator is {recipe['begin']['generator']!r}, which is none with {wanted}"
+        )
 
 
 def _shown(
@@ -96,10 +118,15 @@ def _shown(
         for x in _some_views(recipe, photographs, batch, device):
             with mixed_precision(device):
                 codes = read(encoder.prepare(seen_part(x, recipe["architecture"]["seen"])))[layer]
-            yield codes.reshape(len(x), *([shape] if isinstance(shape, int) else shape)).half().cpu(), x
+            yield (
+                codes.reshape(len(x), *([shape] if isinstance(shape, int) else shape)).half().cpu(),
+                x,
+            )
 
 
-def _drawn(recipe: Recipe, encoder: Subject, teacher: Generated, photographs: Photographs, device: str) -> Views:
+def _drawn(
+    recipe: Recipe, encoder: Subject, teacher: Generated, photographs: Photographs, device: str
+) -> Views:
     """What the encoder says of some views, and the latents from which the teacher draws the same."""
     own = encoder_of(teacher, trusted=encoder.name)
     placed(own.network, device)
@@ -109,16 +136,24 @@ def _drawn(recipe: Recipe, encoder: Subject, teacher: Generated, photographs: Ph
         for mine, x in _shown(recipe, encoder, photographs, device):
             with mixed_precision(device):
                 theirs = read(own.prepare(seen_part(x, teacher.seen)))[teacher.layer]
-                latents.append(generator.latents(theirs.float().reshape(len(x), *generator.code_shape)).float().cpu())
+                latents.append(
+                    generator.latents(theirs.float().reshape(len(x), *generator.code_shape))
+                    .float()
+                    .cpu()
+                )
             codes.append(mine)
     goal = torch.cat(latents)
     mean, std = goal.mean((0, 2, 3), keepdim=True), goal.std((0, 2, 3), keepdim=True)
     return Views(torch.cat(codes), ((goal - mean) / std).half(), mean, std)
 
 
-def _some_views(recipe: Recipe, photographs: Photographs, batch: int, device: str) -> Iterator[Tensor]:
+def _some_views(
+    recipe: Recipe, photographs: Photographs, batch: int, device: str
+) -> Iterator[Tensor]:
     number = recipe["begin"]["views"]
-    order = torch.randperm(len(photographs), generator=seeded(recipe["seed"], 8)).repeat(1 + number // len(photographs))
+    order = torch.randperm(len(photographs), generator=seeded(recipe["seed"], 8)).repeat(
+        1 + number // len(photographs)
+    )
     for at, chosen in enumerate(order[:number].split(batch)):
         pictures = torch.from_numpy(photographs.images[chosen.numpy()]).to(device)
         yield drawn_views(pictures, recipe, seeded(recipe["seed"], 9, at))
@@ -134,13 +169,19 @@ def begin_map(generator: TwoStageGenerator, views: Views) -> None:
 
 @torch.no_grad()
 def _regress_maps(
-    generator: TwoStageGenerator, to_latent: MapToLatent, views: Views, most: int = 2000, ridge: float = 1e-2
+    generator: TwoStageGenerator,
+    to_latent: MapToLatent,
+    views: Views,
+    most: int = 2000,
+    ridge: float = 1e-2,
 ) -> None:
     """The same for codes that are maps: of each position's latents on the code's 3 × 3 neighbours, at all positions."""
     mean, std, linear = generator.code_mean.cpu(), generator.code_std.cpu(), to_latent.linear
     size = linear.in_channels * 9 + 1
     gram, goal = torch.zeros(size, size), torch.zeros(size, linear.out_channels)
-    for codes, latents in zip(views.codes[:most].split(20), views.latents[:most].split(20), strict=True):
+    for codes, latents in zip(
+        views.codes[:most].split(20), views.latents[:most].split(20), strict=True
+    ):
         patches = F.unfold(to_latent.resized((codes.float() - mean) / std), 3, padding=1)
         x = F.pad(patches.transpose(1, 2).flatten(0, 1), (0, 1), value=1.0)
         gram += x.T @ x
@@ -159,7 +200,9 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
     shape, codes = codes.shape[1:], codes.float().flatten(1)
     mean, std = codes.mean(0), codes.std(0)
     values, vectors = _principal(codes - mean, axes)
-    upper = torch.stack([column.kthvalue(max(1, int(0.999 * len(codes)))).values for column in codes.T])
+    upper = torch.stack(
+        [column.kthvalue(max(1, int(0.999 * len(codes)))).values for column in codes.T]
+    )
     left = math.prod(shape) - len(values)
     return {
         "mean": mean.view(shape),
@@ -167,7 +210,9 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
         "upper": upper.view(shape),
         "axes": vectors.T.contiguous(),
         "variances": values,
-        "rest": (std.square().sum() - values.sum()).clamp(min=0) / left if left else values[-1].clone(),
+        "rest": (std.square().sum() - values.sum()).clamp(min=0) / left
+        if left
+        else values[-1].clone(),
     }
 
 
@@ -179,5 +224,7 @@ def _principal(centred: Tensor, axes: int) -> tuple[Tensor, Tensor]:
         return values.flip(0).float().clamp(min=0)[:axes].clone(), vectors.flip(1).float()[:, :axes]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        _, singular, vectors = torch.pca_lowrank(centred, q=min(axes, len(centred) - 1), center=False, niter=4)
+        _, singular, vectors = torch.pca_lowrank(
+            centred, q=min(axes, len(centred) - 1), center=False, niter=4
+        )
     return singular.square() / (len(centred) - 1), vectors

@@ -38,7 +38,9 @@ class Crew:
     def part(self, batch: int) -> int:
         """How many of a batch this process takes, as many as each; `BadRequest` where it cannot be divided."""
         if batch % self.size:
-            raise BadRequest(f"a batch of {batch} cannot be shared by {self.size} processes; change the recipe's")
+            raise BadRequest(
+                f"a batch of {batch} cannot be shared by {self.size} processes; change the recipe's"
+            )
         return batch // self.size
 
     def share(self, batch: Tensor) -> Tensor:

@@ -27,7 +27,11 @@ class Gallery:
 
     def __init__(self, photographs: Photographs, size: int, device: str):
         """`size` is the generator's, in pixels."""
-        chosen = np.linspace(0, len(photographs) - 1, min(COLUMNS, len(photographs))).round().astype(np.int64)
+        chosen = (
+            np.linspace(0, len(photographs) - 1, min(COLUMNS, len(photographs)))
+            .round()
+            .astype(np.int64)
+        )
         x = as_images(photographs.images[chosen]).to(device)
         self.images = resized(x, (size, size))
         self._due = 0.0
@@ -40,9 +44,13 @@ class Gallery:
         return True
 
     @torch.no_grad()
-    def sheet(self, encode: Callable[[Tensor], Tensor], generate: Callable[[Tensor], Tensor]) -> Pixels:
+    def sheet(
+        self, encode: Callable[[Tensor], Tensor], generate: Callable[[Tensor], Tensor]
+    ) -> Pixels:
         """The photographs, what is made of their codes, and of the means of each two neighbours' codes."""
         codes = encode(self.images)
         rows = [self.images, generate(codes), generate((codes + codes.roll(-1, 0)) / 2)]
         labels = [label if i == 0 else "" for label in ROWS for i in range(len(self.images))]
-        return contact_sheet([to_pixels(image) for image in torch.cat(rows).cpu().numpy()], labels, len(self.images))
+        return contact_sheet(
+            [to_pixels(image) for image in torch.cat(rows).cpu().numpy()], labels, len(self.images)
+        )

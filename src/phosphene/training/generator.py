@@ -86,7 +86,9 @@ def train_generator(
     placed(encoder.network, device)
 
     def last_stage(
-        generator: ImageGenerator, begun: tuple[str, ...] = (), judge: dict[str, Tensor] | None = None
+        generator: ImageGenerator,
+        begun: tuple[str, ...] = (),
+        judge: dict[str, Tensor] | None = None,
     ) -> tuple[ImageGenerator, Discriminator, bool]:
         return train_image(
             recipe,
@@ -107,7 +109,9 @@ def train_generator(
         begun = (str(begin.card["sha256"]), *([discriminator.sha256] if discriminator else []))
         state = discriminator.part("image_discriminator") if discriminator else None
         generator, judge, finished = last_stage(_begun(recipe, begin), begun, state)
-        kept = {name: getattr(begin.statistics, name) for name in CodeStatistics.__dataclass_fields__}
+        kept = {
+            name: getattr(begin.statistics, name) for name in CodeStatistics.__dataclass_fields__
+        }
         return Trained(generator, kept, {"image_discriminator": judge}, finished, begun)
     if "begin" in recipe:
         generator, statistics, begun = beginning(recipe, encoder, photographs, run, device, crew)
@@ -173,12 +177,16 @@ def with_code(recipe: Recipe, encoder: Subject, layer: str | None) -> Recipe:
     """The recipe for this layer of this encoder; where it does not say what the code is, the layer's shape does."""
     layer = layer or recipe.get("code_layer")
     if layer is None:
-        raise BadRequest(f"the recipe names no code layer; give one with --layer (phosphene layers {encoder.name})")
+        raise BadRequest(
+            f"the recipe names no code layer; give one with --layer (phosphene layers {encoder.name})"
+        )
     find_layer(encoder.network, layer, encoder.name)
     shape = encoder.shapes().get(layer, ())
     code = list(shape) if math.prod(shape[1:]) > 1 else math.prod(shape)
     architecture = {"code": code, **recipe["architecture"]}
-    if "rank" in architecture and isinstance(architecture["code"], int):  # no linear map has more than its code
+    if "rank" in architecture and isinstance(
+        architecture["code"], int
+    ):  # no linear map has more than its code
         architecture["rank"] = min(architecture["rank"], architecture["code"])
     return type(recipe)({**recipe, "code_layer": layer, "architecture": architecture})
 
@@ -192,11 +200,18 @@ def _check_code(recipe: Recipe, encoder: Subject) -> None:
             f"{encoder.name}: layer {layer} has units of shape {list(shape)}, and the recipe's code is {code}"
         )
     if not isinstance(code, int) and "begin" not in recipe:
-        raise BadRequest("a code that is a map needs a recipe with [begin], such as taught or direct")
+        raise BadRequest(
+            "a code that is a map needs a recipe with [begin], such as taught or direct"
+        )
 
 
 def generator_card(
-    name: str, recipe: Recipe, encoder: Subject, train: Photographs, val: Photographs, trained: Trained
+    name: str,
+    recipe: Recipe,
+    encoder: Subject,
+    train: Photographs,
+    val: Photographs,
+    trained: Trained,
 ) -> dict[str, Any]:
     """What the weights file says of the generator, its held-out errors among it."""
     return {
@@ -226,20 +241,34 @@ def held_out_errors(
     error of its code after another pass through the encoder (whitened), and, where the photographs are of the encoder's
     classes, the share of reconstructions of which its own network names the photograph's class.
     """
-    layer, seen, device = recipe["code_layer"], recipe["architecture"]["seen"], next(generator.parameters()).device
+    layer, seen, device = (
+        recipe["code_layer"],
+        recipe["architecture"]["seen"],
+        next(generator.parameters()).device,
+    )
     totals = torch.zeros(3, dtype=torch.float64)
     with torch.no_grad(), probe(encoder.network.to(device), [layer, encoder.output]) as read:
         for at in range(0, len(val), batch):
             x = as_images(val.images[at : at + batch]).to(device)
             x = resized(x, (generator.image_size, generator.image_size))
             with mixed_precision(str(device.type)):
-                code = read(encoder.prepare(seen_part(x, seen)))[layer].float().reshape(len(x), *generator.code_shape)
+                code = (
+                    read(encoder.prepare(seen_part(x, seen)))[layer]
+                    .float()
+                    .reshape(len(x), *generator.code_shape)
+                )
                 y = generator(code)
                 again = read(encoder.prepare(seen_part(y, seen)))
             shift = (again[layer].float().reshape(code.shape) - code) / generator.code_std
-            named = again[encoder.output].argmax(1).cpu() == torch.from_numpy(val.labels[at : at + batch])
+            named = again[encoder.output].argmax(1).cpu() == torch.from_numpy(
+                val.labels[at : at + batch]
+            )
             totals += torch.stack(
-                [(y - x).abs().mean((1, 2, 3)).sum().cpu(), shift.square().flatten(1).mean(1).sum().cpu(), named.sum()]
+                [
+                    (y - x).abs().mean((1, 2, 3)).sum().cpu(),
+                    shift.square().flatten(1).mean(1).sum().cpu(),
+                    named.sum(),
+                ]
             ).double()
     image, code_error, named_share = (totals / len(val)).tolist()
     kept = {"class_kept": named_share} if val.classes == encoder.classes else {}

@@ -26,7 +26,17 @@ from phosphene.training.adversary import duel
 from phosphene.training.autoencoder import apart
 from phosphene.training.crew import ALONE, Crew
 from phosphene.training.gallery import Gallery
-from phosphene.training.run import Averaged, Recipe, Report, RunFolder, Stateful, Waiting, placed, seeded, silent
+from phosphene.training.run import (
+    Averaged,
+    Recipe,
+    Report,
+    RunFolder,
+    Stateful,
+    Waiting,
+    placed,
+    seeded,
+    silent,
+)
 from phosphene.training.stages import compiled, drawn_views, mixed_precision, stage_identity, tell
 
 
@@ -79,7 +89,9 @@ def train_image(
     gallery = Gallery(held_out, generator.image_size, device) if held_out and crew.leads else None
     with _looking(recipe, encoder, comparator, generator.code_shape) as look:
 
-        def tried(codes: Tensor, x: Tensor, wanted: _Glance) -> tuple[Tensor, _Glance, dict[str, Tensor], Tensor]:
+        def tried(
+            codes: Tensor, x: Tensor, wanted: _Glance
+        ) -> tuple[Tensor, _Glance, dict[str, Tensor], Tensor]:
             with mixed_precision(device):
                 y = generator(codes)
                 got = look(y)
@@ -89,19 +101,27 @@ def train_image(
         for step in folder.steps(parts, steps, time_budget=time_budget):
             with waiting.sample(step % 20 == 0) as ready:
                 rng = seeded(recipe["seed"], 4, step, *crew.counters)
-                chosen = torch.randint(len(images), (batch,), generator=rng).to(device, non_blocking=True)
+                chosen = torch.randint(len(images), (batch,), generator=rng).to(
+                    device, non_blocking=True
+                )
                 x = drawn_views(images[chosen], recipe, rng)
                 ready()
                 with torch.no_grad(), mixed_precision(device):
                     wanted = seen(x)
-                codes = torch.cat([wanted.code, codes_beyond(wanted.code, stage.get("beyond", 0.0), rng)])
+                codes = torch.cat(
+                    [wanted.code, codes_beyond(wanted.code, stage.get("beyond", 0.0), rng)]
+                )
                 y, got, figures, loss = attempt(codes, x, wanted)
                 real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
                 code = generator.whitened(codes).flatten(1)
-                figures |= duel(stage, step, climber, judge, discriminator, loss, real, fake, code, device, crew)
+                figures |= duel(
+                    stage, step, climber, judge, discriminator, loss, real, fake, code, device, crew
+                )
                 averaged.update(generator, step + 1)
             if gallery and gallery.due():
-                sheet = gallery.sheet(lambda x: look(x).code, partial(functional_call, generator, averaged.state))
+                sheet = gallery.sheet(
+                    lambda x: look(x).code, partial(functional_call, generator, averaged.state)
+                )
                 folder.show("reconstructions", step, sheet)
             tell(folder, report, step, steps, figures, waiting)
     finished = folder.load(parts) == steps
@@ -149,7 +169,9 @@ def _heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int
     try:
         shapes = comparator.shapes()
     except RuntimeError as error:
-        raise BadRequest(f"{comparator.name} cannot look at images of {comparator.size[0]} pixels: {error}") from None
+        raise BadRequest(
+            f"{comparator.name} cannot look at images of {comparator.size[0]} pixels: {error}"
+        ) from None
     if len(halvings) != 1 + len(judged):
         raise BadRequest(
             f"halvings has one number for the image and one for each of judged; got {halvings} for {judged}"
@@ -181,7 +203,9 @@ def _looking(
     alone = comparator is encoder
     with (
         probe(encoder.network, [*own, *([*judged, *output] if alone else []), layer]) as read,
-        nullcontext() if alone else probe(comparator.network, [*compared, *judged, *output]) as read_too,
+        nullcontext()
+        if alone
+        else probe(comparator.network, [*compared, *judged, *output]) as read_too,
     ):
 
         def look(images: Tensor) -> _Glance:
@@ -190,7 +214,9 @@ def _looking(
             others = maps if read_too is None else read_too(comparator.prepare(images))
             logits = others[comparator.output] if output else None
             if read_too is None:
-                return _Glance(code, [maps[each] for each in own], [maps[each] for each in judged], logits)
+                return _Glance(
+                    code, [maps[each] for each in own], [maps[each] for each in judged], logits
+                )
             both = [maps[each] for each in own] + [others[each] for each in compared]
             return _Glance(code, both, [_even(others[each]) for each in judged], logits)
 
@@ -198,7 +224,13 @@ def _looking(
 
 
 def _losses(
-    stage: Recipe, generator: ImageGenerator, x: Tensor, y: Tensor, codes: Tensor, wanted: _Glance, got: _Glance
+    stage: Recipe,
+    generator: ImageGenerator,
+    x: Tensor,
+    y: Tensor,
+    codes: Tensor,
+    wanted: _Glance,
+    got: _Glance,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The last stage's figures of photographs x and images y of the codes, and their weighted sum.
 
@@ -219,7 +251,12 @@ def _losses(
 def misnamed(got: Tensor, wanted: Tensor) -> Tensor:
     """Logits (batch, classes) twice → the mean Kullback–Leibler divergence of the first's classes from the second's, in
     nats (Hinton et al. 2015, at temperature 1)."""
-    return F.kl_div(got.float().log_softmax(1), wanted.float().log_softmax(1), log_target=True, reduction="batchmean")
+    return F.kl_div(
+        got.float().log_softmax(1),
+        wanted.float().log_softmax(1),
+        log_target=True,
+        reduction="batchmean",
+    )
 
 
 def codes_beyond(codes: Tensor, share: float, rng: torch.Generator) -> Tensor:

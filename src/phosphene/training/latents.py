@@ -67,7 +67,9 @@ def train_reader(
     shape = {"latent": latents.shape[1], "code": codes.shape[1], "widths": stage["widths"]}
     fresh = lambda: LatentReader(**shape, positions=latents.shape[-1])  # noqa: E731
     reader = placed(fresh(), device)
-    optimizer = torch.optim.AdamW(reader.parameters(), weight_decay=stage["weight_decay"], fused=True)
+    optimizer = torch.optim.AdamW(
+        reader.parameters(), weight_decay=stage["weight_decay"], fused=True
+    )
     averaged = Averaged(reader, 0.99)
     parts: dict[str, Stateful] = {"reader": reader, "optimizer": optimizer, "averaged": averaged}
     mean, std = codes.float().mean(0), codes.float().std(0).clamp(min=1e-3)
@@ -144,7 +146,9 @@ def train_latent(
             descend(climber, stage["lr"], loss, crew)
         else:
             maps = [real, *real_maps], [fake, *fake_maps]
-            figures |= duel(stage, step, climber, judge, discriminator, loss, *maps, code, device, crew)
+            figures |= duel(
+                stage, step, climber, judge, discriminator, loss, *maps, code, device, crew
+            )
         averaged.update(generator.map, step + 1)
         tell(folder, report, step, steps, figures)
     finished = folder.load(parts) == steps
@@ -180,7 +184,12 @@ def cached_views(
 
 
 def _encode(
-    recipe: Recipe, encoder: Subject, autoencoder: Autoencoder, photographs: Photographs, device: str, batch: int = 250
+    recipe: Recipe,
+    encoder: Subject,
+    autoencoder: Autoencoder,
+    photographs: Photographs,
+    device: str,
+    batch: int = 250,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Codes and latents, (batch, …) float16, of every view of every photograph, in order."""
     autoencoder = autoencoder.to(device).eval()
@@ -195,7 +204,10 @@ def _encode(
                 with mixed_precision(device):
                     latents = autoencoder.encoder(x)
                     codes = read(encoder.prepare(seen_part(x, recipe["architecture"]["seen"])))
-                yield codes[recipe["code_layer"]].flatten(1).half().cpu(), latents.contiguous().half().cpu()
+                yield (
+                    codes[recipe["code_layer"]].flatten(1).half().cpu(),
+                    latents.contiguous().half().cpu(),
+                )
 
 
 def whiten_code(generator: ImageGenerator, codes: Tensor) -> None:
@@ -213,9 +225,13 @@ def whiten(generator: TwoStageGenerator, views: Views) -> None:
 
 
 @torch.no_grad()
-def regress(generator: TwoStageGenerator, views: Views, most: int = 50_000, ridge: float = 1e-3) -> None:
+def regress(
+    generator: TwoStageGenerator, views: Views, most: int = 50_000, ridge: float = 1e-3
+) -> None:
     """Set the map's linear part to the reduced-rank ridge regression of latents on whitened codes (Izenman 1975)."""
-    inward, outward = cast("tuple[nn.Linear, nn.Linear]", tuple(cast("nn.Sequential", generator.map.linear)))
+    inward, outward = cast(
+        "tuple[nn.Linear, nn.Linear]", tuple(cast("nn.Sequential", generator.map.linear))
+    )
     mean, std = generator.code_mean.cpu(), generator.code_std.cpu()
     x = (views.codes[:most].float() - mean) / std
     y = views.latents[:most].flatten(1).float()

@@ -39,12 +39,18 @@ def with_modified(photographs: Photographs, extra: Sequence[Mapping[str, Any]]) 
     for part in extra:
         kind, classes = part.get("kind"), part.get("classes")
         if kind not in KINDS or not isinstance(classes, list):
-            raise BadRequest(f"an extra class has a kind ({', '.join(KINDS)}) and a list of classes; got {dict(part)}")
+            raise BadRequest(
+                f"an extra class has a kind ({', '.join(KINDS)}) and a list of classes; got {dict(part)}"
+            )
         for label in classes:
             if not isinstance(label, int) or not 0 <= label < len(photographs.classes):
-                raise BadRequest(f"{photographs.name} has {len(photographs.classes)} classes, and no class {label!r}")
+                raise BadRequest(
+                    f"{photographs.name} has {len(photographs.classes)} classes, and no class {label!r}"
+                )
             places = np.flatnonzero(photographs.labels == label)
-            images.append(np.stack([KINDS[kind](photographs.images[place], int(place)) for place in places]))
+            images.append(
+                np.stack([KINDS[kind](photographs.images[place], int(place)) for place in places])
+            )
             labels.append(np.full(len(places), len(names), np.int64))
             names.append(f"{photographs.classes[label]} ({kind})")
     text = photographs.fingerprint + json.dumps([dict(part) for part in extra], sort_keys=True)
@@ -72,9 +78,17 @@ def _tiled(picture: Pixels, place: int) -> Pixels:
     order = np.random.default_rng(place).permutation(TILES * TILES)
     stitched = picture.copy()
     for goal, source in enumerate(order):
-        (top, left), (row, column) = (side * np.array(divmod(int(n), TILES)) for n in (goal, source))
-        stitched[top : top + side, left : left + side] = picture[row : row + side, column : column + side]
+        (top, left), (row, column) = (
+            side * np.array(divmod(int(n), TILES)) for n in (goal, source)
+        )
+        stitched[top : top + side, left : left + side] = picture[
+            row : row + side, column : column + side
+        ]
     return stitched
 
 
-KINDS: dict[str, Callable[[Pixels, int], Pixels]] = {"brg": _brg, "blurred": _blurred, "tiled": _tiled}
+KINDS: dict[str, Callable[[Pixels, int], Pixels]] = {
+    "brg": _brg,
+    "blurred": _blurred,
+    "tiled": _tiled,
+}

@@ -47,11 +47,17 @@ def _in_order(sizes: Any) -> bool:
     if not sizes or any(len(each) != 2 for each in sizes):
         return False
     begun = [share for share, _ in sizes]
-    return begun[0] == 0 and begun == sorted(begun) and all(pixels >= 1 and pixels % 1 == 0 for _, pixels in sizes)
+    return (
+        begun[0] == 0
+        and begun == sorted(begun)
+        and all(pixels >= 1 and pixels % 1 == 0 for _, pixels in sizes)
+    )
 
 
 BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("batch", "epochs", "evaluate_every", "r1_every"), (lambda n: n >= 1, "1 or more")),
+    **dict.fromkeys(
+        ("batch", "epochs", "evaluate_every", "r1_every"), (lambda n: n >= 1, "1 or more")
+    ),
     **dict.fromkeys(("crop", "scale"), (_shares, "two shares of the area, the smaller first")),
     "sizes": (_in_order, "[share of the run, pixels] in order, from share 0 on"),
     "seed": (lambda n: n < 2**63, "less than 2⁶³"),
@@ -68,7 +74,11 @@ class _Settings(dict[str, Any]):
 
 
 def _settings(value: Any) -> Any:
-    return _Settings({key: _settings(each) for key, each in value.items()}) if isinstance(value, dict) else value
+    return (
+        _Settings({key: _settings(each) for key, each in value.items()})
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
@@ -98,15 +108,23 @@ def _check_values(given: Any, model: Any, where: str) -> None:
             _check_values(given[key], model[key], f"{where} {key}")
             fine, what = BOUNDS.get(key, (None, ""))
             if fine is not None and not fine(given[key]):
-                raise BadRequest(f"{where} {key} is {given[key]!r}; it should be {what}, such as {model[key]!r}")
+                raise BadRequest(
+                    f"{where} {key} is {given[key]!r}; it should be {what}, such as {model[key]!r}"
+                )
     elif isinstance(model, list) and isinstance(given, list):
         for value in given:
             _check_values(value, model[0], where)
     elif isinstance(model, str | dict | list):
         if not isinstance(given, type(model)):
             raise BadRequest(f"{where} is {given!r}; it should be such as {model!r}")
-    elif isinstance(given, bool) or not isinstance(given, (int, type(model))) or not 0 <= given < math.inf:
-        raise BadRequest(f"{where} is {given!r}; it should be a {NUMBERS[type(model)]} such as {model!r}")
+    elif (
+        isinstance(given, bool)
+        or not isinstance(given, (int, type(model)))
+        or not 0 <= given < math.inf
+    ):
+        raise BadRequest(
+            f"{where} is {given!r}; it should be a {NUMBERS[type(model)]} such as {model!r}"
+        )
 
 
 def recipe_hash(recipe: Recipe, data: str) -> str:
@@ -157,7 +175,9 @@ class RunFolder:
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load has no common error of its own
-            raise BadFile(f"{self.checkpoint} cannot be read ({error}); give another --run folder") from None
+            raise BadFile(
+                f"{self.checkpoint} cannot be read ({error}); give another --run folder"
+            ) from None
         if not isinstance(state, dict) or state.get("identity") != self.identity:
             raise BadRequest(
                 f"{self.path} was trained with another recipe or other data; "
@@ -166,7 +186,9 @@ class RunFolder:
         self.history = state["history"]
         if self.crew.leads:  # what a killed run logged after it will be logged again
             with whole(self.path / "log.jsonl") as scratch:
-                scratch.write_text("".join(json.dumps(values) + "\n" for values in self.history), encoding="utf-8")
+                scratch.write_text(
+                    "".join(json.dumps(values) + "\n" for values in self.history), encoding="utf-8"
+                )
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return int(state["step"])
@@ -175,7 +197,12 @@ class RunFolder:
         if not self.crew.leads:
             return
         state = {name: part.state_dict() for name, part in parts.items()}
-        numbers = (v for own in state.values() for v in own.values() if isinstance(v, Tensor) and v.is_floating_point())
+        numbers = (
+            v
+            for own in state.values()
+            for v in own.values()
+            if isinstance(v, Tensor) and v.is_floating_point()
+        )
         if not all(bool(value.isfinite().all()) for value in numbers):
             raise BadRequest(
                 f"at step {step} the weights are no longer numbers: the rates are too high for this recipe; what was "
@@ -183,7 +210,10 @@ class RunFolder:
             )
         with whole(self.checkpoint) as scratch:
             try:
-                torch.save({**state, "step": step, "identity": self.identity, "history": self.history}, scratch)
+                torch.save(
+                    {**state, "step": step, "identity": self.identity, "history": self.history},
+                    scratch,
+                )
             except RuntimeError as error:  # what torch makes of a full disk
                 raise OSError(str(error)) from None
 
@@ -215,7 +245,12 @@ class RunFolder:
         return self._board
 
     def steps(
-        self, parts: Mapping[str, Stateful], total: int, *, time_budget: float | None = None, every: float = 180.0
+        self,
+        parts: Mapping[str, Stateful],
+        total: int,
+        *,
+        time_budget: float | None = None,
+        every: float = 180.0,
     ) -> Iterator[int]:
         """The steps that are still to be done, from the last checkpoint to the end, the budget or a signal.
 
@@ -317,7 +352,9 @@ class Waiting:
         return time.perf_counter()
 
 
-def descend(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, crew: Crew = ALONE) -> None:
+def descend(
+    optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, crew: Crew = ALONE
+) -> None:
     """One step down the loss's gradient, at this learning rate; of a `crew`, down the mean of its members' losses."""
     for group in optimizer.param_groups:
         group["lr"] = rate

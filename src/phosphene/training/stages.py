@@ -20,39 +20,63 @@ DECODER = ("latent", "decoder", "decoder_blocks")
 
 
 def stage_identity(
-    recipe: Recipe, encoder: Subject, photographs: Photographs, stage: str, begun: Sequence[str] = ()
+    recipe: Recipe,
+    encoder: Subject,
+    photographs: Photographs,
+    stage: str,
+    begun: Sequence[str] = (),
 ) -> str:
     """What a stage's results depend on. At constant rates more steps go on from fewer; their number is left out."""
     order = ["views", "reader", "latent", "image"]
     parts = order[: order.index(stage) + 1]
     settings: dict[str, Any] = {
-        part: {k: v for k, v in recipe[part].items() if k != "steps" or part == "reader" or recipe[part].get("fall")}
+        part: {
+            k: v
+            for k, v in recipe[part].items()
+            if k != "steps" or part == "reader" or recipe[part].get("fall")
+        }
         for part in parts
         if part in recipe
     }
     whole: dict[str, Any] = {
-        part: recipe[part] for part in ("seed", "architecture", "autoencoder", "code_layer") if part in recipe
+        part: recipe[part]
+        for part in ("seed", "architecture", "autoencoder", "code_layer")
+        if part in recipe
     }
     if stage in ("views", "reader"):
         shared = (*DECODER, "size", "seen")
-        whole["architecture"] = {part: value for part, value in recipe["architecture"].items() if part in shared}
+        whole["architecture"] = {
+            part: value for part, value in recipe["architecture"].items() if part in shared
+        }
     if begun:
         settings = {stage: settings[stage], "begun": list(begun)}
     if "begin" in recipe:
         settings |= {"begin": recipe["begin"], "views": recipe["views"]}
     return recipe_hash(
-        {**settings, **whole, "encoder": encoder.card.get("sha256", encoder.name)}, photographs.fingerprint
+        {**settings, **whole, "encoder": encoder.card.get("sha256", encoder.name)},
+        photographs.fingerprint,
     )
 
 
 def drawn_views(pictures: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """uint8 (batch, height, width, 3) to augmented views in [0, 1] at the generator's size."""
     x = pictures.permute(0, 3, 1, 2).float() / 255
-    return random_crops(x, recipe["architecture"]["size"], generator, scale=tuple(recipe["views"]["scale"]), ratio=1.05)
+    return random_crops(
+        x,
+        recipe["architecture"]["size"],
+        generator,
+        scale=tuple(recipe["views"]["scale"]),
+        ratio=1.05,
+    )
 
 
 def tell(
-    folder: RunFolder, report: Report, step: int, steps: int, figures: dict[str, Tensor], waiting: Waiting | None = None
+    folder: RunFolder,
+    report: Report,
+    step: int,
+    steps: int,
+    figures: dict[str, Tensor],
+    waiting: Waiting | None = None,
 ) -> None:
     """Figures are fetched from the device only for the steps that are told. The log has none that a clock made."""
     if step % 20 == 0:
@@ -68,4 +92,8 @@ def mixed_precision(device: str) -> Any:
 
 def compiled(function: F, device: str) -> F:
     """The function with its kernels fused by torch's compiler, where there is an accelerator; on a CPU, as it is."""
-    return function if torch.device(device).type == "cpu" else cast("F", torch.compile(function, dynamic=False))
+    return (
+        function
+        if torch.device(device).type == "cpu"
+        else cast("F", torch.compile(function, dynamic=False))
+    )

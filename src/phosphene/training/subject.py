@@ -46,7 +46,10 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] =
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True),
     "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0, fused=True),
 }
-SCHEDULES: dict[str, Callable[[float], float]] = {"one-cycle": one_cycle, "cosine": partial(one_cycle, warmup=0.0)}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "one-cycle": one_cycle,
+    "cosine": partial(one_cycle, warmup=0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ def train_subject(
     folder = RunFolder(Path(run), recipe_hash({**recipe, **begun}, train.fingerprint), crew=crew)
     torch.manual_seed(recipe["seed"])
     network = placed(_fresh(recipe, begin), device)
-    optimizer = _choice(recipe, "optimizer", OPTIMIZERS, "sgd")(_groups(network, recipe["weight_decay"]))
+    optimizer = _choice(recipe, "optimizer", OPTIMIZERS, "sgd")(
+        _groups(network, recipe["weight_decay"])
+    )
     schedule = _choice(recipe, "schedule", SCHEDULES, "one-cycle")
     averaged = Averaged(network, recipe["ema"])
     _check_classes(network, train)
@@ -100,7 +105,9 @@ def train_subject(
             batch = _batch(recipe, data, step, main, an_epoch, rng, crew)
             ready()
             rate = (
-                recipe["lr"] * schedule(step / main) if step < main else recipe["cooldown"]["lr"] * (1 - step / steps)
+                recipe["lr"] * schedule(step / main)
+                if step < main
+                else recipe["cooldown"]["lr"] * (1 - step / steps)
             )
             torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))  # dropout's
             network.train()
@@ -114,12 +121,21 @@ def train_subject(
             report(step + 1, steps, {"loss": loss.item(), "waiting": waiting.share})
         if crew.leads and snapshot is not None and step + 1 in taken:
             snapshot(taken[step + 1], whole())
-        if crew.leads and ((step + 1) % (an_epoch * recipe["evaluate_every"]) == 0 or step + 1 == steps):
+        if crew.leads and (
+            (step + 1) % (an_epoch * recipe["evaluate_every"]) == 0 or step + 1 == steps
+        ):
             top1, top5 = accuracy(whole(), val, _size(recipe, 1.0))
-            folder.log(step=step + 1, epoch=(step + 1) / an_epoch, loss=loss.item(), top1=top1, top5=top5)
+            folder.log(
+                step=step + 1, epoch=(step + 1) / an_epoch, loss=loss.item(), top1=top1, top5=top5
+            )
             report(step + 1, steps, {"top1": top1, "top5": top5})
     done = folder.load(parts) if crew.leads else step + 1
     return whole(), folder, done == steps
+
+
+def _body(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an architecture says of its layers below the classes."""
+    return {k: v for k, v in architecture.items() if k not in ("classes", "dropout")}
 
 
 def _fresh(recipe: Recipe, begin: Subject | None) -> nn.Module:
@@ -127,15 +143,17 @@ def _fresh(recipe: Recipe, begin: Subject | None) -> nn.Module:
     network = build(recipe["architecture"])
     if begin is None:
         return network
-    shape = lambda architecture: {k: v for k, v in architecture.items() if k not in ("classes", "dropout")}  # noqa: E731
     theirs = begin.card.get("architecture", {})
-    if shape(theirs) != shape(recipe["architecture"]):
+    if _body(theirs) != _body(recipe["architecture"]):
         raise BadRequest(
             f"{begin.name} is of another architecture than the recipe's: {theirs}, not {dict(recipe['architecture'])}"
         )
     ours = network.state_dict()
     network.load_state_dict(
-        {n: v if v.shape == ours[n].shape else ours[n] for n, v in begin.network.state_dict().items()}
+        {
+            n: v if v.shape == ours[n].shape else ours[n]
+            for n, v in begin.network.state_dict().items()
+        }
     )
     return network
 
@@ -149,9 +167,13 @@ def _choice(recipe: Recipe, key: str, known: Mapping[str, T], default: str) -> T
 
 
 def _check_classes(network: nn.Module, train: Photographs) -> None:
-    outputs = [module.out_features for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    outputs = [
+        module.out_features for module in network.modules() if isinstance(module, nn.Linear)
+    ][-1]
     if (most := int(train.labels.max())) >= outputs:
-        raise BadRequest(f"{train.name} has {most + 1} classes, the recipe's architecture {outputs}")
+        raise BadRequest(
+            f"{train.name} has {most + 1} classes, the recipe's architecture {outputs}"
+        )
 
 
 def _lengths(recipe: Recipe, train: Photographs) -> tuple[int, int, int]:
@@ -166,12 +188,20 @@ def _lengths(recipe: Recipe, train: Photographs) -> tuple[int, int, int]:
 
 
 def _batch(
-    recipe: Recipe, data: tuple[Tensor, Tensor], step: int, main: int, an_epoch: int, rng: torch.Generator, crew: Crew
+    recipe: Recipe,
+    data: tuple[Tensor, Tensor],
+    step: int,
+    main: int,
+    an_epoch: int,
+    rng: torch.Generator,
+    crew: Crew,
 ) -> _Batch:
     """This process's share of a step's photographs, cropped, coloured and mixed where the network is."""
     images, labels = data
     epoch, place = divmod(step, an_epoch)
-    chosen = epoch_order(len(images), recipe["seed"], epoch)[place * recipe["batch"] : (place + 1) * recipe["batch"]]
+    chosen = epoch_order(len(images), recipe["seed"], epoch)[
+        place * recipe["batch"] : (place + 1) * recipe["batch"]
+    ]
     chosen = crew.share(chosen).to(images.device)
     x = images[chosen].permute(0, 3, 1, 2).float() / 255
     crop = recipe["crop"] if step < main else recipe["cooldown"]["crop"]
@@ -181,15 +211,25 @@ def _batch(
     return _Batch(x.contiguous(memory_format=torch.channels_last), labels[chosen], other, share)
 
 
-def accuracy(network: nn.Module, photographs: Photographs, size: int, batch: int = 250) -> tuple[float, float]:
+def accuracy(
+    network: nn.Module, photographs: Photographs, size: int, batch: int = 250
+) -> tuple[float, float]:
     """Top-1 and top-5 accuracy of a network in float32 on whole photographs at `size` pixels, as shares."""
     device = next(network.parameters()).device
     network.eval()
     hits = torch.zeros(2)
     with torch.no_grad():
         for at in range(0, len(photographs), batch):
-            x = torch.from_numpy(photographs.images[at : at + batch]).permute(0, 3, 1, 2).float().to(device) / 255
-            logits = network(normalise(resized(x, (size, size))).contiguous(memory_format=torch.channels_last))
+            x = (
+                torch.from_numpy(photographs.images[at : at + batch])
+                .permute(0, 3, 1, 2)
+                .float()
+                .to(device)
+                / 255
+            )
+            logits = network(
+                normalise(resized(x, (size, size))).contiguous(memory_format=torch.channels_last)
+            )
             top = logits.topk(min(5, logits.shape[1])).indices.cpu()
             right = top == torch.from_numpy(photographs.labels[at : at + batch])[:, None]
             hits += torch.stack([right[:, 0].sum(), right.sum()])
@@ -213,7 +253,10 @@ def _size(recipe: Recipe, fraction: float) -> int:
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
 
 
 def subject_card(
@@ -236,14 +279,21 @@ def subject_card(
         "recipe": recipe,
         "preprocessing": {"size": [size, size], "mean": MEAN, "std": STD},
         "classes": list(train.classes),
-        "output": [layer for layer, module in network.named_modules() if isinstance(module, nn.Linear)][-1],
+        "output": [
+            layer for layer, module in network.named_modules() if isinstance(module, nn.Linear)
+        ][-1],
         "data": {
             "name": train.name,
             "photographs": len(train),
             "fingerprint": train.fingerprint,
             "licence": train.licence,
         },
-        "measured": {"top1": top1, "top5": top5, "photographs": len(val), "top1_interval": wilson(top1, len(val))},
+        "measured": {
+            "top1": top1,
+            "top5": top5,
+            "photographs": len(val),
+            "top1_interval": wilson(top1, len(val)),
+        },
         "begun_from": [begin.card["sha256"]] if begin else [],
         "history": history,
     }
