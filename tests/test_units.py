@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from phosphene.errors import BadRequest, PhospheneError, UnknownName
 from phosphene.objectives import Objective
 from phosphene.probe import before
+from phosphene.subjects import Subject
 from phosphene.units import Direction, Target, Term, Unit, channel_range, parse
 
 LAYERS = st.lists(st.text("abcXYZ019_-", min_size=1, max_size=5), min_size=1, max_size=3).map(
@@ -208,8 +210,59 @@ def test_a_wrong_name_is_answered_with_near_ones(text: str, near: str) -> None:
 def test_a_name_that_fits_several_classes_names_them() -> None:
     subject = tiny_subject()
     object.__setattr__(subject, "classes", ("grey fox", "red fox", "arctic fox, white fox"))
-    with pytest.raises(UnknownName, match="'grey fox', 'red fox', 'arctic fox'"):
+    names = r"'grey fox' \(fc:0\), 'red fox' \(fc:1\), 'arctic fox' \(fc:2\)"
+    with pytest.raises(UnknownName, match=names):
         subject.targets("class:fox")
+
+
+def with_classes(*classes: str) -> Subject:
+    return replace(tiny_subject(), classes=classes)
+
+
+def channels_of(subject: Subject, text: str) -> list[int]:
+    units = [unit for target in subject.targets(text) for _, unit in target.terms]
+    return [unit.channel for unit in units if isinstance(unit, Unit)]
+
+
+@pytest.mark.parametrize(
+    ("text", "channels"),
+    [
+        ("class:8", [8]),
+        ("class:7", [6]),
+        ("class:10", [2]),
+        ('class:"10"', [2]),
+        ('fc:"10"', [2]),
+        ("fc:8", [8]),
+        ("fc:0-1", [0, 1]),
+        ("class:9", [7]),
+    ],
+)
+def test_a_class_whose_name_is_a_number_is_reached_by_it(text: str, channels: list[int]) -> None:
+    # the classes of folders 0, 1, 10, 11, 2, 3, 7, 9, a, b: class 8 has no name, so it is a channel
+    subject = with_classes("0", "1", "10", "11", "2", "3", "7", "9", "a", "b")
+    assert channels_of(subject, text) == channels
+
+
+def test_quoted_text_is_never_a_number() -> None:
+    for text in ('class:"3"', 'fc:"3"'):
+        with pytest.raises(UnknownName, match="no class '3'"):
+            tiny_subject().targets(text)
+
+
+def test_an_exact_name_comes_before_letters_of_another_case_synonyms_and_words() -> None:
+    subject = with_classes("crane, machine", "crane", "Bee", "bee", "bee, wasp", "honey bee")
+    assert channels_of(subject, "class:crane") == [1]
+    assert channels_of(subject, "class:Bee") == [2]
+    assert channels_of(subject, "class:bee") == [3]
+    assert channels_of(subject, "class:machine") == [0]
+    assert channels_of(with_classes("be\u0301e", "a"), "class:b\u00e9e") == [0]
+
+
+def test_two_classes_of_one_name_are_told_by_numbers_that_work() -> None:
+    subject = with_classes("crane", "heron", "crane")
+    with pytest.raises(UnknownName, match=r"'crane' \(fc:0\), 'crane' \(fc:2\); write fc:0"):
+        subject.targets("class:crane")
+    assert channels_of(subject, "fc:2") == [2]
 
 
 def test_more_class_names_than_channels_are_no_unit() -> None:

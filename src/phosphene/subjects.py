@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -116,9 +117,8 @@ class Subject:
 
     def _units(self, term: Term) -> list[Unit]:
         if term.layer == "class":
-            term = replace(
-                term, layer=self._output(), channels=str(self._class(term.channels)), quoted=False
-            )
+            layer, channel = self._output(), self._class(term.channels, term.quoted)
+            term = replace(term, layer=layer, channels=str(channel), quoted=False)
         find_layer(self.network, term.layer, self.name)
         shape = self.shapes().get(term.layer)
         if shape is None or not shape:
@@ -160,34 +160,36 @@ class Subject:
             )
         return self.output
 
-    def _class(self, name: str) -> int:
-        """The class that a name means: a number, a whole synonym, or the only one with that word in it."""
+    def _class(self, name: str, quoted: bool = True) -> int:
+        """Return the class that a name means.
+
+        A whole name comes first, then a synonym, both in the letters as typed before any others. A bare
+        number that names no class is a channel. The last resort is the only class with that word in it.
+        """
         if not self.classes:
             raise UnknownName(f"{self.name} has no class names; write LAYER:CHANNEL")
-        wanted = name.strip().lower()
-        if re.fullmatch(r"[0-9]{1,9}", wanted) and int(wanted) < len(self.classes):
+        wanted = _plain(name)
+        names = [_plain(each) for each in self.classes]
+        synonyms = [[part.strip() for part in each.split(",")] for each in names]
+        found = _named(wanted, names, synonyms)
+        bare = not quoted and re.fullmatch(r"[0-9]{1,9}", wanted)
+        if not found and bare and int(wanted) < len(names):
             return int(wanted)
-        synonyms = [[s.strip().lower() for s in names.split(",")] for names in self.classes]
-        exact = [
-            i
-            for i, names in enumerate(synonyms)
-            if wanted in names or wanted == self.classes[i].lower()
-        ]
-        if not exact:
-            word = re.compile(rf"\b{re.escape(wanted)}\b")
-            exact = [i for i, names in enumerate(synonyms) if any(word.search(s) for s in names)]
-        if len(exact) == 1:
-            return exact[0]
-        if exact:
-            some = ", ".join(repr(self.classes[i].split(",")[0]) for i in exact[:4])
+        if not found:
+            word = re.compile(rf"\b{re.escape(wanted.lower())}\b")
+            found = [i for i, each in enumerate(synonyms) if word.search(", ".join(each).lower())]
+        if not found:
+            known = [part.lower() for each in synonyms for part in each]
+            near = get_close_matches(wanted.lower(), known, n=3, cutoff=0.5)
+            near = near or get_close_matches(wanted.lower(), known, n=3, cutoff=0.0)
+            raise UnknownName(f"{self.name} has no class {name!r}; near: {', '.join(near)}")
+        if len(found) > 1:
+            layer = self.output or "LAYER"
+            some = ", ".join(f"{names[i].split(',')[0]!r} ({layer}:{i})" for i in found[:4])
             raise UnknownName(
-                f"{self.name}: {name!r} fits {len(exact)} classes: {some}; write one of them whole"
+                f"{self.name}: {name!r} fits {len(found)} classes: {some}; write {layer}:{found[0]}"
             )
-        every = {s: i for i, names in enumerate(synonyms) for s in names}
-        near = get_close_matches(wanted, every, n=3, cutoff=0.5) or get_close_matches(
-            wanted, every, n=3, cutoff=0.0
-        )
-        raise UnknownName(f"{self.name} has no class {name!r}; near: {', '.join(near)}")
+        return found[0]
 
     def _label(self, unit: Unit, term: Term | None = None) -> str:
         sign = "" if term is None or term.weight == 1 else f"{term.weight:g} × "
@@ -335,6 +337,26 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
         return images
     shrinks = images.shape[-2] > size[0] or images.shape[-1] > size[1]
     return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def _plain(name: str) -> str:
+    """Return a class's name in one form: accents composed, no spaces at its ends."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def _named(wanted: str, names: Sequence[str], synonyms: Sequence[Sequence[str]]) -> list[int]:
+    """Return the classes that have exactly this name, by the strictest comparison that finds any."""
+    folded = wanted.lower()
+    tests: list[Callable[[int], bool]] = [
+        lambda i: names[i] == wanted,
+        lambda i: names[i].lower() == folded,
+        lambda i: wanted in synonyms[i],
+        lambda i: folded in [part.lower() for part in synonyms[i]],
+    ]
+    for fits in tests:
+        if found := [i for i in range(len(names)) if fits(i)]:
+            return found
+    return []
 
 
 def _signed(weight: float, label: str) -> str:

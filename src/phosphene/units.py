@@ -5,7 +5,9 @@ Grammar of a target, as typed on the command line:
     conv5:151          channel 151 of conv5, at the centre of its map (as in the paper)
     conv5:151@6,2      … at row 6, column 2;   @max, @mean: over all positions
     conv5:0-31         one target for each channel;   fc8:1,5,9 and conv5:all likewise
-    class:lion         the output unit of a class, by name
+    class:lion         the output unit of a class, by name; class:10 is the class called "10", and
+                       output unit 10 where no class has that name
+    class:"10"         a name, never a number;   fc8:"10" likewise;   fc8:10 is always unit 10
     fc8:3 + 0.5*fc8:7  several at once;   fc8:3 - fc8:7  the difference of two
 """
 
