@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import struct
 import zlib
@@ -12,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from phosphene.errors import BadFile, OutOfSpace
 from phosphene.images import (
     contact_sheet,
     crossed_out,
+    opened,
     read_image,
     read_png,
+    short_side,
+    suffixes,
     to_pixels,
     write_animation,
     write_png,
@@ -115,6 +119,224 @@ def test_every_kind_of_picture_is_read_as_rgb(tmp_path: Path, mode: str) -> None
     (Image.new("I;16", (20, 20), 128) if mode == "I;16" else grey.convert(mode)).save(file)
     assert read_image(file, 16).shape == (16, 16, 3)
     assert read_image(file, 16).dtype == np.uint8
+
+
+# ---------------------------------------------------------------- more than 8 bits
+
+RAMP = np.tile(np.arange(256) * 257, (4, 1))
+"""The 256 levels as 16 bits have them."""
+
+
+def tiff(values: np.ndarray, kind: int = 1, photometric: int = 1, order: str = "<") -> bytes:
+    """A grey TIFF of unsigned (1) or signed (2) whole numbers or floats (3), as it is written."""
+    raw = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    (height, width), bits = values.shape, 8 * values.dtype.itemsize
+    short = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 277: 1, 278: height}
+    entries = {tag: struct.pack(order + "HIHH", 3, 1, value, 0) for tag, value in short.items()}
+    entries[339] = struct.pack(order + "HIHH", 3, 1, kind, 0)
+    entries[273] = struct.pack(order + "HII", 4, 1, 8)
+    entries[279] = struct.pack(order + "HII", 4, 1, len(raw))
+    table = b"".join(struct.pack(order + "H", tag) + entries[tag] for tag in sorted(entries))
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    place = struct.pack(order + "I", 8 + len(raw))
+    return head + place + raw + struct.pack(order + "H", len(entries)) + table + b"\0" * 4
+
+
+def saved(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def read(raw: bytes) -> np.ndarray:
+    return np.asarray(opened(io.BytesIO(raw), "x"))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        saved(RAMP.astype("u2"), "PNG"),
+        saved(RAMP.astype("u2"), "TIFF"),
+        saved(RAMP.astype("u2"), "JPEG2000"),
+        saved(RAMP.astype("u2"), "PPM"),
+        tiff(RAMP.astype("u2")),
+        tiff(RAMP.astype("u2"), order=">"),
+        tiff((RAMP / 65535).astype("f4"), 3),
+        tiff((RAMP / 65535).astype("f4"), 3, order=">"),
+    ],
+    ids=["png", "tiff", "jpeg2000", "pgm", "little", "big", "float", "float big"],
+)
+def test_256_levels_of_16_bits_or_floats_are_256_levels(raw: bytes) -> None:
+    assert np.array_equal(read(raw), np.tile(np.arange(256)[:, None], (4, 1, 3)))
+
+
+def test_black_is_white_where_a_file_says_so() -> None:
+    """As X-rays do: Pillow heeds it in 8 bits only."""
+    for values, kind in ((RAMP.astype("u2"), 1), ((RAMP / 65535).astype("f4"), 3)):
+        assert read(tiff(values, kind, photometric=0))[0, :, 0].tolist() == [*range(255, -1, -1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "helps"),
+    [
+        (RAMP.astype("i4"), 2, "8 or 16 bits"),
+        (RAMP.astype("u4"), 1, "8 or 16 bits"),
+        ((RAMP // 2).astype("i2"), 2, "8 or 16 bits"),
+        ((RAMP // 514).astype("i1"), 2, "8 or 16 bits"),
+        ((RAMP / 257).astype("f4"), 3, "from 0 to 255; floats are read from 0"),
+        ((RAMP / 65535 - 0.5).astype("f4"), 3, "from -0.5 to 0.5"),
+        (np.full((4, 4), np.nan, "f4"), 3, "floats are read from 0"),
+    ],
+    ids=["i4", "u4", "i2", "i1", "0 … 255", "−½ … ½", "NaN"],
+)
+def test_numbers_without_a_scale_are_refused(values: np.ndarray, kind: int, helps: str) -> None:
+    with pytest.raises(BadFile, match=helps) as caught:
+        read(tiff(values, kind))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_value_of_16_bits_is_transparent() -> None:
+    raw = saved(RAMP.astype("u2"), "PNG", transparency=257)
+    assert read(raw)[0, :4, 0].tolist() == [0, 255, 2, 3]
+
+
+# ---------------------------------------------------------------- colour
+
+
+def icc(space: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A colour profile of version 4."""
+    places, body = [], b""
+    at = 128 + 4 + 12 * len(tags)
+    for name, data in tags.items():
+        data += b"\0" * (-len(data) % 4)
+        places.append(name + struct.pack(">II", at + len(body), len(data)))
+        body += data
+    size = at + len(body)
+    head = struct.pack(">I4sI4s4s4s", size, b"\0" * 4, 0x04000000, b"mntr", space, b"XYZ ")
+    head += struct.pack(">6H4s4s", 2020, 1, 1, 0, 0, 0, b"acsp", b"\0" * 4)
+    head = head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)  # lit by D50
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + b"".join(places) + body
+
+
+def number(value: float) -> bytes:
+    return struct.pack(">i", round(value * 65536))
+
+
+def point(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(map(number, values))
+
+
+def gamma(value: float) -> bytes:
+    return b"para" + struct.pack(">IHH", 0, 0, 0) + number(value)
+
+
+SRGB_CURVE = b"para" + struct.pack(">IHH", 0, 3, 0) + b"".join(
+    map(number, (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+)  # fmt: skip
+WHITE = point(0.9642, 1.0, 0.8249)
+
+
+def p3(curve: bytes) -> bytes:
+    """A profile with the primaries of Display P3."""
+    primaries = {
+        b"rXYZ": point(0.51512, 0.24120, -0.00105),
+        b"gXYZ": point(0.29198, 0.69225, 0.04189),
+        b"bXYZ": point(0.15710, 0.06657, 0.78407),
+    }
+    curves = dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    return icc(b"RGB ", {b"wtpt": WHITE, **primaries, **curves})
+
+
+P3 = p3(gamma(2.2))
+LINEAR_GREY = icc(b"GRAY", {b"wtpt": WHITE, b"kTRC": gamma(1.0)})
+PLAIN = np.full((8, 8, 3), (200, 60, 50), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize(
+    ("curve", "wanted"), [(gamma(2.2), (219, 37, 34)), (SRGB_CURVE, (217, 42, 39))]
+)
+def test_a_phone_s_colours_are_brought_to_srgb(
+    kind: str, curve: bytes, wanted: tuple[int, ...]
+) -> None:
+    """What P3 calls (200, 60, 50) is another colour in sRGB, by the definition of both."""
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
+    found = read(saved(PLAIN, kind, icc_profile=p3(curve), **options.get(kind, {})))
+    assert np.abs(found.astype(int) - wanted).max() <= (2 if kind == "JPEG" else 1)
+
+
+def test_a_profile_holds_for_palettes_and_beneath_transparency() -> None:
+    file = io.BytesIO()
+    Image.fromarray(PLAIN).quantize(4).save(file, "PNG", icc_profile=P3)
+    assert np.abs(read(file.getvalue()).astype(int) - (219, 37, 34)).max() <= 1
+    clear = np.dstack([PLAIN, np.full((8, 8), 255, np.uint8)])
+    clear[:, :4, 3] = 0
+    found = read(saved(clear, "PNG", icc_profile=P3)).astype(int)
+    assert (found[:, :4] == 255).all()
+    assert np.abs(found[:, 4:] - (219, 37, 34)).max() <= 1
+
+
+def test_a_grey_profile_holds_for_grey() -> None:
+    """Half of the light is level 188 in sRGB, whatever the bits."""
+    for half in (np.full((8, 8), 128, np.uint8), np.full((8, 8), 128 * 257, np.uint16)):
+        found = read(saved(half, "PNG", icc_profile=LINEAR_GREY))
+        assert np.abs(found.astype(int) - 188).max() <= 1
+
+
+def test_a_profile_that_says_srgb_changes_nothing() -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    every = np.stack([np.tile(levels, (256, 1)), np.tile(levels[:, None], (1, 256))], -1)
+    every = np.dstack([every, every[..., 0] ^ every[..., 1]])
+    said = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(read(saved(every, "PNG", icc_profile=said)), every)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [b"no profile", P3[:200], P3[:300] + b"\xff" * 40 + P3[340:], LINEAR_GREY],
+    ids=["none", "cut", "damaged", "of another space"],
+)
+def test_a_profile_that_does_not_fit_is_left_out(profile: bytes) -> None:
+    assert np.array_equal(read(saved(PLAIN, "PNG", icc_profile=profile)), PLAIN)
+
+
+def test_what_is_seen_is_the_first_frame_upright(tmp_path: Path) -> None:
+    red, blue = (np.full((12, 20, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    frames = [Image.fromarray(blue)]
+    for kind in ("gif", "png", "webp", "tiff"):
+        options = {"lossless": True} if kind == "webp" else {}
+        Image.fromarray(red).save(
+            tmp_path / f"x.{kind}", save_all=True, append_images=frames, **options
+        )
+        assert (read_png(tmp_path / f"x.{kind}") == (255, 0, 0)).all()
+    half = np.concatenate([red, blue])
+    exif = Image.Exif()
+    exif[0x0112] = 3  # held upside down
+    Image.fromarray(half).save(tmp_path / "held.png", exif=exif)
+    assert np.array_equal(read_png(tmp_path / "held.png"), half[::-1])
+    deep = half[..., 0].astype("u2") * 257
+    Image.fromarray(deep).save(tmp_path / "deep.png", exif=exif)
+    assert np.array_equal(read_png(tmp_path / "deep.png")[..., 0], half[::-1, :, 0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x.tif", "x.TIFF", "x.jfif", "x.avif", "x.GIF", "x.ppm", "x.pgm", "x.jp2", "x.tga", "x.pcx"],
+)
+def test_what_the_library_reads_is_read(tmp_path: Path, name: str) -> None:
+    file, suffix = tmp_path / name, Path(name).suffix.lower()
+    if suffix == ".avif" and ".avif" not in suffixes():
+        pytest.skip("this Pillow has no AVIF")
+    picture = Image.fromarray(PLAIN).convert("L" if suffix == ".pgm" else "RGB")
+    picture.save(file, Image.registered_extensions()[suffix])
+    assert suffix in suffixes()
+    wanted = np.asarray(picture.convert("RGB")).astype(int)
+    assert np.abs(read_png(file) - wanted).max() <= 6
+    assert short_side(file) == 8
+
+
+def test_only_what_is_a_picture_by_itself_is_read() -> None:
+    assert not suffixes() & {".eps", ".wmf", ".h5", ".mpg", ".pdf", ".txt"}
 
 
 def test_a_photograph_is_its_central_square(tmp_path: Path) -> None:

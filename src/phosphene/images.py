@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from phosphene.errors import BadFile
 from phosphene.files import whole
@@ -21,8 +23,17 @@ LONGEST_LINE, MOST_LINES = 200, 4
 """Of a label on a contact sheet: letters, and lines."""
 LARGEST = 64_000_000
 """Pixels; a larger picture is refused before it is decoded."""
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""What is read: other decoders are seldom looked after, or are other programs."""
+FORMATS = (
+    *("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "JPEG2000", "PPM"),
+    *("QOI", "SGI", "SUN", "PSD", "DDS", "ICO", "ICNS"),
+)
+"""What is read: formats with a signature that Pillow decodes by itself. Others are other programs
+(EPS, WMF), films, or values whose scale the format leaves to its readers (FITS)."""
+BY_SUFFIX = {".tga": "TGA", ".pcx": "PCX"}
+"""Formats without a signature, so what another format's damage leaves could pass for them. They are
+read where a file's name says so."""
+SRGB_WITHIN = 2
+"""Levels of 255 by which a profile may differ from sRGB and still be taken for it."""
 
 
 def read_image(path: str | Path, size: int) -> Pixels:
@@ -40,21 +51,24 @@ def read_png(path: str | Path) -> Pixels:
 
 
 def opened(path: str | Path | IO[bytes], name: str = "") -> Image.Image:
-    """A picture in RGB, from a file or from bytes that are called `name`; `BadFile` when it is not one."""
+    """Return a picture in sRGB, from a file or from bytes that are called `name`.
+
+    The first frame of an animation and the first page of a file are read, turned as the camera was
+    held, over white where it is transparent. Grey values of 16 bits are scaled by 257, floats from
+    0 … 1; other numbers are refused, because nothing says which of them is white. A colour profile
+    is followed; one that is damaged or does not fit the picture is left out, as browsers do.
+    `BadFile` when it is no picture.
+    """
     name = name or str(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as file:
+            with Image.open(path, formats=_formats(name)) as file:
                 if file.width * file.height > LARGEST:
                     raise BadFile(
                         f"{name} has {file.width} × {file.height} pixels; at most {LARGEST:,} are read"
                     )
-                picture = ImageOps.exif_transpose(file)  # as it was held, not as its sensor lay
-                if picture.has_transparency_data:  # what cannot be seen has a colour all the same
-                    white = Image.new("RGBA", picture.size, "white")
-                    picture = Image.alpha_composite(white, picture.convert("RGBA"))
-                return picture.convert("RGB")
+                return _in_srgb(_in_8_bits(file, name), file.info.get("icc_profile") or b"")
     except BadFile:
         raise
     except FileNotFoundError:
@@ -63,6 +77,134 @@ def opened(path: str | Path | IO[bytes], name: str = "") -> Image.Image:
         raise BadFile(f"{name} cannot be read as an image: it is of no known format") from None
     except Exception as error:  # a decoder has no common error of its own
         raise BadFile(f"{name} cannot be read as an image: {error}") from None
+
+
+def short_side(file: str | Path | IO[bytes], name: str = "") -> int | None:
+    """Return a picture's shorter side in pixels from its header; None where it has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file, formats=_formats(name or str(file))) as picture:
+                return min(picture.size)
+    except Exception:  # a decoder has no common error of its own
+        return None
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Return the suffixes, in lower case, of files that are read as pictures."""
+    known = Image.registered_extensions()
+    wanted = {*_known_formats(), "MPO"}  # the decoder of JPEG reads MPO, as some phones name it
+    return frozenset({each for each, kind in known.items() if kind in wanted} | set(BY_SUFFIX))
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Return the formats that are read and that this Pillow was built with."""
+    Image.init()
+    return tuple(each for each in FORMATS if each in Image.OPEN)
+
+
+def _formats(name: str) -> tuple[str, ...]:
+    """Return the formats in which a file of this name is read."""
+    unsigned = BY_SUFFIX.get(Path(name).suffix.lower())
+    return (*_known_formats(), unsigned) if unsigned else _known_formats()
+
+
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+"""Numbers of tags in a TIFF."""
+WHITE_IS_ZERO, SIGNED = 0, 2
+"""Values of `PHOTOMETRIC` and of `SAMPLE_FORMAT`."""
+
+
+def _in_8_bits(file: Image.Image, name: str) -> Image.Image:
+    """Return a file's first picture, upright, in a mode of 8 bits; `BadFile` where it has no scale."""
+    file.load()
+    tags = getattr(file, "tag_v2", {})
+    kind, transparent = file.format, file.info.get("transparency")
+    upright = ImageOps.exif_transpose(file)  # as it was held, not as its sensor lay
+    if SIGNED in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1)) or (
+        upright.mode == "I" and kind not in ("PNG", "PPM")
+    ):
+        raise BadFile(
+            f"{name} holds whole numbers of 32 bits or with a sign, and nothing says which of them "
+            "is white; save it with 8 or 16 bits, from 0"
+        )
+    if upright.mode != "F" and not upright.mode.startswith("I"):
+        return upright
+    values = np.asarray(upright, np.float64)
+    seen = np.ones(values.shape, bool) if transparent is None else values != transparent
+    if upright.mode != "F":
+        bits = int(np.atleast_1d(tags.get(BITS_PER_SAMPLE, 16))[0])
+        values = values / (2**bits - 1)
+    elif not (values.min() >= 0 and values.max() <= 1):  # nor where one is no number
+        raise BadFile(
+            f"{name} holds floats from {values.min():g} to {values.max():g}; floats are read from 0, "
+            "black, to 1, white: scale them, or save it with 8 or 16 bits"
+        )
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # which Pillow heeds in 8 bits only
+        values = 1 - values
+    grey = Image.fromarray((values * 255 + 0.5).astype(np.uint8))
+    return grey if seen.all() else Image.merge("LA", (grey, Image.fromarray(seen).convert("L")))
+
+
+def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """Return a picture of 8 bits in sRGB, over white where it is transparent."""
+    space = _space_of(profile)
+    alpha = None
+    colours = picture
+    if picture.has_transparency_data:  # what cannot be seen has a colour all the same
+        alpha = picture.convert("RGBA").getchannel("A")
+        colours = picture.convert("RGBA").convert("RGB")
+    if picture.mode in ("1", "L", "LA") and space == "GRAY":
+        colours = picture.convert("L")
+    elif picture.mode not in ("CMYK", "LAB"):
+        colours = colours.convert("RGB")
+    conversion = _conversion(profile, colours.mode)
+    if conversion is not None:
+        colours = ImageCms.applyTransform(colours, conversion) or colours
+    colours = colours.convert("RGB")
+    if alpha is None:
+        return colours
+    colours.putalpha(alpha)
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, colours).convert("RGB")
+
+
+@lru_cache(maxsize=16)
+def _space_of(profile: bytes) -> str:
+    """Return the colour space that a profile is for, or nothing where it is damaged."""
+    try:
+        return str(ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space).strip()
+    except (OSError, ImageCms.PyCMSError):
+        return ""
+
+
+@lru_cache(maxsize=16)
+def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return what brings colours of a profile to sRGB; None where they are so, or it does not fit.
+
+    A profile that moves no colour by more than `SRGB_WITHIN` is sRGB: every maker has his own file
+    of it, and a picture does not change because it says what all pictures are.
+    """
+    srgb = ImageCms.createProfile("sRGB")
+    fits = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+    if mode == "LAB":
+        return ImageCms.buildTransform(ImageCms.createProfile("LAB"), srgb, "LAB", "RGB")
+    if fits.get(_space_of(profile)) != mode:
+        return None
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        found = ImageCms.buildTransform(own, srgb, mode, "RGB")
+    except (OSError, ImageCms.PyCMSError):
+        return None
+    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+    if mode == "RGB":
+        moved = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), found))
+        if np.abs(moved.astype(int) - colours).max() <= SRGB_WITHIN:
+            return None
+    return found
 
 
 def to_pixels(image: npt.NDArray[np.floating]) -> Pixels:
