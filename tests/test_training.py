@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -574,20 +575,108 @@ def test_what_a_killed_run_logged_is_not_logged_twice(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
-def test_a_run_that_diverges_says_so_and_keeps_what_was_saved(
-    tmp_path: Path, photographs: Make, monkeypatch: pytest.MonkeyPatch
+def strict_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of a log, as a strict reader of JSON takes them: NaN is none."""
+
+    def strict(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line, parse_constant=strict) for line in lines]
+
+
+@pytest.mark.parametrize("checks", ["every step, as on a CPU", "some steps, as on an accelerator"])
+def test_the_first_step_whose_loss_is_not_finite_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checks: str
 ) -> None:
-    recipe = {**SUBJECT, "lr": 1e30}
-    with pytest.raises(
-        BadRequest, match="the weights are no longer numbers: the rates are too high"
-    ):
+    run, done = RunFolder(tmp_path, "one"), []
+    if "accelerator" in checks:
+        monkeypatch.setattr(RunFolder, "watch", note_only)
+    with pytest.raises(BadRequest, match=r"at step 7 the loss is no longer .*; what was saved"):
+        take_steps(run, lambda step: math.nan if step >= 6 else 1.0, done, log=True)
+    assert done == [*range(7)]
+    assert torch.load(run.checkpoint, weights_only=True)["step"] == 1
+    assert [line["step"] for line in strict_lines(tmp_path / "log.jsonl")] == [*range(6)]
+
+
+def take_steps(
+    run: RunFolder, loss: Callable[[int], float], done: list[int], log: bool = False
+) -> None:
+    """Take steps with these losses; `done` gets those that were begun."""
+    for step in run.steps({"network": torch.nn.Linear(1, 1)}, 500, every=1e9):
+        done.append(step)
+        run.watch(torch.tensor(loss(step)))
+        if log:
+            run.log(step=step, loss=loss(step))
+
+
+def note_only(run: RunFolder, loss: Tensor) -> None:
+    """Watch a loss without reading the note, as where that would wait for an accelerator."""
+    once = SimpleNamespace(crew=Crew(0, 2), _step=run._step, _diverged=run._diverged)
+    plain_watch(once, loss)  # type: ignore[arg-type]
+    run._diverged = once._diverged
+
+
+plain_watch = RunFolder.watch
+
+
+def test_without_a_log_the_note_is_read_within_twenty_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "watch", note_only)
+    run, done = RunFolder(tmp_path, "one"), []
+    with pytest.raises(BadRequest, match="at step 24 "):
+        take_steps(run, lambda step: math.inf if step == 23 else 1.0, done)
+    assert done == [*range(41)]
+    assert torch.load(run.checkpoint, weights_only=True)["step"] == 1, "none after the loss"
+
+
+@pytest.mark.usefixtures("every_step")
+def test_a_subject_that_diverges_stops_at_once_and_keeps_what_was_saved(
+    tmp_path: Path, photographs: Make
+) -> None:
+    recipe = {**SUBJECT, "lr": 1e25}
+    with pytest.raises(BadRequest, match=r"at step [2-6] the loss is no longer a finite") as told:
         train_subject(recipe, photographs(40, 16), photographs(10, 16), tmp_path)
-    kept = (
-        torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-        if (tmp_path / "checkpoint.pt").exists()
-        else {}
-    )
-    assert all(value.isfinite().all() for value in kept.get("network", {}).values())
+    first = int(str(told.value).split()[2])
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == first - 1, "the last step before it"
+    assert all(value.isfinite().all() for value in kept["network"].values())
+    strict_lines(tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "reader", "latent", "image"])
+def test_a_stage_that_diverges_stops_at_once(
+    tmp_path: Path, encoder: Subject, photographs: Make, stage: str
+) -> None:
+    recipe = copy.deepcopy(GENERATOR)
+    recipe[stage] |= {"lr": 1e30, "steps": 60, "adversarial_from": 50}
+    with pytest.raises(BadRequest, match=r"at step [1-9] the loss is no longer"):
+        train_generator(recipe, encoder, photographs(12, 16), tmp_path)
+    strict_lines(tmp_path / stage / "log.jsonl")
+    file = tmp_path / stage / "checkpoint.pt"
+    kept = torch.load(file, weights_only=True) if file.exists() else {}
+    numbers = [v for part in kept.values() if isinstance(part, dict) for v in part.values()]
+    assert all(v.isfinite().all() for v in numbers if isinstance(v, Tensor))
+
+
+@pytest.mark.parametrize("stage", ["latent", "image"])
+def test_a_discriminator_that_diverges_stops_its_stage_at_once(
+    tmp_path: Path, encoder: Subject, photographs: Make, stage: str
+) -> None:
+    recipe = copy.deepcopy(GENERATOR)
+    recipe[stage] |= {"lr_discriminator": 1e30, "steps": 60}
+    with pytest.raises(BadRequest, match=r"at step [1-9] the loss is no longer"):
+        train_generator(recipe, encoder, photographs(12, 16), tmp_path)
+
+
+def test_codes_that_half_precision_cannot_hold_are_told(
+    tmp_path: Path, encoder: Subject, photographs: Make
+) -> None:
+    with torch.no_grad():
+        encoder.network.get_parameter("fc6.linear.weight").mul_(1e7)
+    with pytest.raises(BadRequest, match=r"layer fc6 gives numbers .* beyond ±65504"):
+        train_generator(GENERATOR, encoder, photographs(12, 16), tmp_path)
 
 
 def test_a_second_control_c_leaves_at_once(

@@ -16,6 +16,7 @@ from phosphene.subjects import Subject
 from phosphene.training.augment import random_crops
 from phosphene.training.crew import ALONE, Crew
 from phosphene.training.run import (
+    TOLD,
     Averaged,
     Recipe,
     Report,
@@ -105,9 +106,10 @@ def train_autoencoder(
             image = (y - x).abs().mean()
             loss = stage["image"] * image + stage["feature"] * features
             loss = loss + stage["penalty"] * latents.float().square().mean()
+            folder.watch(loss)
             descend(optimizer, stage["lr"] * one_cycle(step / steps), loss, crew)
             averaged.update(network, step + 1)
-            if step % 20 == 0:
+            if step % TOLD == 0:
                 report(step + 1, steps, {"image": image.item(), "feature": features.item()})
     finished = folder.load(parts) == steps
     return averaged.network(Autoencoder(**shape)), finished

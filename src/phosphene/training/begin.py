@@ -23,7 +23,13 @@ from phosphene.subjects import Subject
 from phosphene.training.crew import ALONE, Crew
 from phosphene.training.latents import Views, regress, whiten, whiten_code
 from phosphene.training.run import Recipe, placed, seeded
-from phosphene.training.stages import DECODER, drawn_views, mixed_precision, stage_identity
+from phosphene.training.stages import (
+    DECODER,
+    drawn_views,
+    kept_codes,
+    mixed_precision,
+    stage_identity,
+)
 
 SHARED = (*DECODER, "size")
 """What of the architecture the two generators must have in common."""
@@ -118,10 +124,8 @@ def _shown(
         for x in _some_views(recipe, photographs, batch, device):
             with mixed_precision(device):
                 codes = read(encoder.prepare(seen_part(x, recipe["architecture"]["seen"])))[layer]
-            yield (
-                codes.reshape(len(x), *([shape] if isinstance(shape, int) else shape)).half().cpu(),
-                x,
-            )
+            codes = codes.reshape(len(x), *([shape] if isinstance(shape, int) else shape))
+            yield kept_codes(codes, encoder, layer), x
 
 
 def _drawn(

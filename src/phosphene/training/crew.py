@@ -74,11 +74,17 @@ class Crew:
         """Whether it is so in any process, so that all of them stop at the same step."""
         if self.size == 1:
             return here
-        flag = torch.tensor(float(here))
+        return bool(-self.least(-int(here)))
+
+    def least(self, here: int) -> int:
+        """Return the least of the numbers that the processes have."""
+        if self.size == 1:
+            return here
+        number = torch.tensor(here)
         if dist.get_backend() == "nccl":
-            flag = flag.cuda()
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag.item())
+            number = number.cuda()
+        dist.all_reduce(number, dist.ReduceOp.MIN)
+        return int(number)
 
 
 ALONE = Crew()

@@ -27,6 +27,7 @@ from phosphene.training.autoencoder import apart
 from phosphene.training.crew import ALONE, Crew
 from phosphene.training.gallery import Gallery
 from phosphene.training.run import (
+    TOLD,
     Averaged,
     Recipe,
     Report,
@@ -99,7 +100,7 @@ def train_image(
 
         seen, attempt = compiled(look, device), compiled(tried, device)
         for step in folder.steps(parts, steps, time_budget=time_budget):
-            with waiting.sample(step % 20 == 0) as ready:
+            with waiting.sample(step % TOLD == 0) as ready:
                 rng = seeded(recipe["seed"], 4, step, *crew.counters)
                 chosen = torch.randint(len(images), (batch,), generator=rng).to(
                     device, non_blocking=True
@@ -112,11 +113,13 @@ def train_image(
                     [wanted.code, codes_beyond(wanted.code, stage.get("beyond", 0.0), rng)]
                 )
                 y, got, figures, loss = attempt(codes, x, wanted)
+                folder.watch(loss)
                 real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
                 code = generator.whitened(codes).flatten(1)
                 figures |= duel(
                     stage, step, climber, judge, discriminator, loss, real, fake, code, device, crew
                 )
+                folder.watch(figures["loss"])
                 averaged.update(generator, step + 1)
             if gallery and gallery.due():
                 sheet = gallery.sheet(

@@ -32,7 +32,13 @@ from phosphene.training.run import (
     seeded,
     silent,
 )
-from phosphene.training.stages import drawn_views, mixed_precision, stage_identity, tell
+from phosphene.training.stages import (
+    drawn_views,
+    kept_codes,
+    mixed_precision,
+    stage_identity,
+    tell,
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def train_reader(
         with mixed_precision(device):
             _, read = reader(latents[chosen].float())
         unread = (read.float() - (codes[chosen].float() - mean) / std).square().mean()
+        folder.watch(unread)
         descend(optimizer, stage["lr"] * one_cycle(step / steps), unread, crew)
         averaged.update(reader, step + 1)
         tell(folder, report, step, steps, {"unread": unread})
@@ -142,6 +149,7 @@ def train_latent(
         cycle = (fake_code.float() - real_code.float()).square().mean()
         loss = stage["error"] * error + stage["feature"] * feature + stage["cycle"] * cycle
         figures = {"error": error, "feature": feature, "cycle": cycle}
+        folder.watch(loss)
         if step < stage["adversarial_from"]:
             descend(climber, stage["lr"], loss, crew)
         else:
@@ -149,6 +157,7 @@ def train_latent(
             figures |= duel(
                 stage, step, climber, judge, discriminator, loss, *maps, code, device, crew
             )
+            folder.watch(figures["loss"])
         averaged.update(generator.map, step + 1)
         tell(folder, report, step, steps, figures)
     finished = folder.load(parts) == steps
@@ -204,8 +213,9 @@ def _encode(
                 with mixed_precision(device):
                     latents = autoencoder.encoder(x)
                     codes = read(encoder.prepare(seen_part(x, recipe["architecture"]["seen"])))
+                layer = recipe["code_layer"]
                 yield (
-                    codes[recipe["code_layer"]].flatten(1).half().cpu(),
+                    kept_codes(codes[layer].flatten(1), encoder, layer),
                     latents.contiguous().half().cpu(),
                 )
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import whole
+from phosphene.files import whole, without_nan
 from phosphene.images import write_png
 from phosphene.training.crew import ALONE, Crew
 
@@ -37,6 +37,10 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 MODELS = {"subject": "caffenet-objects", "generator": "objects-fc6"}
 """The bundled recipe that shows what values a recipe of this kind takes."""
 NUMBERS = {int: "whole number from 0 on", float: "number from 0 on"}
+TOLD = 20
+"""Figures are fetched from the device once in so many steps."""
+NEVER = torch.iinfo(torch.int64).max
+"""Stands for the first step whose loss was not finite, as long as there was none."""
 
 
 def _shares(pair: Any) -> bool:
@@ -160,6 +164,8 @@ class RunFolder:
     history: list[dict[str, float]] = field(default_factory=list)
     crew: Crew = field(default_factory=Crew)
     _board: Any = None
+    _step: int = 0
+    _diverged: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -186,14 +192,15 @@ class RunFolder:
         self.history = state["history"]
         if self.crew.leads:  # what a killed run logged after it will be logged again
             with whole(self.path / "log.jsonl") as scratch:
-                scratch.write_text(
-                    "".join(json.dumps(values) + "\n" for values in self.history), encoding="utf-8"
-                )
+                scratch.write_text("".join(map(_line, self.history)), encoding="utf-8")
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return int(state["step"])
 
     def save(self, parts: Mapping[str, Stateful], step: int) -> None:
+        """Replace the checkpoint; `BadRequest` where a loss or a weight was not finite."""
+        if self.crew.size == 1:
+            self.refuse_diverged()
         if not self.crew.leads:
             return
         state = {name: part.state_dict() for name, part in parts.items()}
@@ -218,15 +225,46 @@ class RunFolder:
                 raise OSError(str(error)) from None
 
     def log(self, **values: float) -> None:
-        """Keep the values of a `step`, in the history, in log.jsonl, and for TensorBoard where it is installed."""
+        """Keep the values of a `step`: in the history, in log.jsonl, and for TensorBoard if installed.
+
+        `BadRequest` where a loss was not finite. In log.jsonl, null stands for any other NaN.
+        """
+        if self.crew.size == 1:  # a crew finds out together, in `steps`
+            self.refuse_diverged()
         self.history.append(values)
         if not self.crew.leads:
             return
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(_line(values))
         for name, value in values.items():
             if name != "step" and (board := self._tensorboard()):
                 board.add_scalar(name, value, values["step"])
+
+    def watch(self, loss: Tensor) -> None:
+        """Note whether the loss of the present step is finite.
+
+        On a CPU, `BadRequest` at once where it is not. Nothing waits for an accelerator: it keeps
+        the first such step, which `refuse_diverged` reads.
+        """
+        now = torch.where(loss.detach().isfinite(), NEVER, self._step)
+        self._diverged = now if self._diverged is None else torch.minimum(self._diverged, now)
+        if self.crew.size == 1 and loss.device.type == "cpu":
+            self.refuse_diverged()
+
+    def refuse_diverged(self) -> None:
+        """`BadRequest` with the first step whose loss was not finite, in any process of the crew."""
+        here = NEVER if self._diverged is None else int(self._diverged)
+        if (first := self.crew.least(here)) == NEVER:
+            return
+        kept = (
+            f"what was saved before is kept in {self.checkpoint}"
+            if self.checkpoint.exists()
+            else "nothing was saved before"
+        )
+        raise BadRequest(
+            f"at step {first + 1} the loss is no longer a finite number: "
+            f"the rates are too high for this recipe; {kept}"
+        )
 
     def show(self, name: str, step: int, pixels: npt.NDArray[np.uint8]) -> None:
         """Keep a picture (height, width, 3) of this step, as NAME-STEP.png and for TensorBoard."""
@@ -262,7 +300,10 @@ class RunFolder:
         saved = step if self.checkpoint.exists() else -1
         with stop_signal() as stopped, self._closing_board():
             while step < total and not self.crew.any(clock.over() or bool(stopped)):
+                self._step = step
                 yield step
+                if self.crew.size > 1 or step % TOLD == 0:
+                    self.refuse_diverged()
                 step += 1
                 if (begun := time.monotonic()) > due:
                     self.save(parts, step)
@@ -280,6 +321,11 @@ class RunFolder:
             if self._board is not None:
                 self._board.close()
                 self._board = None
+
+
+def _line(values: dict[str, float]) -> str:
+    """Return values as a line of JSON, which has no word for NaN."""
+    return json.dumps(without_nan(values), allow_nan=False) + "\n"
 
 
 @contextmanager

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from phosphene.datasets import Photographs
+from phosphene.errors import BadRequest
 from phosphene.subjects import Subject
 from phosphene.training.augment import random_crops
-from phosphene.training.run import Recipe, Report, RunFolder, Waiting, recipe_hash
+from phosphene.training.run import TOLD, Recipe, Report, RunFolder, Waiting, recipe_hash
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,6 +71,17 @@ def drawn_views(pictures: Tensor, recipe: Recipe, generator: torch.Generator) ->
     )
 
 
+def kept_codes(codes: Tensor, encoder: Subject, layer: str) -> Tensor:
+    """Return codes in half precision, on the CPU; `BadRequest` where one is not a finite number then."""
+    half = codes.half().cpu()
+    if not bool(half.isfinite().all()):
+        raise BadRequest(
+            f"{encoder.name}: layer {layer} gives numbers that are not finite or beyond ±65504; "
+            "a generator cannot be trained for it"
+        )
+    return half
+
+
 def tell(
     folder: RunFolder,
     report: Report,
@@ -79,7 +91,7 @@ def tell(
     waiting: Waiting | None = None,
 ) -> None:
     """Figures are fetched from the device only for the steps that are told. The log has none that a clock made."""
-    if step % 20 == 0:
+    if step % TOLD == 0:
         numbers = {name: value.item() for name, value in figures.items()}
         report(step + 1, steps, numbers | ({} if waiting is None else {"waiting": waiting.share}))
         if step % 100 == 0:

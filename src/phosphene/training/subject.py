@@ -20,6 +20,7 @@ from phosphene.subjects import Subject, resized
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.crew import Crew
 from phosphene.training.run import (
+    TOLD,
     Averaged,
     Recipe,
     Report,
@@ -100,7 +101,7 @@ def train_subject(
     joined, step, waiting = crew.joined(network), -1, Waiting(device)
     whole = lambda: averaged.network(build(recipe["architecture"]))  # noqa: E731
     for step in folder.steps(parts, steps, time_budget=time_budget):
-        rng, told = seeded(recipe["seed"], 1, step, *crew.counters), step % 20 == 0
+        rng, told = seeded(recipe["seed"], 1, step, *crew.counters), step % TOLD == 0
         with waiting.sample(told) as ready:
             batch = _batch(recipe, data, step, main, an_epoch, rng, crew)
             ready()
@@ -115,6 +116,7 @@ def train_subject(
                 logits = joined(batch.x)
             loss = batch.share * _loss(logits, batch.labels, recipe)
             loss = loss + (1 - batch.share) * _loss(logits, batch.other, recipe)
+            folder.watch(loss)
             descend(optimizer, rate, loss)
             averaged.update(network, step + 1)
         if told:
