@@ -33,9 +33,10 @@ from phosphene import records
 from phosphene.atlas import build
 from phosphene.atlas.cards import Evaluation, Figure
 from phosphene.atlas.charts import axis
-from phosphene.atlas.collecting import collect, file_names
+from phosphene.atlas.collecting import collect
 from phosphene.atlas.measures import GROUPS, NAMES, bar_axis, grouped
 from phosphene.errors import BadFile, BadRequest, PhospheneError
+from phosphene.texts import file_names
 from phosphene.units import Target, Unit
 
 ADDRESSES = ("href", "src", "srcset", "data-film", "data-still", "action")

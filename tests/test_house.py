@@ -47,6 +47,7 @@ FLOORS = {
     "images": 0,
     "files": -1,
     "errors": -2,
+    "texts": -2,
 }
 
 HEAVY = (
@@ -217,6 +218,17 @@ def test_only_the_command_line_prints_reads_arguments_and_exits() -> None:
             bad = ast.unparse(node) in {"print", "sys.argv", "sys.exit"}
         wrong += [place(file, node.lineno)] if bad and room(dotted(file)) != "cli" else []
     assert not wrong, wrong
+
+
+def test_one_console_prints_all_texts_as_they_are() -> None:
+    shell = SOURCE / "phosphene" / "cli" / "shell.py"
+    wrong = [
+        place(file, node.lineno)
+        for file, node in found(ast.ImportFrom)
+        if node.module in {"rich", "rich.markup"}
+        or (node.module == "rich.console" and file != shell)
+    ]
+    assert not wrong, f"print with phosphene.cli.shell: {wrong}"
 
 
 def test_no_check_disappears_under_optimisation() -> None:

@@ -30,12 +30,13 @@ from phosphene.evaluation import (
     share,
 )
 from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
-from phosphene.files import safe, write_json
+from phosphene.files import write_json
 from phosphene.images import Pixels, to_pixels
 from phosphene.probe import probe
 from phosphene.receptive_fields import Fields, receptive_fields
 from phosphene.runs import Request, check_trusted, check_weights, open_parameterization, weights_of
 from phosphene.subjects import Subject, load_subject
+from phosphene.texts import safe
 from phosphene.units import Unit
 
 FORMAT = 1

@@ -17,10 +17,11 @@ from torch import Tensor
 from phosphene import images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import safe, told_as_oserror, whole, write_json
+from phosphene.files import told_as_oserror, whole, write_json
 from phosphene.probe import find_layer, probe
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import Subject
+from phosphene.texts import clean, safe
 from phosphene.units import Unit
 from phosphene.weights import digest_of
 
@@ -232,7 +233,9 @@ def _write_sheet(
         ]
         missing = columns - len(cut)
         tiles += cut + [blank] * missing
-        labels += [f"{row['label']}\n{value:.2f}" for value in row["values"]] + ["\n"] * missing
+        labels += [f"{clean(row['label'])}\n{value:.2f}" for value in row["values"]] + [
+            "\n"
+        ] * missing
     images.write_png(file, images.contact_sheet(tiles, labels, columns=columns))
 
 

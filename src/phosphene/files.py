@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,11 +50,6 @@ def told_as_oserror() -> Iterator[None]:
         raise OSError(str(error)) from None
 
 
-def safe(text: str) -> str:
-    """A text as part of a file's name: what is neither letter, digit nor dot becomes a dash."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     with whole(path) as scratch:
@@ -71,6 +66,27 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def home() -> Path:
+    """Return the user's home folder, or a folder under TMPDIR where nothing says which that is.
+
+    A container may run as a number that has neither HOME nor an entry in passwd.
+    """
+    found = os.path.expanduser("~")
+    if os.path.isabs(found):
+        return Path(found)
+    return Path(tempfile.gettempdir()) / f"phosphene-{os.getuid()}"
+
+
+def caches() -> list[Path]:
+    """Return the folders where the user may keep files for the program, the one to name last."""
+    if own := os.environ.get("PHOSPHENE_CACHE"):
+        return [Path(own)]
+    found = [home() / ".cache"]
+    if os.path.isabs(shared := os.environ.get("XDG_CACHE_HOME", "")):
+        found.append(Path(shared))
+    return [folder / "phosphene" for folder in dict.fromkeys(found)]
 
 
 def from_hub(repository: str, name: str) -> Path:

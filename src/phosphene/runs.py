@@ -18,7 +18,6 @@ from torch import Tensor
 from phosphene import __version__, images
 from phosphene.errors import BadFile, BadRequest
 from phosphene.evaluation import as_images
-from phosphene.files import safe
 from phosphene.parameterizations import Parameterization, load_generated
 from phosphene.records import Folder, Record, pixels_sha256, read
 from phosphene.subjects import Subject, load_subject
@@ -30,6 +29,7 @@ from phosphene.synthesis import (
     climb_batch,
     load_parameterization,
 )
+from phosphene.texts import clean, safe
 from phosphene.units import Direction, Target, Unit
 
 MOST_TILES = 400
@@ -372,7 +372,7 @@ def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
     notes = [
         f"{record.score:.2f}" if record.status == "climbed" else record.status for record in shown
     ]
-    labels = [f"{record.label}\n{note}" for record, note in zip(shown, notes, strict=True)]
+    labels = [f"{clean(record.label)}\n{note}" for record, note in zip(shown, notes, strict=True)]
     sheet = images.contact_sheet(
         [folder.picture(record) for record in shown],
         labels,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, UnknownName, Unreachable
-from phosphene.files import from_hub, whole
+from phosphene.files import caches, from_hub, whole
 
 FORMAT = 3
 LARGEST = 4 << 30
@@ -187,9 +187,8 @@ def locate(name: str | Path, others: Iterable[str] = ()) -> tuple[Path, str | No
 
 
 def places() -> list[Path]:
-    """Folders where the zoo's files may lie: the package, a clone of the repository, the user's cache."""
-    cache = os.environ.get("PHOSPHENE_CACHE") or Path.home() / ".cache" / "phosphene"
-    return [zoo_folder(), Path(__file__).parents[2] / "weights", Path(cache)]
+    """Return the folders where the zoo's files may lie: the package, a clone, the user's caches."""
+    return [zoo_folder(), Path(__file__).parents[2] / "weights", *caches()]
 
 
 def _found(name: str, entry: Mapping[str, Any]) -> Path:

@@ -21,6 +21,7 @@ from phosphene.atlas.cards import (
 )
 from phosphene.atlas.findings import Finding, look_into
 from phosphene.atlas.forms import short
+from phosphene.texts import file_names
 from phosphene.units import Unit
 
 T = TypeVar("T")
@@ -38,17 +39,6 @@ def collect(runs: Sequence[Path], title: str = "") -> Atlas:
         for name, place, findings in zip(names, places, networks.values(), strict=True)
     ]
     return Atlas(short(title) or "Unit atlas", tuple(subjects))
-
-
-def file_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
-    """A safe, readable file name for each name, all of them different whatever the file system thinks of case."""
-    used, safe = {*taken}, []
-    for name in names:
-        plain = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:60] or "unnamed"
-        tries = (plain if n == 1 else f"{plain}-{n}" for n in range(1, len(names) + len(used) + 2))
-        safe.append(next(each for each in tries if each.lower() not in used))
-        used.add(safe[-1].lower())
-    return safe
 
 
 def _subject(name: str, place: str, found: list[Finding]) -> Subject:

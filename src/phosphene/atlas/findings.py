@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from phosphene.atlas.cards import Dissection, Evaluation, Exemplar, Exemplars, Figure, Picture
-from phosphene.atlas.forms import Entry, clean, read_form, short
+from phosphene.atlas.forms import Entry, read_form, short
 from phosphene.errors import BadFile, BadRequest
 from phosphene.records import Record, read
+from phosphene.texts import clean
 from phosphene.units import Direction, Target, Unit
 
 Piece = Picture | Evaluation | Exemplars | Dissection

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from phosphene.errors import BadFile
+from phosphene.texts import clean
 
 LARGEST = 256 << 20
 """Bytes; a longer file is not read."""
@@ -18,13 +18,6 @@ LONGEST = 100_000
 """Characters of a text; a longer one is refused."""
 SHOWN = 200
 """Characters of a text that are shown."""
-
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def clean(text: str) -> str:
-    """The text without what is not shown: control characters, halves of characters, changes of direction."""
-    return _UNSEEN.sub("\ufffd", text)
 
 
 def short(text: str) -> str:

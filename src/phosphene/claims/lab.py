@@ -19,11 +19,11 @@ from phosphene.errors import BadRequest
 from phosphene.evaluation import as_images, features, judge_channels, recognised
 from phosphene.evidence import Evaluation
 from phosphene.exemplars import find_exemplars
-from phosphene.files import safe
 from phosphene.images import contact_sheet, read_png, to_pixels, write_webp
 from phosphene.runs import Request, climb_into, open_parameterization, start_request
 from phosphene.subjects import Subject, load_subject, outer_layers, resized
 from phosphene.synthesis import Member, settings
+from phosphene.texts import safe
 
 TENTH = 10
 """A quick run takes one unit, and one photograph, in so many."""

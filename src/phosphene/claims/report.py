@@ -12,7 +12,8 @@ from phosphene.atlas.pages import templates_of
 from phosphene.claims import forest
 from phosphene.claims.claim import FEWEST
 from phosphene.claims.words import SIGNS, duration, figure, is_figure, percent, told
-from phosphene.files import safe, whole, without_nan, write_json
+from phosphene.files import whole, without_nan, write_json
+from phosphene.texts import safe
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -17,9 +17,9 @@ from phosphene.claims.lab import Lab
 from phosphene.claims.reader import Reader
 from phosphene.datasets import Photographs
 from phosphene.evaluation import Figure, as_images, bootstrap, mean, share
-from phosphene.files import safe
 from phosphene.images import to_pixels, write_png
 from phosphene.parameterizations import load_generated
+from phosphene.texts import safe
 from phosphene.training.run import read_recipe, recipe_hash
 from phosphene.training.subject import subject_card, train_subject
 

@@ -20,6 +20,7 @@ from phosphene.cli.measuring import dissect, evaluate, exemplars
 from phosphene.cli.reporting import atlas, claims
 from phosphene.cli.shell import Interrupted, err, refuse
 from phosphene.errors import PhospheneError
+from phosphene.files import home
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     synthesize,
@@ -68,6 +69,8 @@ def main() -> None:
         raise Interrupted
 
     signal.signal(signal.SIGINT, interrupt)
+    if not os.path.isabs(os.path.expanduser("~")):
+        os.environ["HOME"] = str(home())  # or libraries would make a folder that is called "~"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a letter

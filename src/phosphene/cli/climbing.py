@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from phosphene.cli import progress
@@ -242,14 +241,12 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
         return
     table = Table("unit", "prefers", "score", "at the start", "picture")
     for r in finished[:MOST_TILES]:
-        table.add_row(
-            escape(r.target), escape(r.label), f"{r.score:.2f}", f"{r.start_score:.2f}", r.image
-        )
+        table.add_row(r.target, r.label, f"{r.score:.2f}", f"{r.start_score:.2f}", r.image)
     out.print(table)
     sheet = folder / "contact-sheet.png"
     if sheet.exists():
         more = f" (its first {MOST_TILES} pictures)" if len(finished) > MOST_TILES else ""
-        out.print(f"contact sheet: {escape(str(sheet))}{more}", soft_wrap=True, highlight=False)
+        out.print(f"contact sheet: {sheet}{more}", soft_wrap=True)
 
 
 def _direction(subject: Subject, text: str) -> Target:
@@ -411,6 +408,6 @@ def reconstruct(
         )
     else:
         out.print(
-            f"{escape(str(out_file))}: mean absolute error {error:.3f} of the range 0 … 1",
+            f"{out_file}: mean absolute error {error:.3f} of the range 0 … 1",
             soft_wrap=True,
         )

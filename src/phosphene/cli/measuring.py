@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from phosphene.cli import progress
@@ -87,7 +86,7 @@ def exemplars(
         numbers = ", ".join(map(str, row["photographs"]))
         table.add_row(
             row["unit"],
-            escape(row["label"]),
+            row["label"],
             f"{row['values'][0]:.2f}",
             f"{row['quantiles']['0.99']:.2f}",
             f"{row['quantiles']['0.5']:.2f}",
@@ -97,15 +96,13 @@ def exemplars(
     if named:
         out.print(table)
         out.print(
-            f"contact sheet: {escape(str(out_folder / 'exemplars.png'))}",
+            f"contact sheet: {out_folder / 'exemplars.png'}",
             soft_wrap=True,
-            highlight=False,
         )
     total = next(iter(found.values())).seen
     out.print(
-        f"{escape(str(file))}: {len(found)} layers, {total:,} photographs",
+        f"{file}: {len(found)} layers, {total:,} photographs",
         soft_wrap=True,
-        highlight=False,
     )
 
 
@@ -233,12 +230,11 @@ def dissect(
     )
     for row in sorted(detectors, key=lambda row: -row["iou"]):
         others = ", ".join(f"{name} {iou:.3f}" for name, iou in row["others"])
-        table.add_row(row["unit"], escape(row["object"]), f"{row['iou']:.3f}", escape(others))
+        table.add_row(row["unit"], row["object"], f"{row['iou']:.3f}", others)
     out.print(table)
     units, photographs = len(found["units"]), found["photographs"]
     out.print(
         f"{out_folder / 'dissection.json'}: {units:,} units, {photographs:,} photographs, a detector above "
         f"{dissection.DETECTOR}",
         soft_wrap=True,
-        highlight=False,
     )

@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.markup import escape
-
-from phosphene.cli.shell import err
+from phosphene.cli.shell import err, styled
+from phosphene.texts import clean
 
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
     """On a terminal, a spinner beside what is being done."""
-    with err.status(text):
+    with err.status(styled(text)):
         yield
 
 
@@ -31,10 +30,10 @@ def bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -48,7 +47,6 @@ def bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
                 told, done = time.monotonic(), progress.tasks[task].completed
                 err.print(
                     f"{text}: {done:,.0f}{f' of {total:,}' if total else ''}",
-                    highlight=False,
                     soft_wrap=True,
                 )
 
@@ -75,17 +73,17 @@ def claims_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[],
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task, before = progress.add_task("", total=total), time.monotonic()
 
         def told(text: str) -> None:
             nonlocal before
-            progress.update(task, description=escape(text))
+            progress.update(task, description=clean(text))
             if not err.is_terminal and time.monotonic() - before > 30:
                 before = time.monotonic()
-                err.print(escape(text), highlight=False, soft_wrap=True)
+                err.print(text, soft_wrap=True)
 
         yield told, lambda: progress.advance(task)
 
@@ -104,8 +102,8 @@ def training_bar(told_here: bool = True) -> Iterator[Callable[[int, int, dict[st
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=False, disable=not told_here) as progress:
@@ -129,6 +127,6 @@ def training_bar(told_here: bool = True) -> Iterator[Callable[[int, int, dict[st
             )
             if told_here and not err.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
-                err.print(f"step {step:,} of {steps:,}: {text}", highlight=False, soft_wrap=True)
+                err.print(f"step {step:,} of {steps:,}: {text}", soft_wrap=True)
 
         yield report

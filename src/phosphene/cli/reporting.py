@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from phosphene.cli import progress
@@ -22,6 +21,7 @@ from phosphene.cli.shell import (
     choose_machine,
     out,
     print_json,
+    styled,
     warn,
 )
 from phosphene.errors import BadRequest, PhospheneError, UnknownName
@@ -59,15 +59,14 @@ def atlas(
         layers = [layer for subject in made.subjects for layer in subject.layers]
         units = sum(len(layer.cards) for layer in layers)
         out.print(
-            f"{escape(str(site / 'index.html'))}: {units:,} units of {len(layers):,} layers",
+            f"{site / 'index.html'}: {units:,} units of {len(layers):,} layers",
             soft_wrap=True,
-            highlight=False,
         )
     elif not serve:
         raise BadRequest("no folder given; for example: phosphene atlas preferred --out atlas")
     if serve:
         with served(site, port) as (address, forever), suppress(Interrupted):
-            out.print(f"{address} until Ctrl-C", soft_wrap=True, highlight=False)
+            out.print(f"{address} until Ctrl-C", soft_wrap=True)
             webbrowser.open(address)
             forever()
 
@@ -172,7 +171,7 @@ def claims(
         print_json(done)
     elif report:
         _tell_claims(done)
-        out.print(f"report: {escape(str(report))}", soft_wrap=True, highlight=False)
+        out.print(f"report: {report}", soft_wrap=True)
     if missing:
         raise typer.Exit(2)
 
@@ -205,13 +204,11 @@ def _tell_claims(results: Sequence[dict[str, Any]]) -> None:
         word = result["verdict"]
         table.add_section()
         table.add_row(
-            f"[bold]{escape(result['claim'])} {escape(result['title'])}",
-            f"[bold]{SIGNS[word]} {word}",
+            styled(f"{result['claim']} {result['title']}", "bold"),
+            styled(f"{SIGNS[word]} {word}", "bold"),
             "",
         )
         for each in result["expected"]:
             word = each["verdict"]
-            table.add_row(
-                f"  {escape(each['number'])}", f"{SIGNS[word]} {word}", told(each["found"])
-            )
+            table.add_row(f"  {each['number']}", f"{SIGNS[word]} {word}", told(each["found"]))
     out.print(table)

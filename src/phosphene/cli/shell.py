@@ -9,12 +9,25 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from phosphene.errors import BadRequest
+from phosphene.texts import clean, escaped
 
-out, err = Console(), Console(stderr=True)
+
+class Plain(Console):
+    """Print each text as it is: names of units, files and classes are no markup and no emoji."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text for a line or for a cell, without the characters that act."""
+        return super().render_str(clean(text), **options)
+
+
+out, err = Plain(), Plain(stderr=True)
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Machine")]
 Precision = Annotated[
@@ -48,7 +61,12 @@ def refuse(message: str) -> NoReturn:
 def warn(message: str) -> None:
     """One line on stderr."""
     if line := " ".join(message.split()):  # empty where the help was shown instead
-        err.print(f"[bold red]phosphene:[/] {escape(line)}", highlight=False, soft_wrap=True)
+        err.print(styled("phosphene:", "bold red"), line, soft_wrap=True)
+
+
+def styled(text: str, style: str = "") -> Text:
+    """Return a text as it is, in a style; whatever takes no plain `str` as it is takes this."""
+    return Text(clean(text), style)
 
 
 def choose_machine(device: str, precision: str, threads: int) -> dict[str, Any]:
@@ -81,7 +99,7 @@ def print_json(value: Any) -> None:
     """On stdout, with null for NaN."""
     from phosphene.files import without_nan
 
-    typer.echo(json.dumps(without_nan(value), indent=1, ensure_ascii=False))
+    typer.echo(escaped(json.dumps(without_nan(value), indent=1, ensure_ascii=False)))
 
 
 def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
@@ -100,5 +118,5 @@ def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
         value, low, high = (
             "–" if number is None else f"{number:.3g}" for number in map(figure.get, PARTS)
         )
-        table.add_row(name, value, f"{low} … {high}", f"{figure['n']:,}", escape(figure["note"]))
+        table.add_row(name, value, f"{low} … {high}", f"{figure['n']:,}", figure["note"])
     out.print(table)

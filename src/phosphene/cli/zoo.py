@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from phosphene.cli import progress
@@ -19,6 +18,7 @@ from phosphene.cli.shell import (
     choose_machine,
     out,
     print_json,
+    styled,
     tell_figures,
 )
 from phosphene.errors import BadFile, UnknownName, Unreachable
@@ -68,7 +68,7 @@ def zoo_show(
         elif key == "history" and isinstance(value, list):
             value = value[-1] if value else "none"
         told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        out.print(f"[bold]{escape(key)}[/]: {escape(told)}", highlight=False, soft_wrap=True)
+        out.print(styled(key, "bold"), f": {told}", sep="", soft_wrap=True)
     for found in measured:
         tell_figures(f"on {found['data']}, judge {found['judge']}", found["figures"])
 
@@ -111,9 +111,7 @@ def zoo_verify(
         if not folders or card["kind"] == "training":
             continue
         if (photographs := val(card["data"]["name"])) is None:
-            out.print(
-                f"{name}: not measured, it was trained on {card['data']['name']}", highlight=False
-            )
+            out.print(f"{name}: not measured, it was trained on {card['data']['name']}")
             continue
         with progress.status(f"measuring {name}"):
             found = measured(name, card, photographs, where)
@@ -121,6 +119,6 @@ def zoo_verify(
             said = card["measured"][figure]
             fits = abs(value - said) <= 0.005
             wrong += [] if fits else [f"{name}: {figure} is {value:.4f}, its card says {said:.4f}"]
-            out.print(f"{name}: {figure} {value:.4f}, card {said:.4f}", highlight=False)
+            out.print(f"{name}: {figure} {value:.4f}, card {said:.4f}")
     if wrong:
         raise BadFile("; ".join(wrong))

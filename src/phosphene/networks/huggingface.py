@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def load_transformers(text: str) -> External:
 
 def _folder(name: str, source: str, random: bool) -> Path:
     """Where the files lie: the user's folder, the hub's cache, or that after a download."""
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))  # which raises nothing where there is no home
     if folder.is_dir():
         if lacking := _lacking(folder, random):
             raise BadFile(
