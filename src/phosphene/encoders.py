@@ -58,7 +58,22 @@ def encoding(
         yield encoded
 
 
+def _in_range(image: Tensor, slack: float = 0.01) -> bool:
+    """Return whether all values lie in 0 … 1, but for what a resize may overshoot."""
+    return bool(((image >= -slack) & (image <= 1 + slack)).all())
+
+
 def encode(parameterization: Parameterization, image: Tensor, trusted: str = "") -> Tensor:
-    """The code, without a batch axis, of a real image (3, image_size, image_size) in [0, 1]."""
+    """Return the code, without a batch axis, of a real image (3, image_size, image_size) in [0, 1].
+
+    `BadRequest` where its values lie outside of that range.
+    """
+    if not image.is_floating_point() or not _in_range(image):
+        low, high = float(image.min()), float(image.max())
+        raise BadRequest(
+            f"an image is RGB in 0 … 1; got {low:g} … {high:g} in {image.dtype}; "
+            "write image / 255 for 0 … 255, (image + 1) / 2 for -1 … 1"
+        )
+    image = image.float()
     with encoding(parameterization, image.device, trusted) as encoded:
         return encoded(image[None])[0]

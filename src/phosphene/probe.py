@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 import torch
@@ -22,14 +23,29 @@ class _Deepest(Exception):
 
 
 def find_layer(network: nn.Module, layer: str, name: str = "the network") -> nn.Module:
-    """The module at a `named_modules()` path; `UnknownName` tells the near ones."""
-    modules = dict(network.named_modules())
-    if layer and layer in modules:
-        return modules[layer]
-    known = [path for path in modules if path]
+    """Return the module at a `named_modules()` path; `UnknownName` tells the near ones."""
+    return network.get_submodule(layer_path(network, layer, name))
+
+
+def layer_path(network: nn.Module, layer: str, name: str = "the network") -> str:
+    """Return the `named_modules()` path of a layer.
+
+    It may be written as in a wrapper that was taken off the network, such as `module.fc`, or
+    without one that is still in it. `UnknownName` tells the near ones.
+    """
+    known = [path for path, _ in network.named_modules() if path]
+    if layer in known:
+        return layer
+    same = [path for path in known if layer and _unwrapped(path) == _unwrapped(layer)]
+    if len(same) == 1:
+        return same[0]
     near = get_close_matches(layer, known, n=3, cutoff=0.4)
     near += [path for path in known if path.count(".") == 0 and path not in near][: 3 - len(near)]
     raise UnknownName(f"{name} has no layer {layer!r}; near: {', '.join(near) or 'none'}")
+
+
+def _unwrapped(layer: str) -> list[str]:
+    return [part for part in layer.split(".") if part not in ("_orig_mod", "module")]
 
 
 def before(layer: str) -> str:
@@ -48,6 +64,17 @@ def borrowed(network: nn.Module) -> Iterator[None]:
         network.to(device)
         for module, mode in modes:
             module.training = mode
+
+
+def run(network: nn.Module, inputs: Tensor) -> object:
+    """Return what a network makes of its inputs, each of its modules run as it was written.
+
+    What was compiled by `torch.compile` without hooks would not call those that came later.
+    """
+    if not any(hasattr(module, "_orig_mod") for module in network.modules()):
+        return network(inputs)
+    with torch.compiler.set_stance("force_eager"):
+        return network(inputs)
 
 
 @contextmanager
@@ -101,7 +128,7 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
             square = inputs.shape[-1] == inputs.shape[-2]
             found.clear()
             try:
-                network(inputs)
+                run(network, inputs)
             except _Deepest:
                 pass
             missing = wanted.difference(found)
@@ -142,14 +169,92 @@ def layer_shapes(network: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...
 
     try:
         for path, module in network.named_modules():
-            if path:
+            if path and not isinstance(module, torch.jit.ScriptModule):  # it takes no hook
                 handles.append(module.register_forward_hook(note(path)))
         with torch.no_grad():
-            network(inputs)
+            run(network, inputs)
     finally:
         for handle in handles:
             handle.remove()
     return shapes
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """A module that ran, with what it read and what it made of that."""
+
+    path: str
+    kind: str
+    read: Tensor | None
+    made: Tensor
+
+
+def lost_gradient(network: nn.Module, inputs: Tensor, layer: str) -> str:
+    """Return where the gradient from a layer to a network's inputs is lost, "" where it is not.
+
+    Only what depends on the inputs can lose it: a layer that is the same for their negative, such
+    as an embedding of positions or what lies behind a ReLU that is shut, tells nothing.
+    """
+    inputs = inputs.detach().requires_grad_()
+    negative = (-inputs).detach().requires_grad_()
+    runs = zip(_ran(network, inputs, layer), _ran(network, negative, layer), strict=False)
+    ran = [one for one, other in runs if not torch.equal(one.made, other.made)]
+    if not ran or ran[-1].path != layer or _flows(ran[-1].made, inputs):
+        return ""
+    low, high = 0, len(ran) - 1  # the gradient reaches none from `high` on
+    while low < high:
+        middle = (low + high) // 2
+        if _flows(ran[middle].made, inputs):
+            low = middle + 1
+        else:
+            high = middle
+    first = ran[high]
+    inside = first.read is not None and _flows(first.read, inputs)
+    return f"{'in' if inside else 'before'} {first.path} ({first.kind})"
+
+
+def _ran(network: nn.Module, inputs: Tensor, layer: str) -> list[_Ran]:
+    """Return the modules that run up to a layer, in the order of their completion."""
+    ran: list[_Ran] = []
+    handles = []
+
+    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
+            kind = type(module).__name__
+            quantized = "quantized" in type(module).__module__
+            first = read[0] if read and isinstance(read[0], Tensor) else None
+            with suppress(UnknownName):  # a module whose output is no tensor
+                made = first_tensor(output)
+                ran.append(_Ran(path, f"quantized {kind}" if quantized else kind, first, made))
+            if path == layer:
+                raise _Deepest
+
+        return hook
+
+    try:
+        for path, module in network.named_modules():
+            if path and not isinstance(module, torch.jit.ScriptModule):
+                handles.append(module.register_forward_hook(note(path)))
+        with suppress(_Deepest):
+            run(network, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran
+
+
+def _flows(made: Tensor, inputs: Tensor) -> bool:
+    """Return whether a gradient comes from what was made to the inputs."""
+    if not made.requires_grad:
+        return False
+    drawn = torch.randn(made.shape, generator=torch.Generator().manual_seed(0)).to(made)
+    try:
+        (gradient,) = torch.autograd.grad(
+            (made * drawn).sum(), inputs, retain_graph=True, allow_unused=True
+        )
+    except RuntimeError:  # re-entrant checkpointing refuses such a gradient
+        return False
+    return gradient is not None and bool((gradient != 0).any())
 
 
 def _closing_activation(layer: nn.Module) -> nn.Module | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from phosphene.networks.outside import number_type
 from phosphene.probe import probe
 
 
@@ -54,6 +55,7 @@ def receptive_fields(
     """
     height, width = size
     device = next(network.parameters(), torch.zeros(())).device
+    kind = number_type(network)
     reached: dict[str, tuple[list[Tensor], list[Tensor]]] = {layer: ([], []) for layer in layers}
     exact = torch.backends.cudnn.flags(
         enabled=False
@@ -61,7 +63,7 @@ def receptive_fields(
     with exact, probe(network, layers) as read, torch.no_grad():
         for at in range(0, height + width, batch):
             lines = range(at, min(at + batch, height + width))
-            images = torch.full((len(lines), 3, height, width), 0.5, device=device)
+            images = torch.full((len(lines), 3, height, width), 0.5, device=device, dtype=kind)
             for image, line in zip(images, lines, strict=True):
                 if line < height:
                     image[:, line] = float("nan")

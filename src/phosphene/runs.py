@@ -22,6 +22,7 @@ from phosphene.parameterizations import Parameterization, load_generated
 from phosphene.records import Folder, Record, pixels_sha256, read
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import (
+    PRECISIONS,
     Climb,
     Member,
     PreferredInputs,
@@ -36,7 +37,7 @@ MOST_TILES = 400
 """Pictures on a contact sheet; it shows the first ones of a longer run."""
 
 
-DEVICES, PRECISIONS = ("cpu", "cuda", "mps"), ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)

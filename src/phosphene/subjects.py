@@ -19,8 +19,20 @@ from phosphene import weights
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks import build
 from phosphene.networks.external import LOADERS, is_external, load_external
-from phosphene.networks.outside import check_names, fitting_layout, looking, seeded_by_zero
-from phosphene.probe import find_layer, first_tensor, layer_shapes
+from phosphene.networks.outside import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    bare,
+    check_names,
+    checked_options,
+    fitting_layout,
+    looking,
+    looking_without_gradients,
+    number_type,
+    seeded_by_zero,
+    wrong_scale,
+)
+from phosphene.probe import first_tensor, layer_path, layer_shapes, run
 from phosphene.units import Target, Term, Unit, channel_range, parse
 
 MOST_TARGETS = 20_000
@@ -58,6 +70,8 @@ class Subject:
 
     def prepare(self, images: Tensor) -> Tensor:
         """RGB in [0, 1], (batch, 3, height, width) of any size, to what the network reads."""
+        if not images.is_floating_point():
+            raise BadRequest(f"images are RGB in 0 … 1; got {images.dtype}, so divide by 255")
         if self.batch and len(images) > self.batch:
             raise BadRequest(f"{self.name} takes {self.batch} image at a time; got {len(images)}")
         images = resized(images, self.size)
@@ -67,7 +81,9 @@ class Subject:
         mean, std = (
             each.to(images.device, non_blocking=True) for each in (mean, std)
         )  # no wait for the device
-        return ((images - mean) / std).contiguous(memory_format=self.layout)
+        seen = ((images - mean) / std).contiguous(memory_format=self.layout)
+        kind = number_type(self.network)
+        return seen if kind == torch.float32 else seen.to(kind)
 
     def __call__(self, images: Tensor) -> Tensor:
         """The network's output for RGB images in [0, 1]; where that is several tensors, the first: the logits."""
@@ -119,7 +135,7 @@ class Subject:
         if term.layer == "class":
             layer, channel = self._output(), self._class(term.channels, term.quoted)
             term = replace(term, layer=layer, channels=str(channel), quoted=False)
-        find_layer(self.network, term.layer, self.name)
+        term = replace(term, layer=layer_path(self.network, term.layer, self.name))
         shape = self.shapes().get(term.layer)
         if shape is None or not shape:
             raise UnknownName(
@@ -218,7 +234,8 @@ def load_subject(name: str | Path) -> Subject:
             outside.batch,
             outside.layout,
         )
-        return _tried(subject) if str(name).startswith("python:") else subject
+        beside = '; beside it, its factory may give {"size": PIXELS}'
+        return _tried(subject, beside) if str(name).startswith("python:") else subject
     trained = name if Path(name).is_file() else str(name).removesuffix("@random")
     file = weights.read(trained, "subject", LOADERS)
     with torch.device("meta"):
@@ -269,6 +286,9 @@ def _check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
     }
     if wrong := [name for name, fine in right.items() if not fine]:
         raise BadFile(f"{source}: its card's {wrong[0]} is not of the form that a subject's is")
+    for key, numbers in (("mean", mean), ("std", std)):
+        if problem := wrong_scale(key, numbers or ()):
+            raise BadFile(f"{source}: its card's {problem}")
 
 
 def _is_name(text: Any) -> bool:
@@ -288,37 +308,90 @@ def _numbers(values: Any, n: int) -> TypeGuard[list[float]]:
     )
 
 
-def _tried(subject: Subject) -> Subject:
-    """The same, once it has looked at one image; `BadRequest` where it cannot, or has not as many outputs as names."""
-    with looking(subject.name, subject.size, '; beside it, its factory may give {"size": PIXELS}'):
+def _tried(subject: Subject, instead: str) -> Subject:
+    """Return the subject once it has looked at images, with the number that it takes at once.
+
+    `BadRequest` where it cannot look, has not as many outputs as names, or remembers what it saw.
+    """
+    door = looking(subject.name, subject.size, instead, subject.network)
+    with door, looking_without_gradients():
+        subject = _counted(subject)
         shape = subject.shapes().get(subject.output)
     if shape:
         check_names(subject.name, shape[0], subject.classes)
+    _check_memory(subject)
     return subject
+
+
+def _counted(subject: Subject) -> Subject:
+    """Return the subject with `batch` 1 where it takes one image but not two."""
+    if subject.batch:
+        return subject
+    try:
+        if _rows(subject, 2) == 2:
+            return subject
+    except Exception:  # of every kind: the same of one image tells what is wrong
+        pass
+    return replace(subject, batch=1) if _rows(subject, 1) == 1 else subject
+
+
+def _rows(subject: Subject, images: int) -> int:
+    """Return for how many images the network answers when it is shown so many."""
+    answer = _answer(subject, images)
+    return images if answer is None or not answer.ndim else len(answer)
+
+
+def _answer(subject: Subject, images: int) -> Tensor | None:
+    """Return what the network says of images that are always the same; None if it is no tensor."""
+    device = next(subject.network.parameters(), torch.zeros(())).device
+    shown = torch.rand(images, 3, *subject.size, generator=torch.Generator().manual_seed(0))
+    said = run(subject.network, subject.prepare(shown.to(device)))
+    try:
+        return first_tensor(said)
+    except UnknownName:
+        return None
+
+
+def _check_memory(subject: Subject) -> None:
+    """`BadRequest` where the same images get another answer the second time."""
+    with looking_without_gradients():
+        first, second = (_answer(subject, subject.at_most(2)) for _ in range(2))
+    if first is None or second is None:
+        return
+    if first.shape != second.shape or not torch.allclose(
+        first.double(), second.double(), rtol=1e-3, atol=1e-6, equal_nan=True
+    ):
+        raise BadRequest(
+            f"{subject.name} gives another answer when it sees the same images again, so it keeps "
+            "a state or draws random numbers; begin its forward without either"
+        )
 
 
 def wrap(
     network: nn.Module,
     *,
-    size: tuple[int, int],
-    mean: Sequence[float] = (0.485, 0.456, 0.406),
-    std: Sequence[float] = (0.229, 0.224, 0.225),
+    size: int | tuple[int, int] = 224,
+    mean: float | Sequence[float] = IMAGENET_MEAN,
+    std: float | Sequence[float] = IMAGENET_STD,
     classes: Sequence[str] = (),
+    output: str = "",
     name: str = "",
 ) -> Subject:
-    """Any module of one's own as a subject; its parameters are left as they are, only put in eval mode."""
+    """Return any module of one's own as a subject; it is only put in eval mode.
+
+    `size` is (height, width) in pixels, or one number; `mean` and `std` are for RGB in 0 … 1.
+    `output` is the layer whose channels are the classes, the last linear one where it is "".
+    """
     if not isinstance(network, nn.Module):
         raise BadRequest(f"a subject is an nn.Module; got {type(network).__name__}")
-    return Subject(
-        name or type(network).__name__,
-        network.eval(),
-        size,
-        tuple(mean),
-        tuple(std),
-        tuple(classes),
-        _last_layer(network),
-        layout=fitting_layout(network, size),
-    )
+    name = name or type(network).__name__
+    network = bare(name, network).eval()
+    said = {"size": size, "mean": mean, "std": std, "classes": classes, "output": output}
+    options = checked_options(name, network, said)
+    options["output"] = options["output"] or _last_layer(network)
+    layout = fitting_layout(network, options["size"])
+    subject = Subject(name, network, **options, layout=layout)
+    return _tried(subject, "; wrap(network, size=PIXELS) sets another size")
 
 
 def _last_layer(network: nn.Module) -> str:

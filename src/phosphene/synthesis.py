@@ -26,7 +26,7 @@ from phosphene.parameterizations import (
     total_variation,
 )
 from phosphene.priors import Free, Gaussian, Prior, paper_box
-from phosphene.probe import Read, borrowed, probe
+from phosphene.probe import Read, borrowed, lost_gradient, probe
 from phosphene.subjects import MOST_TARGETS, Subject, load_subject, wrap
 from phosphene.units import Target
 
@@ -36,6 +36,8 @@ PAPER_SIGMA = 3.74
 
 MOST_SEED = 2**53
 """As large a whole number as every reader of JSON keeps."""
+
+PRECISIONS = ("float32", "bfloat16")
 
 _CHOICES = {
     "rule": ("mean", "whitened", "adam"),
@@ -317,6 +319,8 @@ def climb_batch(
     `steps` forward and backward passes; one of each to see who can start (again, up to seven times, where a member
     cannot); two forward passes that measure the start and the end.
     """
+    if precision not in PRECISIONS:
+        raise BadRequest(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
     subject = replace(subject, network=subject.network.to(device))
     parameterization = parameterization.to(device)
     objective = Objective([member.target for member in members], climb.objective)
@@ -507,6 +511,7 @@ def _starts(
     else:
         raise BadRequest(f"no start {start!r}; there are: random, mean, or an image")
     alive = _has_gradient(batch, objective, look)
+    _check_gradient([m.target for m, lives in zip(members, alive, strict=True) if not lives], look)
     for attempt in range(1, tries if start == "random" and not all(alive) else 1):
         again = drawn(attempt)
         better = _has_gradient(again, objective, look)
@@ -536,8 +541,29 @@ def _has_gradient(codes: Tensor, objective: Objective, look: _Look) -> list[bool
     """Who can climb from here. A gradient that is not finite counts: the climb reports it."""
     codes = codes.detach().requires_grad_()
     scores = objective(look.plainly(look.parameterization.images(codes)))
-    flat = _gradient(scores, codes, range(len(codes))).flatten(1)
+    try:
+        flat = _gradient(scores, codes, range(len(codes))).flatten(1)
+    except RuntimeError:
+        _check_gradient(objective.targets, look)
+        raise
     return ((flat != 0).any(1) | ~flat.isfinite().all(1)).tolist()
+
+
+def _check_gradient(targets: Sequence[Target], look: _Look) -> None:
+    """`BadRequest` where no gradient comes through the network from a target's layer."""
+    subject, size = look.subject, look.subject.size
+    device = next(subject.network.parameters(), torch.zeros(())).device
+    drawn = torch.rand(subject.at_most(2), 3, *size, generator=torch.Generator().manual_seed(0))
+    for layer in sorted({layer for target in targets for layer in target.layers}):
+        with torch.enable_grad():
+            shown = subject.prepare(drawn.to(device))
+            where = lost_gradient(subject.network, shown, layer)
+        if where:
+            raise BadRequest(
+                f"no gradient comes through {subject.name} from {layer} to the image: it is lost "
+                f"{where}; no_grad, detach, rounding, quantization and checkpointing with "
+                "use_reentrant=True cut it"
+            )
 
 
 def _gradient(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> Tensor:

@@ -30,6 +30,7 @@ from phosphene.networks.onnx_file import load_onnx
 from phosphene.networks.outside import (
     External,
     ask,
+    bare,
     checked_options,
     extra_module,
     fetching,
@@ -230,6 +231,7 @@ def _python(text: str) -> External:
     if random:
         with seeded_by_zero():
             _draw_again(name, network)
+    whole, network = network, bare(name, network)
     checked = checked_options(name, network, options)
     if unmade := [
         path for path, value in network.named_parameters() if value.is_meta or is_lazy(value)
@@ -238,7 +240,7 @@ def _python(text: str) -> External:
             f"{name}: {unmade[0]} has no numbers yet; return a network whose weights are there"
         )
     with _users_code(f"{name}: the network of {attribute}()"):
-        card = {"source": "python", "weights": text, "sha256": sha256_of_weights(network)}
+        card = {"source": "python", "weights": text, "sha256": sha256_of_weights(whole)}
         return External(
             network, **checked, card=card, layout=fitting_layout(network.eval(), checked["size"])
         )

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import importlib
 import math
+import re
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,16 +58,7 @@ def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -
     """What a factory says of its network, checked, with ImageNet's usual ways where it says nothing."""
     if unknown := [key for key in options if key not in OPTIONS]:
         raise BadRequest(f"{name} gives an option {unknown[0]!r}; there are: {', '.join(OPTIONS)}")
-    size = options.get("size", (224, 224))
-    size = (
-        (size, size)
-        if isinstance(size, int)
-        else tuple(size)
-        if isinstance(size, (tuple, list))
-        else ()
-    )
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise BadRequest(f"{name}: size is (height, width) in pixels; got {options['size']!r}")
+    size = _sides(name, options.get("size", (224, 224)))
     classes, output = options.get("classes", ()), options.get("output", "")
     if not isinstance(classes, (tuple, list)) or not all(isinstance(each, str) for each in classes):
         raise BadRequest(f"{name}: classes is a list of names; got {kind_of(classes)}")
@@ -80,20 +73,77 @@ def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -
     return {"size": size, "mean": mean, "std": std, "classes": tuple(classes), "output": output}
 
 
+def _sides(name: str, size: Any) -> tuple[int, int]:
+    """Return (height, width) of a size in pixels, one number of which means a square."""
+    sides = (size, size) if isinstance(size, int) else size
+    fine = isinstance(sides, (tuple, list)) and len(sides) == 2
+    if not fine or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise BadRequest(f"{name}: size is (height, width) in pixels; got {size!r}")
+    return sides[0], sides[1]
+
+
 def _colours(name: str, key: str, value: Any) -> tuple[float, float, float]:
+    """Return a mean or a standard deviation for each colour; one number means the same for all."""
     try:
-        numbers = tuple(float(each) for each in value)
+        numbers = tuple(float(each) for each in ([value] * 3 if _is_number(value) else value))
     except (TypeError, ValueError):
         numbers = ()
-    if (
-        len(numbers) != 3
-        or not all(map(math.isfinite, numbers))
-        or (key == "std" and min(numbers) <= 0)
-    ):
-        raise BadRequest(
-            f"{name}: {key} is three numbers{' above 0' if key == 'std' else ''}, for RGB in [0, 1]; got {value!r}"
-        )
-    return numbers
+    finite = len(numbers) == 3 and all(map(math.isfinite, numbers))
+    if not finite or (key == "std" and min(numbers) <= 0):
+        above = " above 0" if key == "std" else ""
+        raise BadRequest(f"{name}: {key} is three numbers{above}, for RGB in 0 … 1; got {value!r}")
+    if problem := wrong_scale(key, numbers):
+        raise BadRequest(f"{name}: {problem}")
+    return triple(numbers)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_FURTHEST = {"mean": 2.0, "std": 10.0}
+"""No mean of RGB in 0 … 1 lies further from 0, and no standard deviation is larger; in 0 … 255
+nearly all do."""
+
+
+def wrong_scale(key: str, numbers: Sequence[float]) -> str:
+    """Return what is wrong with a `mean` or `std` that is not for RGB in 0 … 1; "" where nothing is."""
+    if max(map(abs, numbers)) <= _FURTHEST[key]:
+        return ""
+    told = ", ".join(f"{number:g}" for number in numbers)
+    return f"{key} is for RGB in 0 … 1; got ({told}); divide by 255?"
+
+
+def bare(name: str, network: nn.Module) -> nn.Module:
+    """Return the network that a wrapper holds: one for several devices, an average, a compiled one.
+
+    `BadRequest` for a scripted one, whose layers cannot be read.
+    """
+    while True:
+        if isinstance(network, torch.jit.ScriptModule):
+            raise BadRequest(
+                f"{name} is scripted, so its layers cannot be read; give the module that "
+                "torch.jit.script or torch.jit.trace was given, or a program of torch.export.save"
+            )
+        within = getattr(network, "_orig_mod", None)
+        if isinstance(network, _WRAPPERS):
+            within = network.module
+        if not isinstance(within, nn.Module):
+            return network
+        network = within
+
+
+_WRAPPERS = (
+    nn.DataParallel,
+    nn.parallel.DistributedDataParallel,
+    torch.optim.swa_utils.AveragedModel,
+)
+
+
+def number_type(network: nn.Module) -> torch.dtype:
+    """Return the type of numbers that a network takes: that of its first weights."""
+    kinds = (each.dtype for each in network.parameters() if each.is_floating_point())
+    return next(kinds, torch.float32)
 
 
 def extra_module(module: str, extra: str = "") -> ModuleType:
@@ -160,9 +210,9 @@ def fitting_layout(network: nn.Module, size: tuple[int, int]) -> torch.memory_fo
     Whatever else is wrong with the network, its first real pass tells.
     """
     parameter = next(network.parameters(), torch.zeros(()))
-    blank = torch.zeros(1, 3, *size, device=parameter.device)
+    blank = torch.zeros(1, 3, *size, device=parameter.device, dtype=number_type(network))
     try:
-        with torch.no_grad():
+        with looking_without_gradients():
             network(blank.contiguous(memory_format=torch.channels_last))
     except Exception as error:
         return torch.contiguous_format if "view" in str(error) else torch.channels_last
@@ -171,8 +221,9 @@ def fitting_layout(network: nn.Module, size: tuple[int, int]) -> torch.memory_fo
 
 def checked(name: str, outside: External, look: Callable[[Tensor], Tensor]) -> External:
     """The same, once it has answered one black image by (1, classes)."""
-    with looking(name, outside.size), torch.no_grad():
-        shape = tuple(look(torch.zeros(1, 3, *outside.size)).shape)
+    blank = torch.zeros(1, 3, *outside.size, dtype=number_type(outside.network))
+    with looking(name, outside.size, network=outside.network), torch.no_grad():
+        shape = tuple(look(blank).shape)
     if len(shape) != 2 or shape[0] != 1:
         raise BadRequest(f"{name} makes {shape} of one image; a classifier makes (1, classes)")
     check_names(name, shape[1], outside.classes)
@@ -180,15 +231,55 @@ def checked(name: str, outside: External, look: Callable[[Tensor], Tensor]) -> E
 
 
 @contextmanager
-def looking(name: str, size: tuple[int, int], instead: str = "") -> Iterator[None]:
-    """A first look that fails is one line, `BadRequest`; it may say what to do instead."""
+def looking(
+    name: str, size: tuple[int, int], instead: str = "", network: nn.Module | None = None
+) -> Iterator[None]:
+    """Turn a first look that fails into one line, `BadRequest`, that says what to do instead."""
     try:
         yield
     except (Exception, SystemExit) as error:  # of every kind: these are other people's networks
-        why = f"{type(error).__name__}: {one_line(error)[:300]}"
+        told = one_line(error)
+        advice = _advice(network, told) if network is not None else ""
+        why = f"{type(error).__name__}: {told[:300]}"
         raise BadRequest(
-            f"{name} does not take an image of {size[0]} × {size[1]} pixels ({why}){instead}"
+            f"{name} does not take an image of {size[0]} × {size[1]} pixels ({why})"
+            f"{advice or instead}"
         ) from None
+
+
+@contextmanager
+def looking_without_gradients() -> Iterator[None]:
+    """Lend a pass without gradients, and without the warning of checkpoints that there are none."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "None of the inputs have requires_grad", UserWarning)
+        yield
+
+
+def _advice(network: nn.Module, told: str) -> str:
+    """Return what would help a network that an error says this of, where it is known."""
+    channels = _channels_read(told)
+    if channels == 1:
+        return "; it reads one channel, so begin its forward with images.mean(1, keepdim=True)"
+    if channels != 3:
+        return (
+            f"; it reads {channels} channels, so begin it with one like nn.Conv2d(3, {channels}, 1)"
+        )
+    kind = number_type(network)
+    if kind != torch.float32 and re.search("type|implemented for|Half|BFloat", told):
+        return f"; its weights are {kind}, and network.float() makes them float32"
+    if "positional argument" in told or "keyword-only argument" in told:
+        return "; its forward must take one tensor of images, (batch, 3, height, width)"
+    return ""
+
+
+def _channels_read(told: str) -> int:
+    """Return how many channels an image should have by what the error says, 3 where it is silent."""
+    if found := re.search(r"to have (\d+) channels, but got 3 channels", told):
+        return int(found[1])
+    if found := re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x", told):
+        had, wanted = int(found[1]), int(found[2])
+        return next((n for n in (1, 2, 4) if 3 * wanted == n * had), 3)
+    return 3
 
 
 def check_names(name: str, outputs: int, classes: Sequence[str]) -> None:
