@@ -22,6 +22,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import CI_SAMPLE, GENERATOR_ARCHITECTURE, SEEN, lively, write_subject
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -1546,6 +1549,117 @@ def test_cards_hold_what_a_reader_needs(
     )
     assert {"encoder", "encoder_sha256", "code_layer", "data", "measured", "recipe"} <= card.keys()
     assert json.loads(json.dumps(card)) == json.loads(json.dumps(card, allow_nan=False))
+
+
+# ---------------------------------------------------------------- what is written can be opened
+
+FIRST: dict[str, Any] = {
+    **SUBJECT,
+    "architecture": {"name": "caffenet", "classes": 10, "width": 4, "dropout": 0.5},
+    "epochs": 1,
+    "batch": 40,
+    "sizes": [[0.0, 12]],
+    "cooldown": {"epochs": 0, "crop": [0.9, 1.0], "lr": 0.01},
+}
+"""One step."""
+
+
+def published_subject(
+    recipe: dict[str, Any], train: Photographs, val: Photographs, folder: Path
+) -> Subject:
+    """A subject as the command writes and opens it."""
+    network, run, _ = train_subject(recipe, train, val, folder / "run")
+    card = subject_card("s", recipe, train, val, network, history=run.history)
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    weights.write(folder / "s.safetensors", tensors, {**card, "finished": True})
+    return load_subject(folder / "s.safetensors")
+
+
+NAMES = st.text(max_size=12) | st.sampled_from(
+    (
+        "a\nb",
+        "tab\there",
+        "\x7f",
+        "x" * 500,
+        "x" * 501,
+        "photo\udce9",
+        "日本 é 🐝",
+        "[b]",
+        "a\u2028b",
+    )
+)
+
+
+@given(name=NAMES)
+@hypothesis_settings(max_examples=12, suppress_health_check=list(HealthCheck))
+def test_a_class_name_is_refused_before_the_first_step_or_can_be_opened(
+    tmp_path_factory: pytest.TempPathFactory, photographs: Make, name: str
+) -> None:
+    folder = tmp_path_factory.mktemp("named")
+    data = replace(photographs(40, 16), classes=(*"abcdefghi", name))
+    if all(ord(each) >= 32 and each not in "\x7f\udce9" for each in name) and len(name) <= 500:
+        opened = published_subject(FIRST, data, photographs(10, 16), folder)
+        assert opened.classes == data.classes
+        return
+    with pytest.raises(BadFile, match="is no class name; one has at most 500 letters"):
+        published_subject(FIRST, data, photographs(10, 16), folder)
+    assert not (folder / "run" / "checkpoint.pt").exists(), "no step was taken"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "x" * 501, "photo\udce9"])
+def test_names_that_loading_refuses_are_refused_by_training(
+    tmp_path: Path, photographs: Make, name: str
+) -> None:
+    data = replace(photographs(40, 16), classes=(*"abcdefghi", name))
+    with pytest.raises(BadFile, match=re.escape(repr(name)[:60])):
+        train_subject(FIRST, data, photographs(10, 16), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"sizes": [[0.0, 5000]]}, "its card's size"),
+        ({"architecture": {**FIRST["architecture"], "dropout": -0.0001}}, "architecture"),
+    ],
+)
+def test_recipes_whose_file_could_not_be_opened_are_refused_first(
+    tmp_path: Path, photographs: Make, change: dict[str, Any], wrong: str
+) -> None:
+    with pytest.raises(PhospheneError, match=wrong):
+        train_subject({**FIRST, **change}, photographs(40, 16), photographs(10, 16), tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_pixels_may_be_said_with_a_decimal_point(tmp_path: Path, photographs: Make) -> None:
+    recipe = {**FIRST, "sizes": [[0.0, 12.0]]}
+    opened = published_subject(recipe, photographs(40, 16), photographs(10, 16), tmp_path)
+    assert opened.size == (12, 12)
+
+
+@pytest.mark.parametrize("line", ["day = 2026-11-29", "x = nan", "x = {y = [1.0, -inf]}"])
+def test_a_recipe_holds_what_a_card_can_hold(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f"kind = 'subject'\n{line}\n")
+    with pytest.raises(BadRequest, match="should be a text, a finite number"):
+        read_recipe(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"size": 24}, "size is 16 × grid"),
+        ({"hidden": 70_000}, "a number outside 0 … 65536"),
+        ({"name": "caffenet"}, "cannot be built"),
+    ],
+)
+def test_a_generator_that_could_not_be_opened_is_refused_before_any_stage(
+    tmp_path: Path, encoder: Subject, photographs: Make, change: dict[str, Any], wrong: str
+) -> None:
+    recipe = {**GENERATOR, "architecture": {**GENERATOR["architecture"], **change}}
+    with pytest.raises(BadFile, match=wrong):
+        train_generator(recipe, encoder, photographs(12, 16), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------- modified twins

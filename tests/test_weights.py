@@ -182,6 +182,35 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert sorted(found.part("network")) == ["b", "w"]
 
 
+def test_numbers_beyond_half_precision_stay_whole(tmp_path: Path) -> None:
+    tensors = {"network.w": torch.tensor([[1e5, -7e4], [0.5, 1.0]]), "network.v": torch.ones(2, 2)}
+    weights.write(tmp_path / "x.safetensors", tensors, CARD)
+    found = weights.read(tmp_path / "x.safetensors")
+    assert torch.equal(found.part("network")["w"], tensors["network.w"])
+    assert found.tensors["network.v"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path, bits: int) -> None:
+    for wrong in (float("nan"), float("inf")):
+        tensors = {"network.weight": torch.full((2, 32), wrong)}
+        with pytest.raises(BadFile, match=r"network\.weight\S* holds numbers that are not finite"):
+            weights.write(tmp_path / "x.safetensors", tensors, CARD, bits=bits)
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_card_is_json_and_one_that_is_refused_is_not_written(tmp_path: Path) -> None:
+    file, tensors = tmp_path / "x.safetensors", {"network.a": torch.ones(2, 2)}
+    weights.write(file, tensors, {**CARD, "measured": {"loss": float("nan"), "top1": 0.5}})
+    header = file.read_bytes()[8 : 8 + int.from_bytes(file.read_bytes()[:8], "little")]
+    assert "NaN" not in json.loads(header)["__metadata__"]["phosphene"]
+    assert weights.read(file).card["measured"] == {"loss": None, "top1": 0.5}
+    for change in ({"name": 5}, {"architecture": {"hidden": 70_000}}, {"architecture": [1]}):
+        with pytest.raises(BadFile):
+            weights.write(tmp_path / "y.safetensors", tensors, {**CARD, **change})
+    assert not (tmp_path / "y.safetensors").exists()
+
+
 def test_a_network_comes_back_as_it_was(tmp_path: Path) -> None:
     network = lively(build(SUBJECT_ARCHITECTURE))
     for value in network.parameters():

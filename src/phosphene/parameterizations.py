@@ -187,10 +187,7 @@ def load_generated(
     checked = weights.read(name, "generator")
     with torch.device("meta"):
         network = build(checked.card["architecture"])
-    if not hasattr(network, "image_size"):
-        raise BadFile(
-            f"{checked.path} is no generator: architecture {checked.card['architecture']} makes no images"
-        )
+    check_generator(network, checked.card, checked.path.name)
     weights.fill(network, checked.part("network"), checked.path.name)
     if not bool((cast("Tensor", network.code_std) > 0).all()):
         raise BadFile(f"{checked.path.name} is damaged: code_std is not above 0 everywhere")
@@ -201,6 +198,14 @@ def load_generated(
         str(checked.card.get("code_layer", "")),
         {**checked.card, "sha256": checked.sha256},
     )
+
+
+def check_generator(network: nn.Module, card: Mapping[str, Any], source: str) -> None:
+    """`BadFile` where what a card describes is no generator."""
+    if not hasattr(network, "image_size"):
+        raise BadFile(
+            f"{source} is no generator: architecture {card['architecture']} makes no images"
+        )
 
 
 def _statistics(

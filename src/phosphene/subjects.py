@@ -240,12 +240,8 @@ def load_subject(name: str | Path) -> Subject:
     file = weights.read(trained, "subject", LOADERS)
     with torch.device("meta"):
         network = build(file.card["architecture"])
-    if hasattr(network, "image_size"):
-        raise BadFile(
-            f"{file.path} is no subject: architecture {file.card['architecture']} makes images"
-        )
     weights.fill(network, file.part("network"), file.path.name)
-    _check_card(file.card, network, file.path.name)
+    check_card(file.card, network, file.path.name)
     look, card = file.card["preprocessing"], {**file.card, "sha256": file.sha256}
     if trained != name:
         card = {
@@ -266,8 +262,10 @@ def load_subject(name: str | Path) -> Subject:
     )
 
 
-def _check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
-    """`BadFile` where a card's preprocessing or class names are not of the form that a subject's are."""
+def check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
+    """`BadFile` where a card's network, preprocessing or class names are not of the form of a subject's."""
+    if hasattr(network, "image_size"):
+        raise BadFile(f"{source} is no subject: architecture {card['architecture']} makes images")
     look, classes, output = (
         card.get("preprocessing"),
         card.get("classes", []),
@@ -284,6 +282,12 @@ def _check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
         "output": isinstance(output, str)
         and (not output or output in dict(network.named_modules())),
     }
+    if isinstance(classes, list) and (odd := [name for name in classes if not _is_name(name)]):
+        told = repr(odd[0]) if len(repr(odd[0])) <= 60 else f"{repr(odd[0])[:60]}…"
+        raise BadFile(
+            f"{source}: {told} is no class name; one has at most {LONGEST_NAME} letters, "
+            "and no line breaks, tabs or other control characters"
+        )
     if wrong := [name for name, fine in right.items() if not fine]:
         raise BadFile(f"{source}: its card's {wrong[0]} is not of the form that a subject's is")
     for key, numbers in (("mean", mean), ("std", std)):

@@ -20,12 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, UnknownName, Unreachable
-from phosphene.files import caches, from_hub, whole
+from phosphene.errors import BadFile, BadRequest, UnknownName, Unreachable
+from phosphene.files import caches, from_hub, whole, without_nan
 
 FORMAT = 3
 LARGEST = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
+LONGEST_CARD = 64 << 20
+"""Letters of a card's JSON; safetensors reads no header of more than 100 MB."""
 STEP = ":step"
 """What the name of a tensor's step sizes ends in."""
 GROUP = 32
@@ -83,10 +85,15 @@ def write(
     With 8 `bits` a number, matrices and filters that are called weight, and axes, have 255 equal steps for each output;
     with 4, they have 16 for each 32 inputs of one, where there are so many. The steps' sizes lie beside them. Other
     statistics have neither: a spread may be small, and is divided by. `filters` are the bits of filters, if others.
+    Numbers that are too large for half precision stay float32. A card or a tensor that `read` would
+    refuse is not written: `BadFile`. In the card, null stands for NaN.
     """
     from safetensors.torch import save
 
     path, kept = Path(path), {}
+    text = json.dumps(without_nan({**card, "format": FORMAT}), sort_keys=True)
+    _card(text, path)
+    _check_finite(tensors, path)
     for name, tensor in tensors.items():
         value = tensor.detach().cpu()
         if not value.is_floating_point() or value.ndim < 2:
@@ -95,16 +102,27 @@ def write(
             not name.endswith(("weight", "axes"))
             or (each := (value.ndim > 2 and filters) or bits) == 16
         ):
-            kept[name] = value.to(torch.float16).contiguous()
+            kept[name] = _in_half(value)
         elif each == 8 or value.shape[1] % GROUP:
             kept |= _in_steps(name, value.float())
         else:
             kept |= _in_halves(name, value.float())
-    text = json.dumps({**card, "format": FORMAT}, sort_keys=True)
+    _check_finite(kept, path)
     raw = _ordered(save(kept, {"phosphene": text, "digest": digest_of(kept, text)}))
     with whole(path) as scratch:
         scratch.write_bytes(raw)
     return hashlib.sha256(raw).hexdigest()
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise BadFile(f"{path} is not written: {name} holds numbers that are not finite")
+
+
+def _in_half(value: Tensor) -> Tensor:
+    half = value.to(torch.float16).contiguous()
+    return half if bool(half.isfinite().all()) else value.float().contiguous()
 
 
 def _in_steps(name: str, value: Tensor) -> dict[str, Tensor]:
@@ -257,6 +275,19 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.M
     return network.eval()
 
 
+def rehearse(card: Mapping[str, Any], network: nn.Module, source: str) -> dict[str, Any]:
+    """Return a card as `read` would give it once it is written; `BadRequest` where `read` would refuse.
+
+    A training run calls this before its first step. `network` is what it will write.
+    """
+    text = json.dumps(without_nan({**card, "format": FORMAT}), sort_keys=True)
+    if (size := 2 * sum(value.numel() for value in network.state_dict().values())) > LARGEST:
+        raise BadRequest(
+            f"{source}: a file of {size:,} bytes; more than {LARGEST:,} would not be read"
+        )
+    return _card(text, Path(source))
+
+
 def _bytes(path: Path) -> bytes:
     try:
         size = path.stat().st_size
@@ -285,6 +316,11 @@ def _parse(raw: bytes, path: Path) -> tuple[dict[str, Tensor], str, str]:
 
 
 def _card(text: str, path: Path) -> dict[str, Any]:
+    """Return the card that a text holds; `BadFile` where it is not of the form that a card has."""
+    if len(text) > LONGEST_CARD:
+        raise BadFile(
+            f"{path}: its card has {len(text):,} letters; at most {LONGEST_CARD:,} are read"
+        )
     try:
         card = json.loads(text)
         leaves = _leaves(

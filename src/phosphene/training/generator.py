@@ -24,9 +24,10 @@ from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.evaluation import as_images
+from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
-from phosphene.parameterizations import Generated, seen_part
+from phosphene.parameterizations import Generated, check_generator, seen_part
 from phosphene.priors import CodeStatistics
 from phosphene.probe import find_layer, probe
 from phosphene.subjects import Subject, resized
@@ -81,6 +82,7 @@ def train_generator(
     """
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
+    _check_card(recipe, encoder, photographs)
     if recipe["image"]["steps"]:
         check_image(recipe, encoder)
     placed(encoder.network, device)
@@ -215,6 +217,17 @@ def generator_card(
 ) -> dict[str, Any]:
     """What the weights file says of the generator, its held-out errors among it."""
     return {
+        **_planned_card(name, recipe, encoder, train),
+        "begun_from": list(trained.begun),
+        "measured": held_out_errors(recipe, encoder, val, trained.generator),
+    }
+
+
+def _planned_card(
+    name: str, recipe: Recipe, encoder: Subject, train: Photographs
+) -> dict[str, Any]:
+    """Return what the weights file will say that is known before the first step."""
+    return {
         "name": name,
         "kind": "generator",
         "architecture": recipe["architecture"],
@@ -229,9 +242,16 @@ def generator_card(
             "fingerprint": train.fingerprint,
             "licence": train.licence,
         },
-        "begun_from": list(trained.begun),
-        "measured": held_out_errors(recipe, encoder, val, trained.generator),
     }
+
+
+def _check_card(recipe: Recipe, encoder: Subject, train: Photographs) -> None:
+    """`BadFile` or `BadRequest` where the file that the run would write could not be opened."""
+    with torch.device("meta"):
+        network = build(dict(recipe["architecture"]))
+    source = f"a generator of {train.name}"
+    planned = _planned_card(train.name, recipe, encoder, train)
+    check_generator(network, weights.rehearse(planned, network, source), source)
 
 
 def held_out_errors(

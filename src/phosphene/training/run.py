@@ -97,12 +97,25 @@ def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
         recipe: Recipe = _settings(tomllib.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(f"recipe {file} is not TOML: {error}") from None
+    _check_json(recipe, f"recipe {file}:")
     if kind is not None and recipe["kind"] != kind:
         raise BadRequest(f"recipe {file} makes a {recipe['kind']}, not a {kind}")
     model = RECIPES / f"{MODELS.get(recipe['kind'], '')}.toml"
     if model.is_file() and file != model:
         _check_values(recipe, tomllib.loads(model.read_text(encoding="utf-8")), f"recipe {file}:")
     return recipe
+
+
+def _check_json(value: Any, where: str) -> None:
+    """`BadRequest` for a value that JSON has no word for, since a card holds its recipe."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _check_json(each, f"{where} {key}")
+    elif isinstance(value, list):
+        for each in value:
+            _check_json(each, where)
+    elif not isinstance(value, str | int | float) or without_nan(value) is None:
+        raise BadRequest(f"{where} is {value}; it should be a text, a finite number, true or false")
 
 
 def _check_values(given: Any, model: Any, where: str) -> None:

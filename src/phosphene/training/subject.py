@@ -16,7 +16,7 @@ from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.evaluation import wilson
 from phosphene.networks import build
-from phosphene.subjects import Subject, resized
+from phosphene.subjects import Subject, check_card, resized
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.crew import Crew
 from phosphene.training.run import (
@@ -35,6 +35,7 @@ from phosphene.training.run import (
     seeded,
     silent,
 )
+from phosphene.weights import rehearse
 
 T = TypeVar("T")
 Snapshot = Callable[[float, nn.Module], None]
@@ -94,6 +95,7 @@ def train_subject(
     schedule = _choice(recipe, "schedule", SCHEDULES, "one-cycle")
     averaged = Averaged(network, recipe["ema"])
     _check_classes(network, train)
+    _check_card(recipe, train, network, begin)
     main, steps, an_epoch = _lengths(recipe, train)
     taken = {max(1, round(share * steps)): share for share in recipe.get("snapshots", [])}
     data = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
@@ -249,7 +251,7 @@ def _loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
 
 def _size(recipe: Recipe, fraction: float) -> int:
     """Crops grow during training: `sizes` lists [from this share of the run, pixels]."""
-    return next(size for start, size in reversed(recipe["sizes"]) if fraction >= start)
+    return next(int(size) for start, size in reversed(recipe["sizes"]) if fraction >= start)
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -272,8 +274,24 @@ def subject_card(
     begin: Subject | None = None,
 ) -> dict[str, Any]:
     """What the weights file says of the subject, its accuracy with a 95 % interval among it."""
+    top1, top5 = accuracy(network, val, _size(recipe, 1.0))
+    return {
+        **_planned_card(name, recipe, train, network, begin),
+        "measured": {
+            "top1": top1,
+            "top5": top5,
+            "photographs": len(val),
+            "top1_interval": wilson(top1, len(val)),
+        },
+        "history": history,
+    }
+
+
+def _planned_card(
+    name: str, recipe: Recipe, train: Photographs, network: nn.Module, begin: Subject | None
+) -> dict[str, Any]:
+    """Return what the weights file will say that is known before the first step."""
     size = _size(recipe, 1.0)
-    top1, top5 = accuracy(network, val, size)
     return {
         "name": name,
         "kind": "subject",
@@ -290,12 +308,14 @@ def subject_card(
             "fingerprint": train.fingerprint,
             "licence": train.licence,
         },
-        "measured": {
-            "top1": top1,
-            "top5": top5,
-            "photographs": len(val),
-            "top1_interval": wilson(top1, len(val)),
-        },
         "begun_from": [begin.card["sha256"]] if begin else [],
-        "history": history,
     }
+
+
+def _check_card(
+    recipe: Recipe, train: Photographs, network: nn.Module, begin: Subject | None
+) -> None:
+    """`BadFile` or `BadRequest` where the file that the run would write could not be opened."""
+    source = f"a subject of {train.name}"
+    planned = _planned_card(train.name, recipe, train, network, begin)
+    check_card(rehearse(planned, network, source), network, source)
