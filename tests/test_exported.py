@@ -77,7 +77,59 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Ending(nn.Module):
+    """A classifier whose head ends in a function of its logits."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, SIDE), nn.Module()
+        self.head.add_module("fc", nn.Linear(4, 5))
+        self.end = end
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.end(self.head.fc(self.body(images).flatten(1)))  # type: ignore[operator]
+
+
+class Head(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (self.fc(features) / 0.5).softmax(-1)
+
+
 # what was exported
+
+
+@pytest.mark.parametrize(
+    ("network", "output"),
+    [
+        (Ending(nn.Softmax(1)), "head.fc"),
+        (Ending(lambda logits: logits.softmax(1)), "head.fc"),
+        (Ending(lambda logits: nn.functional.log_softmax(logits, 1)), "head.fc"),
+        (Ending(lambda logits: logits.softmax(1).log().reshape(-1, 5)), "head.fc"),
+        (Ending(nn.Sigmoid()), "head.fc"),
+        (Ending(nn.Identity()), "head.fc"),
+        (nn.Sequential(nn.Conv2d(3, 4, SIDE), nn.Flatten(), Head()), "2.fc"),
+        (nn.Sequential(nn.Conv2d(3, 5, SIDE), nn.Flatten(), nn.Softmax(1)), "1"),
+    ],
+    ids=["module", "function", "log", "log of it", "sigmoid", "none", "in a head", "of a flatten"],
+)
+def test_a_class_is_climbed_by_its_logit(network: nn.Module, output: str, tmp_path: Path) -> None:
+    network = lively(network)
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.data *= 30  # so large that every softmax is saturated
+    file = export(network, tmp_path / "net.pt2", torch.rand(2, 3, SIDE, SIDE), dynamic=ANY_BATCH)
+    (tmp_path / "net.json").write_text(json.dumps({"classes": list(CLASSES[:5])}))
+    subject = load_subject(file)
+    assert subject.output == output
+    (target,) = subject.targets("class:English springer")
+    assert str(target) == f"{output}:1"
+    climb = replace(CLIMBS["pixels"], steps=8)
+    result = synthesize(subject, "class:English springer", prior="pixels", climb=climb)
+    assert float(result.scores[0] - result.start_scores[0]) > 0.1
 
 
 def test_a_program_is_the_network_that_was_exported_in_every_layer(programs: Path) -> None:

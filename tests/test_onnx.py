@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from phosphene.errors import BadFile, BadRequest, Unreachable
 from phosphene.probe import probe
 from phosphene.subjects import load_subject
+from phosphene.synthesis import Climb, synthesize
 
 SIDE = 32
 
@@ -105,6 +106,43 @@ def test_a_converted_network_is_the_one_that_was_exported(
             torch.autograd.grad(values.square().sum(), images)[0] for values in (ours, theirs)
         ]
         torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid()], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_class_is_climbed_by_its_logit(
+    converter: ModuleType, tmp_path: Path, end: nn.Module, bias: bool
+) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, SIDE), nn.Flatten(), nn.Linear(4, 5, bias), end)
+    lively(network)[2].weight.data *= 30  # type: ignore[index, operator, union-attr]
+    file = export(network, tmp_path / "net.onnx", torch.rand(1, 3, SIDE, SIDE))
+    (tmp_path / "net.json").write_text(json.dumps({"classes": list(CLASSES[:5])}))
+    subject = load_subject(file)
+    assert subject.targets("class:English springer")[0].terms[0][1].layer != "logits"
+    images = torch.rand(1, 3, SIDE, SIDE)
+    with probe(subject.network, [subject.output]) as read:
+        torch.testing.assert_close(read(images)[subject.output], network[:3](images))
+
+
+def test_a_batch_of_one_within_a_dynamic_one_is_shown_one_at_a_time(
+    converter: ModuleType, tmp_path: Path
+) -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, SIDE), nn.Linear(4, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.fc(self.conv(images).reshape(1, 4))
+
+    axes = {"images": {0: "batch"}, "logits": {0: "batch"}}
+    images = torch.rand(1, 3, SIDE, SIDE)
+    file = export(lively(One()), tmp_path / "net.onnx", images, dynamic_axes=axes)
+    subject = load_subject(file)
+    assert subject.batch == 1
+    climb = Climb(steps=2, rule="adam", prior="none", rate=0.05)
+    found = synthesize(subject, f"{subject.output}:0-1", prior="pixels", climb=climb)
+    assert found.statuses == ("climbed", "climbed")
 
 
 def test_photographs_give_the_logits_of_the_exported_network(

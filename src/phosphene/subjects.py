@@ -22,6 +22,7 @@ from phosphene.networks.external import LOADERS, is_external, load_external
 from phosphene.networks.outside import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    at_once,
     bare,
     check_names,
     checked_options,
@@ -319,24 +320,13 @@ def _tried(subject: Subject, instead: str) -> Subject:
     """
     door = looking(subject.name, subject.size, instead, subject.network)
     with door, looking_without_gradients():
-        subject = _counted(subject)
+        batch = subject.batch or at_once(lambda images: _rows(subject, images))
+        subject = replace(subject, batch=batch)
         shape = subject.shapes().get(subject.output)
     if shape:
         check_names(subject.name, shape[0], subject.classes)
     _check_memory(subject)
     return subject
-
-
-def _counted(subject: Subject) -> Subject:
-    """Return the subject with `batch` 1 where it takes one image but not two."""
-    if subject.batch:
-        return subject
-    try:
-        if _rows(subject, 2) == 2:
-            return subject
-    except Exception:  # of every kind: the same of one image tells what is wrong
-        pass
-    return replace(subject, batch=1) if _rows(subject, 1) == 1 else subject
 
 
 def _rows(subject: Subject, images: int) -> int:

@@ -163,15 +163,45 @@ def _input(
 
 
 def _output(program: torch.export.ExportedProgram) -> str:
-    """The path of the last module on the way to the program's (first) result."""
-    node = next(node for node in program.graph.nodes if node.op == "output")
-    path = ""
-    while (
-        not path and node.all_input_nodes
-    ):  # what follows the last module, a flatten or a softmax, is passed over
+    """Return the path of the last module on the way to the program's (first) result.
+
+    Where that way ends in a softmax or a sigmoid, the logits before it count: the modules that the
+    softmax lies in are passed over.
+    """
+    node = next(node for node in program.graph.nodes if node.op == "output").all_input_nodes[0]
+    beyond: set[str] = set()
+    if (last := _saturating(node)) is not None:
+        node, beyond = last.all_input_nodes[0], set(_modules(last))
+    while True:
+        # what follows the last module, a flatten or a product, is passed over
+        path = next((path for path in reversed(_modules(node)) if path not in beyond), "")
+        if path or not node.all_input_nodes:
+            return path
         node = node.all_input_nodes[0]
-        path = ([where for where, _ in node.meta.get("nn_module_stack", {}).values()] or [""])[-1]
-    return path
+
+
+def _modules(node: torch.fx.Node) -> list[str]:
+    """Return the paths of the modules that an operation lies in, the outermost first."""
+    return [where for where, _ in node.meta.get("nn_module_stack", {}).values()]
+
+
+_SATURATING = re.compile(r"aten\._?(log_)?(softmax|sigmoid)\b")
+_KEEPING = re.compile(
+    r"aten\.(_to_copy|_unsafe_view|alias|clone|contiguous|dropout|flatten|log|reshape|squeeze|to"
+    r"|unsqueeze|view)\b"
+)
+"""What may follow a softmax and changes nothing but shape, type and scale."""
+
+
+def _saturating(node: torch.fx.Node) -> torch.fx.Node | None:
+    """Return the softmax or sigmoid that an operation's values come from, if they do."""
+    while node.op == "call_function":
+        if _SATURATING.match(str(node.target)):
+            return node
+        if not _KEEPING.match(str(node.target)) or not node.all_input_nodes:
+            return None
+        node = node.all_input_nodes[0]
+    return None
 
 
 def size_of_file(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any:

@@ -48,6 +48,8 @@ def load_onnx(path: Path) -> External:
     batch, size = _input(path, session, beside)
     output = _plain(session.get_outputs()[0].name)
     network, why = _converted(model, session, size)
+    if network is not None:
+        output = _logits(model.graph, network) or output
     if network is None:
         why = f"{path} cannot be climbed: {why}; it can judge, by phosphene evaluate --judge {path}"
         network = Asked(
@@ -61,6 +63,23 @@ def load_onnx(path: Path) -> External:
     }
     made = External(network, **options, card=card, batch=batch, layout=torch.contiguous_format)
     return checked(str(path), made, network)
+
+
+_SATURATING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid")
+_KEEPING = ("Cast", "Flatten", "Identity", "Log", "Reshape", "Squeeze", "Unsqueeze")
+"""What may follow a softmax and changes nothing but shape, type and scale."""
+
+
+def _logits(graph: Any, network: nn.Module) -> str:
+    """Return the layer of the logits where the graph ends in a softmax or a sigmoid of them, else ""."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    node = made_by.get(graph.output[0].name)
+    while node is not None and node.op_type in _KEEPING:
+        node = made_by.get(node.input[0])
+    if node is None or node.op_type not in _SATURATING:
+        return ""
+    layer = _plain(node.input[0])
+    return layer if layer in dict(network.named_modules()) else ""
 
 
 def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:

@@ -10,8 +10,8 @@ import re
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from http.client import HTTPException
 from pathlib import Path
@@ -220,14 +220,30 @@ def fitting_layout(network: nn.Module, size: tuple[int, int]) -> torch.memory_fo
 
 
 def checked(name: str, outside: External, look: Callable[[Tensor], Tensor]) -> External:
-    """The same, once it has answered one black image by (1, classes)."""
+    """Return the network once it has answered a black image by (1, classes).
+
+    One that takes an image but not two, whatever its file says, is shown one at a time.
+    """
     blank = torch.zeros(1, 3, *outside.size, dtype=number_type(outside.network))
     with looking(name, outside.size, network=outside.network), torch.no_grad():
         shape = tuple(look(blank).shape)
     if len(shape) != 2 or shape[0] != 1:
         raise BadRequest(f"{name} makes {shape} of one image; a classifier makes (1, classes)")
     check_names(name, shape[1], outside.classes)
-    return outside
+    with torch.no_grad():
+        batch = outside.batch or at_once(lambda images: len(look(blank.expand(images, -1, -1, -1))))
+    return replace(outside, batch=batch)
+
+
+def at_once(answers: Callable[[int], int]) -> int:
+    """Return how many images a network takes: 1, or 0 for any number.
+
+    `answers` shows it so many images and returns for how many it answered.
+    """
+    with suppress(Exception):  # of every kind: the same of one image tells what is wrong
+        if answers(2) == 2:
+            return 0
+    return 1 if answers(1) == 1 else 0
 
 
 @contextmanager
