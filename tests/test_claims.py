@@ -25,17 +25,19 @@ from phosphene.claims import (
     CLAIMS,
     Claim,
     Expectation,
+    Experiment,
     Findings,
-    Lab,
     Result,
-    bench,
-    hidden,
-    lab,
-    priors,
+    c1_learned_prior,
+    c5_hidden_units,
+    runner,
+)
+from phosphene.claims import (
+    experiment as experiments,
 )
 from phosphene.claims.claim import FEWEST, contrast, gain
+from phosphene.claims.formatting import figure, told
 from phosphene.claims.report import write_report
-from phosphene.claims.words import figure, told
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.evaluation import Figure, bootstrap
 from phosphene.synthesis import settings
@@ -137,9 +139,9 @@ def test_a_verdict_follows_from_the_interval(
     assert Expectation("x", "x", least).verdict(Figure((low + high) / 2, low, high, 9)) == verdict
 
 
-def simple(*numbers: str, experiment: Any = None, needs: tuple[str, ...] = ()) -> Claim:
+def simple(*numbers: str, measure: Any = None, needs: tuple[str, ...] = ()) -> Claim:
     expected = tuple(Expectation(name, f"it is said that {name}") for name in numbers)
-    return Claim("C0", "Simple", "Something is so.", expected, experiment, needs, ())
+    return Claim("C0", "Simple", "Something is so.", expected, measure, needs, ())
 
 
 UP, DOWN, ACROSS = (Figure(value, value - 1, value + 1, 9, "a note") for value in (2.0, -2.0, 0.0))
@@ -167,9 +169,10 @@ def planted_priors(how: float) -> Mapping[str, Figure]:
     named = [
         {
             arm: [
-                [some_of(mine if arm == priors.GENERATOR else theirs, i + j), 1.0] for j in (0, 9)
+                [some_of(mine if arm == c1_learned_prior.GENERATOR else theirs, i + j), 1.0]
+                for j in (0, 9)
             ]
-            for arm in priors.ARMS
+            for arm in c1_learned_prior.ARMS
         }
         for i in range(100)
     ]
@@ -177,16 +180,19 @@ def planted_priors(how: float) -> Mapping[str, Figure]:
         named
     ):  # where nothing is planted, each unit differs and the mean does not
         if not how:
-            unit[priors.GENERATOR] = [[some_of(0.5, i * i + 3), 1.0]]
+            unit[c1_learned_prior.GENERATOR] = [[some_of(0.5, i * i + 3), 1.0]]
     rng = np.random.default_rng(7)
     units = [
         {
             "named": each,
-            "far": {arm: [rng.normal(-how * (arm == priors.GENERATOR))] * 2 for arm in priors.ARMS},
+            "far": {
+                arm: [rng.normal(-how * (arm == c1_learned_prior.GENERATOR))] * 2
+                for arm in c1_learned_prior.ARMS
+            },
         }
         for each in named
     ]
-    return priors.numbers(units, CLAIMS["C1"].level)
+    return c1_learned_prior.numbers(units, CLAIMS["C1"].level)
 
 
 def planted_hidden(how: float) -> Mapping[str, Figure]:
@@ -209,7 +215,7 @@ def planted_hidden(how: float) -> Mapping[str, Figure]:
         "layer": "fc8",
         "generator": dict.fromkeys(mine, 1e6 * (0.5 - (how > 0))),
     }  # of no hidden unit
-    return hidden.numbers(
+    return c5_hidden_units.numbers(
         [*units, {**output, "Fourier": {"two_afc_synthetic": 0.0}}], "fc8", CLAIMS["C5"].level
     )
 
@@ -234,14 +240,14 @@ def test_every_claim_is_whole() -> None:
         assert each.name == name
         assert each.expected
         assert len({expectation.number for expectation in each.expected}) == len(each.expected)
-    assert all(CLAIMS[name] is each or name in CLAIMS for name, each in claims.OWN.items())
+    assert all(CLAIMS[name] is each or name in CLAIMS for name, each in claims.ANY_NETWORK.items())
 
 
-# ---------------------------------------------------------------- the bench
+# ---------------------------------------------------------------- the runner
 
 
 class Bench:
-    """A lab that has nothing, and a claim that counts how often it is measured."""
+    """An experiment that has nothing, and a claim that counts how often it is measured."""
 
     def __init__(self, out: Path):
         self.out, self.times, self.findings = (
@@ -249,16 +255,16 @@ class Bench:
             0,
             Findings({"a": UP, "more": Figure(NAN, NAN, NAN, 0)}),
         )
-        self.claim = simple("a", experiment=self.measure)
+        self.claim = simple("a", measure=self.measure)
 
-    def measure(self, lab: Lab) -> Findings:
+    def measure(self, experiment: Experiment) -> Findings:
         self.times += 1
         return self.findings
 
     def run(self, **identity: Any) -> Result:
-        lab = Lab(self.out)
-        lab.__dict__["identity"] = {"subject": "s", "seed": 0, "quick": False, **identity}
-        (result,) = bench.run([self.claim], lab)
+        experiment = Experiment(self.out)
+        experiment.__dict__["identity"] = {"subject": "s", "seed": 0, "quick": False, **identity}
+        (result,) = runner.run([self.claim], experiment)
         return result
 
 
@@ -519,7 +525,7 @@ def test_in_a_browser_nothing_is_lost_at_any_width_and_axe_is_content(tmp_path: 
 
 
 def test_numbers_of_other_scales_have_axes_of_their_own() -> None:
-    from phosphene.claims.forest import shared_axis
+    from phosphene.claims.forest_plot import shared_axis
 
     def expected(
         *ends: tuple[float | None, float | None], least: float = 0.0
@@ -551,12 +557,16 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_generator(tmp_path / "generator.safetensors", str(subject))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        priors, "ARMS", {arm: (prior, grid[:2]) for arm, (prior, grid) in priors.ARMS.items()}
+        c1_learned_prior,
+        "ARMS",
+        {arm: (prior, grid[:2]) for arm, (prior, grid) in c1_learned_prior.ARMS.items()},
     )
-    monkeypatch.setattr(hidden, "EACH", 20)
-    monkeypatch.setattr(hidden, "MOST_LAYERS", 3)
+    monkeypatch.setattr(c5_hidden_units, "EACH", 20)
+    monkeypatch.setattr(c5_hidden_units, "MOST_LAYERS", 3)
     monkeypatch.setattr(
-        lab, "settings", lambda climb, p, **changes: settings(climb, p, **{**changes, "steps": 3})
+        experiments,
+        "settings",
+        lambda climb, p, **changes: settings(climb, p, **{**changes, "steps": 3}),
     )
     return tmp_path
 
@@ -578,7 +588,7 @@ def test_claims_of_a_network_of_ones_own(phosphene: Run, there: Path) -> None:
     assert [each["claim"] for each in found] == ["C1", "C5", "C7"]
     for each in found:
         assert [one["number"] for one in each["expected"]] == [
-            one.number for one in claims.OWN[each["claim"]].expected
+            one.number for one in claims.ANY_NETWORK[each["claim"]].expected
         ]
         assert each["units"]
         for _, name in each["pictures"]:
@@ -624,11 +634,11 @@ def test_claims_of_a_network_that_is_code(phosphene: Run, there: Path) -> None:
 def test_what_cannot_be_measured_is_one_line_and_the_others_go_on(
     phosphene: Run, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(lab: Lab) -> Findings:
+    def refuse(experiment: Experiment) -> Findings:
         raise BadRequest("no [scenes] here")
 
-    fine = replace(simple("a", experiment=lambda lab: Findings({"a": UP})), name="C5")
-    monkeypatch.setattr(claims, "OWN", {"C1": simple("a", experiment=refuse), "C5": fine})
+    fine = replace(simple("a", measure=lambda experiment: Findings({"a": UP})), name="C5")
+    monkeypatch.setattr(claims, "ANY_NETWORK", {"C1": simple("a", measure=refuse), "C5": fine})
     said = phosphene("claims", *OWN)
     assert said.code == 2
     assert said.err.splitlines() == ["phosphene: C0: no [scenes] here"]
@@ -636,7 +646,7 @@ def test_what_cannot_be_measured_is_one_line_and_the_others_go_on(
     assert [
         each["claim"] for each in json.loads((there / "claims" / "claims.json").read_text())
     ] == ["C5"]
-    monkeypatch.setattr(claims, "OWN", {"C1": simple("a", experiment=refuse)})
+    monkeypatch.setattr(claims, "ANY_NETWORK", {"C1": simple("a", measure=refuse)})
     said = phosphene("claims", *OWN, "--out", "nothing")
     assert (said.code, said.out) == (2, "")
     assert not (there / "nothing" / "report.html").exists()
@@ -676,7 +686,7 @@ def test_another_file_by_the_same_name_is_another_network(there: Path) -> None:
             "judges": ("judge.safetensors",),
             "prior": "generator.safetensors",
         }
-        return Lab(there / "out", objects="photos", **files).identity  # type: ignore[arg-type]
+        return Experiment(there / "out", objects="photos", **files).identity  # type: ignore[arg-type]
 
     before = identity()
     assert identity() == before

@@ -10,9 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from phosphene.claims import CLAIMS, detectors, layers, neuron, transfer, uses
+from phosphene.claims import (
+    CLAIMS,
+    c2_code_layer,
+    c3_other_data,
+    c4_other_architecture,
+    c6_object_detectors,
+    c7_neuron_or_prior,
+    c8_applications,
+)
 from phosphene.claims.claim import Claim
-from phosphene.claims.reader import Reader
+from phosphene.claims.linear_probe import LinearProbe
 from phosphene.evaluation import Figure
 from phosphene.subjects import wrap
 from phosphene.training.modified import KINDS
@@ -33,7 +41,7 @@ def value(rng: np.random.Generator, sign: int) -> float:
 
 
 def c2(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
-    codes = dict.fromkeys(layers.PRIORS)
+    codes = dict.fromkeys(c2_code_layer.PRIORS)
     units = [
         {
             "named": {code: yes(rng, sign if code == "fc6" else -sign) for code in codes},
@@ -45,12 +53,12 @@ def c2(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
         {"image_error": {c: 2 + value(rng, sign if c == "fc6" else 0) / 4 for c in codes}}
         for _ in range(60)
     ]
-    return layers.numbers(units, seen, CLAIMS["C2"].level)
+    return c2_code_layer.numbers(units, seen, CLAIMS["C2"].level)
 
 
 def c3(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
-    priors = (*transfer.OWN.values(), transfer.BOTH, transfer.LONGEST)
-    foreign = transfer.OWN["caffenet-objects"]
+    priors = (*c3_other_data.OWN.values(), c3_other_data.BOTH, c3_other_data.LONGEST)
+    foreign = c3_other_data.ANY_NETWORK["caffenet-objects"]
     units = [
         {
             "subject": subject,
@@ -61,23 +69,23 @@ def c3(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
             },
             "photographs": [1.0],
         }
-        for subject in transfer.OWN
+        for subject in c3_other_data.OWN
         for _ in range(60)
     ]
-    return transfer.data_numbers(units, CLAIMS["C3"].level)
+    return c3_other_data.numbers(units, CLAIMS["C3"].level)
 
 
 def c4(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
-    priors = [prior for prior in transfer.MATRIX.values() if prior]
+    priors = [prior for prior in c4_other_architecture.MATRIX.values() if prior]
     units = [
         {
             "subject": subject,
             "named": {prior: yes(rng, sign if prior == own else -sign) for prior in priors},
         }
-        for subject, own in transfer.MATRIX.items()
+        for subject, own in c4_other_architecture.MATRIX.items()
         for _ in range(60)
     ]
-    return transfer.architecture_numbers(units, CLAIMS["C4"].level)
+    return c4_other_architecture.numbers(units, CLAIMS["C4"].level)
 
 
 def c6(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
@@ -88,7 +96,7 @@ def c6(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
         shown = {1: own, 0: objects[rng.integers(4)], -1: objects[(i + 1) % 4]}[sign]
         found = {"detector": yes(rng, sign)[0][0], "detector_untrained": yes(rng, -sign)[0][0]}
         units.append({**found, "object": own, "shows": shown, "exemplars_show": [own] * 9})
-    return detectors.numbers(units, CLAIMS["C6"].level)
+    return c6_object_detectors.numbers(units, CLAIMS["C6"].level)
 
 
 def c7(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
@@ -98,7 +106,7 @@ def c7(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
         for _ in range(8)
     ]
     level = CLAIMS["C7"].level
-    return {**neuron.numbers(twins, level), **c7_control(sign, rng)}
+    return {**c7_neuron_or_prior.numbers(twins, level), **c7_control(sign, rng)}
 
 
 def c7_control(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
@@ -106,7 +114,7 @@ def c7_control(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
         {"distance_control": 5 + value(rng, sign), "distance_exemplars": 5 + value(rng, 0)}
         for _ in range(60)
     ]
-    return neuron.control_numbers(units, CLAIMS["C7"].level)
+    return c7_neuron_or_prior.control_numbers(units, CLAIMS["C7"].level)
 
 
 def c8(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
@@ -127,7 +135,7 @@ def c8(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
     units += [
         {"use": "textures", "right": 0.1 + 0.08 * sign + rng.normal() / 50} for _ in range(10)
     ]
-    return uses.numbers(units, CLAIMS["C8"].level)
+    return c8_applications.numbers(units, CLAIMS["C8"].level)
 
 
 PLANTED: dict[str, tuple[Claim, Numbers]] = {
@@ -137,7 +145,7 @@ PLANTED: dict[str, tuple[Claim, Numbers]] = {
             ("C2", "C3", "C4", "C6", "C7", "C8"), (c2, c3, c4, c6, c7, c8), strict=True
         )
     },
-    "C7's control": (neuron.CONTROL, c7_control),
+    "C7's control": (c7_neuron_or_prior.ANY_NETWORK, c7_control),
 }
 
 
@@ -162,7 +170,7 @@ def test_copies_of_one_detector_decide_nothing_by_object() -> None:
         }
         for own, said in shown
     ]
-    found = detectors.numbers(units, CLAIMS["C6"].level)
+    found = c6_object_detectors.numbers(units, CLAIMS["C6"].level)
     assert found["show it"].low > 0
     assert (found["by object"].n, found["by object"].low < 0) == (11, True)
 
@@ -181,8 +189,8 @@ def test_every_claim_says_what_it_expects() -> None:
 def test_what_comes_again_is_told_from_what_does_not() -> None:
     patch = torch.randn(3, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     once = torch.randn(3, 8, 12, 12, generator=torch.Generator().manual_seed(1))
-    assert layers.moved_likeness(patch.repeat(1, 1, 3, 3)).min() > 0.99
-    assert layers.moved_likeness(once).max() < 0.3
+    assert c2_code_layer.moved_likeness(patch.repeat(1, 1, 3, 3)).min() > 0.99
+    assert c2_code_layer.moved_likeness(once).max() < 0.3
 
 
 def test_the_hue_turns_by_a_third_with_the_channels() -> None:
@@ -190,8 +198,8 @@ def test_the_hue_turns_by_a_third_with_the_channels() -> None:
         torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         * torch.tensor([1.0, 0.3, 0.1])[:, None, None]
     )
-    assert neuron.MEASURES["brg"](images, images[:, [2, 0, 1]]) == pytest.approx(1)
-    assert neuron.MEASURES["brg"](images, images) == pytest.approx(-0.5)
+    assert c7_neuron_or_prior.MEASURES["brg"](images, images[:, [2, 0, 1]]) == pytest.approx(1)
+    assert c7_neuron_or_prior.MEASURES["brg"](images, images) == pytest.approx(-0.5)
 
 
 def test_a_blur_takes_sharpness_and_tiles_bring_edges(photographs: Any) -> None:
@@ -200,15 +208,15 @@ def test_a_blur_takes_sharpness_and_tiles_bring_edges(photographs: Any) -> None:
     for kind, sign in (("blurred", -1), ("tiled", 1)):
         made = np.stack([KINDS[kind](picture, i) for i, picture in enumerate(data.images)])
         modified = torch.from_numpy(made).permute(0, 3, 1, 2).float() / 255
-        assert sign * neuron.MEASURES[kind](plain, modified) > 0.05
-        assert neuron.MEASURES[kind](plain, plain) == 0
+        assert sign * c7_neuron_or_prior.MEASURES[kind](plain, modified) > 0.05
+        assert c7_neuron_or_prior.MEASURES[kind](plain, plain) == 0
 
 
 def test_the_square_about_an_object_holds_it_and_stays_in_the_photograph() -> None:
     for top, left, height, width in ((0, 0, 3, 9), (20, 4, 12, 2), (30, 30, 2, 2), (0, 0, 32, 32)):
         mask = np.zeros((32, 32), bool)
         mask[top : top + height, left : left + width] = True
-        a, b, c, d = (32 * edge for edge in detectors._around(mask))
+        a, b, c, d = (32 * edge for edge in c6_object_detectors._around(mask))
         assert min(a, b) >= 0
         assert max(c, d) <= 32 + 1e-9
         assert (a <= top, top + height <= c + 1e-9) == (True, True)
@@ -225,10 +233,10 @@ def test_a_reader_reads_what_can_be_read_and_nothing_else() -> None:
     reddish = torch.rand(80, 3, 12, 12) * (
         1 - 0.5 * labels[:, None, None, None] * torch.tensor([0.0, 1, 1])[:, None, None]
     )
-    reader = Reader.of(bystander, reddish[:40], labels[:40])
+    reader = LinearProbe.of(bystander, reddish[:40], labels[:40])
     assert reader.right(reddish[40:], labels[40:]).value > 0.95
     grey = torch.rand(400, 3, 12, 12)
-    found = Reader.of(bystander, grey[:40], labels[:40]).right(
+    found = LinearProbe.of(bystander, grey[:40], labels[:40]).right(
         grey[40:], (torch.arange(360) // 2) % 2
     )
     assert found.low < 0.5 < found.high

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from phosphene.claims.lab import Lab
+from phosphene.claims.experiment import Experiment
 from phosphene.evaluation import DRAWS, ERROR, Figure, bootstrap, tails
 
 Verdict = Literal["holds", "fails", "open"]
@@ -54,17 +54,17 @@ class Findings:
 
 @dataclass(frozen=True)
 class Claim:
-    """One of the paper's claims. `experiment` measures it with what a `Lab` has."""
+    """One of the paper's claims. `measure` measures it with what an `Experiment` has."""
 
     name: str
     title: str
     says: str
     expected: tuple[Expectation, ...]
-    experiment: Callable[[Lab], Findings]
+    measure: Callable[[Experiment], Findings]
     needs: tuple[str, ...] = ()
     """Names in the zoo, without which it cannot be measured."""
     data: tuple[str, ...] = ("objects",)
-    """The lab's photographs that it looks at."""
+    """The experiment's photographs that it looks at."""
 
     @property
     def level(self) -> float:

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from phosphene import __version__
 from phosphene.atlas.pages import templates_of
-from phosphene.claims import forest
+from phosphene.claims import forest_plot
 from phosphene.claims.claim import FEWEST
-from phosphene.claims.words import SIGNS, duration, figure, is_figure, percent, told
+from phosphene.claims.formatting import SIGNS, duration, figure, is_figure, percent, told
 from phosphene.files import whole, without_nan, write_json
 from phosphene.texts import safe
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def ready() -> None:
     """`Unreachable` where something that a report needs is not installed: better said before hours of measuring."""
-    forest.matplotlib_figure()
+    forest_plot.matplotlib_figure()
     environment()
 
 
@@ -75,7 +75,7 @@ def _drawn(result: Mapping[str, Any], folder: Path) -> dict[str, str]:
     name, expected = safe(result["claim"]) or "claim", result["expected"]
     files = {"light": f"{name}.svg", "dark": f"{name}-dark.svg"}
     for page, file in files.items():
-        forest.draw(expected, folder / file, dark=page == "dark")
+        forest_plot.draw(expected, folder / file, dark=page == "dark")
     words = "; ".join(
         f"{each['number']} {told(each['found'])}, {each['verdict']}" for each in expected
     )

@@ -129,10 +129,10 @@ def claims(
 
     Of a network of your own, C1, C5 and C7's control can be measured.
     """
-    from phosphene.claims import Lab, run
+    from phosphene.claims import Experiment, run
     from phosphene.claims.report import ready, write_report
 
-    chosen = _chosen(names or ["all"], subject == Lab.subject)
+    chosen = _chosen(names or ["all"], subject == Experiment.subject)
     if images and objects:
         raise BadRequest("--images and --objects are the same photographs; give one of them")
     if not (objects := images or objects):
@@ -140,14 +140,14 @@ def claims(
             "photographs are needed: --objects DATA, or --images DATA for a network of your own"
         )
     ready()
-    lab = Lab(
+    experiment = Experiment(
         out_folder,
         objects,
         scenes,
         outlined,
         textures,
         subject=subject,
-        judges=tuple(judge or Lab.judges),
+        judges=tuple(judge or Experiment.judges),
         prior=prior,
         quick=quick,
         seed=seed,
@@ -156,12 +156,12 @@ def claims(
     done, missing = [], 0
     with progress.claims_bar(len(chosen)) as (told, advance):
         told(
-            f"reading {', '.join(lab.identity['networks'])}"
+            f"reading {', '.join(experiment.identity['networks'])}"
         )  # what is not there is said before any work
-        lab.report = told
+        experiment.report = told
         for claim in chosen:
             try:
-                done += [result.as_json() for result in run([claim], lab)]
+                done += [result.as_json() for result in run([claim], experiment)]
             except PhospheneError as error:
                 missing += 1
                 warn(f"{claim.name}: {error}")
@@ -180,9 +180,9 @@ def _chosen(names: Sequence[str], default: bool) -> list[Claim]:
     """Claims by name, each once and in their order; of another subject than the default, those for any network."""
     from difflib import get_close_matches
 
-    from phosphene.claims import CLAIMS, OWN
+    from phosphene.claims import ANY_NETWORK, CLAIMS
 
-    there = CLAIMS if default else OWN
+    there = CLAIMS if default else ANY_NETWORK
     for name in names:
         if name in CLAIMS and name not in there:
             raise BadRequest(
@@ -196,7 +196,7 @@ def _chosen(names: Sequence[str], default: bool) -> list[Claim]:
 
 def _tell_claims(results: Sequence[dict[str, Any]]) -> None:
     """A table of results, as JSON has them: each claim, and below it each of its expectations."""
-    from phosphene.claims.words import SIGNS, told
+    from phosphene.claims.formatting import SIGNS, told
     from phosphene.files import without_nan
 
     table = Table("claim", "verdict", "found", title="The paper's claims")

@@ -17,14 +17,14 @@ RIDGE, STEPS = 1e-2, 200
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class LinearProbe:
     """Logistic regression on a bystander's activations, summed up by mean and spread, at all its layers with a map."""
 
     bystander: Subject
     logits: Callable[[Tensor], Tensor]
 
     @classmethod
-    def of(cls, bystander: Subject, images: Tensor, labels: Tensor) -> Reader:
+    def of(cls, bystander: Subject, images: Tensor, labels: Tensor) -> LinearProbe:
         """Learns from images (n, 3, h, w) in [0, 1] and labels (n,) from 0 on."""
         x = summary(bystander, images)
         mean, std = x.mean(0), x.std(0).clamp(min=1e-6)

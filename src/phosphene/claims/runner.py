@@ -12,7 +12,7 @@ from typing import Any
 
 from phosphene import weights
 from phosphene.claims.claim import Claim, Findings, Verdict
-from phosphene.claims.lab import Lab
+from phosphene.claims.experiment import Experiment
 from phosphene.evaluation import Figure
 from phosphene.files import write_json
 from phosphene.runs import versions
@@ -68,23 +68,23 @@ class Result:
         }
 
 
-def run(claims: Sequence[Claim], lab: Lab) -> Iterator[Result]:
+def run(claims: Sequence[Claim], experiment: Experiment) -> Iterator[Result]:
     """Measure each claim, or read what the same code found with the same networks, data, seed and number of units."""
     for claim in claims:
         needed = {name: weights.locate(name)[1] for name in claim.needs}
         identity = {
-            **lab.identity,
+            **experiment.identity,
             "weights": needed,
-            "data": lab.fingerprints(claim.data),
+            "data": experiment.fingerprints(claim.data),
             "code": _code(),
         }
-        file = lab.out / f"{claim.name}.json"
+        file = experiment.out / f"{claim.name}.json"
         kept = read(claim, file) if file.exists() else None
         if kept is not None and kept.identity == json.loads(json.dumps(identity)):
             yield kept
             continue
         begun = time.monotonic()
-        findings = claim.experiment(lab)
+        findings = claim.measure(experiment)
         result = Result(claim, findings, identity, time.monotonic() - begun)
         write_json(file, result.as_json())
         yield result

@@ -12,7 +12,7 @@ import torch
 
 from phosphene import evaluation
 from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
-from phosphene.claims.lab import Lab, Shots
+from phosphene.claims.experiment import Experiment, Shots
 from phosphene.evaluation import Figure
 
 STEPS, PHOTOGRAPHS = 200, 1000
@@ -53,41 +53,44 @@ ARMS: dict[str, tuple[str, list[Settings]]] = {
         [{"shift": s, "rate": r} for s, r in product((0, 2, 6), (0.03, 0.1))],
     ),
 }
-"""The prior of each arm ("" for the lab's generator), and the settings among which it is tuned, six for each."""
+"""The prior of each arm ("" for the experiment's generator), and the settings among which it is tuned, six for each."""
 GENERATOR, *BASELINES = ARMS
 
 
-def measure(lab: Lab) -> Findings:
+def measure(experiment: Experiment) -> Findings:
     """All output units through every arm, with equally many steps and the arm's best settings on ten other units."""
-    classes, layer = lab.network(lab.subject).classes, lab.named
-    tested, tuner, others = _units(lab)
-    others = others[:1] if lab.quick else others
+    classes, layer = experiment.network(experiment.subject).classes, experiment.named
+    tested, tuner, others = _units(experiment)
+    others = others[:1] if experiment.quick else others
     names = [f"{layer}:{channel}" for channel in tested]
     chosen: dict[str, Settings] = {}
     arms: dict[str, Shots] = {}
     for arm, (prior, every) in ARMS.items():
-        grid = lab.few(every)
+        grid = experiment.few(every)
         scores = [
-            _tuning_score(lab, arm, i, prior, each, tuner, others) for i, each in enumerate(grid)
+            _tuning_score(experiment, arm, i, prior, each, tuner, others)
+            for i, each in enumerate(grid)
         ]
         chosen[arm] = grid[max(range(len(grid)), key=scores.__getitem__)]
-        arms[arm] = lab.climbed(f"C1-{_short(arm)}", names, prior=prior, steps=STEPS, **chosen[arm])
-    natural, labels = lab.drawn(
-        lab.objects, "val", PHOTOGRAPHS, max(lab.network(lab.subject).size), 2
+        arms[arm] = experiment.climbed(
+            f"C1-{_short(arm)}", names, prior=prior, steps=STEPS, **chosen[arm]
+        )
+    natural, labels = experiment.drawn(
+        experiment.objects, "val", PHOTOGRAPHS, max(experiment.network(experiment.subject).size), 2
     )
-    same = lab.photographs(lab.objects, "val").classes == classes
-    real = {judge: lab.seen_by(judge, natural)[1] for judge in lab.judges}
+    same = experiment.photographs(experiment.objects, "val").classes == classes
+    real = {judge: experiment.seen_by(judge, natural)[1] for judge in experiment.judges}
     units: list[dict[str, Any]] = [
         {"unit": name, "label": classes[c]} for name, c in zip(names, tested, strict=True)
     ]
     rows: list[dict[str, Any]] = []
     for arm, shots in arms.items():
         row: dict[str, Any] = {"prior": arm, "settings": chosen[arm]}
-        for judge in lab.judges:
-            lab.report(f"C1: {judge} looks at {arm}")
-            hits = lab.named_by(judge, shots.images, tested, classes)
+        for judge in experiment.judges:
+            experiment.report(f"C1: {judge} looks at {arm}")
+            hits = experiment.named_by(judge, shots.images, tested, classes)
             made, note = (
-                lab.seen_by(judge, shots.images)[1],
+                experiment.seen_by(judge, shots.images)[1],
                 f"to {len(natural):,} photographs, features of {judge}",
             )
             row[f"KID, {judge}"] = evaluation.kid(made, real[judge], note)
@@ -108,9 +111,9 @@ def measure(lab: Lab) -> Findings:
     if same:
         photographs: dict[str, Any] = {"prior": "photographs"}
         apart = []
-        for judge in lab.judges:
+        for judge in experiment.judges:
             apart.append(evaluation.nearest(*real[judge].chunk(2)))
-            hits = lab.named_by(judge, natural, labels.tolist(), classes)
+            hits = experiment.named_by(judge, natural, labels.tolist(), classes)
             photographs |= {
                 f"{top}, {judge}": evaluation.share(hits[:, i].tolist())
                 for i, top in enumerate(("top1", "top5"))
@@ -119,7 +122,7 @@ def measure(lab: Lab) -> Findings:
             np.mean(apart, 0).tolist(), "of half as many"
         )
         rows.append(photographs)
-    picture = lab.row("C1", [(arm, shots.images) for arm, shots in arms.items()])
+    picture = experiment.row("C1", [(arm, shots.images) for arm, shots in arms.items()])
     return Findings(
         numbers(units, CLAIM.level),
         rows,
@@ -156,23 +159,25 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     return found
 
 
-def _units(lab: Lab) -> tuple[list[int], str, list[int]]:
+def _units(experiment: Experiment) -> tuple[list[int], str, list[int]]:
     """The channels that are tested, the network on whose units arms are tuned, and which of its channels."""
-    outputs = len(lab.network(lab.subject).classes)
-    if lab.subject == Lab.subject:
-        tuner = lab.network(TUNED_WITH)
+    outputs = len(experiment.network(experiment.subject).classes)
+    if experiment.subject == Experiment.subject:
+        tuner = experiment.network(TUNED_WITH)
         others = sorted(
-            torch.randperm(len(tuner.classes), generator=_seeded(lab.seed))[:TUNED_ON].tolist()
+            torch.randperm(len(tuner.classes), generator=_seeded(experiment.seed))[
+                :TUNED_ON
+            ].tolist()
         )
-        return lab.some(outputs, outputs), TUNED_WITH, others
-    drawn = torch.randperm(outputs, generator=_seeded(lab.seed)).tolist()
+        return experiment.some(outputs, outputs), TUNED_WITH, others
+    drawn = torch.randperm(outputs, generator=_seeded(experiment.seed)).tolist()
     others = sorted(drawn[: min(TUNED_ON, outputs // 2)])
     rest = [channel for channel in range(outputs) if channel not in others]
-    return [rest[i] for i in lab.some(len(rest), 100)], lab.subject, others
+    return [rest[i] for i in experiment.some(len(rest), 100)], experiment.subject, others
 
 
 def _tuning_score(
-    lab: Lab,
+    experiment: Experiment,
     arm: str,
     number: int,
     prior: str,
@@ -181,15 +186,15 @@ def _tuning_score(
     channels: Sequence[int],
 ) -> float:
     """How often the judges name the pictures that these settings make of the units that are tuned on."""
-    network = lab.network(subject)
+    network = experiment.network(subject)
     units = [f"{network.output}:{channel}" for channel in channels]
-    shots = lab.climbed(
+    shots = experiment.climbed(
         f"C1-tuning-{_short(arm)}-{number}", units, subject=subject, prior=prior, steps=STEPS, **how
     )
-    judges = [judge for judge in lab.judges if judge != subject]
+    judges = [judge for judge in experiment.judges if judge != subject]
     hits = [
-        lab.named_by(judge, shots.images, channels, network.classes)
-        for judge in judges or lab.judges
+        experiment.named_by(judge, shots.images, channels, network.classes)
+        for judge in judges or experiment.judges
     ]
     return float(torch.stack(hits).mean())
 
@@ -219,3 +224,4 @@ CLAIM = Claim(
     ),
     measure,
 )
+ANY_NETWORK = CLAIM

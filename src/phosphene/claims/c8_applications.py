@@ -13,8 +13,8 @@ from torch import Tensor
 
 from phosphene import weights
 from phosphene.claims.claim import Claim, Expectation, Findings, gain
-from phosphene.claims.lab import Lab
-from phosphene.claims.reader import Reader
+from phosphene.claims.experiment import Experiment
+from phosphene.claims.linear_probe import LinearProbe
 from phosphene.datasets import Photographs
 from phosphene.evaluation import Figure, as_images, bootstrap, mean, share
 from phosphene.images import to_pixels, write_png
@@ -41,13 +41,13 @@ TEXTURES = {
 QUICK_EPOCHS = 5
 
 
-def measure(lab: Lab) -> Findings:
+def measure(experiment: Experiment) -> Findings:
     """The four uses, one after the other."""
     units: list[dict[str, Any]] = []
     pictures = []
     rows: list[dict[str, Any]] = []
     for part in (two_at_once, real_starts, while_training, another_task):
-        found, table, sheet = part(lab)
+        found, table, sheet = part(experiment)
         units += found
         rows += table
         pictures.append(sheet)
@@ -57,21 +57,22 @@ def measure(lab: Lab) -> Findings:
 Part = tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[str, Any]]
 
 
-def two_at_once(lab: Lab) -> Part:
+def two_at_once(experiment: Experiment) -> Part:
     """Two output units, by the product of their probabilities: does a judge find both classes among its first five?"""
-    layer, classes = lab.named, lab.network(lab.subject).classes
-    order = np.random.default_rng((lab.seed, 80)).permutation(len(classes))[
+    layer, classes = experiment.named, experiment.network(experiment.subject).classes
+    order = np.random.default_rng((experiment.seed, 80)).permutation(len(classes))[
         : 2 * min(PAIRS, len(classes) // 2)
     ]
-    pairs = [order.reshape(-1, 2)[i].tolist() for i in lab.some(len(order) // 2, PAIRS, 81)]
+    pairs = [order.reshape(-1, 2)[i].tolist() for i in experiment.some(len(order) // 2, PAIRS, 81)]
     sums = [f"{layer}:{a} + {layer}:{b}" for a, b in pairs]
     made = {
-        "both": lab.climbed("C8-two", sums, objective="probability"),
-        "sum": lab.climbed("C8-sum", sums),
-        "alone": lab.climbed("C8-alone", [f"{layer}:{a}" for a, _ in pairs]),
+        "both": experiment.climbed("C8-two", sums, objective="probability"),
+        "sum": experiment.climbed("C8-sum", sums),
+        "alone": experiment.climbed("C8-alone", [f"{layer}:{a}" for a, _ in pairs]),
     }
     found = {
-        name: _among_five(lab, shots.images, pairs).prod(2).mean(1) for name, shots in made.items()
+        name: _among_five(experiment, shots.images, pairs).prod(2).mean(1)
+        for name, shots in made.items()
     }
     units: list[dict[str, Any]] = [
         {
@@ -95,37 +96,40 @@ def two_at_once(lab: Lab) -> Part:
     return (
         units,
         [row],
-        (caption, lab.row("C8-two", [(name, made[key].images) for key, name in told.items()])),
+        (
+            caption,
+            experiment.row("C8-two", [(name, made[key].images) for key, name in told.items()]),
+        ),
     )
 
 
-def real_starts(lab: Lab) -> Part:
+def real_starts(experiment: Experiment) -> Part:
     """Climbs from photographs of another class: is the goal named at their end, and how near do they stay?"""
-    layer, classes = lab.named, lab.network(lab.subject).classes
-    size = load_generated(lab.prior).image_size
-    photographs, labels = lab.drawn(lab.objects, "val", STARTS, size, 82)
+    layer, classes = experiment.named, experiment.network(experiment.subject).classes
+    size = load_generated(experiment.prior).image_size
+    photographs, labels = experiment.drawn(experiment.objects, "val", STARTS, size, 82)
     goals = [
         (int(label) + 1 + i % (len(classes) - 1)) % len(classes) for i, label in enumerate(labels)
     ]
     begun, units = [], []
     for i, (photograph, goal) in enumerate(zip(photographs, goals, strict=True)):
-        file = lab.runs / "C8-starts" / f"{i}.png"
+        file = experiment.runs / "C8-starts" / f"{i}.png"
         write_png(file, to_pixels(photograph.numpy()))
         begun.append(
-            lab.climbed(
+            experiment.climbed(
                 f"C8-start-{i}", [f"{layer}:{goal}"], start=str(file), steps=START_STEPS
             ).images[0]
         )
-    free = lab.climbed(
+    free = experiment.climbed(
         "C8-goals", [f"{layer}:{goal}" for goal in dict.fromkeys(goals)], steps=START_STEPS
     )
     at = {channel: i for i, channel in enumerate(free.channels)}
     random, real = free.images[[at[goal] for goal in goals]], torch.stack(begun)
-    judge = lab.judges[0]
-    seen = [lab.seen_by(judge, images)[0] for images in (photographs, real, random)]
+    judge = experiment.judges[0]
+    seen = [experiment.seen_by(judge, images)[0] for images in (photographs, real, random)]
     near, far = ((seen[0] - other).square().sum(1).tolist() for other in seen[1:])
     named = [
-        _among_five(lab, images, [[goal] for goal in goals])[:, :, 0].mean(1).tolist()
+        _among_five(experiment, images, [[goal] for goal in goals])[:, :, 0].mean(1).tolist()
         for images in (photographs, real)
     ]
     for i, goal in enumerate(goals):
@@ -153,27 +157,27 @@ def real_starts(lab: Lab) -> Part:
     return (
         units,
         [row],
-        ("; ".join(unit["label"] for unit in units[:12]), lab.row("C8-starts", sets)),
+        ("; ".join(unit["label"] for unit in units[:12]), experiment.row("C8-starts", sets)),
     )
 
 
-def while_training(lab: Lab) -> Part:
+def while_training(experiment: Experiment) -> Part:
     """What the same output units prefer as training goes on: snapshots, and the finished network."""
-    network = lab.network(TRAINED)
-    channels = lab.some(len(network.classes), 50, 83)
+    network = experiment.network(TRAINED)
+    channels = experiment.some(len(network.classes), 50, 83)
     names = [f"{network.output}:{channel}" for channel in channels]
     units: list[dict[str, Any]] = [{"use": "training", "unit": name, "named": {}} for name in names]
     rows, shown = [], []
     for subject in (*SNAPSHOTS, TRAINED):
-        shots = lab.climbed(f"C8-{safe(subject)}", names, subject=subject)
+        shots = experiment.climbed(f"C8-{safe(subject)}", names, subject=subject)
         named = (
-            _among_five(lab, shots.images, [[channel] for channel in channels])[:, :, 0]
+            _among_five(experiment, shots.images, [[channel] for channel in channels])[:, :, 0]
             .mean(1)
             .tolist()
         )
         for unit, value in zip(units, named, strict=True):
             unit["named"][subject] = value
-        measured = lab.network(subject).card["measured"]["top1"]
+        measured = experiment.network(subject).card["measured"]["top1"]
         rows.append(
             {
                 "use": "while training",
@@ -186,39 +190,49 @@ def while_training(lab: Lab) -> Part:
     return (
         units,
         rows,
-        ("The same output units as training goes on.", lab.row("C8-training", shown)),
+        ("The same output units as training goes on.", experiment.row("C8-training", shown)),
     )
 
 
-def another_task(lab: Lab) -> Part:
-    """The subject trained on to name textures: does a reader that learnt textures apart name its units' pictures?"""
-    data = lab.photographs(lab.textures, "all")
+def another_task(experiment: Experiment) -> Part:
+    """The subject trained on to name textures: does a linear probe that learned textures name its units' pictures?"""
+    data = experiment.photographs(experiment.textures, "all")
     train, val = (_every_second(data, i) for i in range(2))
     recipe = {**read_recipe(TRAINED, "subject"), **TEXTURES}
-    recipe["epochs"] = QUICK_EPOCHS if lab.quick else recipe["epochs"]
+    recipe["epochs"] = QUICK_EPOCHS if experiment.quick else recipe["epochs"]
     recipe["architecture"] = {**recipe["architecture"], "classes": len(data.classes)}
-    place = lab.runs / f"C8-textures-{recipe_hash(recipe, train.fingerprint)[:16]}"
+    place = experiment.runs / f"C8-textures-{recipe_hash(recipe, train.fingerprint)[:16]}"
     file = place / "textures.safetensors"
     if not file.exists():
-        lab.report("C8: training on textures")
+        experiment.report("C8: training on textures")
         network, run, finished = train_subject(
-            recipe, train, val, place, begin=lab.network(TRAINED), device=lab.device
+            recipe, train, val, place, begin=experiment.network(TRAINED), device=experiment.device
         )
         if not finished:
             signal.raise_signal(signal.SIGINT)  # which training took for its own
         card = subject_card(
-            "textures", recipe, train, val, network, history=run.history, begin=lab.network(TRAINED)
+            "textures",
+            recipe,
+            train,
+            val,
+            network,
+            history=run.history,
+            begin=experiment.network(TRAINED),
         )
         weights.write(
             file, {f"network.{key}": value for key, value in network.state_dict().items()}, card
         )
-    subject = lab.network(str(file))
-    seeds = [lab.seed + i for i in range(1 if lab.quick else TEXTURE_SEEDS)]
-    shots = lab.climbed("C8-textures", [f"{subject.output}:all"], subject=str(file), seeds=seeds)
-    reader = Reader.of(
-        lab.network(lab.judges[-1]), as_images(train.images), torch.from_numpy(train.labels)
+    subject = experiment.network(str(file))
+    seeds = [experiment.seed + i for i in range(1 if experiment.quick else TEXTURE_SEEDS)]
+    shots = experiment.climbed(
+        "C8-textures", [f"{subject.output}:all"], subject=str(file), seeds=seeds
     )
-    hits = (reader(shots.images).argmax(1) == torch.tensor(shots.channels)).float()
+    classifier = LinearProbe.of(
+        experiment.network(experiment.judges[-1]),
+        as_images(train.images),
+        torch.from_numpy(train.labels),
+    )
+    hits = (classifier(shots.images).argmax(1) == torch.tensor(shots.channels)).float()
     units: list[dict[str, Any]] = [
         {
             "use": "textures",
@@ -231,7 +245,7 @@ def another_task(lab: Lab) -> Part:
     row = {
         "use": "another task: textures",
         "the network is right": subject.card["measured"]["top1"],
-        "a reader is right on photographs": reader.right(
+        "a reader is right on photographs": classifier.right(
             as_images(val.images), torch.from_numpy(val.labels)
         ),
         "and on pictures": share([unit["right"] for unit in units]),
@@ -240,7 +254,7 @@ def another_task(lab: Lab) -> Part:
     return (
         units,
         [row],
-        (caption, lab.row("C8-textures", [("textures", shots.images[:: len(seeds)])])),
+        (caption, experiment.row("C8-textures", [("textures", shots.images[:: len(seeds)])])),
     )
 
 
@@ -282,13 +296,13 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     }
 
 
-def _among_five(lab: Lab, images: Tensor, goals: Sequence[Sequence[int]]) -> Tensor:
+def _among_five(experiment: Experiment, images: Tensor, goals: Sequence[Sequence[int]]) -> Tensor:
     """(n, judges, goals) of 0 and 1: is each of an image's goals among a judge's first five?"""
-    classes = lab.network(lab.subject).classes
+    classes = experiment.network(experiment.subject).classes
     sides = [[goal[i] for goal in goals] for i in range(len(goals[0]))]
     found = [
-        torch.stack([lab.named_by(judge, images, side, classes)[:, 1] for side in sides], 1)
-        for judge in lab.judges
+        torch.stack([experiment.named_by(judge, images, side, classes)[:, 1] for side in sides], 1)
+        for judge in experiment.judges
     ]
     return torch.stack(found, 1)
 

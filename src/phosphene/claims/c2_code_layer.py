@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
-from phosphene.claims.lab import Lab
+from phosphene.claims.experiment import Experiment
 from phosphene.evaluation import Figure, feature_layers, mean, share
 from phosphene.fidelity import reconstructed
 from phosphene.parameterizations import load_generated
@@ -26,13 +26,13 @@ PRIORS = {
 PHOTOGRAPHS = 500
 
 
-def measure(lab: Lab) -> Findings:
+def measure(experiment: Experiment) -> Findings:
     """Photographs through each layer's generator and back, and all output units climbed through it."""
-    network, layer = lab.network(lab.subject), lab.named
-    channels = lab.some(len(network.classes), 100)
+    network, layer = experiment.network(experiment.subject), experiment.named
+    channels = experiment.some(len(network.classes), 100)
     names = [f"{layer}:{channel}" for channel in channels]
-    photographs, labels = lab.drawn(
-        lab.objects, "val", PHOTOGRAPHS, load_generated(PRIORS["fc6"]).image_size, 20
+    photographs, labels = experiment.drawn(
+        experiment.objects, "val", PHOTOGRAPHS, load_generated(PRIORS["fc6"]).image_size, 20
     )
     seen: list[dict[str, Any]] = [{"photograph": i} for i in range(len(photographs))]
     units: list[dict[str, Any]] = [
@@ -41,23 +41,23 @@ def measure(lab: Lab) -> Findings:
     rows: list[dict[str, Any]] = []
     shown, again_shown = [], [("photographs", photographs)]
     for code, prior in PRIORS.items():
-        lab.report(f"C2: photographs through {prior}")
-        generated = load_generated(prior).to(lab.device)
-        again = reconstructed(generated, lab.network(generated.encoder), photographs, labels)
+        experiment.report(f"C2: photographs through {prior}")
+        generated = load_generated(prior).to(experiment.device)
+        again = reconstructed(generated, experiment.network(generated.encoder), photographs, labels)
         errors, cosines = (
             again.figures["image_error"].tolist(),
             again.figures["code_cosine"].tolist(),
         )
-        shots = lab.climbed(f"C2-{code}", names, prior=prior)
-        repeats = repetition(lab, shots.images)
+        shots = experiment.climbed(f"C2-{code}", names, prior=prior)
+        repeats = repetition(experiment, shots.images)
         row: dict[str, Any] = {
             "code": code,
             "prior": prior,
             "image error": mean(errors),
             "code cosine": mean(cosines),
         }
-        for judge in lab.judges:
-            hits = lab.named_by(judge, shots.images, channels, network.classes)
+        for judge in experiment.judges:
+            hits = experiment.named_by(judge, shots.images, channels, network.classes)
             row |= {
                 f"{top}, {judge}": share(hits[:, i].tolist())
                 for i, top in enumerate(("top1", "top5"))
@@ -72,15 +72,15 @@ def measure(lab: Lab) -> Findings:
         rows.append({**row, "repetition": mean(repeats), "activation": mean(shots.scores)})
         shown.append((code, shots.images))
         again_shown.append((code, again.reconstructions))
-    rows.append({"code": "photographs", "repetition": mean(repetition(lab, photographs))})
+    rows.append({"code": "photographs", "repetition": mean(repetition(experiment, photographs))})
     pictures = [
         (
             "Photographs, and what each layer's generator makes of their codes.",
-            lab.row("C2-reconstructions", again_shown),
+            experiment.row("C2-reconstructions", again_shown),
         ),
         (
             "Output units climbed through each layer's generator, the first seed.",
-            lab.row("C2", shown),
+            experiment.row("C2", shown),
         ),
     ]
     return Findings(numbers(units, seen, CLAIM.level), rows, units + seen, pictures)
@@ -118,14 +118,14 @@ def numbers(
     return found
 
 
-def repetition(lab: Lab, images: Tensor) -> list[float]:
+def repetition(experiment: Experiment, images: Tensor) -> list[float]:
     """How much of a picture comes again elsewhere in it: the largest mean cosine similarity between a bystander's
     features and the same features moved by at least a quarter of the map, each position less the mean of all."""
-    bystander = lab.network(lab.judges[-1])
+    bystander = experiment.network(experiment.judges[-1])
     layer, found = feature_layers(bystander)[0], []
     with probe(bystander.network, [layer]) as read, torch.no_grad():
         for part in images.split(bystander.at_most(50)):
-            maps = read(bystander.prepare(part.to(lab.device)))[layer].float()
+            maps = read(bystander.prepare(part.to(experiment.device)))[layer].float()
             found += moved_likeness(maps).tolist()
     return found
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phosphene.claims.claim import Claim, Expectation, Findings, gain
-from phosphene.claims.lab import Lab
+from phosphene.claims.experiment import Experiment
 from phosphene.evaluation import Figure, bootstrap, mean, median
 from phosphene.probe import find_layer
 from phosphene.subjects import Subject, outer_layers
@@ -24,24 +24,24 @@ NOTHING = {**dict.fromkeys(KEPT, math.nan), "activation_ratio": 0.0, "two_afc_sy
 """Of a unit that no climb of an arm could excite at all: there is no picture, so an observer can only guess."""
 
 
-def measure(lab: Lab) -> Findings:
+def measure(experiment: Experiment) -> Findings:
     """Units at random of every layer, through the generator and through Fourier, beside natural references."""
-    network = lab.network(lab.subject)
+    network = experiment.network(experiment.subject)
     layers, shapes = _layers(network), network.shapes()
     names = [
         f"{layer}:{channel}"
         for i, layer in enumerate(layers)
-        for channel in lab.some(shapes[layer][0], EACH, 50 + i)
+        for channel in experiment.some(shapes[layer][0], EACH, 50 + i)
     ]
     shots = {
-        "generator": lab.climbed("C5-generator", names),
-        "Fourier": lab.climbed("C5-fourier", names, prior="fourier", steps=200),
+        "generator": experiment.climbed("C5-generator", names),
+        "Fourier": experiment.climbed("C5-fourier", names, prior="fourier", steps=200),
     }
     found = {
         name: {"unit": name, "layer": name.partition(":")[0], **dict.fromkeys(ARMS, NOTHING)}
         for name in names
     }
-    for arm, evaluations in zip(shots, lab.evaluated(*shots.values()), strict=True):
+    for arm, evaluations in zip(shots, experiment.evaluated(*shots.values()), strict=True):
         for evaluation in evaluations.values():
             for measured in evaluation.units:
                 found[measured["unit"]][arm] = {key: measured[key] for key in KEPT}
@@ -67,7 +67,7 @@ def measure(lab: Lab) -> Findings:
             layer: [i for i, name in enumerate(names) if name.startswith(f"{layer}:")]
             for layer in layers
         }
-        sheet = lab.row(
+        sheet = experiment.row(
             f"C5-{arm.lower()}", [(layer, made.images[some]) for layer, some in first.items()], 10
         )
         pictures.append((f"Units of each layer, drawn at random: {arm}.", sheet))
@@ -129,3 +129,4 @@ CLAIM = Claim(
     ),
     measure,
 )
+ANY_NETWORK = CLAIM

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phosphene.claims.words import told
+from phosphene.claims.formatting import told
 from phosphene.errors import Unreachable
 from phosphene.files import whole
 

@@ -30,7 +30,7 @@ TENTH = 10
 ENOUGH = 1000
 """Photographs that stand for a split."""
 SPLITS = {"objects": "val", "scenes": "val", "outlined": "all", "textures": "all"}
-"""A split of each of a lab's sets of photographs, by which it is known."""
+"""A split of each of a experiment's sets of photographs, by which it is known."""
 SHOWN = 12
 """Units in a row of pictures."""
 
@@ -52,7 +52,7 @@ class Shots:
 
 
 @dataclass
-class Lab:
+class Experiment:
     """Subjects are loaded once; a picture that was climbed once is never climbed again.
 
     `objects` and `scenes` are folders of photographs (see `phosphene.datasets`), `subject` and `judges` names of
@@ -243,7 +243,7 @@ class Lab:
         return {**chosen, "judges": list(self.judges), "networks": networks}
 
     def fingerprints(self, names: Sequence[str]) -> dict[str, str]:
-        """Those of some of the lab's photographs, by name; `BadRequest` where they were not given."""
+        """Those of some of the experiment's photographs, by name; `BadRequest` where they were not given."""
         if missing := [f"--{name} DATA" for name in names if not getattr(self, name)]:
             raise BadRequest(f"photographs are needed: {', '.join(missing)}")
         return {name: Stream(getattr(self, name), SPLITS[name], 1).fingerprint for name in names}

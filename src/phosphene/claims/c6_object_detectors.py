@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from phosphene.claims.claim import Claim, Expectation, Findings, contrast, gain
-from phosphene.claims.lab import Lab
+from phosphene.claims.experiment import Experiment
 from phosphene.datasets import Outlined, Stream
 from phosphene.dissection import DETECTOR, Dissection, dissect
 from phosphene.evaluation import Figure, as_images, bootstrap, share
@@ -27,29 +27,33 @@ pixels of a photograph."""
 LEAST_CROPS = 8
 
 
-def measure(lab: Lab) -> Findings:
+def measure(experiment: Experiment) -> Findings:
     """Dissect all units, climb them, and ask a classifier of object crops what the detectors' pictures show."""
-    network = lab.network(SUBJECT)
-    data = Outlined(lab.outlined, "all", max(network.size), lab.every(lab.outlined, "all"))
-    lab.report("C6: dissecting")
+    network = experiment.network(SUBJECT)
+    data = Outlined(
+        experiment.outlined, "all", max(network.size), experiment.every(experiment.outlined, "all")
+    )
+    experiment.report("C6: dissecting")
     trained, untrained = (
-        dissect(lab.network(name), LAYER, data, device=lab.device)
+        dissect(experiment.network(name), LAYER, data, device=experiment.device)
         for name in (SUBJECT, f"{SUBJECT}@random")
     )
-    channels = lab.some(len(trained.iou), len(trained.iou), 60)
-    shots = lab.climbed("C6", [f"{LAYER}:{channel}" for channel in channels], subject=SUBJECT)
-    lab.report("C6: crops of objects")
-    crops = _crops(lab, trained, channels)
+    channels = experiment.some(len(trained.iou), len(trained.iou), 60)
+    shots = experiment.climbed(
+        "C6", [f"{LAYER}:{channel}" for channel in channels], subject=SUBJECT
+    )
+    experiment.report("C6: crops of objects")
+    crops = _crops(experiment, trained, channels)
     names = list(crops)
-    look = _Nearest(lab, {name: each[::2] for name, each in crops.items()})
+    look = _Nearest(experiment, {name: each[::2] for name, each in crops.items()})
     right = [
         float(names[i] == name)
         for name, each in crops.items()
         for i in (look(each[1::2]).tolist() if len(each) > 1 else [])
     ]
-    seen = load_generated(lab.prior).seen
+    seen = load_generated(experiment.prior).seen
     said = look(seen_part(shots.images, seen)).tolist()
-    natural = _exemplars(lab, channels)
+    natural = _exemplars(experiment, channels)
     units: list[dict[str, Any]] = []
     for i, channel in enumerate(channels):
         (name, iou), *_ = trained.best(channel) or [("", 0.0)]
@@ -82,7 +86,7 @@ def measure(lab: Lab) -> Findings:
     pictures = []
     if order:
         best = torch.stack([natural[channels[i]][0] for i in order])
-        sheet = lab.row(
+        sheet = experiment.row(
             "C6",
             [
                 ("pictures of the best detectors", shots.images[order]),
@@ -134,9 +138,9 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
 class _Nearest:
     """Which object's mean crop is nearest, in the pooled features of the first judge."""
 
-    def __init__(self, lab: Lab, crops: Mapping[str, Tensor]):
-        self._lab = lab
-        pooled = [lab.seen_by(lab.judges[0], each)[1] for each in crops.values()]
+    def __init__(self, experiment: Experiment, crops: Mapping[str, Tensor]):
+        self._lab = experiment
+        pooled = [experiment.seen_by(experiment.judges[0], each)[1] for each in crops.values()]
         self._origin = torch.cat(pooled).mean(0)
         self._means = normalize(
             torch.stack([normalize(each - self._origin, dim=1).mean(0) for each in pooled]), dim=1
@@ -148,13 +152,13 @@ class _Nearest:
         return (normalize(pooled - self._origin, dim=1) @ self._means.T).argmax(1)
 
 
-def _crops(lab: Lab, found: Dissection, channels: Sequence[int]) -> dict[str, Tensor]:
+def _crops(experiment: Experiment, found: Dissection, channels: Sequence[int]) -> dict[str, Tensor]:
     """Square crops of labelled objects, (n, 3, size, size), for each object that some unit detects."""
     wanted = {
         name for channel in channels for name, iou in found.best(channel)[:1] if iou > DETECTOR
     }
     kept: dict[str, list[Pixels]] = {name: [] for name in sorted(wanted)}
-    for pixels, masks in Outlined(lab.outlined, "all", SIZE).photographs():
+    for pixels, masks in Outlined(experiment.outlined, "all", SIZE).photographs():
         for number, mask in masks.items():
             name = found.objects[number]
             if name in kept and len(kept[name]) < 2 * CROPS and mask.mean() >= SMALLEST:
@@ -177,14 +181,14 @@ def _around(mask: Any) -> tuple[float, float, float, float]:
     )
 
 
-def _exemplars(lab: Lab, channels: Sequence[int]) -> dict[int, Tensor]:
+def _exemplars(experiment: Experiment, channels: Sequence[int]) -> dict[int, Tensor]:
     """Each channel's exemplars among the scene photographs, cut to what the unit sees."""
-    network = lab.network(SUBJECT)
-    every = lab.every(lab.scenes, "train")
-    data = Stream(lab.scenes, "train", max(network.size), every)
-    lab.report(f"C6: looking through {data.name}")
-    file = lab.out / "exemplars" / f"{SUBJECT}-{LAYER}-{every}.safetensors"
-    found = find_exemplars(network, [LAYER], data, file, device=lab.device)[LAYER]
+    network = experiment.network(SUBJECT)
+    every = experiment.every(experiment.scenes, "train")
+    data = Stream(experiment.scenes, "train", max(network.size), every)
+    experiment.report(f"C6: looking through {data.name}")
+    file = experiment.out / "exemplars" / f"{SUBJECT}-{LAYER}-{every}.safetensors"
+    found = find_exemplars(network, [LAYER], data, file, device=experiment.device)[LAYER]
     field = receptive_fields(network.network, network.size, [LAYER], 32).get(LAYER)
     pictures = {
         n: pixels for n, pixels, _ in data.photographs({n for c in channels for n in found.best(c)})

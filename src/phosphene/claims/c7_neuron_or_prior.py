@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from phosphene.claims.claim import Claim, Expectation, Findings, gain
-from phosphene.claims.lab import Lab
-from phosphene.claims.reader import Reader
+from phosphene.claims.experiment import Experiment
+from phosphene.claims.linear_probe import LinearProbe
 from phosphene.evaluation import Figure, as_images, bootstrap, mean
 from phosphene.parameterizations import seen_part
 from phosphene.subjects import Subject
@@ -23,28 +23,28 @@ from phosphene.training.modified import KINDS, TILES
 SUBJECT = "caffenet-modified"
 SEEDS = 3
 READS_ON = 60
-"""Photographs of each class that the reader learns from, and as many others that it is tested on."""
+"""Photographs of each class that the linear probe learns from, and as many others that it is tested on."""
 
 
-def measure(lab: Lab) -> Findings:
+def measure(experiment: Experiment) -> Findings:
     """Twins: units of a class and of its modified copy, in one network; and a control, the same network untrained."""
-    control = measure_control(lab)
-    network = lab.network(SUBJECT)
-    seeds = [lab.seed + i for i in range(SEEDS)]
+    control = measure_control(experiment)
+    network = experiment.network(SUBJECT)
+    seeds = [experiment.seed + i for i in range(SEEDS)]
     units: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     shown: list[tuple[str, Tensor]] = []
-    for kind, twins in _twins(network, lab).items():
+    for kind, twins in _twins(network, experiment).items():
         pairs = [(f"{network.output}:{plain}", f"{network.output}:{twin}") for plain, twin in twins]
         made = [
-            lab.climbed(
+            experiment.climbed(
                 f"C7-{kind}-{name}", [pair[i] for pair in pairs], subject=SUBJECT, seeds=seeds
             )
             for i, name in enumerate(("plain", "modified"))
         ]
-        reader, accuracy = _reader(lab, kind, [plain for plain, _ in twins])
+        classifier, accuracy = _linear_probe(experiment, kind, [plain for plain, _ in twins])
         sides = [seen_part(shots.images, max(network.size)) for shots in made]
-        read = [reader(images).diff(dim=1).view(len(twins), SEEDS) for images in sides]
+        read = [classifier(images).diff(dim=1).view(len(twins), SEEDS) for images in sides]
         plainly, modified = (images.unflatten(0, (len(twins), SEEDS)) for images in sides)
         for i, (plain, twin) in enumerate(twins):
             later, earlier = read[1][i][:, None], read[0][i][None]
@@ -75,7 +75,7 @@ def measure(lab: Lab) -> Findings:
             (f"{kind}: {name}", shots.images[::SEEDS])
             for name, shots in zip(("plain", "modified"), made, strict=True)
         ]
-    picture = lab.row("C7", shown)
+    picture = experiment.row("C7", shown)
     return Findings(
         {**numbers(units, CLAIM.level), **control_numbers(control.units, CLAIM.level)},
         rows + control.rows,
@@ -88,22 +88,24 @@ def measure(lab: Lab) -> Findings:
     )
 
 
-def measure_control(lab: Lab) -> Findings:
+def measure_control(experiment: Experiment) -> Findings:
     """The output units of the subject and of the same network untrained, through one prior."""
-    layer, outputs = lab.named, len(lab.network(lab.subject).classes)
-    names = [f"{layer}:{channel}" for channel in lab.some(outputs, 100, 70)]
-    trained = lab.climbed("C7-trained", names)
-    untrained = lab.climbed("C7-untrained", names, subject=_untrained(lab.subject))
-    found = lab.evaluated(trained, control=untrained)[0][layer]
+    layer, outputs = experiment.named, len(experiment.network(experiment.subject).classes)
+    names = [f"{layer}:{channel}" for channel in experiment.some(outputs, 100, 70)]
+    trained = experiment.climbed("C7-trained", names)
+    untrained = experiment.climbed("C7-untrained", names, subject=_untrained(experiment.subject))
+    found = experiment.evaluated(trained, control=untrained)[0][layer]
     kept = ("prior_share", "distance_exemplars", "distance_control", "distance_random_codes")
     units = [
         {"unit": row["unit"], "label": row["label"], **{key: row[key] for key in kept}}
         for row in found.units
     ]
     row = {key: found.figures[key] for key in kept}
-    sheet = lab.row("C7-control", [("trained", trained.images), ("untrained", untrained.images)])
+    sheet = experiment.row(
+        "C7-control", [("trained", trained.images), ("untrained", untrained.images)]
+    )
     return Findings(
-        control_numbers(units, CONTROL.level),
+        control_numbers(units, ANY_NETWORK.level),
         [{"control": f"{len(units)} output units", **row}],
         units,
         [("The same units of the network trained and untrained, the first seed.", sheet)],
@@ -111,7 +113,7 @@ def measure_control(lab: Lab) -> Findings:
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
-    """Each unit has `kind` and `auc`: how often the reader finds the twin's picture the more modified of two."""
+    """Each unit has `kind` and `auc`: how often the linear probe finds the twin's picture the more modified of two."""
     return {
         kind: bootstrap(
             [unit["auc"] - 0.5 for unit in units if unit.get("kind") == kind],
@@ -142,7 +144,7 @@ def _untrained(subject: str) -> str:
     return f"{subject if Path(subject).is_file() else subject.partition('@')[0]}@random"
 
 
-def _twins(network: Subject, lab: Lab) -> dict[str, list[tuple[int, int]]]:
+def _twins(network: Subject, experiment: Experiment) -> dict[str, list[tuple[int, int]]]:
     """For each kind of modification, (channel of the class, channel of its copy); in a quick run two of each."""
     plain = {name: channel for channel, name in enumerate(network.classes)}
     found = {
@@ -154,14 +156,16 @@ def _twins(network: Subject, lab: Lab) -> dict[str, list[tuple[int, int]]]:
         for kind in KINDS
     }
     return {
-        kind: [pairs[i] for i in lab.some(len(pairs), len(pairs), 71)]
+        kind: [pairs[i] for i in experiment.some(len(pairs), len(pairs), 71)]
         for kind, pairs in found.items()
     }
 
 
-def _reader(lab: Lab, kind: str, classes: Sequence[int]) -> tuple[Reader, Figure]:
+def _linear_probe(
+    experiment: Experiment, kind: str, classes: Sequence[int]
+) -> tuple[LinearProbe, Figure]:
     """Tells photographs of these classes (0) from modified ones (1), and how often it is right on others."""
-    data = lab.photographs(lab.objects, "val")
+    data = experiment.photographs(experiment.objects, "val")
     places = [np.flatnonzero(data.labels == label) for label in classes]
     sets = []
     for i in range(2):
@@ -169,8 +173,8 @@ def _reader(lab: Lab, kind: str, classes: Sequence[int]) -> tuple[Reader, Figure
         modified = np.stack([KINDS[kind](data.images[place], int(place)) for place in part])
         images = as_images(np.concatenate([data.images[part], modified]))
         sets.append((images, torch.arange(2).repeat_interleave(len(part))))
-    reader = Reader.of(lab.network(lab.judges[-1]), *sets[0])
-    return reader, reader.right(*sets[1])
+    classifier = LinearProbe.of(experiment.network(experiment.judges[-1]), *sets[0])
+    return classifier, classifier.right(*sets[1])
 
 
 def _turned_hue(plain: Tensor, modified: Tensor) -> float:
@@ -230,5 +234,5 @@ CLAIM = Claim(
     measure,
     (SUBJECT,),
 )
-CONTROL = Claim("C7", CLAIM.title, CLAIM.says, (NOT_THE_PRIOR,), measure_control)
-"""What of it works on any network."""
+ANY_NETWORK = Claim("C7", CLAIM.title, CLAIM.says, (NOT_THE_PRIOR,), measure_control)
+"""The part of the claim that any network can be asked."""
