@@ -24,12 +24,13 @@ import torch
 import torch.nn.functional as F
 
 from phosphene import datasets
-from phosphene.evaluation import as_images, judge_channels, recognised
 from phosphene.fidelity import reconstructed
+from phosphene.metrics import judge_channels, recognised
 from phosphene.parameterizations import Generated
 from phosphene.priors import CodeStatistics
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS, Member, climb_all, joined
+from phosphene.tensors import as_images
 from phosphene.training.begin import beginning
 from phosphene.training.generator import with_code
 from phosphene.training.image import train_image

@@ -15,10 +15,11 @@ from dataclasses import replace
 
 import torch
 
-from phosphene.evaluation import judge_channels, recognised
-from phosphene.parameterizations import load_generated, seen_part
+from phosphene.metrics import judge_channels, recognised
+from phosphene.parameterizations import load_generated
 from phosphene.subjects import load_subject
 from phosphene.synthesis import CLIMBS, Climb, Member, climb_all, joined
+from phosphene.tensors import center_crop
 
 DEFAULT = CLIMBS["default"]
 VARIANTS: dict[str, Climb] = {
@@ -69,7 +70,7 @@ def main() -> None:
         )
         seconds = time.monotonic() - begun
         with torch.no_grad():
-            sure = subject(seen_part(climbed.images, generated.seen)).softmax(1)[
+            sure = subject(center_crop(climbed.images, generated.seen)).softmax(1)[
                 torch.arange(len(classes)), classes
             ]
         top1, top5 = recognised(judge, climbed.images, classes, channels).mean(0).tolist()

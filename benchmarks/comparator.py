@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from phosphene import datasets
-from phosphene.evaluation import as_images, judge_channels
+from phosphene.metrics import judge_channels
 from phosphene.subjects import load_subject
+from phosphene.tensors import as_images
 from phosphene.training.stages import mixed_precision
 
 

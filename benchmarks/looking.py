@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from phosphene import evaluation
+from phosphene import metrics
 from phosphene.subjects import Subject, load_subject
 
 
@@ -29,13 +29,13 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     images = torch.rand(asked.images, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    usual = evaluation.PIXELS
+    usual = metrics.PIXELS
     for name in asked.judges:
         judge = load_subject(name)
         height, width = judge.size
         all_at_once = 0.0
         for at_once in (asked.images, 16, 8, 4, 2, 1, 0):
-            evaluation.PIXELS = at_once * height * width or usual
+            metrics.PIXELS = at_once * height * width or usual
             seconds = min(seconds_of(judge, images) for _ in range(asked.rounds))
             all_at_once = all_at_once or seconds
             print(f"{name:20} {at_once or 'as usual':>8} {seconds / all_at_once:.2f}", flush=True)
@@ -43,7 +43,7 @@ def main() -> None:
 
 def seconds_of(judge: Subject, images: torch.Tensor) -> float:
     begun = time.process_time()
-    evaluation.features(judge, images)
+    metrics.features(judge, images)
     return time.process_time() - begun
 
 

@@ -25,10 +25,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene import datasets
-from phosphene.evaluation import as_images, judge_channels, recognised
-from phosphene.parameterizations import load_generated, seen_part
+from phosphene.metrics import judge_channels, recognised
+from phosphene.parameterizations import load_generated
 from phosphene.probe import probe
-from phosphene.subjects import load_subject, resized
+from phosphene.subjects import load_subject
+from phosphene.tensors import as_images, center_crop, resized
 
 
 def main() -> None:
@@ -54,7 +55,8 @@ def main() -> None:
         def seen(images: Tensor) -> tuple[Tensor, Tensor]:
             """The codes and the logits of images."""
             maps = [
-                read(encoder.prepare(seen_part(part, generated.seen))) for part in images.split(100)
+                read(encoder.prepare(center_crop(part, generated.seen)))
+                for part in images.split(100)
             ]
             return torch.cat([m[generated.layer] for m in maps]), torch.cat(
                 [m[encoder.output] for m in maps]

@@ -20,7 +20,7 @@ import pytest
 from conftest import CLASSES, Run, write_generator, write_subject
 from PIL import Image
 
-from phosphene import claims, evaluation
+from phosphene import claims, statistics
 from phosphene.claims import (
     CLAIMS,
     Claim,
@@ -35,11 +35,11 @@ from phosphene.claims import (
 from phosphene.claims import (
     experiment as experiments,
 )
-from phosphene.claims.claim import FEWEST, contrast, gain
+from phosphene.claims.claim import FEWEST
 from phosphene.claims.formatting import figure, told
 from phosphene.claims.report import write_report
 from phosphene.errors import BadRequest, UnknownName
-from phosphene.evaluation import Figure, bootstrap
+from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_difference
 from phosphene.synthesis import settings
 
 NAN = math.nan
@@ -60,12 +60,12 @@ def test_an_interval_of_a_mean_is_that_of_theory() -> None:
 
 
 def test_an_interval_covers_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "DRAWS", 1000)
+    monkeypatch.setattr(statistics, "DRAWS", 1000)
     rng = np.random.default_rng(2)
     found = [bootstrap(rng.exponential(1, 80).tolist(), "", 0.1) for _ in range(400)]
     assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
     found = [
-        contrast(rng.normal(1, 1, 60).tolist(), rng.normal(0, 2, 90).tolist(), 0.1)
+        difference_of_means(rng.normal(1, 1, 60).tolist(), rng.normal(0, 2, 90).tolist(), 0.1)
         for _ in range(400)
     ]
     assert 0.85 < np.mean([each.low < 1 < each.high for each in found]) < 0.95
@@ -93,7 +93,7 @@ def test_memory_stays_small_and_the_numbers_do_not_change_kind(
 ) -> None:
     values = np.random.default_rng(4).normal(size=300).tolist()
     whole = bootstrap(values)
-    monkeypatch.setattr(evaluation, "MOST", 100_000)
+    monkeypatch.setattr(statistics, "MAX_RESAMPLED", 100_000)
     parts = bootstrap(values)
     assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.01)
 
@@ -102,20 +102,25 @@ def test_pairs_are_compared_as_pairs() -> None:
     rng = np.random.default_rng(5)
     one = rng.normal(0, 10, 50)
     other = one - rng.normal(0.5, 0.1, 50)
-    paired, apart = gain(one.tolist(), other.tolist()), contrast(one.tolist(), other.tolist())
+    paired, apart = (
+        paired_difference(one.tolist(), other.tolist()),
+        difference_of_means(one.tolist(), other.tolist()),
+    )
     assert paired == bootstrap((one - other).tolist())
     assert paired.low > 0.4
     assert apart.value == pytest.approx(paired.value)
     assert apart.low < 0 < apart.high
     with pytest.raises(ValueError, match="shorter"):
-        gain([1.0, 2.0], [1.0])
+        paired_difference([1.0, 2.0], [1.0])
 
 
 def test_what_is_no_number_does_not_count() -> None:
     assert bootstrap([1.0, NAN, 3.0, math.inf]) == bootstrap([1.0, 3.0])
-    assert gain([1.0, 2.0, NAN], [0.5, 1.5, 9.0]) == gain([1.0, 2.0], [0.5, 1.5])
-    assert contrast([1.0, NAN], [2.0, 3.0]) == contrast([1.0], [2.0, 3.0])
-    for nothing in (bootstrap([NAN]), gain([], []), contrast([1.0], [NAN])):
+    assert paired_difference([1.0, 2.0, NAN], [0.5, 1.5, 9.0]) == paired_difference(
+        [1.0, 2.0], [0.5, 1.5]
+    )
+    assert difference_of_means([1.0, NAN], [2.0, 3.0]) == difference_of_means([1.0], [2.0, 3.0])
+    for nothing in (bootstrap([NAN]), paired_difference([], []), difference_of_means([1.0], [NAN])):
         assert nothing.n == 0
         assert math.isnan(nothing.value)
         assert Expectation("x", "x").verdict(nothing) == "open"

@@ -21,7 +21,7 @@ from phosphene.claims import (
 )
 from phosphene.claims.claim import Claim
 from phosphene.claims.linear_probe import LinearProbe
-from phosphene.evaluation import Figure
+from phosphene.statistics import Figure
 from phosphene.subjects import wrap
 from phosphene.training.modified import KINDS
 
@@ -58,7 +58,7 @@ def c2(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
 
 def c3(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
     priors = (*c3_other_data.OWN.values(), c3_other_data.BOTH, c3_other_data.LONGEST)
-    foreign = c3_other_data.ANY_NETWORK["caffenet-objects"]
+    foreign = c3_other_data.OWN["caffenet-objects"]
     units = [
         {
             "subject": subject,

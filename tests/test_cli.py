@@ -19,8 +19,8 @@ from PIL import Image
 
 from phosphene import images, records, runs, weights
 from phosphene.errors import BadRequest
-from phosphene.evaluation import judge_channels
 from phosphene.images import crossed_out, read_png
+from phosphene.metrics import judge_channels
 from phosphene.subjects import Subject
 from phosphene.synthesis import PreferredInputs, climb_batch
 

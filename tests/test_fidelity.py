@@ -10,8 +10,8 @@ import torch
 from conftest import CI_SAMPLE, Run, statistics_of, write_generator
 from torch import Tensor, nn
 
-from phosphene.evaluation import nearest
 from phosphene.fidelity import reconstructed
+from phosphene.metrics import nearest
 from phosphene.parameterizations import Generated
 from phosphene.subjects import Subject
 

@@ -6,15 +6,9 @@ import pytest
 import torch
 from conftest import statistics_of
 
-from phosphene.parameterizations import (
-    Fourier,
-    Generated,
-    Pixels,
-    blurred,
-    seen_part,
-    total_variation,
-)
+from phosphene.parameterizations import Fourier, Generated, Pixels
 from phosphene.priors import BoxDecay, CodeStatistics, Free, Gaussian, paper_box
+from phosphene.tensors import blurred, center_crop, total_variation
 from phosphene.training.begin import code_statistics
 
 
@@ -182,7 +176,7 @@ def test_blur_keeps_a_flat_image_and_spreads_a_point_as_a_gaussian() -> None:
 
 def test_the_seen_part_is_the_centre_moved_by_rows_and_columns() -> None:
     images = torch.arange(2 * 3 * 16 * 16.0).view(2, 3, 16, 16)
-    assert torch.equal(seen_part(images, 14), images[..., 1:15, 1:15])
-    moved = seen_part(images, 12, [(2, -1), (-2, 0)])
+    assert torch.equal(center_crop(images, 14), images[..., 1:15, 1:15])
+    moved = center_crop(images, 12, [(2, -1), (-2, 0)])
     assert torch.equal(moved[0], images[0, :, 4:16, 1:13])
     assert torch.equal(moved[1], images[1, :, 0:12, 2:14])

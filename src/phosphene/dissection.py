@@ -16,6 +16,7 @@ from phosphene.datasets import Outlined
 from phosphene.errors import BadRequest
 from phosphene.probe import Read, find_layer, probe
 from phosphene.subjects import Subject
+from phosphene.tensors import as_images
 
 FORMAT = 1
 QUANTILE = 0.005
@@ -137,13 +138,9 @@ def _maps(
 ) -> Maps:
     """A layer's maps (batch, channels, h, w) on all photographs, with the masks of each photograph's objects."""
     for waiting in _batches(data, subject.at_most(batch)):
-        pixels = (
-            torch.from_numpy(np.stack([pixels for pixels, _ in waiting]))
-            .to(device)
-            .permute(0, 3, 1, 2)
-        )
+        pixels = torch.from_numpy(np.stack([pixels for pixels, _ in waiting])).to(device)
         yield (
-            read(subject.prepare(pixels.float() / 255))[layer].float(),
+            read(subject.prepare(as_images(pixels)))[layer].float(),
             [masks for _, masks in waiting],
         )
         report(len(waiting))

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import BadFile, BadRequest
-from phosphene.parameterizations import Generated, Parameterization, seen_part
+from phosphene.parameterizations import Generated, Parameterization
 from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
+from phosphene.tensors import center_crop
 
 
 def encoder_of(generated: Generated, trusted: str = "") -> Subject:
@@ -52,7 +53,7 @@ def encoding(
 
         def encoded(images: Tensor) -> Tensor:
             with torch.no_grad():
-                seen = seen_part(images.detach().float(), parameterization.seen)
+                seen = center_crop(images.detach().float(), parameterization.seen)
                 return read(encoder.prepare(seen))[layer].float().view(len(images), *shape)
 
         yield encoded

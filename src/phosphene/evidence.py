@@ -15,27 +15,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from phosphene import evaluation, records
+from phosphene import metrics, records
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
-from phosphene.evaluation import (
-    Figure,
-    as_images,
-    features,
-    judge_channels,
-    kernel_distance,
-    mean,
-    median,
-    recognised,
-    share,
-)
 from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
 from phosphene.files import write_json
 from phosphene.images import Pixels, to_pixels
+from phosphene.metrics import features, judge_channels, kernel_distance, recognised
 from phosphene.probe import probe
 from phosphene.receptive_fields import Fields, receptive_fields
 from phosphene.runs import Request, check_trusted, check_weights, open_parameterization, weights_of
+from phosphene.statistics import Figure, mean, median, share
 from phosphene.subjects import Subject, load_subject
+from phosphene.tensors import as_images, device_of
 from phosphene.texts import safe
 from phosphene.units import Unit
 
@@ -389,27 +381,27 @@ class _Beside:
             "score": score,
             "natural_score": float(self.found.values[self.channel, 0]),
         }
-        row["activation_ratio"] = evaluation.activation_ratio(score, row["natural_score"])
-        row["selectivity"] = float(evaluation.ranks(peaks, self.channel, sample).float().mean())
+        row["activation_ratio"] = metrics.activation_ratio(score, row["natural_score"])
+        row["selectivity"] = float(metrics.ranks(peaks, self.channel, sample).float().mean())
         row["exemplar_selectivity"] = float(
-            evaluation.ranks(self.ranked, self.channel, sample).float().mean()
+            metrics.ranks(self.ranked, self.channel, sample).float().mean()
         )
-        row["diversity"] = evaluation.diversity(made[0])
-        row["exemplar_diversity"] = evaluation.diversity(self.natural[0])
+        row["diversity"] = metrics.diversity(made[0])
+        row["exemplar_diversity"] = metrics.diversity(self.natural[0])
         some = torch.randperm(len(self.ordinary[0]), generator=_seeded(self.channel))
         shown = {"synthetic": made[0], "natural": self.natural[0], "none": self.ordinary[0][some]}
         for kind, references in shown.items():
-            row[f"two_afc_{kind}"] = evaluation.two_afc(
+            row[f"two_afc_{kind}"] = metrics.two_afc(
                 references[:REFERENCES], self.strong, self.weak
             )
-        row["distance_exemplars"] = float(evaluation.distances(made[0], self.natural[0]).mean())
-        row["distance_random_codes"] = float(evaluation.distances(made[0], prior[0]).mean())
-        row["prior_share_random_codes"] = evaluation.prior_share(
+        row["distance_exemplars"] = float(metrics.distances(made[0], self.natural[0]).mean())
+        row["distance_random_codes"] = float(metrics.distances(made[0], prior[0]).mean())
+        row["prior_share_random_codes"] = metrics.prior_share(
             made[1].mean(0), prior[1].mean(0), origin
         )
         if self.control is not None:
-            row["distance_control"] = float(evaluation.distances(made[0], self.control[0]).mean())
-            row["prior_share"] = evaluation.prior_share(
+            row["distance_control"] = float(metrics.distances(made[0], self.control[0]).mean())
+            row["prior_share"] = metrics.prior_share(
                 made[1].mean(0), self.control[1].mean(0), origin
             )
         return row
@@ -452,8 +444,8 @@ def _figures(
     for key in ("diversity", "exemplar_diversity", *shares, *apart):
         figures[key] = mean(values(key), in_features)
     made, natural = (torch.cat(pooled[kind]) for kind in ("pictures", "exemplars"))
-    figures["kid"] = evaluation.kid(made, natural, f"pictures and exemplars, {in_features}")
-    figures["kid_photographs"] = evaluation.kid(
+    figures["kid"] = metrics.kid(made, natural, f"pictures and exemplars, {in_features}")
+    figures["kid_photographs"] = metrics.kid(
         ordinary, natural, f"other photographs and exemplars, {in_features}"
     )
     return {key: figure for key, figure in figures.items() if figure.n}
@@ -483,7 +475,7 @@ class _Look:
 
     def __call__(self, pictures: Sequence[Pixels]) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """The judge's features (see `features`) of what the unit sees, and all channels' peaks (n, channels)."""
-        device = next(self.subject.network.parameters(), torch.zeros(())).device
+        device = device_of(self.subject.network)
         with probe(self.subject.network, [self.layer]) as read, torch.no_grad():
             parts = as_images(pictures).to(device).split(self.subject.at_most(len(pictures)))
             found = [find_peaks(read(self.subject.prepare(part))[self.layer]) for part in parts]

@@ -21,6 +21,7 @@ from phosphene.files import told_as_oserror, whole, write_json
 from phosphene.probe import find_layer, probe
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import Subject
+from phosphene.tensors import as_images
 from phosphene.texts import clean, safe
 from phosphene.units import Unit
 from phosphene.weights import digest_of
@@ -148,7 +149,7 @@ def find_exemplars(
     subject.network.to(device)
     with probe(subject.network, layers) as read, torch.no_grad():
         for pixels in _batches(data, done, subject.at_most(batch)):
-            photographs = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
+            photographs = as_images(torch.from_numpy(pixels).to(device))
             activations = read(subject.prepare(photographs))
             for layer, exemplars in found.items():
                 exemplars.take(activations[layer])

@@ -14,23 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from phosphene import evaluation
+from phosphene import metrics
 from phosphene.datasets import Photographs, load
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.evaluation import (
-    Figure,
-    as_images,
-    distances,
-    features,
-    judge_channels,
-    mean,
-    recognised,
-    share,
-)
-from phosphene.parameterizations import Generated, seen_part
+from phosphene.metrics import distances, features, judge_channels, recognised
+from phosphene.parameterizations import Generated
 from phosphene.probe import probe
-from phosphene.subjects import Subject, load_subject, resized
+from phosphene.statistics import Figure, mean, share
+from phosphene.subjects import Subject, load_subject
+from phosphene.tensors import as_images, center_crop, resized
 
 RANDOM_CODES, REFERENCES = 200, 2000
 """Codes drawn from the stored Gaussian, and training photographs among which the nearest is looked for."""
@@ -73,7 +66,7 @@ class Observer:
         photographs: int = 1000,
         device: str = "cpu",
     ):
-        evaluation.kernel_distance()
+        metrics.kernel_distance()
         self.judge, self.size, self.device = load_subject(judge), size, device
         self.judge.network.to(device)
         train, val = (load(images, split) for split in ("train", "val"))
@@ -155,9 +148,9 @@ def reconstructed(
         for x, named in zip(photographs.split(batch), labels.split(batch), strict=True):
             x = x.to(device)
             shape = (len(x), *generated.statistics.mean.shape)
-            code = read(encoder.prepare(seen_part(x, generated.seen)))[layer].view(shape)
+            code = read(encoder.prepare(center_crop(x, generated.seen)))[layer].view(shape)
             y = generated.images(code).clamp(0, 1)
-            second = read(encoder.prepare(seen_part(y, generated.seen)))
+            second = read(encoder.prepare(center_crop(y, generated.seen)))
             other, class_ = (
                 second[layer].view(shape).flatten(1),
                 second[encoder.output].argmax(1).cpu(),
@@ -204,18 +197,18 @@ def _distances(observer: Observer, again: Again, generated: Generated) -> dict[s
     imagined = torch.cat([features(judge, part)[1] for part in _random_pictures(generated)])
     return {
         "perceptual_distance": mean(apart, note),
-        "kid": evaluation.kid(
+        "kid": metrics.kid(
             reconstructions, photographs, f"reconstructions and photographs, {note}"
         ),
-        "kid_random_codes": evaluation.kid(
+        "kid_random_codes": metrics.kid(
             imagined, photographs, f"random codes and photographs, {note}"
         ),
         "nearest_random_codes": mean(
-            evaluation.nearest(imagined, references),
+            metrics.nearest(imagined, references),
             f"to {len(references):,} training photographs, {note}",
         ),
         "nearest_photographs": mean(
-            evaluation.nearest(photographs, references), f"to the same, {note}"
+            metrics.nearest(photographs, references), f"to the same, {note}"
         ),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,19 +49,6 @@ class Parameterization(ABC):
     def to(self, device: str | torch.device) -> Parameterization:
         """The same parameterization with its tensors on another device."""
         return self
-
-
-def seen_part(images: Tensor, seen: int, shifts: Sequence[tuple[int, int]] | None = None) -> Tensor:
-    """The central `seen` pixels of each image, moved by its own (rows, columns) where `shifts` are given."""
-    at = (images.shape[-1] - seen) // 2
-    if shifts is None:
-        return images[..., at : at + seen, at : at + seen]
-    return torch.stack(
-        [
-            image[:, at + row : at + row + seen, at + column : at + column + seen]
-            for image, (row, column) in zip(images, shifts, strict=True)
-        ]
-    )
 
 
 class Generated(Parameterization):
@@ -155,27 +142,6 @@ class Fourier(Parameterization):
 
 COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 """Columns: the directions in which the colours of natural images vary independently (Olah et al. 2017)."""
-
-
-def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels, for each image: (batch,)."""
-    return (images[..., 1:, :] - images[..., :-1, :]).abs().mean((1, 2, 3)) + (
-        images[..., 1:] - images[..., :-1]
-    ).abs().mean((1, 2, 3))
-
-
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur with a standard deviation of `sigma` pixels."""
-    if sigma <= 0:
-        return images
-    radius = math.ceil(3 * sigma)
-    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=images.device) / sigma) ** 2)
-    line = (line / line.sum()).to(images)
-    kernel = line.expand(3, 1, -1)
-    padded = nn.functional.pad(images, (radius,) * 4, mode="reflect")
-    return nn.functional.conv2d(
-        nn.functional.conv2d(padded, kernel[:, :, :, None], groups=3), kernel[:, :, None], groups=3
-    )
 
 
 def load_generated(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadRequest, UnknownName
+from phosphene.tensors import device_of
 
 Read = Callable[[Tensor], dict[str, Tensor]]
 
@@ -57,7 +58,7 @@ def before(layer: str) -> str:
 def borrowed(network: nn.Module) -> Iterator[None]:
     """Give a network back as it was: on its device, each of its modules in train or eval mode."""
     modes = [(module, module.training) for module in network.modules()]
-    device = next(network.parameters(), torch.zeros(())).device
+    device = device_of(network)
     try:
         yield
     finally:

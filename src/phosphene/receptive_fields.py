@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from phosphene.networks.outside import number_type
 from phosphene.probe import probe
+from phosphene.tensors import device_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def receptive_fields(
     whose centre a NaN cannot reach are absent.
     """
     height, width = size
-    device = next(network.parameters(), torch.zeros(())).device
+    device = device_of(network)
     kind = number_type(network)
     reached: dict[str, tuple[list[Tensor], list[Tensor]]] = {layer: ([], []) for layer in layers}
     exact = torch.backends.cudnn.flags(

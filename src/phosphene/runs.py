@@ -17,7 +17,6 @@ from torch import Tensor
 
 from phosphene import __version__, images
 from phosphene.errors import BadFile, BadRequest
-from phosphene.evaluation import as_images
 from phosphene.parameterizations import Parameterization, load_generated
 from phosphene.records import Folder, Record, pixels_sha256, read
 from phosphene.subjects import Subject, load_subject
@@ -30,6 +29,7 @@ from phosphene.synthesis import (
     climb_batch,
     load_parameterization,
 )
+from phosphene.tensors import as_images
 from phosphene.texts import clean, safe
 from phosphene.units import Direction, Target, Unit
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene import weights
@@ -34,6 +33,7 @@ from phosphene.networks.outside import (
     wrong_scale,
 )
 from phosphene.probe import first_tensor, layer_path, layer_shapes, run
+from phosphene.tensors import device_of, resized
 from phosphene.units import Target, Term, Unit, channel_range, parse
 
 MOST_TARGETS = 20_000
@@ -337,7 +337,7 @@ def _rows(subject: Subject, images: int) -> int:
 
 def _answer(subject: Subject, images: int) -> Tensor | None:
     """Return what the network says of images that are always the same; None if it is no tensor."""
-    device = next(subject.network.parameters(), torch.zeros(())).device
+    device = device_of(subject.network)
     shown = torch.rand(images, 3, *subject.size, generator=torch.Generator().manual_seed(0))
     said = run(subject.network, subject.prepare(shown.to(device)))
     try:
@@ -396,14 +396,6 @@ def _last_layer(network: nn.Module) -> str:
         if isinstance(module, (nn.Linear, nn.Conv2d))
     ]
     return linear[-1] if linear else ""
-
-
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (n, 3, h, w) at another size (height, width), linearly, and without aliases where they shrink."""
-    if images.shape[-2:] == size:
-        return images
-    shrinks = images.shape[-2] > size[0] or images.shape[-1] > size[1]
-    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 def _plain(name: str) -> str:

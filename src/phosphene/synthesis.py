@@ -15,19 +15,11 @@ from phosphene import images as pictures
 from phosphene.encoders import encode, encoding
 from phosphene.errors import BadRequest
 from phosphene.objectives import Kind, Objective
-from phosphene.parameterizations import (
-    Fourier,
-    Generated,
-    Parameterization,
-    Pixels,
-    blurred,
-    load_generated,
-    seen_part,
-    total_variation,
-)
+from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels, load_generated
 from phosphene.priors import Free, Gaussian, Prior, paper_box
 from phosphene.probe import Read, borrowed, lost_gradient, probe
 from phosphene.subjects import MOST_TARGETS, Subject, load_subject, wrap
+from phosphene.tensors import blurred, center_crop, device_of, total_variation
 from phosphene.units import Target
 
 PAPER_SIGMA = 3.74
@@ -454,7 +446,7 @@ class _Look:
     kind: str
 
     def precision(self) -> AbstractContextManager[Any]:
-        device = next(self.subject.network.parameters(), torch.zeros(())).device.type
+        device = device_of(self.subject.network).type
         return torch.autocast(device, torch.bfloat16) if self.kind == "bfloat16" else nullcontext()
 
     def at(
@@ -462,13 +454,13 @@ class _Look:
     ) -> dict[str, Tensor]:
         return self.read(
             self.subject.prepare(
-                blurred(seen_part(images, self.parameterization.seen, shifts), self.climb.blur)
+                blurred(center_crop(images, self.parameterization.seen, shifts), self.climb.blur)
             )
         )
 
     def plainly(self, images: Tensor) -> dict[str, Tensor]:
         """As `at`, without the climb's blur and shifts: how a picture is measured."""
-        return self.read(self.subject.prepare(seen_part(images, self.parameterization.seen)))
+        return self.read(self.subject.prepare(center_crop(images, self.parameterization.seen)))
 
 
 def _measure(codes: Tensor, objective: Objective, look: _Look) -> tuple[Tensor, Tensor]:
@@ -552,7 +544,7 @@ def _has_gradient(codes: Tensor, objective: Objective, look: _Look) -> list[bool
 def _check_gradient(targets: Sequence[Target], look: _Look) -> None:
     """`BadRequest` where no gradient comes through the network from a target's layer."""
     subject, size = look.subject, look.subject.size
-    device = next(subject.network.parameters(), torch.zeros(())).device
+    device = device_of(subject.network)
     drawn = torch.rand(subject.at_most(2), 3, *size, generator=torch.Generator().manual_seed(0))
     for layer in sorted({layer for target in targets for layer in target.layers}):
         with torch.enable_grad():

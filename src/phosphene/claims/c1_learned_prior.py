@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from itertools import product
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 
-from phosphene import evaluation
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
+from phosphene import metrics, statistics
+from phosphene.claims.claim import Claim, Expectation, Findings, named
 from phosphene.claims.experiment import Experiment, Shots
-from phosphene.evaluation import Figure
+from phosphene.statistics import Figure, paired_difference
 
 STEPS, PHOTOGRAPHS = 200, 1000
 TUNED_ON = 10
@@ -93,32 +93,32 @@ def measure(experiment: Experiment) -> Findings:
                 experiment.seen_by(judge, shots.images)[1],
                 f"to {len(natural):,} photographs, features of {judge}",
             )
-            row[f"KID, {judge}"] = evaluation.kid(made, real[judge], note)
+            row[f"KID, {judge}"] = metrics.kid(made, real[judge], note)
             for i, top in enumerate(("top1", "top5")):
-                row[f"{top}, {judge}"] = evaluation.share(hits[:, i].tolist(), f"by {judge}")
+                row[f"{top}, {judge}"] = statistics.share(hits[:, i].tolist(), f"by {judge}")
             for unit, hit, far in zip(
-                units, hits.tolist(), evaluation.nearest(made, real[judge]), strict=True
+                units, hits.tolist(), metrics.nearest(made, real[judge]), strict=True
             ):
                 unit.setdefault("named", {}).setdefault(arm, []).append(hit)
                 unit.setdefault("far", {}).setdefault(arm, []).append(far)
         for unit, score in zip(units, shots.scores, strict=True):
             unit.setdefault("activation", {})[arm] = score
-        row["to the nearest photograph"] = evaluation.mean(
-            [statistics.mean(unit["far"][arm]) for unit in units]
+        row["to the nearest photograph"] = statistics.mean(
+            [fmean(unit["far"][arm]) for unit in units]
         )
-        row["activation"] = evaluation.median(shots.scores)
+        row["activation"] = statistics.median(shots.scores)
         rows.append(row)
     if same:
         photographs: dict[str, Any] = {"prior": "photographs"}
         apart = []
         for judge in experiment.judges:
-            apart.append(evaluation.nearest(*real[judge].chunk(2)))
+            apart.append(metrics.nearest(*real[judge].chunk(2)))
             hits = experiment.named_by(judge, natural, labels.tolist(), classes)
             photographs |= {
-                f"{top}, {judge}": evaluation.share(hits[:, i].tolist())
+                f"{top}, {judge}": statistics.share(hits[:, i].tolist())
                 for i, top in enumerate(("top1", "top5"))
             }
-        photographs["to the nearest photograph"] = evaluation.mean(
+        photographs["to the nearest photograph"] = statistics.mean(
             np.mean(apart, 0).tolist(), "of half as many"
         )
         rows.append(photographs)
@@ -144,18 +144,16 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     and `far`, the distance to the nearest photograph.
     """
     mine = [named(unit, GENERATOR) for unit in units]
-    found = {"generator": evaluation.share(mine, "named first, mean over the judges")}
+    found = {"generator": statistics.share(mine, "named first, mean over the judges")}
     for arm in BASELINES:
         theirs = [named(unit, arm) for unit in units]
-        found[f"over {arm}"] = gain(
+        found[f"over {arm}"] = paired_difference(
             mine, theirs, level, "difference of shares named first, mean over the judges"
         )
     for arm in BASELINES:
-        mine, theirs = (
-            [statistics.mean(unit["far"][each]) for unit in units] for each in (GENERATOR, arm)
-        )
+        mine, theirs = ([fmean(unit["far"][each]) for unit in units] for each in (GENERATOR, arm))
         note = "distance to the nearest photograph in the judges' features, less the generator's"
-        found[f"realer than {arm}"] = gain(theirs, mine, level, note)
+        found[f"realer than {arm}"] = paired_difference(theirs, mine, level, note)
     return found
 
 

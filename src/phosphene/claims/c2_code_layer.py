@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
+from phosphene.claims.claim import Claim, Expectation, Findings, named
 from phosphene.claims.experiment import Experiment
-from phosphene.evaluation import Figure, feature_layers, mean, share
 from phosphene.fidelity import reconstructed
+from phosphene.metrics import feature_layers
 from phosphene.parameterizations import load_generated
 from phosphene.probe import probe
+from phosphene.statistics import Figure, mean, paired_difference, share
 
 PRIORS = {
     "conv3": "objects-conv3",
@@ -99,20 +100,20 @@ def numbers(
         return [named(unit, code) for unit in units]
 
     found = {
-        f"{code} reconstructs": gain(
+        f"{code} reconstructs": paired_difference(
             errors("fc6"), errors(code), level, f"image error from fc6 less that from {code}"
         )
         for code in ("conv3", "pool5")
     }
     for code in ("conv3", "pool5"):
         note = f"share named first through fc6 less that through {code}, mean over the judges"
-        found[f"over {code}"] = gain(first("fc6"), first(code), level, note)
-    found["fc6 over fc7"] = gain(
+        found[f"over {code}"] = paired_difference(first("fc6"), first(code), level, note)
+    found["fc6 over fc7"] = paired_difference(
         first("fc6"), first("fc7"), note="as above, through fc6 less through fc7"
     )
     for code in ("conv3", "pool5"):
         one, other = ([unit["repetition"][each] for unit in units] for each in (code, "fc6"))
-        found[f"{code} repeats"] = gain(
+        found[f"{code} repeats"] = paired_difference(
             one, other, note=f"repetition through {code} less that through fc6"
         )
     return found

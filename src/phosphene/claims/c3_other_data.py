@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
+from phosphene.claims.claim import Claim, Expectation, Findings, named
 from phosphene.claims.experiment import Experiment
-from phosphene.evaluation import Figure, bootstrap, mean, share
+from phosphene.statistics import Figure, bootstrap, mean, paired_difference, share
 
 SCENES, SCENE_JUDGE = "caffenet-scenes", "resnet18-scenes"
 OWN = {"caffenet-objects": "objects-fc6-equal", SCENES: "scenes-fc6"}
@@ -77,7 +77,7 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     foreign = OWN["caffenet-objects"]
     natural = [sum(unit["photographs"]) / len(unit["photographs"]) for unit in scenes]
     found = {
-        "carries over": gain(
+        "carries over": paired_difference(
             [named(unit, foreign, 1) for unit in scenes],
             [HALF * often for often in natural],
             level,
@@ -95,7 +95,7 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
                 these = [unit for unit in units if unit["subject"] == subject]
                 mine, theirs = ([named(unit, prior, 1) for unit in these] for prior in (own, other))
                 note = "difference of shares named among five"
-                found[f"{subject}: {own} over {other}"] = gain(mine, theirs, note=note)
+                found[f"{subject}: {own} over {other}"] = paired_difference(mine, theirs, note=note)
     return found
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phosphene.claims.claim import Claim, Expectation, Findings, gain, named
+from phosphene.claims.claim import Claim, Expectation, Findings, named
 from phosphene.claims.experiment import Experiment, Shots
-from phosphene.evaluation import Figure, judge_channels, mean, share
+from phosphene.metrics import judge_channels
+from phosphene.statistics import Figure, mean, paired_difference, share
 
 LITE = "efficientnet-lite0:160"
 """As its prior's encoder looks at images."""
@@ -106,7 +107,7 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
                 sum(named(unit, prior, 1) for prior in others) / len(others) for unit in these
             ]
             note = f"share named among five through {own}, less the mean of the other priors"
-            found[f"{subject}: its own"] = gain(mine, theirs, level, note)
+            found[f"{subject}: its own"] = paired_difference(mine, theirs, level, note)
     return found
 
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phosphene.claims.claim import Claim, Expectation, Findings, gain
+from phosphene.claims.claim import Claim, Expectation, Findings
 from phosphene.claims.experiment import Experiment
-from phosphene.evaluation import Figure, bootstrap, mean, median
 from phosphene.probe import find_layer
+from phosphene.statistics import Figure, bootstrap, mean, median, paired_difference
 from phosphene.subjects import Subject, outer_layers
 
 EACH, MOST_LAYERS = 50, 8
@@ -107,7 +107,7 @@ def numbers(units: Sequence[Mapping[str, Any]], output: str, level: float) -> di
         "informs": bootstrap(
             [each - GUESSED for each in right], "share right by the picture, less one half", level
         ),
-        "beats Fourier": gain(
+        "beats Fourier": paired_difference(
             right, other, level, "share right by the generator's picture, less that by Fourier's"
         ),
     }

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from phosphene.claims.claim import Claim, Expectation, Findings, contrast, gain
+from phosphene.claims.claim import Claim, Expectation, Findings
 from phosphene.claims.experiment import Experiment
 from phosphene.datasets import Outlined, Stream
 from phosphene.dissection import DETECTOR, Dissection, dissect
-from phosphene.evaluation import Figure, as_images, bootstrap, share
 from phosphene.exemplars import cut_out, find_exemplars, seen_box
 from phosphene.images import Pixels
-from phosphene.parameterizations import load_generated, seen_part
+from phosphene.parameterizations import load_generated
 from phosphene.receptive_fields import receptive_fields
+from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_difference, share
+from phosphene.tensors import as_images, center_crop
 
 SUBJECT, LAYER = "caffenet-scenes", "conv5"
 CROPS, SMALLEST, SIZE = 40, 0.02, 128
@@ -52,7 +53,7 @@ def measure(experiment: Experiment) -> Findings:
         for i in (look(each[1::2]).tolist() if len(each) > 1 else [])
     ]
     seen = load_generated(experiment.prior).seen
-    said = look(seen_part(shots.images, seen)).tolist()
+    said = look(center_crop(shots.images, seen)).tolist()
     natural = _exemplars(experiment, channels)
     units: list[dict[str, Any]] = []
     for i, channel in enumerate(channels):
@@ -116,13 +117,13 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     for unit, hit, expected in zip(told, hits, chance, strict=True):
         more.setdefault(unit["object"], []).append(hit - expected)
     return {
-        "emerge": contrast(
+        "emerge": difference_of_means(
             [unit["detector"] for unit in units],
             [unit["detector_untrained"] for unit in units],
             level,
             "share of units that are detectors, trained less untrained",
         ),
-        "show it": gain(
+        "show it": paired_difference(
             hits, chance, level, "share of detectors' pictures that show their object, less chance"
         ),
         "by object": bootstrap(

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from phosphene.claims.claim import Claim, Expectation, Findings, gain
+from phosphene.claims.claim import Claim, Expectation, Findings
 from phosphene.claims.experiment import Experiment
 from phosphene.claims.linear_probe import LinearProbe
-from phosphene.evaluation import Figure, as_images, bootstrap, mean
-from phosphene.parameterizations import seen_part
+from phosphene.statistics import Figure, bootstrap, mean, paired_difference
 from phosphene.subjects import Subject
+from phosphene.tensors import as_images, center_crop
 from phosphene.training.modified import KINDS, TILES
 
 SUBJECT = "caffenet-modified"
@@ -43,7 +43,7 @@ def measure(experiment: Experiment) -> Findings:
             for i, name in enumerate(("plain", "modified"))
         ]
         classifier, accuracy = _linear_probe(experiment, kind, [plain for plain, _ in twins])
-        sides = [seen_part(shots.images, max(network.size)) for shots in made]
+        sides = [center_crop(shots.images, max(network.size)) for shots in made]
         read = [classifier(images).diff(dim=1).view(len(twins), SEEDS) for images in sides]
         plainly, modified = (images.unflatten(0, (len(twins), SEEDS)) for images in sides)
         for i, (plain, twin) in enumerate(twins):
@@ -130,7 +130,7 @@ def control_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[st
         [unit[key] for unit in units] for key in ("distance_control", "distance_exemplars")
     )
     return {
-        "control": gain(
+        "control": paired_difference(
             far,
             near,
             level,

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from phosphene import weights
-from phosphene.claims.claim import Claim, Expectation, Findings, gain
+from phosphene.claims.claim import Claim, Expectation, Findings
 from phosphene.claims.experiment import Experiment
 from phosphene.claims.linear_probe import LinearProbe
 from phosphene.datasets import Photographs
-from phosphene.evaluation import Figure, as_images, bootstrap, mean, share
 from phosphene.images import to_pixels, write_png
 from phosphene.parameterizations import load_generated
+from phosphene.statistics import Figure, bootstrap, mean, paired_difference, share
+from phosphene.tensors import as_images
 from phosphene.texts import safe
 from phosphene.training.run import read_recipe, recipe_hash
 from phosphene.training.subject import subject_card, train_subject
@@ -275,17 +276,19 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     far, near = ([unit[key] for unit in use["start"]] for key in ("moved_from_random", "moved"))
     note = "share of judges that name {} among five, {}"
     return {
-        "two at once": gain(
+        "two at once": paired_difference(
             [unit["both"] for unit in use["two"]],
             [unit["alone"] for unit in use["two"]],
             level,
             note.format("both classes", "less that of one unit's picture"),
         ),
-        "class changes": gain(after, before, level, note.format("the goal", "after less before")),
-        "stays near": gain(
+        "class changes": paired_difference(
+            after, before, level, note.format("the goal", "after less before")
+        ),
+        "stays near": paired_difference(
             far, near, level, "distance to the photograph from a random start, less from there"
         ),
-        "develops": gain(
+        "develops": paired_difference(
             later, earlier, level, note.format("the class", "at the end less at the first snapshot")
         ),
         "textures": bootstrap(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from phosphene.claims.experiment import Experiment
-from phosphene.evaluation import DRAWS, ERROR, Figure, bootstrap, tails
+from phosphene.statistics import ERROR, Figure
 
 Verdict = Literal["holds", "fails", "open"]
 FEWEST = 8
@@ -79,32 +76,6 @@ class Claim:
         """Holds where every expectation does, fails where one fails."""
         found = set(self.verdicts(numbers))
         return "holds" if found == {"holds"} else "fails" if "fails" in found else "open"
-
-
-def gain(
-    one: Sequence[float], other: Sequence[float], error: float = ERROR, note: str = ""
-) -> Figure:
-    """The mean of the differences of paired values, with its interval: above 0 where `one` is the larger."""
-    return bootstrap([a - b for a, b in zip(one, other, strict=True)], note, error)
-
-
-def contrast(
-    one: Sequence[float], other: Sequence[float], error: float = ERROR, note: str = ""
-) -> Figure:
-    """The difference of two means of values that are not paired, with its interval."""
-    a, b = (
-        np.array([value for value in values if math.isfinite(value)], np.float64)
-        for values in (one, other)
-    )
-    if not len(a) or not len(b):
-        return Figure(math.nan, math.nan, math.nan, 0, note)
-    rng = np.random.default_rng(0)
-    drawn = [
-        sample[rng.integers(len(sample), size=(DRAWS, len(sample)))].mean(1) for sample in (a, b)
-    ]
-    fewer = min(len(a), len(b))
-    low, high = np.quantile(drawn[0] - drawn[1], tails(error, fewer))
-    return Figure(float(a.mean() - b.mean()), float(low), float(high), fewer, note)
 
 
 def named(unit: Mapping[str, Any], arm: str, place: int = 0) -> float:

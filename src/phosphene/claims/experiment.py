@@ -16,13 +16,14 @@ from torch import Tensor
 from phosphene import evidence, records
 from phosphene.datasets import Photographs, Stream, load
 from phosphene.errors import BadRequest
-from phosphene.evaluation import as_images, features, judge_channels, recognised
 from phosphene.evidence import Evaluation
 from phosphene.exemplars import find_exemplars
 from phosphene.images import contact_sheet, read_png, to_pixels, write_webp
+from phosphene.metrics import features, judge_channels, recognised
 from phosphene.runs import Request, climb_into, open_parameterization, start_request
-from phosphene.subjects import Subject, load_subject, outer_layers, resized
+from phosphene.subjects import Subject, load_subject, outer_layers
 from phosphene.synthesis import Member, settings
+from phosphene.tensors import as_images, resized
 from phosphene.texts import safe
 
 TENTH = 10

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from phosphene.evaluation import Figure, share
 from phosphene.probe import probe
+from phosphene.statistics import Figure, share
 from phosphene.subjects import Subject, outer_layers
+from phosphene.tensors import device_of
 
 RIDGE, STEPS = 1e-2, 200
 
@@ -56,7 +57,7 @@ class LinearProbe:
 def summary(network: Subject, images: Tensor) -> Tensor:
     """Mean and spread over positions of each channel of each layer with a map, (n, d)."""
     layers = [name for name, shape in outer_layers(network.shapes()).items() if len(shape) == 3]
-    device, found = next(network.network.parameters()).device, []
+    device, found = device_of(network.network), []
     with probe(network.network, layers) as read, torch.no_grad():
         for part in images.split(network.at_most(50)):
             maps = [

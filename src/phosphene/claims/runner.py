@@ -13,9 +13,9 @@ from typing import Any
 from phosphene import weights
 from phosphene.claims.claim import Claim, Findings, Verdict
 from phosphene.claims.experiment import Experiment
-from phosphene.evaluation import Figure
 from phosphene.files import write_json
 from phosphene.runs import versions
+from phosphene.statistics import Figure
 
 FORMAT = 1
 

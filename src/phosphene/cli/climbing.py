@@ -382,8 +382,8 @@ def reconstruct(
 
     from phosphene import images
     from phosphene.encoders import encode
-    from phosphene.evaluation import as_images
     from phosphene.parameterizations import load_generated
+    from phosphene.tensors import as_images
 
     generated = load_generated(prior)
     pixels = images.read_image(image, generated.image_size)

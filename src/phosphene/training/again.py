@@ -9,8 +9,8 @@ from typing import Any
 from phosphene import datasets
 from phosphene.datasets import Photographs
 from phosphene.encoders import encoder_of
-from phosphene.evaluation import wilson
 from phosphene.parameterizations import load_generated
+from phosphene.statistics import wilson
 from phosphene.subjects import load_subject
 from phosphene.training.generator import held_out_errors
 from phosphene.training.modified import with_modified

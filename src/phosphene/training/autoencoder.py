@@ -13,6 +13,7 @@ from phosphene.datasets import Photographs
 from phosphene.networks.generator import Decoder, LatentEncoder
 from phosphene.probe import probe
 from phosphene.subjects import Subject
+from phosphene.tensors import as_images
 from phosphene.training.augment import random_crops
 from phosphene.training.crew import ALONE, Crew
 from phosphene.training.run import (
@@ -92,7 +93,7 @@ def train_autoencoder(
         for step in folder.steps(parts, steps, time_budget=time_budget):
             generator = seeded(recipe["seed"], 2, step, *crew.counters)
             chosen = torch.randint(len(images), (batch,), generator=generator).to(device)
-            x = images[chosen].permute(0, 3, 1, 2).float() / 255
+            x = as_images(images[chosen])
             x = random_crops(x, stage["crop"], generator, scale=tuple(stage["scale"]), ratio=1.1)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 noise = stage["noise"] * torch.randn(len(x), *latent_shape, generator=generator).to(

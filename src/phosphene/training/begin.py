@@ -17,9 +17,10 @@ from phosphene.errors import BadRequest
 from phosphene.files import told_as_oserror, whole
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
-from phosphene.parameterizations import Generated, load_generated, seen_part
+from phosphene.parameterizations import Generated, load_generated
 from phosphene.probe import probe
 from phosphene.subjects import Subject
+from phosphene.tensors import center_crop
 from phosphene.training.crew import ALONE, Crew
 from phosphene.training.latents import Views, regress, whiten, whiten_code
 from phosphene.training.run import Recipe, placed, seeded
@@ -123,7 +124,7 @@ def _shown(
     with probe(encoder.network, [layer]) as read, torch.no_grad():
         for x in _some_views(recipe, photographs, batch, device):
             with mixed_precision(device):
-                codes = read(encoder.prepare(seen_part(x, recipe["architecture"]["seen"])))[layer]
+                codes = read(encoder.prepare(center_crop(x, recipe["architecture"]["seen"])))[layer]
             codes = codes.reshape(len(x), *([shape] if isinstance(shape, int) else shape))
             yield kept_codes(codes, encoder, layer), x
 
@@ -139,7 +140,7 @@ def _drawn(
     with probe(own.network, [teacher.layer]) as read, torch.no_grad():
         for mine, x in _shown(recipe, encoder, photographs, device):
             with mixed_precision(device):
-                theirs = read(own.prepare(seen_part(x, teacher.seen)))[teacher.layer]
+                theirs = read(own.prepare(center_crop(x, teacher.seen)))[teacher.layer]
                 latents.append(
                     generator.latents(theirs.float().reshape(len(x), *generator.code_shape))
                     .float()

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from phosphene.datasets import Photographs
-from phosphene.evaluation import as_images
 from phosphene.images import Pixels, contact_sheet, to_pixels
-from phosphene.subjects import resized
+from phosphene.tensors import as_images, resized
 
 COLUMNS, EVERY = 8, 300.0
 """Photographs on a sheet, and seconds from one sheet to the next."""

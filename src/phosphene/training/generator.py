@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
-from phosphene.evaluation import as_images
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
-from phosphene.parameterizations import Generated, check_generator, seen_part
+from phosphene.parameterizations import Generated, check_generator
 from phosphene.priors import CodeStatistics
 from phosphene.probe import find_layer, probe
-from phosphene.subjects import Subject, resized
+from phosphene.subjects import Subject
+from phosphene.tensors import as_images, center_crop, device_of, resized
 from phosphene.training.autoencoder import Autoencoder, train_autoencoder
 from phosphene.training.begin import beginning, code_statistics
 from phosphene.training.crew import ALONE, Crew
@@ -264,7 +264,7 @@ def held_out_errors(
     layer, seen, device = (
         recipe["code_layer"],
         recipe["architecture"]["seen"],
-        next(generator.parameters()).device,
+        device_of(generator),
     )
     totals = torch.zeros(3, dtype=torch.float64)
     with torch.no_grad(), probe(encoder.network.to(device), [layer, encoder.output]) as read:
@@ -273,12 +273,12 @@ def held_out_errors(
             x = resized(x, (generator.image_size, generator.image_size))
             with mixed_precision(str(device.type)):
                 code = (
-                    read(encoder.prepare(seen_part(x, seen)))[layer]
+                    read(encoder.prepare(center_crop(x, seen)))[layer]
                     .float()
                     .reshape(len(x), *generator.code_shape)
                 )
                 y = generator(code)
-                again = read(encoder.prepare(seen_part(y, seen)))
+                again = read(encoder.prepare(center_crop(y, seen)))
             shift = (again[layer].float().reshape(code.shape) - code) / generator.code_std
             named = again[encoder.output].argmax(1).cpu() == torch.from_numpy(
                 val.labels[at : at + batch]

@@ -19,9 +19,9 @@ from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.generator import ImageGenerator
-from phosphene.parameterizations import seen_part
 from phosphene.probe import find_layer, probe
 from phosphene.subjects import Subject, load_subject
+from phosphene.tensors import center_crop
 from phosphene.training.adversary import duel
 from phosphene.training.autoencoder import apart
 from phosphene.training.crew import ALONE, Crew
@@ -212,7 +212,7 @@ def _looking(
     ):
 
         def look(images: Tensor) -> _Glance:
-            maps = read(encoder.prepare(seen_part(images, recipe["architecture"]["seen"])))
+            maps = read(encoder.prepare(center_crop(images, recipe["architecture"]["seen"])))
             code = maps[layer].float().reshape(len(images), *shape)
             others = maps if read_too is None else read_too(comparator.prepare(images))
             logits = others[comparator.output] if output else None

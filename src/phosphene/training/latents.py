@@ -14,9 +14,9 @@ from phosphene.datasets import Photographs
 from phosphene.files import told_as_oserror, whole
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
-from phosphene.parameterizations import seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject
+from phosphene.tensors import center_crop
 from phosphene.training.adversary import duel
 from phosphene.training.autoencoder import Autoencoder, apart
 from phosphene.training.crew import ALONE, Crew
@@ -212,7 +212,7 @@ def _encode(
                 )
                 with mixed_precision(device):
                     latents = autoencoder.encoder(x)
-                    codes = read(encoder.prepare(seen_part(x, recipe["architecture"]["seen"])))
+                    codes = read(encoder.prepare(center_crop(x, recipe["architecture"]["seen"])))
                 layer = recipe["code_layer"]
                 yield (
                     kept_codes(codes[layer].flatten(1), encoder, layer),

@@ -11,6 +11,7 @@ from torch import Tensor
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.subjects import Subject
+from phosphene.tensors import as_images
 from phosphene.training.augment import random_crops
 from phosphene.training.run import TOLD, Recipe, Report, RunFolder, Waiting, recipe_hash
 
@@ -61,7 +62,7 @@ def stage_identity(
 
 def drawn_views(pictures: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """uint8 (batch, height, width, 3) to augmented views in [0, 1] at the generator's size."""
-    x = pictures.permute(0, 3, 1, 2).float() / 255
+    x = as_images(pictures)
     return random_crops(
         x,
         recipe["architecture"]["size"],

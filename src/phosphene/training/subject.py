@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
-from phosphene.evaluation import wilson
 from phosphene.networks import build
-from phosphene.subjects import Subject, check_card, resized
+from phosphene.statistics import wilson
+from phosphene.subjects import Subject, check_card
+from phosphene.tensors import as_images, device_of, resized
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.crew import Crew
 from phosphene.training.run import (
@@ -207,7 +208,7 @@ def _batch(
         place * recipe["batch"] : (place + 1) * recipe["batch"]
     ]
     chosen = crew.share(chosen).to(images.device)
-    x = images[chosen].permute(0, 3, 1, 2).float() / 255
+    x = as_images(images[chosen])
     crop = recipe["crop"] if step < main else recipe["cooldown"]["crop"]
     x = random_crops(x, _size(recipe, step / main), rng, scale=tuple(crop))
     x = normalise(jitter_colours(x, recipe["jitter"], rng))
@@ -219,18 +220,12 @@ def accuracy(
     network: nn.Module, photographs: Photographs, size: int, batch: int = 250
 ) -> tuple[float, float]:
     """Top-1 and top-5 accuracy of a network in float32 on whole photographs at `size` pixels, as shares."""
-    device = next(network.parameters()).device
+    device = device_of(network)
     network.eval()
     hits = torch.zeros(2)
     with torch.no_grad():
         for at in range(0, len(photographs), batch):
-            x = (
-                torch.from_numpy(photographs.images[at : at + batch])
-                .permute(0, 3, 1, 2)
-                .float()
-                .to(device)
-                / 255
-            )
+            x = as_images(photographs.images[at : at + batch]).to(device)
             logits = network(
                 normalise(resized(x, (size, size))).contiguous(memory_format=torch.channels_last)
             )

@@ -1,110 +1,25 @@
-"""Numbers for pictures: measures on activations and on the features of a network that looks on. Nothing is climbed."""
+"""Metrics of pictures, from activations and from the features of a network that judges."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from statistics import NormalDist
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadRequest, Unreachable
 from phosphene.probe import probe
+from phosphene.statistics import Figure
 from phosphene.subjects import Subject
+from phosphene.tensors import device_of
 
 SCALES = 3
 """At how many resolutions a network's features are compared."""
-ERROR = 0.05
-"""The chance that an interval misses."""
-DRAWS = 10_000
-"""Bootstrap samples."""
-MOST = 4_000_000
-"""Values that are resampled at once, so that memory stays small."""
 AT_ONCE, PIXELS = 50, 2**18
 """Images that a network is shown at once, and on a CPU their pixels: caches hold no more (benchmarks/looking.py)."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A statistic over `n` units (or photographs) with its interval, of 95 % unless something else is said; `note` says
-    what it was measured with."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    note: str = ""
-
-
-def mean(values: Sequence[float], note: str = "", error: float = ERROR) -> Figure:
-    """The mean, with the bootstrap's interval. What is no number does not count."""
-    return bootstrap(values, note, error)
-
-
-def share(values: Sequence[float], note: str = "", error: float = ERROR) -> Figure:
-    """The mean of shares, one for each unit: Wilson's interval where each is yes or no, else the bootstrap's."""
-    finite = [float(value) for value in values if math.isfinite(value)]
-    if finite and set(finite) <= {0.0, 1.0}:
-        found = sum(finite) / len(finite)
-        return Figure(found, *wilson(found, len(finite), error), len(finite), note)
-    return bootstrap(finite, note, error)
-
-
-def median(values: Sequence[float], note: str = "", error: float = ERROR) -> Figure:
-    """The median, with the bootstrap's interval. What is no number does not count."""
-    return bootstrap(values, note, error, np.median)
-
-
-def bootstrap(
-    values: Sequence[float],
-    note: str = "",
-    error: float = ERROR,
-    statistic: Callable[..., Any] = np.mean,
-) -> Figure:
-    """A statistic with the interval of the percentile bootstrap (Efron 1979), which misses with the chance `error`.
-    What is no number does not count. See `tails` for small samples."""
-    sample = np.array([value for value in values if math.isfinite(value)], np.float64)
-    if not len(sample):
-        return Figure(math.nan, math.nan, math.nan, 0, note)
-    rng, found = np.random.default_rng(0), []
-    for draws in np.array_split(np.arange(DRAWS), max(1, len(sample) * DRAWS // MOST)):
-        found.append(
-            statistic(sample[rng.integers(len(sample), size=(len(draws), len(sample)))], axis=1)
-        )
-    low, high = np.quantile(np.concatenate(found), tails(error, len(sample)))
-    return Figure(float(statistic(sample)), float(low), float(high), len(sample), note)
-
-
-@cache
-def tails(error: float, n: int) -> tuple[float, float]:
-    """The quantiles of a bootstrap over n values between which an interval lies that misses with the chance `error`.
-
-    They are further apart than `error` alone would have them, since a bootstrap's spread is too small by √(1 − 1/n),
-    and itself an estimate: as Student's t for the normal distribution (Hesterberg 2015, What Teachers
-    Should Know About the Bootstrap: the expanded percentile interval). Student's t is drawn a million times.
-    """
-    if n < 2:
-        return 0.0, 1.0
-    t = np.quantile(np.abs(np.random.default_rng(0).standard_t(n - 1, 2**20)), 1 - error)
-    low = NormalDist().cdf(-float(t) * (n / (n - 1)) ** 0.5)
-    return low, 1 - low
-
-
-def wilson(share: float, n: int, error: float = ERROR) -> tuple[float, float]:
-    """Wilson's interval for a share of n, which misses with the chance `error`."""
-    z = NormalDist().inv_cdf(1 - error / 2)
-    centre, half = (
-        share + z * z / (2 * n),
-        z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5,
-    )
-    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
 
 
 def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
@@ -131,11 +46,6 @@ def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
     return channels
 
 
-def as_images(pixels: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]) -> Tensor:
-    """8-bit pictures (n, height, width, 3) as images (n, 3, height, width) in [0, 1]."""
-    return torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).float() / 255
-
-
 def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequence[int]) -> Tensor:
     """(n, 2) of 0 and 1: does the judge, restricted to `channels`, name an image's label first, and among its first
     five? `images` (n, 3, h, w) in [0, 1] are resized to the judge's input; `labels` (n,) index `channels`."""
@@ -143,7 +53,10 @@ def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequenc
     with torch.no_grad():
         for part, wanted in zip(images.split(batch), labels.split(batch), strict=True):
             first = (
-                judge(part.to(_device(judge))).cpu()[:, chosen].topk(min(5, len(chosen))).indices
+                judge(part.to(device_of(judge.network)))
+                .cpu()[:, chosen]
+                .topk(min(5, len(chosen)))
+                .indices
             )
             right = first == wanted[:, None]
             found.append(torch.stack([right[:, 0], right.any(1)], 1).float())
@@ -185,7 +98,7 @@ def features(network: Subject, images: Tensor) -> tuple[Tensor, Tensor]:
     layers, vectors, pooled = feature_layers(network), [], []
     with probe(network.network, layers) as read, torch.no_grad():
         for part in images.split(_at_once(network)):
-            maps = read(network.prepare(part.to(_device(network))))
+            maps = read(network.prepare(part.to(device_of(network.network))))
             flat = [maps[layer].float().flatten(2) if maps[layer].ndim > 2 else maps[layer].float()[..., None]
                     for layer in layers]  # fmt: skip
             lengths = [
@@ -278,12 +191,10 @@ def prior_share(picture: Tensor, control: Tensor, origin: Tensor) -> float:
 def _at_once(network: Subject) -> int:
     """As many images as a network takes, and looks at quickly."""
     height, width = network.size
-    fast = max(1, PIXELS // (height * width)) if _device(network).type == "cpu" else AT_ONCE
+    fast = (
+        max(1, PIXELS // (height * width)) if device_of(network.network).type == "cpu" else AT_ONCE
+    )
     return network.at_most(min(fast, AT_ONCE))
-
-
-def _device(network: Subject) -> torch.device:
-    return next(network.network.parameters(), torch.zeros(())).device
 
 
 def _synonyms(name: str) -> list[str]:

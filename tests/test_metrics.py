@@ -12,22 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from phosphene import evaluation
-from phosphene.evaluation import (
+from phosphene import metrics, statistics
+from phosphene.metrics import (
     activation_ratio,
     distances,
     diversity,
     feature_layers,
     features,
     kid,
-    mean,
-    median,
     prior_share,
     ranks,
     recognised,
-    share,
     two_afc,
 )
+from phosphene.statistics import mean, median, share
 from phosphene.subjects import Subject
 
 SIDE = 14
@@ -67,7 +65,7 @@ def test_no_measure_depends_on_how_many_are_looked_at_at_once(
     whole, sight = recognised(judge, images, labels, range(10)), features(judge, images)
     assert max(shown) == 11
     shown.clear()
-    monkeypatch.setattr(evaluation, "PIXELS", 3 * SIDE * SIDE)
+    monkeypatch.setattr(metrics, "PIXELS", 3 * SIDE * SIDE)
     assert torch.equal(recognised(judge, images, labels, range(10)), whole)
     for one, other in zip(features(judge, images), sight, strict=True):
         torch.testing.assert_close(one, other)
@@ -175,6 +173,6 @@ def test_shares_have_wilsons_interval_and_what_is_no_number_does_not_count() -> 
     assert (share([1.0] * 20).low, share([1.0] * 20).high) == pytest.approx((0.839, 1), abs=1e-3)
     assert mean([1.0, math.nan, 0.0]).n == share([1.0, math.nan, 0.0]).n == 2
     assert (mean([1.0] * 20).low, share([0.5] * 20).low) == (1, 0.5), "ranks are no shares"
-    nothing = evaluation.mean([math.nan])
+    nothing = statistics.mean([math.nan])
     assert nothing.n == 0
     assert math.isnan(nothing.value)

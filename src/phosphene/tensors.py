@@ -1,0 +1,76 @@
+"""Operations on tensors of images. An image is float RGB in [0, 1], (3, height, width)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Pictures = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
+
+
+def as_images(pictures: Pictures | Tensor) -> Tensor:
+    """Return 8-bit pictures (n, height, width, 3) as images (n, 3, height, width) in [0, 1].
+
+    A tensor stays on its device.
+    """
+    pixels = pictures if isinstance(pictures, Tensor) else torch.from_numpy(np.asarray(pictures))
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device of a network's first parameter, the CPU where it has none."""
+    return next(network.parameters(), torch.zeros(())).device
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images (n, 3, h, w) at another size (height, width).
+
+    The interpolation is linear. Where an image shrinks, it is filtered against aliases.
+    """
+    if images.shape[-2:] == size:
+        return images
+    shrinks = images.shape[-2] > size[0] or images.shape[-1] > size[1]
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def center_crop(
+    images: Tensor, side: int, shifts: Sequence[tuple[int, int]] | None = None
+) -> Tensor:
+    """Return the central `side` pixels of each image, each way.
+
+    `shifts` moves each image's crop by its own (rows, columns).
+    """
+    at = (images.shape[-1] - side) // 2
+    if shifts is None:
+        return images[..., at : at + side, at : at + side]
+    crops = []
+    for image, (row, column) in zip(images, shifts, strict=True):
+        top, left = at + row, at + column
+        crops.append(image[:, top : top + side, left : left + side])
+    return torch.stack(crops)
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """Return images under a Gaussian blur with a standard deviation of `sigma` pixels."""
+    if sigma <= 0:
+        return images
+    radius = math.ceil(3 * sigma)
+    offsets = torch.arange(-radius, radius + 1, device=images.device)
+    line = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (line / line.sum()).to(images).expand(3, 1, -1)
+    padded = F.pad(images, (radius,) * 4, mode="reflect")
+    along_rows = F.conv2d(padded, kernel[:, :, :, None], groups=3)
+    return F.conv2d(along_rows, kernel[:, :, None], groups=3)
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring pixels of each image, (batch,)."""
+    rows = images[..., 1:, :] - images[..., :-1, :]
+    columns = images[..., 1:] - images[..., :-1]
+    return rows.abs().mean((1, 2, 3)) + columns.abs().mean((1, 2, 3))
