@@ -898,10 +898,10 @@ def test_reconstruct_writes_a_photograph_beside_its_reconstruction(
     assert 0 < found["mean_absolute_error"] < 1
     assert read_png(tmp_path / "r.png").shape[1] > 2 * 2 * 16
     assert "r.png" in phosphene(*arguments, tmp_path / "r.png").fine()
-    for name in ("r", "r.jpg", "r.PNG"):  # whatever it is called, it is a PNG
+    for name, kind in (("r", "PNG"), ("r.jpg", "JPEG"), ("r.PNG", "PNG")):
         phosphene(*arguments, tmp_path / name).fine()
         with Image.open(tmp_path / name) as picture:
-            assert picture.format == "PNG"
+            assert picture.format == kind
     (tmp_path / "file").write_text("no folder")
     for name in ("file/r.png", "."):
         assert "cannot write" in phosphene(*arguments, tmp_path / name).refused()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from phosphene import files
 from phosphene.errors import BadFile, OutOfSpace
 from phosphene.images import (
     contact_sheet,
@@ -26,7 +27,9 @@ from phosphene.images import (
     suffixes,
     to_pixels,
     write_animation,
+    write_picture,
     write_png,
+    write_webp,
 )
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (12, 10, 3), np.uint8)
@@ -425,10 +428,11 @@ def test_what_is_transparent_has_no_colour(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_device_that_is_really_full(tmp_path: Path) -> None:
-    (tmp_path / f".x.png.{os.getpid()}.tmp").symlink_to("/dev/full")
     large = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
-    with pytest.raises(OutOfSpace, match="No space left"):
-        write_png(tmp_path / "x.png", large)
+    with pytest.raises(OutOfSpace, match="No space left"):  # noqa: PT012, SIM117
+        with files.whole(tmp_path / "x.png") as scratch:
+            scratch.symlink_to("/dev/full")
+            Image.fromarray(large).save(scratch, "PNG")
     assert os.listdir(tmp_path) == []
 
 
@@ -453,6 +457,29 @@ def test_a_contact_sheet_shows_every_picture_row_by_row() -> None:
     assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4]
     assert lefts[0] == lefts[3] < lefts[1] == lefts[4] < lefts[2]
     assert contact_sheet(pictures[:1], ["α × ∞\nβ"], columns=8, scale=2).shape[1] == 2 * 20 + 2 * 6
+
+
+def test_a_sheet_of_thousands_of_pictures_is_one_that_can_be_read(tmp_path: Path) -> None:
+    picture = np.zeros((200, 200, 3), np.uint8)
+    sheet = contact_sheet([picture] * 3000, [""] * 3000, columns=60)
+    write_png(tmp_path / "sheet.png", sheet)
+    assert read_png(tmp_path / "sheet.png").shape[1] > 60 * 100
+
+
+def test_a_webp_has_no_side_that_the_format_has_not(tmp_path: Path) -> None:
+    write_webp(tmp_path / "x.webp", np.full((40, 20_000, 3), 9, np.uint8))
+    assert read_png(tmp_path / "x.webp").shape == (33, 16_383, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("x.png", "PNG"), ("x.JPG", "JPEG"), ("x.webp", "WEBP"), ("x.tiff", "TIFF"), ("x", "PNG")],
+)
+def test_a_picture_is_what_its_name_says(tmp_path: Path, name: str, kind: str) -> None:
+    write_picture(tmp_path / name, np.full((8, 8, 3), 90, np.uint8))
+    with Image.open(tmp_path / name) as picture:
+        assert picture.format == kind
+    assert np.abs(read_png(tmp_path / name).astype(int) - 90).max() <= 1
 
 
 def test_a_label_goes_on_below_pictures_that_have_none() -> None:

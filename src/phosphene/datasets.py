@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -257,6 +258,25 @@ class _Source:
     classes: tuple[str, ...]
     licence: str
     rows: Callable[[bool], Iterator[tuple[str, bytes, int, str]]]
+
+
+def check_apart(made: Path, folder: str | Path) -> None:
+    """Refuse a folder for what is made that lies where photographs are read.
+
+    Its pictures would be read as photographs of another class the next time. Beside `train` and
+    `val` there is room.
+    """
+    data, place = Path(os.path.realpath(folder)), Path(os.path.realpath(made))
+    if str(folder).startswith("hf:") or not data.is_dir() or not place.is_relative_to(data):
+        return
+    inner = place.relative_to(data).parts
+    known = {name for names in SPLITS.values() for name in names}
+    apart = any((data / name).is_dir() for name in known) or any(data.glob("*.parquet"))
+    if not inner or not apart or inner[0] in known:
+        raise BadRequest(
+            f"{made} lies among the photographs of {folder}, where its pictures would be read as "
+            "photographs; give another folder for what is made"
+        )
 
 
 def _source(folder: str | Path, split: str) -> _Source:

@@ -36,6 +36,15 @@ def encoder_of(generated: Generated, trusted: str = "") -> Subject:
     return encoder
 
 
+def check_encoder(generated: Generated, given: str) -> None:
+    """Refuse an encoder that somebody named and that is not the one that a generator inverts."""
+    if given and given != generated.encoder:
+        raise BadRequest(
+            f"this generator inverts {generated.encoder or 'an encoder that it does not name'}, "
+            f"not {given}; leave that out"
+        )
+
+
 @contextmanager
 def encoding(
     parameterization: Parameterization, device: str | torch.device, trusted: str = ""

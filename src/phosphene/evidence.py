@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene import metrics, records
-from phosphene.datasets import Stream
+from phosphene.datasets import Stream, check_apart
 from phosphene.errors import BadFile, BadRequest
 from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
-from phosphene.files import write_json
+from phosphene.files import outlet_folder, write_json
 from phosphene.images import Pixels, to_pixels
 from phosphene.metrics import features, judge_channels, kernel_distance, recognised
 from phosphene.probe import probe
@@ -28,7 +28,7 @@ from phosphene.runs import Request, check_trusted, check_weights, open_parameter
 from phosphene.statistics import Figure, mean, median, share
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import as_images, device_of
-from phosphene.texts import safe
+from phosphene.texts import file_names, safe
 from phosphene.units import Unit
 
 FORMAT = 1
@@ -208,6 +208,11 @@ def evaluate(
     controls = Run.of(control, trusted).layers if control is not None else {}
     index = folders[0] / "evidence" if index is None else index
     layers = list(dict.fromkeys(layer for run in runs for layer in run.layers))
+    for each in (index, *(folder / "evidence" for folder in folders)):
+        outlet_folder(each)
+    if images:
+        check_apart(index, images)
+    files = dict(zip(layers, file_names([safe(layer) for layer in layers]), strict=True))
     nature = Nature.of(subject, layers, images, every, index, device, report) if images else None
     about = (subject.name, str(subject.card.get("sha256", subject.name)))
     named = subject.output if subject.classes else ""
@@ -244,7 +249,7 @@ def evaluate(
                 mine[layer] = Evaluation(
                     *about, layer, observer.name, data, figures, list(own.values())
                 )
-                name = f"evaluation-{safe(observer.name)}-{safe(layer)}.json"
+                name = f"evaluation-{safe(observer.name)}-{files[layer]}.json"
                 write_json(folder / "evidence" / name, asdict(mine[layer]))
     return [[mine[layer] for layer in run.layers] for run, mine in zip(runs, found, strict=True)]
 

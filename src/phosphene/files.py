@@ -2,41 +2,202 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import math
 import os
+import platform
+import re
+import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import OutOfSpace, Unreachable
+from phosphene.errors import BadRequest, OutOfSpace, Unreachable
+
+FORGOTTEN = 86_400
+"""Seconds after which scratch of another machine, or of another container, counts as left behind."""
+_OURS = re.compile(r"\..+\.phosphene-([0-9a-f]{8})-(\d+)\.tmp")
+_OLDER = re.compile(
+    r"\..+\.(?:png|webp|json|jsonl|safetensors|npz|pt|html|svg)\.(\d+)\.tmp|\.atlas-[a-z0-9_]{8}"
+)
+"""What version 0.1.0 called its scratch."""
+_lent: set[str] = set()
+_swept: set[str] = set()
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Lend a scratch path whose file takes `path`'s place at the end; on any failure `path` stays as it was.
+    """Lend a scratch path whose file takes `path`'s place at the end.
 
-    Makes the folder. A disk that takes no more, or a folder that may not be written, is `OutOfSpace`.
+    On any failure `path` stays as it was. Makes the folder. A link stays, and the file that it
+    leads to is written; of several hard links only this name is. What `outlet` refuses is refused.
+    A disk that takes no more, or a folder that may not be written, is `OutOfSpace`.
     """
-    scratch = (
-        path.parent / f".{path.name}.{os.getpid()}.tmp"
-    )  # two processes may write the same file
+    place = outlet(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield scratch
-        with open(scratch, "rb+") as file:
-            os.fsync(file)  # or a power cut might leave the new name with nothing under it
-        os.replace(scratch, path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _scratch(place.parent, place.name) as scratch:
+            yield scratch
+            with open(scratch, "rb+") as file:
+                os.fsync(file)  # or a power cut might leave the new name with nothing under it
+            _take_the_place(scratch, place)
     except OSError as error:
         reason = error.strerror or error
         raise OutOfSpace(
             f"cannot write {path}: {reason}; what was finished before is kept"
         ) from None
+
+
+@contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Lend a new folder in `parent` that is removed at the end, or by the next run after a kill."""
+    with _scratch(parent, name) as folder:
+        folder.mkdir()
+        yield folder
+
+
+@contextmanager
+def _scratch(parent: Path, name: str) -> Iterator[Path]:
+    sweep(parent)
+    if len(os.fsencode(name)) > 150:  # a file's name has at most 255 bytes
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    scratch = parent / f".{name}.phosphene-{_here()}-{os.getpid()}.tmp"
+    _lent.add(str(scratch))
+    try:
+        yield scratch
     finally:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
+        _remove(scratch)
+        _lent.discard(str(scratch))
+
+
+def _take_the_place(scratch: Path, place: Path) -> None:
+    if place.exists():
+        shutil.copymode(place, scratch)
+    try:
+        os.replace(scratch, place)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        shutil.copyfile(scratch, place)  # a file that is a mount point cannot be replaced
+
+
+def sweep(folder: Path) -> None:
+    """Remove from a folder, once in a process, the scratch of processes that are gone.
+
+    What this machine cannot judge (another host's, another container's, an older version's) goes
+    after a day without a change. What a living process writes is never touched.
+    """
+    if (key := os.path.realpath(folder)) in _swept:
+        return
+    _swept.add(key)
+    for each in [*os.scandir(folder)]:
+        if each.name.startswith(".") and _left_behind(each):
+            _remove(Path(each.path))
+
+
+def _left_behind(entry: os.DirEntry[str]) -> bool:
+    ours = _OURS.fullmatch(entry.name)
+    if ours and ours[1] == _here():
+        return entry.path not in _lent and (int(ours[2]) == os.getpid() or not _alive(int(ours[2])))
+    if not ours and not _OLDER.fullmatch(entry.name):
+        return False
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > FORGOTTEN
+    except OSError:  # another process has just removed it
+        return False
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@lru_cache
+def _here() -> str:
+    """Return a name for the place in which a process's number has a meaning."""
+    parts = [platform.node()]
+    with suppress(OSError):  # where there is no /proc
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def outlet(path: Path, *inputs: str | Path) -> Path:
+    """Return where a file is written: what `path` leads to through its links.
+
+    For a check before the work. What is there and is no regular file is refused, and so is a file
+    that is one of the `inputs`, under whatever name. Inputs that are names of something else are
+    passed over. What may not be written is `OutOfSpace`.
+    """
+    place = Path(os.path.realpath(path))
+    try:
+        kind = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        _check_parent(place.parent, path)
+        return place
+    except OSError as error:  # a circle of links
+        raise OutOfSpace(f"cannot write {path}: {error.strerror}") from None
+    if stat.S_ISDIR(kind):
+        raise OutOfSpace(f"cannot write {path}: it is a folder; give the name of a file")
+    if not stat.S_ISREG(kind):
+        raise BadRequest(
+            f"{path} is a pipe, a device or a socket, which no file replaces; give another name"
+        )
+    if not os.access(place, os.W_OK):
+        raise OutOfSpace(f"cannot write {path}: it is there and may not be written")
+    if read := [each for each in inputs if os.path.exists(each) and os.path.samefile(each, place)]:
+        raise BadRequest(f"{path} is {read[0]}, which is read; give another name for what is made")
+    return place
+
+
+def outlet_folder(path: Path, *inputs: str | Path) -> Path:
+    """Check before the work that files can be written into a folder, there or not yet.
+
+    It is refused where it is one of the `inputs`. Returns the path as it was given.
+    """
+    if path.is_dir():
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise OutOfSpace(f"cannot write into the folder {path}: it may not be written")
+    elif os.path.lexists(path):
+        raise OutOfSpace(f"cannot make the folder {path}: a file has that name")
+    else:
+        _check_parent(Path(os.path.realpath(path)).parent, path)
+    if read := [
+        each
+        for each in inputs
+        if os.path.isdir(each) and path.exists() and os.path.samefile(each, path)
+    ]:
+        raise BadRequest(
+            f"{path} is {read[0]}, which is read; give another folder for what is made"
+        )
+    return path
+
+
+def _check_parent(parent: Path, path: Path) -> None:
+    there = next(each for each in (parent, *parent.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise OutOfSpace(f"cannot write {path}: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutOfSpace(f"cannot write {path}: the folder {there} may not be written")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from phosphene.errors import BadFile
+from phosphene.errors import BadFile, BadRequest
 from phosphene.files import whole
 
 Pixels = npt.NDArray[np.uint8]
@@ -32,6 +32,13 @@ FORMATS = (
 BY_SUFFIX = {".tga": "TGA", ".pcx": "PCX"}
 """Formats without a signature, so what another format's damage leaves could pass for them. They are
 read where a file's name says so."""
+WRITTEN = {
+    **{".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"},
+    **{".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"},
+}
+"""What is written, by the suffix of a file's name."""
+LONGEST_WEBP = 16_383
+"""Pixels; the format has no number for a longer side."""
 SRGB_WITHIN = 2
 """Levels of 255 by which a profile may differ from sRGB and still be taken for it."""
 
@@ -218,8 +225,28 @@ def write_png(path: Path, pixels: Pixels) -> None:
 
 
 def write_webp(path: Path, pixels: Pixels) -> None:
-    """Write a picture as WebP, small enough for a page."""
-    _write(path, "webp", [Image.fromarray(pixels)], quality=88, method=6)
+    """Write a picture as WebP, small enough for a page; sides that WebP cannot have are shrunk."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((LONGEST_WEBP, LONGEST_WEBP), Image.Resampling.LANCZOS)
+    _write(path, "webp", [picture], quality=88, method=6)
+
+
+def kind_of(path: Path) -> str:
+    """Return the format that a file's suffix names, PNG without one; `BadRequest` for others."""
+    suffix = path.suffix.lower() or ".png"
+    if suffix not in WRITTEN:
+        raise BadRequest(
+            f"{path}: no picture is written as {path.suffix}; give a name that ends in one of "
+            f"{', '.join(WRITTEN)}"
+        )
+    return WRITTEN[suffix]
+
+
+def write_picture(path: Path, pixels: Pixels) -> None:
+    """Write a picture, whole or not at all, in the format that the suffix of its name says."""
+    kind = kind_of(path)
+    lossy = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "method": 6}}
+    _write(path, kind, [Image.fromarray(pixels)], **lossy.get(kind, {}))
 
 
 def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60) -> None:
@@ -238,9 +265,11 @@ def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60
 def contact_sheet(
     pictures: Sequence[Pixels], labels: Sequence[str], columns: int, scale: int = 1
 ) -> Pixels:
-    """A grid of pictures of one size, row by row, each with its label below it; a label may hold a newline,
-    and goes on below the pictures to its right that have none."""
-    height, width = (side * scale for side in pictures[0].shape[:2])
+    """Return a grid of pictures of one size, row by row, each with its label below it.
+
+    A label may hold a newline, and goes on below the pictures to its right that have none. Each
+    picture is `scale` times as large, or as large as fits into a sheet of `LARGEST` pixels.
+    """
     font = ImageFont.load_default(size=12)
     labels = [
         "\n".join(line[:LONGEST_LINE] for line in label.split("\n")[:MOST_LINES])
@@ -250,6 +279,9 @@ def contact_sheet(
     gap, strip = 6, 16 * lines + 2
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
+    height, width = (side * scale for side in pictures[0].shape[:2])
+    while (columns * (width + gap)) * (rows * (height + strip + gap)) > LARGEST and width > 8:
+        height, width = max(1, height * 9 // 10), width * 9 // 10
     sheet = Image.new(
         "RGB", (columns * (width + gap) + gap, rows * (height + strip + gap) + gap), "white"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import platform
 import re
 import shlex
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from phosphene import __version__, images
 from phosphene.errors import BadFile, BadRequest
+from phosphene.files import outlet, outlet_folder
 from phosphene.parameterizations import Parameterization, load_generated
 from phosphene.records import Folder, Record, pixels_sha256, read
 from phosphene.subjects import Subject, load_subject
@@ -33,6 +35,7 @@ from phosphene.tensors import as_images
 from phosphene.texts import clean, safe
 from phosphene.units import Direction, Target, Unit
 
+SHEET = "contact-sheet.png"
 MOST_TILES = 400
 """Pictures on a contact sheet; it shows the first ones of a longer run."""
 
@@ -162,6 +165,7 @@ def climb_into(
     """
     check(members)
     batch = subject.at_most(batch)
+    check_places(folder, members, *_read(request))
     folder.create()
     start, hashes = _start(request.start, parameterization), weights_of(subject, parameterization)
     finished: list[Record] = []
@@ -203,18 +207,37 @@ def check_kept(folder: Folder, request: Request, members: Sequence[Member]) -> N
             )
 
 
+def check_places(folder: Folder, members: Sequence[Member], *inputs: str | Path) -> None:
+    """Refuse before any work a folder, or a file in it, that cannot be written or is an input."""
+    outlet_folder(folder.path)
+    there = {file.name.lower() for file in folder.path.glob("*")}  # some disks know no case
+    names = [f"{file_name(each)}{kind}" for each in members for kind in (".png", ".json", ".webp")]
+    for name in (SHEET, *names):
+        if name.lower() in there:
+            outlet(folder.path / name, *inputs)
+
+
+def _read(request: Request) -> tuple[str, ...]:
+    """Return the files that a request may name."""
+    start = request.start["file"] if isinstance(request.start, dict) else ""
+    return (start, request.subject, request.prior, request.prior_file, request.bounds)
+
+
 def remake(
     file: Path,
     folder: Folder,
     *,
     trusted: str = "",
     device: str | None = None,
+    anew: bool = False,
     report: Callable[[int], None] = lambda steps: None,
 ) -> tuple[Record, Record]:
     """Make a record's picture again and return the old record and the new one.
 
-    The whole batch that it climbed in is climbed, since batches of other sizes may round differently. A subject that
-    is code, `python:…`, runs only where it is the `trusted` one. In the record's own folder nothing is written.
+    The whole batch that it climbed in is climbed, since batches of other sizes may round
+    differently. A subject that is code, `python:…`, runs only where it is the `trusted` one. In the
+    record's own folder nothing is written. In another, a picture that another request made is
+    replaced only when `anew` is true.
     """
     old = read(file)
     request, members, member = Request.from_record(old, file)
@@ -231,6 +254,11 @@ def remake(
         raise BadRequest(
             f"{file} was made on {request.device}, which is not here; --device cpu comes close"
         )
+    own = folder.path.resolve() == file.parent.resolve()
+    if not own:
+        check_places(folder, [members[member]], file, *_read(request))
+    if not (own or anew):
+        check_kept(folder, request, [members[member]])
     if request.threads != torch.get_num_threads():
         torch.set_num_threads(request.threads)
     subject, parameterization = request.loaded()
@@ -239,7 +267,7 @@ def remake(
     check_weights(old, hashes, file)
     start = _start(request.start, parameterization)
     result = _climb(request, subject, parameterization, members, start, 0, report)
-    if folder.path.resolve() == file.parent.resolve():
+    if own:
         return old, _made(result, member, old.request, hashes)[0]
     folder.create()
     return old, _keep(folder, result, member, old.request, hashes)
@@ -264,10 +292,17 @@ def check_weights(record: Record, here: dict[str, str], file: Path) -> None:
 
 
 def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
-    """A record is a file from outside, and its subject `python:…` is code: it runs only where it is the trusted one."""
-    if subject.startswith("python:") and subject.removesuffix("@random") != trusted.removesuffix(
-        "@random"
-    ):
+    """Refuse a record's subject that is code, `python:…`, unless it is the `trusted` one.
+
+    A record is a file from outside. Another subject than its own is refused where one is named.
+    """
+    own, named = (name.removesuffix("@random") for name in (subject, trusted))
+    same = own == named or (
+        os.path.exists(own) and os.path.exists(named) and os.path.samefile(own, named)
+    )
+    if trusted and not same and not subject.startswith("python:"):
+        raise BadRequest(f"{file} is of {subject!r}, not of {trusted!r}; leave that out")
+    if not same and subject.startswith("python:"):
         raise BadRequest(
             f"{file} would run {subject!r}, which is code; where you trust it, name it: {command}"
         )
@@ -380,7 +415,7 @@ def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
         columns=_columns(len(shown)),
         scale=2 if len(shown) <= 40 else 1,
     )
-    images.write_png(folder.path / "contact-sheet.png", sheet)
+    images.write_png(folder.path / SHEET, sheet)
 
 
 def _columns(tiles: int) -> int:

@@ -22,6 +22,7 @@ from phosphene.cli.shell import (
     one_of,
     out,
     print_json,
+    refuse_options,
 )
 from phosphene.errors import BadFile, BadRequest
 
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     from phosphene.units import Target
 
 
+OF_A_RECORD = ("record", "subject", "out_folder", "resume", "device", "as_json")
+"""The options that --record leaves open; the record says all others."""
+
+
 def synthesize(
+    context: typer.Context,
     subject: Annotated[
         str,
         typer.Argument(
@@ -142,7 +148,9 @@ def synthesize(
     Finished pictures are kept when the run is stopped, and are not climbed again by the same command.
     """
     if record is not None:
-        _remake(record, subject, out_folder, device, as_json)
+        others = [each.name for each in context.command.params if each.name not in OF_A_RECORD]
+        refuse_options(context, others, "--record, because the record says how it was made")
+        _remake(record, subject, out_folder, device, not resume, as_json)
         return
     if not subject:
         raise BadRequest(
@@ -153,6 +161,8 @@ def synthesize(
     from phosphene.subjects import MOST_TARGETS, load_subject
     from phosphene.synthesis import Member, check, settings
 
+    if not prior.startswith("deepsim:"):
+        refuse_options(context, ("prior_file", "bounds"), f"--prior {prior}, but to deepsim:LAYER")
     machine = choose_machine(device, precision, threads)
     seen = load_subject(subject)
     targets = [t for text in units or [] for t in seen.targets(text)]
@@ -195,13 +205,17 @@ def synthesize(
     _tell(out_folder, records, as_json)
 
 
-def _remake(file: Path, trusted: str, out_folder: Path, device: str, as_json: bool) -> None:
+def _remake(
+    file: Path, trusted: str, out_folder: Path, device: str, anew: bool, as_json: bool
+) -> None:
     from phosphene.records import Folder
     from phosphene.runs import remake
 
     where = None if device == "auto" else str(choose_machine(device, "float32", 0)["device"])
     with progress.bar(None, "climbing") as advance:
-        old, new = remake(file, Folder(out_folder), trusted=trusted, device=where, report=advance)
+        old, new = remake(
+            file, Folder(out_folder), trusted=trusted, device=where, anew=anew, report=advance
+        )
     if new.image_sha256 != old.image_sha256:
         was, now = (
             ", ".join(f"{name} {version}" for name, version in r.versions.items())
@@ -373,7 +387,12 @@ def reconstruct(
         str, typer.Option(help="The generator's encoder, where that is code: python:…")
     ] = "",
     out_file: Annotated[
-        Path, typer.Option("--out", "-o", help="PNG: the photograph beside G(E(photograph)).")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Picture (.png, .webp, .jpg …): the photograph beside G(E(photograph)).",
+        ),
     ] = Path("reconstruction.png"),
     as_json: AsJson = False,
 ) -> None:
@@ -381,17 +400,21 @@ def reconstruct(
     import torch
 
     from phosphene import images
-    from phosphene.encoders import encode
+    from phosphene.encoders import check_encoder, encode
+    from phosphene.files import outlet
     from phosphene.parameterizations import load_generated
     from phosphene.tensors import as_images
 
+    images.kind_of(out_file)
+    outlet(out_file, image, prior)
     generated = load_generated(prior)
+    check_encoder(generated, encoder)
     pixels = images.read_image(image, generated.image_size)
     photograph = as_images([pixels])[0]
     with torch.no_grad():
         again = generated.images(encode(generated, photograph, encoder)[None])[0].clamp(0, 1)
     error = float((again - photograph).abs().mean())
-    images.write_png(
+    images.write_picture(
         out_file,
         images.contact_sheet(
             [pixels, images.to_pixels(again.numpy())], ["photograph", f"{prior}"], 2, scale=2

@@ -17,6 +17,7 @@ from phosphene.cli.shell import (
     choose_machine,
     out,
     print_json,
+    refuse_options,
     tell_figures,
 )
 from phosphene.errors import BadRequest
@@ -47,8 +48,9 @@ def exemplars(
     One pass finds them for every channel of the layers asked for; interrupted, the same command goes on. The index is
     kept, so other channels of these layers need no other pass.
     """
-    from phosphene.datasets import Stream
+    from phosphene.datasets import Stream, check_apart
     from phosphene.exemplars import describe, find_exemplars
+    from phosphene.files import outlet, outlet_folder
     from phosphene.subjects import load_subject, outer_layers
     from phosphene.units import Unit
 
@@ -63,6 +65,11 @@ def exemplars(
         )
     layers = list(dict.fromkeys(unit.layer for unit in named))
     layers = layers or [name for name, shape in outer_layers(network.shapes()).items() if shape]
+    check_apart(out_folder, images_folder)
+    file = out_folder / "exemplars.safetensors"
+    for each in (file, file.with_suffix(".json"), file.with_suffix(".png")):
+        outlet(each, subject)
+    outlet_folder(out_folder / "tiles")
     data = Stream(images_folder, split, max(network.size))
     with progress.bar(None, "looking") as advance:
         seen = 0
@@ -72,7 +79,6 @@ def exemplars(
             advance(now - seen)
             seen = now
 
-        file = out_folder / "exemplars.safetensors"
         found = find_exemplars(
             network, layers, data, file, k=k, batch=batch, device=where, report=report
         )
@@ -107,6 +113,7 @@ def exemplars(
 
 
 def evaluate(
+    context: typer.Context,
     run: Annotated[
         str, typer.Argument(help="A folder made by synthesize, or a generator's name or file.")
     ],
@@ -148,16 +155,26 @@ def evaluate(
     interval. What is measured of a folder is kept in its folder evidence.
     """
     from phosphene import evidence, fidelity
+    from phosphene.encoders import check_encoder
     from phosphene.parameterizations import load_generated
 
+    of_folder = Path(run).is_dir()
+    if not of_folder:
+        refuse_options(context, ("control", "subject", "index"), f"a generator, as {run} is")
+    else:
+        refuse_options(context, ("encoder",), f"a folder of pictures, as {run} is")
+        if images is None:
+            without = "pictures without photographs (--images DATA)"
+            refuse_options(context, ("control", "photographs", "index"), without)
     where = choose_machine(device, "float32", threads)["device"]
-    if not Path(run).is_dir():
+    if not of_folder:
         if images is None:
             raise BadRequest(
                 f"{run} is no folder of pictures; a generator is measured on photographs: --images DATA"
             )
         with progress.status("looking at photographs"):
             generated = load_generated(run)
+            check_encoder(generated, encoder)
             observer = fidelity.Observer(
                 judge, images, generated.image_size, photographs=photographs, device=where
             )
@@ -204,11 +221,13 @@ def dissect(
 ) -> None:
     """Which object does each channel detect? Network dissection: where it answers against where objects are."""
     from phosphene import dissection
-    from phosphene.datasets import Outlined
-    from phosphene.files import write_json
+    from phosphene.datasets import Outlined, check_apart
+    from phosphene.files import outlet, write_json
     from phosphene.subjects import load_subject
 
     where = choose_machine(device, "float32", threads)["device"]
+    check_apart(out_folder, images)
+    outlet(out_folder / "dissection.json", subject)
     network = load_subject(subject)
     data = Outlined(images, split, max(network.size))
     with progress.bar(2 * len(data), "looking") as advance:

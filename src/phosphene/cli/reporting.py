@@ -21,6 +21,7 @@ from phosphene.cli.shell import (
     choose_machine,
     out,
     print_json,
+    refuse_options,
     styled,
     warn,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 def atlas(
+    context: typer.Context,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -53,6 +55,10 @@ def atlas(
     """
     from phosphene.atlas import build, served
 
+    if not serve:
+        refuse_options(context, ("port",), "pages that nobody opens; --serve opens them")
+    if not runs:
+        refuse_options(context, ("title",), "pages that are there; give the folders they are of")
     if runs:
         with progress.status(f"writing {site}"):
             made = build(runs, site, title)
@@ -72,6 +78,7 @@ def atlas(
 
 
 def claims(
+    context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(help="C1 … C8, or all.", show_default="all")
     ] = None,
@@ -131,6 +138,8 @@ def claims(
     """
     from phosphene.claims import Experiment, run
     from phosphene.claims.report import ready, write_report
+    from phosphene.datasets import check_apart
+    from phosphene.files import outlet_folder
 
     chosen = _chosen(names or ["all"], subject == Experiment.subject)
     if images and objects:
@@ -139,6 +148,11 @@ def claims(
         raise BadRequest(
             "photographs are needed: --objects DATA, or --images DATA for a network of your own"
         )
+    unused = {"scenes", "outlined", "textures"} - {each for one in chosen for each in one.data}
+    refuse_options(context, sorted(unused), f"the claims {', '.join(one.name for one in chosen)}")
+    outlet_folder(out_folder)
+    for data in filter(None, (objects, scenes, outlined, textures)):
+        check_apart(out_folder, data)
     ready()
     experiment = Experiment(
         out_folder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -93,6 +93,26 @@ def one_of(value: str | None, allowed: Sequence[str]) -> str | None:
     if value is not None and value not in allowed:
         raise BadRequest(f"{value!r} is none of: {', '.join(allowed)}")
     return value
+
+
+def refuse_options(context: typer.Context, names: Collection[str | None], what: str) -> None:
+    """Refuse those of some options that were given: they say nothing of `what`.
+
+    `names` are the parameters of the command's function. A default is not given.
+    """
+    given = [
+        each
+        for each in context.command.params
+        if each.name in names
+        and getattr(context.get_parameter_source(str(each.name)), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        words = [
+            each.opts[0] if each.opts[0].startswith("-") else str(each.name).upper()
+            for each in given
+        ]
+        does, it = ("does", "it") if len(given) == 1 else ("do", "them")
+        raise BadRequest(f"{', '.join(words)} {does} not apply to {what}; leave {it} out")
 
 
 def print_json(value: Any) -> None:

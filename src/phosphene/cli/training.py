@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +58,7 @@ def train_subject(
     from phosphene.training.subject import subject_card, train_subject
 
     where = choose_machine(device, "bfloat16", threads)["device"]
+    _check_places(run, out_file, [data], recipe, begin)
     steps = read_recipe(recipe, "subject")
     begun = load_subject(begin) if begin else None
     with progress.status("decoding photographs"):
@@ -144,6 +146,7 @@ def train_generator(
     from phosphene.training.run import read_recipe
 
     where = choose_machine(device, "bfloat16", threads)["device"]
+    _check_places(run, out_file, data, recipe, begin, encoder, discriminator)
     network = load_subject(encoder)
     steps = with_code(read_recipe(recipe, "generator"), network, layer)
     if discriminator and not begin:
@@ -188,6 +191,22 @@ def train_generator(
         trained.finished,
     )
     _end(trained.finished, time_budget)
+
+
+def _check_places(
+    run: Path, out_file: Path | None, data: Sequence[Path], *inputs: str | Path | None
+) -> None:
+    """Refuse before any work a run's folder, or a weights file, that cannot or must not be written."""
+    from phosphene.datasets import check_apart
+    from phosphene.files import outlet, outlet_folder
+
+    outlet_folder(run)
+    for each in data:
+        check_apart(run, each)
+    if out_file is not None and out_file.suffix != ".safetensors":
+        raise BadRequest(f"--out {out_file}: weights are written as .safetensors")
+    if out_file is not None:
+        outlet(out_file, *(each for each in inputs if each))
 
 
 def _end(finished: bool, time_budget: float | None) -> None:

@@ -18,6 +18,7 @@ from phosphene.cli.shell import (
     choose_machine,
     out,
     print_json,
+    refuse_options,
     styled,
     tell_figures,
 )
@@ -75,6 +76,7 @@ def zoo_show(
 
 @app.command("verify")
 def zoo_verify(
+    context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Some of them; all if none.")
     ] = None,
@@ -95,6 +97,8 @@ def zoo_verify(
     from phosphene import datasets, weights
     from phosphene.training.again import held_out, measured
 
+    if not data:
+        refuse_options(context, ("device", "threads"), "files that are not run without --accuracy")
     where = choose_machine(device, "float32", threads)["device"]
     folders = {datasets.Stream(folder, "val", 1).name: folder for folder in data or ()}
     val, wrong = functools.cache(functools.partial(held_out, folders)), []
