@@ -26,3 +26,7 @@ class Unreachable(PhospheneError):
 
 class OutOfSpace(PhospheneError):
     """The disk took no more; what was finished before is kept."""
+
+
+class Notice(UserWarning):
+    """What a user should know and what is nobody's mistake; the command line prints it as a line."""

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene import metrics, records
-from phosphene.datasets import Stream, check_apart
+from phosphene.datasets import Stream, check_apart, places_of, same_names
 from phosphene.errors import BadFile, BadRequest
 from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
 from phosphene.files import outlet_folder, write_json
@@ -145,7 +145,9 @@ class Nature:
             raise BadRequest(
                 f"{unseen.name} holds out {there} photographs; at least {LEAST_HELD_OUT} are needed"
             )
-        ordinary = np.random.default_rng(1).permutation(there)[:ORDINARY].tolist()
+        known = held_out[layers[0]].whole
+        chosen = np.random.default_rng(1).permutation(there)[:ORDINARY].tolist()
+        ordinary = [known[number] for number in chosen]
         fields = receptive_fields(subject.network, subject.size, layers, subject.batch or 32)
         return cls(exemplars, held_out, seen, unseen, fields, ordinary)
 
@@ -157,7 +159,7 @@ class Nature:
         lower = order[len(order) // 2 :][
             torch.randperm(len(order) - len(order) // 2, generator=_seeded(channel))
         ]
-        return found.best(channel)[:n], (lower[:n] * found.every).tolist()
+        return found.best(channel)[:n], found.numbers[lower[:n]].tolist()
 
 
 @dataclass(frozen=True)
@@ -273,18 +275,29 @@ def _recognition(
         key: share([row[key] for row in rows.values()], note)
         for key in ("recognised_top1", "recognised_top5")
     }
-    if nature is not None and nature.unseen.classes == run.subject.classes:
-        there = next(iter(nature.held_out.values())).seen
-        chosen = set(np.random.default_rng(0).permutation(there)[:photographs].tolist())
-        pixels, classes = zip(
-            *((pixels, c) for _, pixels, c in nature.unseen.photographs(chosen)), strict=True
-        )
+    if nature is not None and same_names(nature.unseen.classes, run.subject.classes):
+        pixels, classes = _known(run.subject, nature, photographs)
+        if not pixels:
+            return figures
         hits = recognised(judge, as_images(pixels), torch.tensor(classes), named)
         note = f"{note}, photographs held out"
         figures |= {
             f"natural_top{n}": share(hits[:, i].tolist(), note) for i, n in enumerate((1, 5))
         }
     return figures
+
+
+def _known(subject: Subject, nature: Nature, most: int) -> tuple[list[Pixels], list[int]]:
+    """Return held-out photographs drawn at random, and which output unit is of each one's class."""
+    known = next(iter(nature.held_out.values())).whole
+    chosen = np.random.default_rng(0).permutation(len(known))[:most]
+    channels = places_of(nature.unseen.classes, subject.classes)
+    pictures, found = [], []
+    for _, pixels, label in nature.unseen.photographs({known[number] for number in chosen}):
+        if label >= 0 and (channel := channels[label]) is not None:
+            pictures.append(pixels)
+            found.append(channel)
+    return pictures, found
 
 
 @dataclass(frozen=True)

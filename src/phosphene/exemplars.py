@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from phosphene import images
 from phosphene.datasets import Stream
-from phosphene.errors import BadFile, BadRequest
+from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.files import told_as_oserror, whole, write_json
 from phosphene.probe import find_layer, probe
 from phosphene.receptive_fields import Box, Fields, receptive_fields
@@ -43,6 +44,7 @@ class Exemplars:
     of them, best first and the earlier photograph first among equals, `photographs` (channels, k) whose they are (−1
     where fewer were seen), `positions` (channels, k, 2) the row and column of each peak, 0 without a map. `sample`
     (m, channels) has every `every`-th photograph's, `silent` (channels,) counts those that were not above 0.
+    `numbers` (m,) are whose the sample is: a photograph that is `damaged` has a number, and was not seen.
     """
 
     values: Tensor
@@ -52,6 +54,18 @@ class Exemplars:
     silent: Tensor
     seen: int = 0
     every: int = 1
+    numbers: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    damaged: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def after(self) -> int:
+        """The number of the photograph after the last one that was looked at."""
+        return self.seen + len(self.damaged)
+
+    @property
+    def whole(self) -> list[int]:
+        """The numbers of the photographs that were seen."""
+        return [number for number in range(self.after) if number not in self.damaged]
 
     @classmethod
     def none_yet(cls, channels: int, k: int) -> Exemplars:
@@ -63,22 +77,26 @@ class Exemplars:
             torch.zeros(channels, dtype=torch.int64),
         )
 
-    def take(self, layer: Tensor) -> None:
-        """The next photographs' activations, (batch, channels, …)."""
+    def take(self, layer: Tensor, numbers: Sequence[int] | None = None) -> None:
+        """Take the activations of the next photographs, (batch, channels, …), and their numbers."""
         peaks, places = find_peaks(layer)
-        numbers = torch.arange(self.seen, self.seen + len(peaks))
+        given = range(self.after, self.after + len(peaks)) if numbers is None else numbers
+        own = torch.tensor(list(given), dtype=torch.int64)
         values = torch.cat([self.values, peaks.T], 1)
         order = values.argsort(dim=1, descending=True, stable=True)[:, : self.values.shape[1]]
         self.values = values.gather(1, order)
-        self.photographs = torch.cat(
-            [self.photographs, numbers.expand(peaks.shape[1], -1)], 1
-        ).gather(1, order)
+        self.photographs = torch.cat([self.photographs, own.expand(peaks.shape[1], -1)], 1).gather(
+            1, order
+        )
         places = torch.cat([self.positions, places.transpose(0, 1)], 1)
         self.positions = places.gather(1, order[..., None].expand(-1, -1, 2))
         self.silent = self.silent + (peaks <= 0).sum(0)
-        self.sample = torch.cat([self.sample, peaks[numbers % self.every == 0]])
+        self.sample = torch.cat([self.sample, peaks[own % self.every == 0]])
+        self.numbers = torch.cat([self.numbers, own[own % self.every == 0]])
         while len(self.sample) > MOST_SAMPLED:
-            self.sample, self.every = self.sample[::2].clone(), 2 * self.every
+            self.every *= 2
+            kept = self.numbers % self.every == 0
+            self.sample, self.numbers = self.sample[kept], self.numbers[kept]
         self.seen += len(peaks)
 
     def quantiles(self, channel: int, shares: Sequence[float]) -> Tensor:
@@ -128,7 +146,8 @@ def find_exemplars(
     """One pass over the photographs for every channel of some layers, or what is left of it.
 
     The index `file` (safetensors) is written every so many seconds and at the end; a pass that was interrupted goes on
-    where it was, and one that is done is only read. `BadRequest` where the file is of another subject, data or k.
+    where it was, and one that is done is only read. A photograph that cannot be read is left out, and said.
+    `BadRequest` where the file is of another subject, data or k.
     """
     for layer in layers:
         find_layer(subject.network, layer, subject.name)
@@ -139,27 +158,31 @@ def find_exemplars(
         "data": data.fingerprint,
         "k": k,
     }
-    found, finished = _read(file, identity)
+    found, finished = _read(file, identity, data)
     if finished and set(layers) <= found.keys():
+        data.damage.tell(next(iter(found.values())).seen)
         return found
     if finished or set(layers) != found.keys():  # a pass is over one set of layers
         layers = list(dict.fromkeys([*layers, *(found if finished else ())]))
         found = {layer: Exemplars.none_yet(shapes[layer][0], k) for layer in layers}
-    done, saved = next(iter(found.values())).seen, time.monotonic()
+    first, saved = next(iter(found.values())), time.monotonic()
     subject.network.to(device)
     with probe(subject.network, layers) as read, torch.no_grad():
-        for pixels in _batches(data, done, subject.at_most(batch)):
+        for numbers, pixels in _batches(data, first.after, subject.at_most(batch)):
             photographs = as_images(torch.from_numpy(pixels).to(device))
             activations = read(subject.prepare(photographs))
             for layer, exemplars in found.items():
-                exemplars.take(activations[layer])
-            done += len(pixels)
-            report(done)
+                exemplars.damaged = dict(data.damage.found)
+                exemplars.take(activations[layer], numbers)
+            report(first.after)
             if time.monotonic() - saved > every:
                 _write(file, found, {**identity, "finished": False})
                 saved = time.monotonic()
-    if not done:
+    data.damage.tell(first.seen)
+    if not first.seen:
         raise BadFile(f"{data.name} holds no photographs")
+    for exemplars in found.values():
+        exemplars.damaged = dict(data.damage.found)
     _write(file, found, {**identity, "finished": True})
     return found
 
@@ -185,7 +208,8 @@ def describe(
     rows = []
     for unit in units:
         row = _row(subject, unit, found[unit.layer], fields.get(unit.layer))
-        row["classes"] = [pictures[number][1] for number in row["photographs"]]
+        labels = (pictures[number][1] for number in row["photographs"])
+        row["classes"] = [len(data.classes) if label < 0 else label for label in labels]
         row["files"] = [places[number] for number in row["photographs"]]
         strip = np.concatenate([pictures[number][0] for number in row["photographs"]], axis=1)
         images.write_webp(folder / row["whole"], strip)
@@ -252,6 +276,7 @@ def _write_rows(file: Path, subject: Subject, data: Stream, rows: Sequence[dict[
         "k": max(len(row["photographs"]) for row in rows),
         "tile": data.size,
         "classes": data.classes,
+        "left_out": [data.damage.found[number] for number in sorted(data.damage.found)],
     }
     write_json(file, {**about, "units": rows})
 
@@ -275,16 +300,18 @@ def cut_out(picture: images.Pixels, box: Sequence[float]) -> images.Pixels:
     return np.asarray(ImageOps.pad(crop, (side, side), Image.Resampling.LANCZOS, color="white"))
 
 
-def _batches(data: Stream, start: int, size: int) -> Iterator[Any]:
-    """Pixels (batch, size, size, 3) from photograph `start` on."""
+def _batches(data: Stream, start: int, size: int) -> Iterator[tuple[list[int], Any]]:
+    """Yield numbers and pixels (batch, size, size, 3) from photograph `start` on."""
+    numbers: list[int] = []
     waiting = []
-    for _, pixels, _ in data.photographs(_From(start)):
+    for number, pixels, _ in data.photographs(_From(start)):
+        numbers.append(number)
         waiting.append(pixels)
         if len(waiting) == size:
-            yield np.stack(waiting)
-            waiting = []
+            yield numbers, np.stack(waiting)
+            numbers, waiting = [], []
     if waiting:
-        yield np.stack(waiting)
+        yield numbers, np.stack(waiting)
 
 
 @dataclass(frozen=True)
@@ -298,6 +325,8 @@ class _From:
 
 
 _PARTS = ("values", "photographs", "positions", "sample", "silent")
+_LATER = ("numbers",)
+"""What indexes of version 0.1.0 lack."""
 
 
 def _write(file: Path, found: dict[str, Exemplars], identity: dict[str, Any]) -> None:
@@ -307,15 +336,19 @@ def _write(file: Path, found: dict[str, Exemplars], identity: dict[str, Any]) ->
     tensors = {
         f"{layer}.{part}": getattr(each, part).contiguous()
         for layer, each in found.items()
-        for part in _PARTS
+        for part in (*_PARTS, *_LATER)
     }
-    text = json.dumps({**identity, "layers": list(found), "seen": one.seen, "every": one.every})
+    state = {"layers": list(found), "seen": one.seen, "every": one.every, "damaged": one.damaged}
+    text = json.dumps({**identity, **state})
     with whole(file) as scratch, told_as_oserror():
         save_file(tensors, scratch, {"phosphene": text, "digest": digest_of(tensors, text)})
 
 
-def _read(file: Path, identity: dict[str, Any]) -> tuple[dict[str, Exemplars], bool]:
-    """What an index holds, and whether its pass came to its end; nothing where there is no index yet."""
+def _read(file: Path, identity: dict[str, Any], data: Stream) -> tuple[dict[str, Exemplars], bool]:
+    """Return what an index holds, and whether its pass came to its end; nothing where there is none.
+
+    What it says of photographs that cannot be read goes to the data's `damage`.
+    """
     if not file.exists():
         return {}, False
     from safetensors import SafetensorError, safe_open
@@ -336,11 +369,31 @@ def _read(file: Path, identity: dict[str, Any]) -> tuple[dict[str, Exemplars], b
         raise BadFile(
             f"{file} is no index of exemplars ({error}); delete it, or give another --out"
         ) from None
+    if data.is_former(str(said.get("data"))):
+        _check_former(file, data)
+        said["data"] = identity["data"]
+        found = (
+            found if finished else {}
+        )  # the rest would be read in another way than its beginning
     if wrong := [key for key in identity if said.get(key) != identity[key]]:
         raise BadRequest(
             f"{file} was made with another {wrong[0]}; give another folder for it, or what it was made with"
         )
+    for each in found.values():
+        data.damage.found |= each.damaged
     return found, finished
+
+
+def _check_former(file: Path, data: Stream) -> None:
+    """Say that an index is of version 0.1.0; `BadRequest` where it may be of other photographs."""
+    what = (
+        f"{file} is of version 0.1.0, which told photographs by their names and sizes, and read none "
+        "of their colour profiles"
+    )
+    again = "delete it, or give another --out, to look at them again"
+    if not data.written_before(file.stat().st_mtime):
+        raise BadRequest(f"{what}; some of {data.name} were written after it: {again}")
+    warnings.warn(f"{what}; none was written since, so it is taken: {again}", Notice, stacklevel=2)
 
 
 def _kept(kept: Any, layer: str, said: dict[str, Any]) -> Exemplars:
@@ -351,8 +404,14 @@ def _kept(kept: Any, layer: str, said: dict[str, Any]) -> Exemplars:
     channels = len(silent)
     if not (values.shape == photographs.shape == positions.shape[:2] == (channels, said["k"])):
         raise ValueError(f"layer {layer} has tensors that do not fit together")
-    if sample.ndim != 2 or sample.shape[1] != channels or said["seen"] < 0 or said["every"] < 1:
+    seen, every = int(said["seen"]), int(said["every"])
+    if sample.ndim != 2 or sample.shape[1] != channels or seen < 0 or every < 1:
         raise ValueError(f"layer {layer} has a sample that does not fit")
-    return Exemplars(
-        values, photographs, positions, sample, silent, int(said["seen"]), int(said["every"])
-    )
+    later = f"{layer}.{_LATER[0]}"
+    numbers = every * torch.arange(len(sample))
+    if later in set(kept.keys()):
+        numbers = kept.get_tensor(later)
+    if numbers.shape != sample.shape[:1]:
+        raise ValueError(f"layer {layer} has a sample of other photographs")
+    damaged = {int(number): str(why) for number, why in said.get("damaged", {}).items()}
+    return Exemplars(values, photographs, positions, sample, silent, seen, every, numbers, damaged)

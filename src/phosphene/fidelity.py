@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene import metrics
-from phosphene.datasets import Photographs, load
+from phosphene.datasets import Photographs, load, places_of, same_names
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
 from phosphene.metrics import distances, features, judge_channels, recognised
@@ -69,7 +69,7 @@ class Observer:
         metrics.kernel_distance()
         self.judge, self.size, self.device = load_subject(judge), size, device
         self.judge.network.to(device)
-        train, val = (load(images, split) for split in ("train", "val"))
+        train, val = (load(images, split, labelled=False) for split in ("train", "val"))
         held_out, known = (
             np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(np.int64)
             for data, most in ((val, photographs), (train, REFERENCES))
@@ -81,8 +81,14 @@ class Observer:
         )
         self._references = _pictures(train, known, size)
         self._channels: list[int] | None = None  # a judge of other classes still compares
-        with suppress(BadRequest):
-            self._channels = judge_channels(self.judge, self.classes)
+        if self.labelled:
+            with suppress(BadRequest):
+                self._channels = judge_channels(self.judge, self.classes)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the classes of all photographs are known."""
+        return bool(self.classes) and bool((self.labels >= 0).all())
 
     @property
     def names(self) -> bool:
@@ -120,10 +126,14 @@ def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -
     encoder, device = encoder_of(generated, trusted), observer.device
     encoder.network.to(device)
     generated = generated.to(device)
-    again = reconstructed(generated, encoder, observer.photographs, observer.labels)
+    labels, same = observer.labels, False
+    if observer.labelled and same_names(observer.classes, encoder.classes):
+        same, places = True, places_of(observer.classes, encoder.classes)
+        labels = torch.tensor([places[label] for label in labels.tolist()])
+    again = reconstructed(generated, encoder, observer.photographs, labels)
     figures = {name: mean(values.tolist()) for name, values in again.figures.items()}
     del figures["class_kept"]
-    if observer.classes == encoder.classes:
+    if same:
         figures["class_kept"] = share(again.figures["class_kept"].tolist())
     if observer.names:
         figures |= _recognition(observer, again)

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor, nn
@@ -198,4 +199,4 @@ def _at_once(network: Subject) -> int:
 
 
 def _synonyms(name: str) -> list[str]:
-    return [word.strip().lower() for word in name.split(",")]
+    return [word.strip().lower() for word in normalize("NFC", name).split(",")]

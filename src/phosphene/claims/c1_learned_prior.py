@@ -13,6 +13,7 @@ import torch
 from phosphene import metrics, statistics
 from phosphene.claims.claim import Claim, Expectation, Findings, named
 from phosphene.claims.experiment import Experiment, Shots
+from phosphene.datasets import same_names
 from phosphene.statistics import Figure, paired_difference
 
 STEPS, PHOTOGRAPHS = 200, 1000
@@ -75,10 +76,11 @@ def measure(experiment: Experiment) -> Findings:
         arms[arm] = experiment.climbed(
             f"C1-{_short(arm)}", names, prior=prior, steps=STEPS, **chosen[arm]
         )
+    same = same_names(experiment.photographs(experiment.objects, "val").classes, classes)
+    size = max(experiment.network(experiment.subject).size)
     natural, labels = experiment.drawn(
-        experiment.objects, "val", PHOTOGRAPHS, max(experiment.network(experiment.subject).size), 2
+        experiment.objects, "val", PHOTOGRAPHS, size, 2, classes if same else ()
     )
-    same = experiment.photographs(experiment.objects, "val").classes == classes
     real = {judge: experiment.seen_by(judge, natural)[1] for judge in experiment.judges}
     units: list[dict[str, Any]] = [
         {"unit": name, "label": classes[c]} for name, c in zip(names, tested, strict=True)

@@ -34,7 +34,9 @@ def measure(experiment: Experiment) -> Findings:
             {"unit": name, "label": network.classes[c], "subject": subject}
             for name, c in zip(names, channels, strict=True)
         ]
-        natural, labels = experiment.drawn(data, "val", 1000, max(network.size), 30)
+        natural, labels = experiment.drawn(
+            data, "val", 1000, max(network.size), 30, network.classes
+        )
         seen = [
             experiment.named_by(judge, natural, labels.tolist(), network.classes)
             for judge in judges

@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d
 from phosphene.claims.claim import Claim, Expectation, Findings
 from phosphene.claims.experiment import Experiment
 from phosphene.claims.linear_probe import LinearProbe
+from phosphene.datasets import renumbered
 from phosphene.statistics import Figure, bootstrap, mean, paired_difference
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images, center_crop
@@ -165,7 +166,9 @@ def _linear_probe(
     experiment: Experiment, kind: str, classes: Sequence[int]
 ) -> tuple[LinearProbe, Figure]:
     """Tells photographs of these classes (0) from modified ones (1), and how often it is right on others."""
+    network = experiment.network(SUBJECT)
     data = experiment.photographs(experiment.objects, "val")
+    data = renumbered(data, network.classes, network.name)
     places = [np.flatnonzero(data.labels == label) for label in classes]
     sets = []
     for i in range(2):

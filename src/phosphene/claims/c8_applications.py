@@ -108,7 +108,7 @@ def real_starts(experiment: Experiment) -> Part:
     """Climbs from photographs of another class: is the goal named at their end, and how near do they stay?"""
     layer, classes = experiment.named, experiment.network(experiment.subject).classes
     size = load_generated(experiment.prior).image_size
-    photographs, labels = experiment.drawn(experiment.objects, "val", STARTS, size, 82)
+    photographs, labels = experiment.drawn(experiment.objects, "val", STARTS, size, 82, classes)
     goals = [
         (int(label) + 1 + i % (len(classes) - 1)) % len(classes) for i, label in enumerate(labels)
     ]

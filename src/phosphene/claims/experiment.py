@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from phosphene import evidence, records
-from phosphene.datasets import Photographs, Stream, load
+from phosphene.datasets import Photographs, Stream, load, renumbered
 from phosphene.errors import BadRequest
 from phosphene.evidence import Evaluation
 from phosphene.exemplars import find_exemplars
@@ -126,10 +126,21 @@ class Experiment:
         return settings[::2] if self.quick else settings
 
     def drawn(
-        self, folder: str, split: str, n: int, size: int, counter: int = 0
+        self,
+        folder: str,
+        split: str,
+        n: int,
+        size: int,
+        counter: int = 0,
+        classes: Sequence[str] = (),
     ) -> tuple[Tensor, Tensor]:
-        """Photographs at random: images (n, 3, size, size) in [0, 1] and labels (n,)."""
+        """Return photographs at random: images (n, 3, size, size) in [0, 1] and labels (n,).
+
+        Labels are places in `classes`, where they are given, and else in those of the data.
+        """
         data = self.photographs(folder, split)
+        if classes:
+            data = renumbered(data, classes, "the subject")
         chosen = np.array(self.some(len(data), n, counter))
         return resized(as_images(data.images[chosen]), (size, size)), torch.from_numpy(
             data.labels[chosen]

@@ -18,7 +18,7 @@ from phosphene.cli import training, zoo
 from phosphene.cli.climbing import layers, reconstruct, synthesize
 from phosphene.cli.measuring import dissect, evaluate, exemplars
 from phosphene.cli.reporting import atlas, claims
-from phosphene.cli.shell import Interrupted, err, refuse
+from phosphene.cli.shell import Interrupted, err, refuse, tells_notices
 from phosphene.errors import PhospheneError
 from phosphene.files import home
 
@@ -75,7 +75,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a letter
     try:
-        sys.exit(app(standalone_mode=False))
+        with tells_notices():
+            sys.exit(app(standalone_mode=False))
     except PhospheneError as error:
         refuse(str(error))
     except _UsageError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -12,7 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from phosphene.errors import BadRequest
+from phosphene.errors import BadRequest, Notice
 from phosphene.texts import clean, escaped
 
 
@@ -62,6 +65,25 @@ def warn(message: str) -> None:
     """One line on stderr."""
     if line := " ".join(message.split()):  # empty where the help was shown instead
         err.print(styled("phosphene:", "bold red"), line, soft_wrap=True)
+
+
+@contextmanager
+def tells_notices() -> Iterator[None]:
+    """Print each notice as a line, once, and of several processes that train together by the first."""
+    told = set()
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, Notice):
+            others(message, category, *place, **more)
+        elif str(message) not in told and os.environ.get("RANK", "0") == "0":
+            told.add(str(message))
+            warn(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        warnings.showwarning = show
+        yield
 
 
 def styled(text: str, style: str = "") -> Text:

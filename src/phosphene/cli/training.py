@@ -157,7 +157,8 @@ def train_generator(
     judge = weights.read(discriminator, "training") if discriminator else None
     with progress.status("decoding photographs"):
         train, val = (
-            datasets.load_joined(data, split, run / "cache") for split in ("train", "val")
+            datasets.load_joined(data, split, run / "cache", labelled=False)
+            for split in ("train", "val")
         )
     with crew(where) as together, progress.training_bar(together.leads) as report:
         trained = train_generator(

@@ -20,11 +20,9 @@ from phosphene.training.subject import accuracy
 def held_out(folders: Mapping[str, Path], name: str) -> Photographs | None:
     """The val split of the data that a card names, one set or "one + other"; None where one of them is not given."""
     parts = name.split(" + ")
-    return (
-        datasets.load_joined([folders[part] for part in parts], "val")
-        if folders.keys() >= set(parts)
-        else None
-    )
+    if not folders.keys() >= set(parts):
+        return None
+    return datasets.load_joined([folders[part] for part in parts], "val", labelled=False)
 
 
 def measured(
@@ -32,8 +30,11 @@ def measured(
 ) -> dict[str, Any]:
     """What the card of a bundled file, or one by path, should say of these photographs under "measured"."""
     if card["kind"] == "subject":
-        val = with_modified(val, card["recipe"].get("extra", []))
+        extra = card["recipe"].get("extra", [])
+        own = sum(len(part["classes"]) for part in extra)
         subject = load_subject(name)
+        val = datasets.renumbered(val, subject.classes[: len(subject.classes) - own], name)
+        val = with_modified(val, extra)
         top1, top5 = accuracy(subject.network.to(device), val, subject.size[0])
         return {
             "top1": top1,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene import weights
-from phosphene.datasets import Photographs
+from phosphene.datasets import Photographs, renumbered, same_names
 from phosphene.errors import BadRequest
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
@@ -266,6 +266,8 @@ def held_out_errors(
         recipe["architecture"]["seen"],
         device_of(generator),
     )
+    same = same_names(val.classes, encoder.classes) and bool((val.labels >= 0).all())
+    val = renumbered(val, encoder.classes, encoder.name) if same else val
     totals = torch.zeros(3, dtype=torch.float64)
     with torch.no_grad(), probe(encoder.network.to(device), [layer, encoder.output]) as read:
         for at in range(0, len(val), batch):
@@ -291,7 +293,7 @@ def held_out_errors(
                 ]
             ).double()
     image, code_error, named_share = (totals / len(val)).tolist()
-    kept = {"class_kept": named_share} if val.classes == encoder.classes else {}
+    kept = {"class_kept": named_share} if same else {}
     return {"photographs": len(val), "image_error": image, "code_error": code_error, **kept}
 
 

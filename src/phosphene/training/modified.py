@@ -48,9 +48,9 @@ def with_modified(photographs: Photographs, extra: Sequence[Mapping[str, Any]]) 
                     f"{photographs.name} has {len(photographs.classes)} classes, and no class {label!r}"
                 )
             places = np.flatnonzero(photographs.labels == label)
-            images.append(
-                np.stack([KINDS[kind](photographs.images[place], int(place)) for place in places])
-            )
+            if len(places):  # held-out photographs may have none of a class
+                made = [KINDS[kind](photographs.images[place], int(place)) for place in places]
+                images.append(np.stack(made))
             labels.append(np.full(len(places), len(names), np.int64))
             names.append(f"{photographs.classes[label]} ({kind})")
     text = photographs.fingerprint + json.dumps([dict(part) for part in extra], sort_keys=True)

@@ -1,0 +1,104 @@
+"""Photographs whose objects are outlined, from parquet shards."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from phosphene.datasets.fingerprints import fingerprint
+from phosphene.datasets.photographs import Damage, decode
+from phosphene.datasets.sources import UNKNOWN, Row, columns, folder_source, read_meta
+from phosphene.errors import BadFile
+from phosphene.images import opened
+
+
+class Outlined:
+    """Photographs whose objects are outlined, read one after the other.
+
+    Shards with a column `objects` beside `image`: JSON, a list of {"c": number of the object's
+    name, "p": [[x, y], …]}, in pixels of the picture counted from 1. The names are
+    `object_classes` of `meta.json`.
+    """
+
+    def __init__(self, folder: str | Path, split: str, size: int, every: int = 1):
+        """Open a split; each photograph and mask is resized to `size` pixels, square.
+
+        One photograph in `every` is taken.
+        """
+        self._source, meta = folder_source(Path(folder), split, False), read_meta(Path(folder))
+        self._files = [file for _, file in self._source.files]
+        self.name, self.licence, self.size = self._source.name, self._source.licence, size
+        self._split, self._every = split, every
+        self.damage = Damage(self.name)
+        named = meta.get("object_classes", ())
+        self.objects = tuple(map(str, named)) if isinstance(named, list) else ()
+        if self._files[0].suffix != ".parquet" or not self.objects:
+            raise BadFile(
+                f"{folder} has no outlined objects; it takes shards with a column objects, and a "
+                "meta.json that names object_classes"
+            )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these photographs, and how they are read, from others."""
+        return fingerprint(f"{self._split}:{self.size}:{self._every}", self._source.files)
+
+    def __len__(self) -> int:
+        return -(-self._source.count // self._every)
+
+    def photographs(
+        self,
+    ) -> Iterator[tuple[npt.NDArray[np.uint8], dict[int, npt.NDArray[np.bool_]]]]:
+        """Yield pixels uint8 (size, size, 3), and for each object in it the mask (size, size).
+
+        A photograph that cannot be read is left out, and is named in `damage`.
+        """
+        rows = itertools.islice(self._rows(), 0, None, self._every)
+        for number, (row, outlines) in enumerate(rows):
+            if not isinstance(outlines, str):
+                raise BadFile(f"{row.where}: image holds encoded bytes and objects a text")
+            with self.damage.noted(number):
+                sides = opened(row.file(), row.where).size
+                pixels = decode(row, self.size)
+            if number not in self.damage:
+                yield pixels, _masks(outlines, len(self.objects), sides, self.size, row.where)
+
+    def _rows(self) -> Iterator[tuple[Row, Any]]:
+        for file in self._files:
+            found = zip(*columns(file, "image", "objects"), strict=True)
+            for number, (raw, outlines) in enumerate(found):
+                where = f"{file}, row {number}"
+                if not (raw is None or isinstance(raw, bytes)):
+                    raise BadFile(f"{where}: image holds encoded bytes and objects a text")
+                yield Row(where, UNKNOWN, "", raw), outlines
+
+
+def _masks(
+    outlines: str, known: int, picture: tuple[int, int], size: int, where: str
+) -> dict[int, npt.NDArray[np.bool_]]:
+    """Return the mask of each object in the central square of a picture (width, height)."""
+    side = min(picture)
+    left, top = (picture[0] - side) // 2, (picture[1] - side) // 2
+    drawn: dict[int, Image.Image] = {}
+    try:
+        for outline in json.loads(outlines):
+            number = int(outline["c"])
+            corners = [
+                ((x - 1 - left) * size / side, (y - 1 - top) * size / side) for x, y in outline["p"]
+            ]
+            if not 0 <= number < known or not np.isfinite(corners).all():
+                raise ValueError(f"an outline of object {number}, {known} are named")
+            if len(corners) > 2:
+                mask = drawn.setdefault(number, Image.new("1", (size, size)))
+                ImageDraw.Draw(mask).polygon(corners, fill=1)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise BadFile(f"{where}: objects is not a list of outlines: {error}") from None
+    return {number: np.asarray(mask) for number, mask in drawn.items()}
