@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,6 +342,120 @@ def test_what_a_reader_keeps_in_an_atlas_is_not_taken_away(tmp_path: Path) -> No
     with pytest.raises(BadRequest, match=r"holds tiny-objects/notes\.txt, which no atlas wrote"):
         build([run], site)
     assert (site / "tiny-objects" / "notes.txt").read_text() == "mine"
+
+
+def contents(site: Path) -> dict[str, bytes]:
+    """Every file of a site but the list of them, by its place."""
+    files = (file for file in site.rglob("*") if file.is_file())
+    return {file.relative_to(site).as_posix(): file.read_bytes() for file in files}
+
+
+def two_runs(folder: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Runs `one` and `two` of different layers, and what their sites hold."""
+    write_picture(folder / "one", "a", lone("old:0"))
+    write_picture(folder / "two", "a", lone("_new:0"))
+    for name in ("one", "two"):
+        build([folder / name], folder / f"plain-{name}", "t")
+    return contents(folder / "plain-one"), contents(folder / "plain-two")
+
+
+def test_a_host_that_hides_underscores_shows_all_pages(tmp_path: Path) -> None:
+    _, two = two_runs(tmp_path)
+    assert ".nojekyll" in two
+    assert "tiny-objects/_new.html" in two
+    assert ".nojekyll" in two["assets/files.txt"].decode().split("\n")
+
+
+ATLAS = f"{sys.executable} -m phosphene atlas --title t --out site"
+
+
+def in_a_world(folder: Path, world: str, script: str) -> None:
+    """Run a script in a folder, with rights or mounts of its own; skip where there are none."""
+    command = ["unshare", *world.split(), "sh", "-ec"]
+    if not shutil.which("unshare") or subprocess.run([*command, "true"], check=False).returncode:
+        pytest.skip("no namespaces here")
+    done = subprocess.run(
+        [*command, script], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("mounted", ["--bind volume site", "-t tmpfs none site"])
+def test_a_site_on_a_mount_point_is_made_and_replaced(tmp_path: Path, mounted: str) -> None:
+    one, two = two_runs(tmp_path)
+    for name in ("site", "volume", "kept-one", "kept-two"):
+        (tmp_path / name).mkdir()
+    script = f"mount {mounted}; mkdir site/lost+found"
+    for name in ("one", "two"):
+        script += f"; {ATLAS} {name}; cp -a site/. kept-{name}"
+    in_a_world(tmp_path, "--user --map-root-user --mount", script)
+    assert contents(tmp_path / "kept-one") == one
+    assert contents(tmp_path / "kept-two") == two  # and nothing of the first
+    assert {each.name for each in (tmp_path / "kept-two").iterdir() if each.is_dir()} == {
+        *("assets", "tiny-objects", "lost+found")
+    }
+    assert not [each for each in tmp_path.iterdir() if each.name.startswith(".")]
+
+
+def test_a_site_in_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    one, two = two_runs(tmp_path)
+    (tmp_path / "site").mkdir()
+    tmp_path.chmod(0o555)
+    try:
+        in_a_world(tmp_path, "--user --map-user=12345", f"! touch x; {ATLAS} one; {ATLAS} two")
+    finally:
+        tmp_path.chmod(0o755)
+    assert contents(tmp_path / "site") == two
+    assert one != two
+
+
+def test_what_was_killed_between_two_renames_is_brought_back(tmp_path: Path) -> None:
+    one, two = two_runs(tmp_path)
+    site = tmp_path / "site"
+    build([tmp_path / "one"], site, "t")
+    site.rename(tmp_path / ".site.aside-99999")
+    with pytest.raises(BadFile):
+        build([tmp_path / "none"], site, "t")
+    assert contents(site) == one
+    site.rename(tmp_path / ".site.aside-99999")
+    build([tmp_path / "two"], site, "t")
+    assert contents(site) == two
+    assert not [*tmp_path.glob(".*")]
+
+
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.05])
+def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_clear(
+    tmp_path: Path, after: float
+) -> None:
+    """Killed while it draws, at several moments; the older site stays until the new one is whole."""
+    one, _ = two_runs(tmp_path)
+    build([tmp_path / "one"], tmp_path / "site", "t")
+    runs = [str(run) for run in write_all(tmp_path)]
+    with subprocess.Popen([*ATLAS.split(), *runs], cwd=tmp_path) as running:
+        while running.poll() is None and not [*tmp_path.glob(".site.*/*")]:
+            time.sleep(0.001)
+        time.sleep(after)
+        running.kill()
+    assert [*tmp_path.glob(".site.*")]
+    assert contents(tmp_path / "site") == one
+    subprocess.run([*ATLAS.split(), *runs], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    build(write_all(tmp_path / "other"), tmp_path / "plain", "t")
+    assert contents(tmp_path / "site").keys() == contents(tmp_path / "plain").keys()
+    assert not [*tmp_path.glob(".*")]
+
+
+@pytest.mark.parametrize("files", [0, 1, 9])
+def test_a_site_that_was_killed_half_written_is_completed(tmp_path: Path, files: int) -> None:
+    """On a mount point files come one by one; the folder above stands for one here."""
+    one, two = two_runs(tmp_path)
+    site = tmp_path / "site"
+    build([tmp_path / "one"], site, "t")
+    (site / "assets" / "files.txt").write_text("\n".join({*one, *two} - {"assets/files.txt"}))
+    for name in sorted(two.keys() - {"assets/files.txt"})[:files]:
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_bytes(two[name])
+    build([tmp_path / "two"], site, "t")
+    assert contents(site) == two
 
 
 def test_a_folder_of_nothing_but_combinations(tmp_path: Path) -> None:

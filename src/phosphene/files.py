@@ -102,6 +102,11 @@ def sweep(folder: Path) -> None:
             _remove(Path(each.path))
 
 
+def is_scratch(name: str) -> bool:
+    """Return whether a file or folder of this name is what some process writes, or wrote."""
+    return bool(_OURS.fullmatch(name))
+
+
 def _left_behind(entry: os.DirEntry[str]) -> bool:
     ours = _OURS.fullmatch(entry.name)
     if ours and ours[1] == _here():
