@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -16,8 +17,10 @@ import pytest
 import torch
 from conftest import CI_SAMPLE, Run, Said, write_generator, write_subject
 from PIL import Image
+from rich.table import Table
 
 from phosphene import images, records, runs, weights
+from phosphene.cli import shell
 from phosphene.errors import BadRequest
 from phosphene.images import crossed_out, read_png
 from phosphene.metrics import judge_channels
@@ -804,6 +807,65 @@ def net():
     features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 6, 3))
     return nn.Sequential(features, nn.Flatten(), nn.Linear(6 * 100, 5)), dict(size=14)
 """
+
+
+LONG = [
+    "features",
+    "denseblock4_with_dilation",
+    "denselayer16",
+    "attention",
+    "projection_to_values",
+]
+
+
+@pytest.fixture
+def long_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A factory of a network whose layers have long names, and these names."""
+    (tmp_path / "long_of_test_cli.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    inner = nn.Conv2d(3, 4, 3)\n"
+        f"    for name in {LONG[::-1]}:\n"
+        "        outer = nn.Sequential()\n"
+        "        outer.add_module(name, inner)\n"
+        "        inner = outer\n"
+        "    return inner, dict(size=16)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return [".".join(LONG[: i + 1]) for i in range(len(LONG))]
+
+
+@pytest.mark.parametrize("columns", [None, "80", "20"])
+def test_a_table_in_a_pipe_has_every_name_whole_in_its_line(
+    phosphene: Run, long_names: list[str], monkeypatch: pytest.MonkeyPatch, columns: str | None
+) -> None:
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    lines = phosphene("layers", "python:long_of_test_cli:net", "--all").fine().splitlines()
+    for name in long_names:
+        (line,) = [each for each in lines if name in each.split()]
+        assert "3 × 3" in line
+        assert "…" not in line
+    said = phosphene("layers", "python:long_of_test_cli:net", "--all", "--json").json()
+    assert {row["layer"] for row in said["layers"]} == set(long_names)
+
+
+def test_a_table_on_a_narrow_terminal_goes_on_in_the_next_line(
+    long_names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        shell, "out", shell.Plain(file=screen, force_terminal=True, color_system=None, width=60)
+    )
+    table = Table("layer", "kind", "shape", "receptive field")
+    for name in long_names:
+        table.add_row(name, "Conv2d", "4 × 14 × 14", "3 × 3")
+    shell.print_table(table)
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "".join(line.split("│")[1].strip() for line in lines if "│" in line) == "".join(
+        long_names
+    )
 
 
 def test_layers_lists_the_layers_of_a_sequential(

@@ -9,8 +9,10 @@ import torch
 from conftest import hooks, lively
 from torch import Tensor, nn
 
+from phosphene.errors import UnknownName
 from phosphene.networks import build
-from phosphene.receptive_fields import Box
+from phosphene.probe import layer_shapes, probe
+from phosphene.receptive_fields import Box, Fields, central_boxes
 from phosphene.receptive_fields import receptive_fields as all_fields
 
 Line = tuple[int, int, int]
@@ -142,3 +144,206 @@ def test_the_batch_size_changes_no_box(batch: int) -> None:
     assert receptive_fields(network, (20, 26), ["2"], batch) == receptive_fields(
         network, (20, 26), ["2"]
     )
+
+
+# ---------------------------------------------------------------- against every line by itself
+
+
+def line_by_line(network: nn.Module, size: tuple[int, int], layers: list[str]) -> dict[str, Fields]:
+    """The same by the plain definition: a NaN in each row and in each column, one after the other."""
+    found: dict[str, list[list[Tensor]]] = {layer: [[], []] for layer in layers}
+    with probe(network, layers) as read, torch.no_grad():
+        for axis in (0, 1):
+            for line in range(size[axis]):
+                image = torch.full((1, 3, *size), 0.5)
+                image.select(2 + axis, line).fill_(float("nan"))
+                for layer, values in read(image).items():
+                    hit = values.isnan()
+                    hit = hit[0].any(0) if hit.ndim == 4 else hit.any().view(1, 1)
+                    middle = hit.shape[1 - axis] // 2
+                    found[layer][axis].append(hit.select(1 - axis, middle))
+    fields = {layer: Fields(*map(spans_of, lines)) for layer, lines in found.items()}
+    return {
+        layer: each
+        for layer, each in fields.items()
+        if any(each.rows[len(each.rows) // 2]) and any(each.columns[len(each.columns) // 2])
+    }
+
+
+def spans_of(lines: list[Tensor]) -> tuple[tuple[int, int], ...]:
+    """First line and one beyond the last that reach each unit, from a bool (units,) for each line."""
+    places = [[i for i, hit in enumerate(lines) if hit[unit]] for unit in range(len(lines[0]))]
+    return tuple((each[0], each[-1] + 1) if each else (0, 0) for each in places)
+
+
+class Attends(nn.Module):
+    """Patches that look at each other within windows, then everywhere; and a token for the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.window = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.joined = nn.Conv2d(8, 8, 1)
+        self.everywhere = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images)
+        n, _, rows, columns = x.shape
+        windows = x.view(n, 8, rows // 2, 2, columns // 2, 2).permute(0, 2, 4, 3, 5, 1)
+        windows = windows.reshape(-1, 4, 8)
+        seen = self.window(windows, windows, windows)[0]
+        seen = seen.view(n, rows // 2, columns // 2, 2, 2, 8).permute(0, 5, 1, 3, 2, 4)
+        x = self.joined(seen.reshape(n, 8, rows, columns))
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.new_zeros(n, 1, 8), tokens], 1)
+        return self.head(self.everywhere(tokens, tokens, tokens)[0][:, 0])
+
+
+class Branches(nn.Module):
+    """A small and a large box that are added, and one that is cut from the image's upper left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near = nn.Conv2d(3, 4, 3, padding=1)
+        self.far = nn.Conv2d(3, 4, (3, 5), padding=(4, 8), dilation=(4, 4))
+        self.both, self.corner = nn.Identity(), nn.Conv2d(3, 2, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.corner(images[..., :9, :7])
+        return self.both(self.near(images) + self.far(images))
+
+
+class Cut(nn.Module):
+    """Values through which no gradient comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.after = nn.Conv2d(3, 4, 5, 2), nn.Conv2d(4, 4, 3)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return self.after(self.conv(images).relu_())
+
+
+def depthwise() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU6(inplace=True),
+        nn.Conv2d(6, 6, 5, padding=2, groups=6),
+        nn.Hardswish(inplace=True),
+        nn.Conv2d(6, 4, 1),
+        nn.AdaptiveAvgPool2d(3),
+        nn.Flatten(),
+        nn.Linear(36, 5),
+    )
+
+
+def pooled() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, dilation=3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.Conv2d(4, 4, 3, 2),
+        nn.AvgPool2d(2, 2, ceil_mode=True, padding=1),
+        nn.Upsample(scale_factor=2),
+        nn.ConvTranspose2d(4, 2, 4, 2, 1),
+    )
+
+
+def shut() -> nn.Module:
+    """A gradient that vanishes: every ReLU is shut, so that it tells nothing of what a unit can see."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.ReLU())
+    nn.init.constant_(network.get_parameter("0.bias"), -1e6)
+    return network
+
+
+def constant() -> nn.Module:
+    """Two convolutions whose outer weights are 0: no gradient comes from what they can see."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Conv2d(4, 4, 5, 2))
+    for value in network.parameters():
+        if value.ndim == 4:
+            value.data[..., 0] = 0
+            value.data[..., 4, :] = 0
+    return network
+
+
+def caffenet() -> nn.Module:
+    return build({"name": "caffenet", "classes": 10, "width": 16})
+
+
+NETWORKS = (depthwise, pooled, shut, constant, caffenet, Attends, Branches, Cut)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@pytest.mark.parametrize("make", NETWORKS)
+def test_the_search_finds_what_every_line_by_itself_tells(make: Any, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    network = make().eval()
+    layers = list(layer_shapes(network, torch.zeros(2, 3, *size)))
+    assert len(layers) >= 2
+    wanted = line_by_line(network, size, layers)
+    assert all_fields(network, size, layers) == wanted
+    assert central_boxes(network, size, layers) == {k: v.centre for k, v in wanted.items()}
+    assert central_boxes(make().eval(), size, layers[::-1], 1) == central_boxes(
+        network, size, layers
+    ), "whatever the order, the batch and the weights"
+    assert hooks(network) == 0
+
+
+def test_global_attention_is_told_by_few_passes() -> None:
+    network = Attends().eval()
+    passes = []
+    network.head.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+    assert central_boxes(network, (32, 32), ["everywhere", "head"]) == dict.fromkeys(
+        ("everywhere", "head"), Box(0, 0, 32, 32)
+    )
+    assert sum(passes) <= 6
+
+
+def test_what_was_found_is_kept_as_long_as_the_modules_are_the_same() -> None:
+    network = pooled().eval()
+    first = central_boxes(network, (32, 32), ["0", "6"])
+    passes: list[int] = []
+    network.get_submodule("0").register_forward_hook(lambda *_: passes.append(1))
+    assert central_boxes(network, (32, 32), ["6", "0"]) == first
+    assert not passes
+    network.get_submodule("0").dilation = (1, 1)  # type: ignore[assignment]
+    assert central_boxes(network, (32, 32), ["0"]) != {"0": first["0"]}
+    assert passes
+
+
+class Twice(nn.Module):
+    """`shared` runs on windows that are folded into the batch, then on the whole; `folded` only so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.folded = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+        self.last = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        n, c, rows, columns = images.shape
+        halves = images.view(n, c, 2, rows // 2, columns).transpose(1, 2).flatten(0, 1)
+        self.shared(self.folded(halves)[:, :3])
+        return self.last(self.shared(images))
+
+
+def test_a_module_that_keeps_the_batch_only_the_second_time_is_read_then() -> None:
+    network = Twice().eval()
+    images = torch.randn(2, 3, 16, 16)
+    with probe(network, ["shared", "last"]) as read:
+        found = read(images)
+    torch.testing.assert_close(found["shared"], network.shared(images))
+    torch.testing.assert_close(found["last"], network(images))
+    assert list(layer_shapes(network, images)) == ["shared", "last"]
+    wanted = {"shared": Box(7, 7, 10, 10), "last": Box(6, 6, 11, 11)}
+    assert central_boxes(network, (16, 16), ["shared", "last"]) == wanted
+
+
+def test_a_layer_that_cannot_be_read_loses_only_its_own_box() -> None:
+    found = central_boxes(Twice().eval(), (16, 16), ["folded", "shared", "last"])
+    assert found.keys() == {"shared", "last"}
+    assert all_fields(Twice().eval(), (16, 16), ["folded"]) == {}
+    with pytest.raises(UnknownName, match="has no layer 'lost'"):
+        central_boxes(Twice().eval(), (16, 16), ["lost"])

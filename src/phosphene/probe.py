@@ -84,22 +84,26 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
 
     The forward pass stops at the deepest layer asked for. A key made by `before(layer)` reads the
     layer ahead of its closing ReLU where it has one (it is absent otherwise). A layer that runs
-    several times gives its first run, one that returns several tensors its first tensor. Tokens, (batch, tokens,
-    channels), are given as (batch, channels, tokens), and maps of square images that have their channels last with
-    their channels first.
+    several times gives the first run that keeps the batch, one that returns several tensors its
+    first tensor. Tokens, (batch, tokens, channels), are given as (batch, channels, tokens), and maps
+    of square images that have their channels last with their channels first.
     """
     layers = list(dict.fromkeys(layers))
     found: dict[str, Tensor] = {}
-    square = True
+    square, images = True, 0
     handles = []
     plain = [layer for layer in layers if not layer.endswith(_BEFORE)]
     wanted = set(plain)
 
+    def lacks(key: str) -> bool:
+        """Whether no run that keeps the batch was seen: windows or tokens may be folded into it."""
+        return key not in found or found[key].shape[:1] != (images,)
+
     def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-            if layer not in found:
+            if lacks(layer):
                 found[layer] = _channels_first(first_tensor(output), square)
-                if wanted.issubset(found):
+                if not any(map(lacks, wanted)):
                     raise _Deepest
                 found[layer] = found[layer].clone()  # an in-place ReLU after it would overwrite it
 
@@ -107,7 +111,7 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
 
     def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if key not in found:
+            if lacks(key):
                 found[key] = _channels_first(
                     inputs[0], square
                 ).clone()  # an in-place ReLU would overwrite it
@@ -125,8 +129,8 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
             handles.append(find_layer(network, layer).register_forward_hook(keep(layer)))
 
         def read(inputs: Tensor) -> dict[str, Tensor]:
-            nonlocal square
-            square = inputs.shape[-1] == inputs.shape[-2]
+            nonlocal square, images
+            square, images = inputs.shape[-1] == inputs.shape[-2], len(inputs)
             found.clear()
             try:
                 run(network, inputs)
@@ -135,14 +139,12 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
             missing = wanted.difference(found)
             if missing:
                 raise UnknownName(f"the forward pass never runs layer {', '.join(sorted(missing))}")
-            for layer, value in found.items():
-                if len(value) != len(
-                    inputs
-                ):  # windows, or tokens, folded into the batch: no unit of an image
-                    images = f"{len(inputs)} image{'s' if len(inputs) > 1 else ''}"
-                    raise BadRequest(
-                        f"layer {layer.removesuffix(_BEFORE)} gives {len(value)} rows for {images}"
-                    )
+            for layer in filter(lacks, found):  # what is folded into the batch is of no one image
+                rows = found[layer].shape[0] if found[layer].ndim else "no"
+                raise BadRequest(
+                    f"layer {layer.removesuffix(_BEFORE)} gives {rows} rows for "
+                    f"{images} image{'s' if images > 1 else ''}"
+                )
             return dict(found)
 
         yield read

@@ -22,6 +22,7 @@ from phosphene.cli.shell import (
     one_of,
     out,
     print_json,
+    print_table,
     refuse_options,
 )
 from phosphene.errors import BadFile, BadRequest
@@ -256,7 +257,7 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
     table = Table("unit", "prefers", "score", "at the start", "picture")
     for r in finished[:MOST_TILES]:
         table.add_row(r.target, r.label, f"{r.score:.2f}", f"{r.start_score:.2f}", r.image)
-    out.print(table)
+    print_table(table)
     sheet = folder / "contact-sheet.png"
     if sheet.exists():
         more = f" (its first {MOST_TILES} pictures)" if len(finished) > MOST_TILES else ""
@@ -323,14 +324,14 @@ def layers(
     every: Annotated[bool, typer.Option("--all", help="Also the layers inside of layers.")] = False,
 ) -> None:
     """A table of a subject's layers: shape, units, receptive field."""
-    from phosphene.receptive_fields import receptive_fields
+    from phosphene.receptive_fields import central_boxes
     from phosphene.subjects import load_subject, outer_layers
 
     network = load_subject(subject)
     shapes = {name: shape for name, shape in network.shapes().items() if shape}
     shapes = shapes if every else outer_layers(shapes)
     with progress.status(f"receptive fields of {len(shapes)} layers"):
-        boxes = receptive_fields(network.network, network.size, list(shapes), network.batch or 32)
+        boxes = central_boxes(network.network, network.size, list(shapes), network.batch or 32)
     rows: list[dict[str, Any]] = [
         {
             "layer": name,
@@ -338,7 +339,7 @@ def layers(
             "shape": list(shape),
             "channels": shape[0],
             "units": math.prod(shape),
-            "receptive_field": asdict(boxes[name].centre) if name in boxes else None,
+            "receptive_field": asdict(boxes[name]) if name in boxes else None,
         }
         for name, shape in shapes.items()
     ]
@@ -369,9 +370,9 @@ def layers(
             " × ".join(map(str, row["shape"])),
             f"{row['channels']:,}",
             f"{row['units']:,}",
-            str(boxes[row["layer"]].centre) if row["layer"] in boxes else "–",
+            str(boxes.get(row["layer"], "–")),
         )
-    out.print(table)
+    print_table(table)
 
 
 def _kind(module: Any) -> str:

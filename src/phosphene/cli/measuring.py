@@ -17,6 +17,7 @@ from phosphene.cli.shell import (
     choose_machine,
     out,
     print_json,
+    print_table,
     refuse_options,
     tell_figures,
 )
@@ -100,7 +101,7 @@ def exemplars(
             numbers,
         )
     if named:
-        out.print(table)
+        print_table(table)
         out.print(
             f"contact sheet: {out_folder / 'exemplars.png'}",
             soft_wrap=True,
@@ -250,7 +251,7 @@ def dissect(
     for row in sorted(detectors, key=lambda row: -row["iou"]):
         others = ", ".join(f"{name} {iou:.3f}" for name, iou in row["others"])
         table.add_row(row["unit"], row["object"], f"{row['iou']:.3f}", others)
-    out.print(table)
+    print_table(table)
     units, photographs = len(found["units"]), found["photographs"]
     out.print(
         f"{out_folder / 'dissection.json'}: {units:,} units, {photographs:,} photographs, a detector above "

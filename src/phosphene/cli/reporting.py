@@ -21,6 +21,7 @@ from phosphene.cli.shell import (
     choose_machine,
     out,
     print_json,
+    print_table,
     refuse_options,
     styled,
     warn,
@@ -225,4 +226,4 @@ def _tell_claims(results: Sequence[dict[str, Any]]) -> None:
         for each in result["expected"]:
             word = each["verdict"]
             table.add_row(f"  {each['number']}", f"{SIGNS[word]} {word}", told(each["found"]))
-    out.print(table)
+    print_table(table)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -46,6 +47,9 @@ Threads = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+WIDEST = 100_000
+"""Columns of a table that goes into a pipe or a file."""
 
 PARTS = ("value", "low", "high")
 """What a figure in JSON has of numbers; null where it could not be measured."""
@@ -144,6 +148,21 @@ def print_json(value: Any) -> None:
     typer.echo(escaped(json.dumps(without_nan(value), indent=1, ensure_ascii=False)))
 
 
+def print_table(table: Table) -> None:
+    """Print a table on stdout with nothing cut.
+
+    Into a pipe or a file it is as wide as its content. On a terminal a cell that is too long goes on
+    in the next line.
+    """
+    for column in table.columns:
+        column.overflow = "fold"
+    if out.is_terminal:
+        out.print(table)
+        return
+    width = Measurement.get(out, out.options.update(max_width=WIDEST), table).maximum
+    Plain(file=out.file, width=max(width, out.width)).print(table)
+
+
 def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
     """A table of figures, as JSON has them, with their intervals."""
     from phosphene.files import without_nan
@@ -161,4 +180,4 @@ def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
             "–" if number is None else f"{number:.3g}" for number in map(figure.get, PARTS)
         )
         table.add_row(name, value, f"{low} … {high}", f"{figure['n']:,}", figure["note"])
-    out.print(table)
+    print_table(table)

@@ -18,6 +18,7 @@ from phosphene.cli.shell import (
     choose_machine,
     out,
     print_json,
+    print_table,
     refuse_options,
     styled,
     tell_figures,
@@ -42,7 +43,7 @@ def zoo_list(as_json: AsJson = False) -> None:
     table = Table("name", "kind", "MB", "summary")
     for name, entry in entries.items():
         table.add_row(name, entry["kind"], f"{entry['bytes'] / 1e6:.1f}", entry["summary"])
-    out.print(table)
+    print_table(table)
 
 
 @app.command("show")
