@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene import exemplars
+from phosphene.atlas import build
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest
 from phosphene.exemplars import Exemplars, describe, find_exemplars
@@ -133,7 +135,9 @@ def test_an_index_of_something_else_and_a_damaged_one_are_refused(
 ) -> None:
     file = tmp_path / "index"
     find_exemplars(subject, ["fc"], data, file, k=K)
-    with pytest.raises(BadRequest, match="another k; give another folder"):
+    with pytest.raises(
+        BadRequest, match=f"holds {K} exemplars of each unit, fewer than {K + 1}; ask"
+    ):
         find_exemplars(subject, ["fc"], data, file, k=K + 1)
     with pytest.raises(BadRequest, match="another data"):
         find_exemplars(subject, ["fc"], Stream(tmp_path / "data", "all", SIDE + 1), file, k=K)
@@ -216,6 +220,99 @@ def test_what_is_told_of_a_unit_lies_beside_its_tiles(
     (row_, column), (top, left, bottom, right) = row["positions"][0], row["boxes"][0]
     assert (top * SIDE, left * SIDE) == (max(0, row_ - 1), max(0, column - 1))
     assert (bottom * SIDE, right * SIDE) == (min(SIDE, row_ + 2), min(SIDE, column + 2))
+
+
+def test_fewer_exemplars_come_out_of_an_index_that_has_more(
+    subject: Subject, data: Stream, tmp_path: Path
+) -> None:
+    """Of one that is whole, and of one that was interrupted, which goes on with all of its own."""
+    few = find_exemplars(subject, LAYERS, data, tmp_path / "few", k=2, batch=5)
+    find_exemplars(subject, LAYERS, data, tmp_path / "more", k=K, batch=5)
+    looked: list[int] = []
+    found = find_exemplars(subject, LAYERS, data, tmp_path / "more", k=2, report=looked.append)
+    assert same(found, few)
+    assert looked == []
+
+    def stop(seen: int) -> None:
+        if seen > 10:
+            raise KeyboardInterrupt
+
+    half = tmp_path / "half"
+    with pytest.raises(KeyboardInterrupt):
+        find_exemplars(subject, LAYERS, data, half, k=K, batch=5, every=-1, report=stop)
+    assert same(find_exemplars(subject, LAYERS, data, half, k=2, batch=5), few)
+    whole = find_exemplars(subject, LAYERS, data, tmp_path / "more", k=K)
+    assert same(find_exemplars(subject, LAYERS, data, half, k=K), whole)
+
+
+def test_a_layer_that_is_added_keeps_what_the_index_has(
+    subject: Subject, data: Stream, tmp_path: Path
+) -> None:
+    find_exemplars(subject, ["fc"], data, tmp_path / "index", k=K)
+    find_exemplars(subject, ["conv"], data, tmp_path / "index", k=1)
+    both = find_exemplars(subject, LAYERS, data, tmp_path / "index", k=K)
+    assert same(both, find_exemplars(subject, LAYERS, data, tmp_path / "other", k=K))
+
+
+def test_a_strip_that_no_line_of_webp_holds_has_several(subject: Subject, tmp_path: Path) -> None:
+    """And the atlas finds each photograph in it."""
+    n, side = 1300, SIDE
+    folder = tmp_path / "data" / "ant"
+    folder.mkdir(parents=True)
+    for i in range(n):
+        grey = Image.fromarray(np.full((side, side, 3), 255 * i // n, np.uint8))
+        grey.save(folder / f"{i:04}.png")
+    data = Stream(tmp_path / "data", "all", side)
+    found = find_exemplars(subject, ["fc"], data, tmp_path / "index", k=n)
+    (row,) = describe(subject, [Unit("fc", 1)], found, data, tmp_path / "run")
+    strip = read_png(tmp_path / "run" / row["whole"]).astype(int)
+    columns = 16_383 // side
+    assert strip.shape == (2 * side, columns * side, 3)
+    for place in (0, 1, columns - 1, columns, n - 1):
+        line, column = divmod(place, columns)
+        tile = strip[line * side :, column * side :][2 : side - 2, 2 : side - 2]
+        assert np.abs(tile - 255 * row["photographs"][place] // n).max() < 6, place
+    build([tmp_path / "run"], tmp_path / "site")
+    page = (tmp_path / "site" / "tiny" / "fc" / "1.html").read_text()
+    assert f'viewBox="0.0 {side}.0 {side}.0 {side}.0"' in page  # the first of the second line
+    assert f'width="{columns * side}" height="{2 * side}"' in page
+
+
+def test_a_thousand_large_photographs_make_a_strip_that_can_be_read(
+    subject: Subject, data: Stream, tmp_path: Path
+) -> None:
+    tall = exemplars._strip([np.full((300, 300, 3), n % 256, np.uint8) for n in range(1000)], 126)
+    assert max(tall.shape) <= 16_383
+    assert tall.shape[0] * tall.shape[1] <= exemplars.LARGEST_STRIP + 126 * 16_383
+    large = Stream(tmp_path / "data", "all", 2500)
+    found = find_exemplars(subject, ["fc"], data, tmp_path / "index", k=3)
+    describe(subject, [Unit("fc", 1)], found, large, tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "exemplars.json").read_text())
+    assert kept["tile"] == 2048  # the largest that an atlas takes
+    build([tmp_path / "run"], tmp_path / "site")
+
+
+def test_photographs_are_read_in_parts_that_fit_into_memory(
+    subject: Subject, data: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=K)
+    units = [Unit("conv", channel) for channel in range(6)]
+    rows = describe(subject, units, found, data, tmp_path / "whole")
+    monkeypatch.setattr(exemplars, "MOST_HELD", 3 * SIDE**2 * (K + 1))
+    assert describe(subject, units, found, data, tmp_path / "parts") == rows
+    for name in ("exemplars.png", "exemplars.json", *(row["whole"] for row in rows)):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_layers_that_are_named_nearly_alike_have_their_own_strips(
+    data: Stream, tmp_path: Path
+) -> None:
+    one, other = torch.nn.Conv2d(3, 2, 3), torch.nn.Conv2d(2, 2, 3)
+    network = torch.nn.Sequential(OrderedDict([("a_b", one), ("A-b", other)]))
+    subject = Subject("alike", lively(network), (SIDE, SIDE), (0.5,) * 3, (0.25,) * 3)
+    found = find_exemplars(subject, ["a_b", "A-b"], data, tmp_path / "index", k=1)
+    rows = describe(subject, [Unit("a_b", 0), Unit("A-b", 0)], found, data, tmp_path)
+    assert len({row["whole"].lower() for row in rows}) == 2
 
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")

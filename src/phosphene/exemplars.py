@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,19 @@ from phosphene.probe import find_layer, probe
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images
-from phosphene.texts import clean, safe
+from phosphene.texts import clean, file_names, safe
 from phosphene.units import Unit
 from phosphene.weights import digest_of
 
 FORMAT = 1
 MOST_SAMPLED = 2048
 """Photographs whose activations are all kept, evenly spaced among those seen; from them come the quantiles."""
-MOST_ROWS = 50
-"""Units on a contact sheet."""
+MOST_ROWS, MOST_COLUMNS = 50, 20
+"""Units on a contact sheet, and exemplars of each."""
+LARGEST_STRIP, LARGEST_TILE = 16_000_000, 2048
+"""Pixels of a strip, and of a tile's side in it; photographs that are more are shrunk."""
+MOST_HELD = 1 << 30
+"""Bytes of photographs in memory while they are cut out."""
 SHARES = (0.01, 0.1, 0.5, 0.9, 0.99)
 """The quantiles that are told of a unit."""
 
@@ -76,6 +81,12 @@ class Exemplars:
             torch.zeros(0, channels),
             torch.zeros(channels, dtype=torch.int64),
         )
+
+    def first(self, k: int) -> Exemplars:
+        """Return the same with no more than `k` exemplars of each channel."""
+        best = (part[:, :k] for part in (self.values, self.photographs, self.positions))
+        values, photographs, positions = best
+        return replace(self, values=values, photographs=photographs, positions=positions)
 
     def take(self, layer: Tensor, numbers: Sequence[int] | None = None) -> None:
         """Take the activations of the next photographs, (batch, channels, …), and their numbers."""
@@ -147,7 +158,8 @@ def find_exemplars(
 
     The index `file` (safetensors) is written every so many seconds and at the end; a pass that was interrupted goes on
     where it was, and one that is done is only read. A photograph that cannot be read is left out, and said.
-    `BadRequest` where the file is of another subject, data or k.
+    An index that holds more than `k` exemplars of each channel serves too. `BadRequest` where the
+    file is of another subject or other data, or holds fewer.
     """
     for layer in layers:
         find_layer(subject.network, layer, subject.name)
@@ -161,10 +173,11 @@ def find_exemplars(
     found, finished = _read(file, identity, data)
     if finished and set(layers) <= found.keys():
         data.damage.tell(next(iter(found.values())).seen)
-        return found
+        return {layer: each.first(k) for layer, each in found.items()}
+    kept = identity["k"] = _kept_k(found) or k
     if finished or set(layers) != found.keys():  # a pass is over one set of layers
         layers = list(dict.fromkeys([*layers, *(found if finished else ())]))
-        found = {layer: Exemplars.none_yet(shapes[layer][0], k) for layer in layers}
+        found = {layer: Exemplars.none_yet(shapes[layer][0], kept) for layer in layers}
     first, saved = next(iter(found.values())), time.monotonic()
     subject.network.to(device)
     with probe(subject.network, layers) as read, torch.no_grad():
@@ -184,7 +197,12 @@ def find_exemplars(
     for exemplars in found.values():
         exemplars.damaged = dict(data.damage.found)
     _write(file, found, {**identity, "finished": True})
-    return found
+    return {layer: each.first(k) for layer, each in found.items()}
+
+
+def _kept_k(found: Mapping[str, Exemplars]) -> int:
+    """Return how many exemplars of each channel an index has, 0 where it has none."""
+    return max((each.values.shape[1] for each in found.values()), default=0)
 
 
 def describe(
@@ -196,31 +214,73 @@ def describe(
 ) -> list[dict[str, Any]]:
     """Write what was found of some units for people and for pages, and return it, a row for each unit.
 
-    In the folder: `exemplars.json` with the rows, `tiles/` with a strip of whole photographs for each unit, and
-    `exemplars.png`, a contact sheet of the first units' exemplars cut to the receptive field of their peaks. Boxes
-    are (top, left, bottom, right) as shares of the photograph's side.
+    In the folder: `exemplars.json` with the rows, `tiles/` with a strip of whole photographs for
+    each unit, and `exemplars.png`, a contact sheet of the first units' first exemplars, cut to the
+    receptive field of their peaks. Boxes are (top, left, bottom, right) as shares of the
+    photograph's side. A strip of many photographs has several lines, and smaller ones.
     """
-    wanted = {number for unit in units for number in found[unit.layer].best(unit.channel)}
-    pictures = {number: (pixels, label) for number, pixels, label in data.photographs(wanted)}
-    places = data.places(wanted)
+    best = {unit: found[unit.layer].best(unit.channel) for unit in units}
+    places = data.places({number for numbers in best.values() for number in numbers})
     layers = list(dict.fromkeys(unit.layer for unit in units))
     fields = receptive_fields(subject.network, subject.size, layers, subject.batch or 32)
+    names = file_names([safe(f"{unit.layer}:{unit.channel}") for unit in units])
+    files = dict(zip(units, names, strict=True))
+    shown = max(map(len, best.values()))
+    tile = min(data.size, LARGEST_TILE, math.isqrt(LARGEST_STRIP // shown))
+    sheet = _Sheet.of(len(units), shown, data.size)
     rows = []
-    for unit in units:
-        row = _row(subject, unit, found[unit.layer], fields.get(unit.layer))
-        labels = (pictures[number][1] for number in row["photographs"])
-        row["classes"] = [len(data.classes) if label < 0 else label for label in labels]
-        row["files"] = [places[number] for number in row["photographs"]]
-        strip = np.concatenate([pictures[number][0] for number in row["photographs"]], axis=1)
-        images.write_webp(folder / row["whole"], strip)
-        rows.append(row)
-    _write_sheet(
-        folder / "exemplars.png",
-        rows[:MOST_ROWS],
-        {number: pixels for number, (pixels, _) in pictures.items()},
-    )
-    _write_rows(folder / "exemplars.json", subject, data, rows)
+    for group in _groups(best, max(1, MOST_HELD // (3 * data.size**2))):
+        wanted = {number for unit in group for number in best[unit]}
+        pictures = {number: (pixels, label) for number, pixels, label in data.photographs(wanted)}
+        for unit in group:
+            row = _row(subject, unit, found[unit.layer], fields.get(unit.layer))
+            labels = (pictures[number][1] for number in best[unit])
+            row["classes"] = [len(data.classes) if label < 0 else label for label in labels]
+            row["files"] = [places[number] for number in best[unit]]
+            row["whole"] = f"tiles/{files[unit]}.webp"
+            own = [pictures[number][0] for number in best[unit]]
+            images.write_webp(folder / row["whole"], _strip(own, tile))
+            sheet.add(row, own)
+            rows.append(row)
+    sheet.write(folder / "exemplars.png")
+    _write_rows(folder / "exemplars.json", subject, data, rows, tile)
     return rows
+
+
+def _groups(best: Mapping[Unit, list[int]], most: int) -> Iterator[list[Unit]]:
+    """Yield the units in groups of which each has no more than `most` photographs, or one unit."""
+    group: list[Unit] = []
+    wanted: set[int] = set()
+    for unit, numbers in best.items():
+        if group and len(wanted.union(numbers)) > most:
+            yield group
+            group, wanted = [], set()
+        group.append(unit)
+        wanted.update(numbers)
+    yield group
+
+
+def _columns(tile: int) -> int:
+    """Return how many tiles a line of a strip has."""
+    return images.LONGEST_WEBP // tile
+
+
+def _strip(pictures: Sequence[images.Pixels], tile: int) -> images.Pixels:
+    """Return pictures side by side, in several lines where one would be too long."""
+    columns = min(_columns(tile), len(pictures))
+    lines = -(-len(pictures) // columns)
+    strip = Image.new("RGB", (columns * tile, lines * tile), "white")
+    for i, picture in enumerate(pictures):
+        strip.paste(_shrunk(picture, tile), (i % columns * tile, i // columns * tile))
+    return np.asarray(strip)
+
+
+def _shrunk(picture: images.Pixels, side: int) -> Image.Image:
+    """Return a picture with this side, its own pixels where it has it."""
+    whole_one = Image.fromarray(picture)
+    if whole_one.size == (side, side):
+        return whole_one
+    return whole_one.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _row(subject: Subject, unit: Unit, found: Exemplars, field: Fields | None) -> dict[str, Any]:
@@ -238,33 +298,49 @@ def _row(subject: Subject, unit: Unit, found: Exemplars, field: Fields | None) -
         "quantiles": dict(zip(map(str, SHARES), quantiles, strict=True)),
         "silent": float(found.silent[unit.channel]) / found.seen,
         "seen": found.seen,
-        "whole": f"tiles/{safe(name)}.webp",
         "nearest": [
             [f"{unit.layer}:{channel}", close] for channel, close in found.nearest(unit.channel)
         ],
     }
 
 
-def _write_sheet(
-    file: Path, rows: Sequence[dict[str, Any]], pictures: Mapping[int, images.Pixels]
+@dataclass(frozen=True)
+class _Sheet:
+    """The tiles of a contact sheet, a row of `columns` for each of the first units."""
+
+    columns: int
+    side: int
+    tiles: list[images.Pixels]
+    labels: list[str]
+
+    @classmethod
+    def of(cls, units: int, shown: int, side: int) -> _Sheet:
+        """Return an empty one whose tiles are as large as fit into a picture that can be read."""
+        columns = min(shown, MOST_COLUMNS)
+        room = images.LARGEST // (min(units, MOST_ROWS) * columns)
+        return cls(columns, min(side, math.isqrt(room)), [], [])
+
+    def add(self, row: dict[str, Any], pictures: Sequence[images.Pixels]) -> None:
+        """Add a unit's exemplars, cut to what it sees of them, while there is room."""
+        if len(self.tiles) >= MOST_ROWS * self.columns:
+            return
+        first = list(zip(pictures, row["boxes"], row["values"], strict=True))[: self.columns]
+        missing = self.columns - len(first)
+        cut = [_shrunk(cut_out(picture, box), self.side) for picture, box, _ in first]
+        blank = np.full((self.side, self.side, 3), 255, np.uint8)
+        self.tiles.extend([*map(np.asarray, cut), *[blank] * missing])
+        label = clean(row["label"])
+        self.labels.extend(f"{label}\n{value:.2f}" for *_, value in first)
+        self.labels.extend(["\n"] * missing)
+
+    def write(self, file: Path) -> None:
+        """Write the sheet as PNG."""
+        images.write_png(file, images.contact_sheet(self.tiles, self.labels, self.columns))
+
+
+def _write_rows(
+    file: Path, subject: Subject, data: Stream, rows: Sequence[dict[str, Any]], tile: int
 ) -> None:
-    columns = max(len(row["photographs"]) for row in rows)
-    blank = np.full_like(next(iter(pictures.values())), 255)
-    tiles, labels = [], []
-    for row in rows:
-        cut = [
-            cut_out(pictures[n], box)
-            for n, box in zip(row["photographs"], row["boxes"], strict=True)
-        ]
-        missing = columns - len(cut)
-        tiles += cut + [blank] * missing
-        labels += [f"{clean(row['label'])}\n{value:.2f}" for value in row["values"]] + [
-            "\n"
-        ] * missing
-    images.write_png(file, images.contact_sheet(tiles, labels, columns=columns))
-
-
-def _write_rows(file: Path, subject: Subject, data: Stream, rows: Sequence[dict[str, Any]]) -> None:
     about = {
         "format": FORMAT,
         "subject": subject.name,
@@ -274,7 +350,8 @@ def _write_rows(file: Path, subject: Subject, data: Stream, rows: Sequence[dict[
         "licence": data.licence,
         "seen": rows[0]["seen"],
         "k": max(len(row["photographs"]) for row in rows),
-        "tile": data.size,
+        "tile": tile,
+        "columns": _columns(tile),
         "classes": data.classes,
         "left_out": [data.damage.found[number] for number in sorted(data.damage.found)],
     }
@@ -375,7 +452,13 @@ def _read(file: Path, identity: dict[str, Any], data: Stream) -> tuple[dict[str,
         found = (
             found if finished else {}
         )  # the rest would be read in another way than its beginning
-    if wrong := [key for key in identity if said.get(key) != identity[key]]:
+    if found and _kept_k(found) < identity["k"]:
+        raise BadRequest(
+            f"{file} holds {_kept_k(found)} exemplars of each unit, fewer than {identity['k']}; ask "
+            "for no more, or delete it or give another folder to look at the photographs again"
+        )
+    same = identity.keys() - {"k"}
+    if wrong := sorted(key for key in same if said.get(key) != identity[key]):
         raise BadRequest(
             f"{file} was made with another {wrong[0]}; give another folder for it, or what it was made with"
         )

@@ -64,6 +64,7 @@ class Exemplar:
 class Exemplars:
     """The photographs of a data set that excite a unit most, best first, side by side in one strip.
 
+    A line of the strip has `columns` of them, each `tile` pixels wide.
     `flat` where each excites it in the one place that a unit without a map has.
     """
 
@@ -76,8 +77,15 @@ class Exemplars:
     shown: tuple[Exemplar, ...]
     strip: Path
     tile: int
+    columns: int
     flat: bool
     nearest: tuple[tuple[Unit, float], ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the strip, in pixels."""
+        columns = min(self.columns, len(self.shown))
+        return columns * self.tile, -(-len(self.shown) // columns) * self.tile
 
     @property
     def cut(self) -> bool:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from phosphene.atlas.cards import Atlas, Card, Exemplars, Picture
 from phosphene.errors import BadFile
-from phosphene.images import opened
+from phosphene.images import LONGEST_WEBP, opened
 from phosphene.records import pixels_sha256
 
 LARGEST_SIDE = 1024
@@ -74,13 +74,19 @@ def _checked(picture: Picture) -> Image.Image:
 
 def _strip(exemplars: Exemplars, file: Path) -> Image.Image:
     """Copy a strip of photographs, if it has one tile for each."""
-    image, wanted = opened(exemplars.strip), (len(exemplars.shown) * exemplars.tile, exemplars.tile)
-    if image.size != wanted:
+    image = opened(exemplars.strip)
+    if image.size != exemplars.size:
         raise BadFile(
-            f"{exemplars.strip} has {image.size} pixels; {len(exemplars.shown)} photographs need {wanted}"
+            f"{exemplars.strip} has {image.size} pixels; {len(exemplars.shown)} photographs need "
+            f"{exemplars.size}"
         )
     if _is_webp(exemplars.strip):
         shutil.copyfile(exemplars.strip, file)
+    elif max(image.size) > LONGEST_WEBP:
+        raise BadFile(
+            f"{exemplars.strip} is {max(image.size):,} pixels wide and no WebP, which has at most "
+            f"{LONGEST_WEBP:,}; make it again with phosphene exemplars"
+        )
     else:
         _write(image, file, quality=90)
     return image

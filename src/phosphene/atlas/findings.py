@@ -166,6 +166,7 @@ def _value(entry: Entry) -> float | str:
 def _exemplars(form: Entry) -> Iterator[Finding]:
     classes = [each.text() for each in form["classes"].elements()]
     seen, tile = form["seen"].whole(), form["tile"].whole(2048)
+    line = form.get("columns")  # the strips of version 0.1.0 have one line
     for row in form["units"].elements():
         unit, shown = _lone(row["unit"]), tuple(_shown(row, classes))
         silent, quantiles, nearest = row.get("silent"), row.get("quantiles"), row.get("nearest")
@@ -185,6 +186,7 @@ def _exemplars(form: Entry) -> Iterator[Finding]:
                 shown=shown,
                 strip=beside(form.file.parent, row["whole"].text(), form.file),
                 tile=tile,
+                columns=max(1, line.whole() if line else len(shown)),
                 flat=_flat(row, shown),
                 nearest=tuple(_near(each) for each in nearest.elements()) if nearest else (),
             ),

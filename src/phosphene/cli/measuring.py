@@ -84,7 +84,8 @@ def exemplars(
             network, layers, data, file, k=k, batch=batch, device=where, report=report
         )
     with progress.status("cutting them out"):
-        rows = describe(network, named, found, data, out_folder) if named else []
+        channels = list({(unit.layer, unit.channel): unit for unit in named}.values())
+        rows = describe(network, channels, found, data, out_folder) if named else []
     if as_json:
         print_json(rows)
         return
