@@ -20,7 +20,7 @@ import pytest
 from conftest import CLASSES, Run, write_generator, write_subject
 from PIL import Image
 
-from phosphene import claims, statistics
+from phosphene import __version__, claims, statistics
 from phosphene.claims import (
     CLAIMS,
     Claim,
@@ -36,9 +36,11 @@ from phosphene.claims import (
     experiment as experiments,
 )
 from phosphene.claims.claim import FEWEST
+from phosphene.claims.code import code_hash, reached
 from phosphene.claims.formatting import figure, told
 from phosphene.claims.report import write_report
 from phosphene.errors import BadRequest, UnknownName
+from phosphene.files import without_nan
 from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_difference
 from phosphene.synthesis import settings
 
@@ -266,10 +268,10 @@ class Bench:
         self.times += 1
         return self.findings
 
-    def run(self, **identity: Any) -> Result:
+    def run(self, resume: bool = True, **identity: Any) -> Result:
         experiment = Experiment(self.out)
         experiment.__dict__["identity"] = {"subject": "s", "seed": 0, "quick": False, **identity}
-        (result,) = runner.run([self.claim], experiment)
+        (result,) = runner.run([self.claim], experiment, resume)
         return result
 
 
@@ -319,6 +321,110 @@ def test_a_damaged_result_is_measured_anew(tmp_path: Path, damage: Callable[[Any
     file.write_text(damage(json.loads(file.read_text())))
     assert desk.run().as_json()["numbers"].keys() == whole["numbers"].keys()
     assert desk.times == 2
+
+
+def changed(file: Path, **parts: Any) -> None:
+    """Change a kept result: of `identity`, only what is named."""
+    kept = json.loads(file.read_text())
+    kept["identity"] |= parts.pop("identity", {})
+    file.write_text(json.dumps({**kept, **parts}))
+
+
+OTHERS = {"phosphene": "0.0.9", "torch": "1.0"}
+
+
+def test_what_other_code_measured_is_shown_and_says_so(tmp_path: Path) -> None:
+    desk = Bench(tmp_path)
+    assert "note" not in desk.run().as_json()
+    changed(tmp_path / "C0.json", identity={"code": "0" * 64}, versions=OTHERS)
+    before = (tmp_path / "C0.json").read_bytes()
+    found = desk.run().as_json()
+    assert desk.times == 1
+    assert found["note"].startswith("Measured with version 0.0.9 of phosphene, by other code")
+    assert (found["versions"], found["identity"]["code"]) == (OTHERS, "0" * 64)
+    assert (tmp_path / "C0.json").read_bytes() == before
+    page = Page(write_report([found], tmp_path))
+    assert page.text.count("Measured with version 0.0.9 of phosphene") == 1
+    anew = desk.run(resume=False).as_json()
+    assert desk.times == 2
+    assert anew["versions"]["phosphene"] == __version__
+    assert "note" not in anew
+    desk.run(resume=False)
+    assert desk.times == 2, "what this code measured is not measured again"
+
+
+def test_what_other_code_measured_of_something_else_is_measured_anew(tmp_path: Path) -> None:
+    desk = Bench(tmp_path)
+    desk.run()
+    changed(tmp_path / "C0.json", identity={"code": "0" * 64, "data": {"objects": "other"}})
+    assert not desk.run().earlier
+    assert desk.times == 2
+
+
+EVIDENCE = Path(__file__).parents[1] / "evidence"
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_results_of_version_0_1_0_are_shown_and_say_so(tmp_path: Path, name: str) -> None:
+    """Version 0.1.0 knew photographs and code by other hashes, which nobody can compare now."""
+    shutil.copy(EVIDENCE / "claims.json", tmp_path)
+    kept = runner.read(CLAIMS[name], tmp_path)
+    assert kept is not None
+    assert kept.format == 1
+    now = {**kept.identity, "code": "new", "data": {"objects": "new"}}
+    found = runner._compared(kept, now)
+    assert found is not None
+    assert "Measured with version 0.1.0 of phosphene, by other code" in found.as_json()["note"]
+    old = {each["claim"]: each for each in json.loads((EVIDENCE / "claims.json").read_text())}
+    told = json.loads(json.dumps(without_nan(found.as_json())))
+    assert {part: told[part] for part in old[name]} == old[name], "nothing else is changed"
+    assert runner._compared(kept, {**now, "seed": 1}) is None
+
+
+def write_package(root: Path, **modules: str) -> Path:
+    """A package whose modules are named with __ for a dot."""
+    for name, text in modules.items():
+        file = root / "pack" / Path(*name.split("__")).with_suffix(".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    for folder in {file.parent for file in (root / "pack").rglob("*.py")}:
+        (folder / "__init__.py").touch()
+    return root / "pack"
+
+
+def test_the_code_of_a_result_is_all_that_its_experiment_reaches(tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path,
+        start="from pack import middle\nimport json",
+        middle="def f():\n    from pack.deep.inner import name\n",
+        deep__inner="import pack.end as end\nname = 1",
+        end="from pack.start import f",
+        aside="from pack.start import f",
+        deep__other="",
+    )
+    (package / "deep" / "listed").mkdir()
+    (package / "deep" / "listed" / "__init__.py").write_text("from pack.deep.other import x\ny = 1")
+    assert reached(["start"], package) == {"start", "middle", "deep.inner", "end"}
+    before = code_hash(["start"], package)
+    (package / "aside.py").write_text("changed = 1")
+    assert code_hash(["start"], package) == before
+    (package / "end.py").write_text("from pack.deep.listed import y")
+    assert reached(["start"], package) == {
+        *("start", "middle", "deep.inner", "end", "deep.listed", "deep.other")
+    }
+    assert code_hash(["start"], package) != before
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_an_experiment_reaches_networks_and_what_it_climbs_with(name: str) -> None:
+    module = CLAIMS[name].measure.__module__.removeprefix("phosphene.")
+    found = reached([module])
+    wanted = {"claims.experiment", "networks.resnet", "networks.external", "synthesis", "priors"}
+    assert wanted <= found
+    assert ("training.subject" in found) == (name == "C8"), "C8 trains a network"
+    assert not any(each.startswith(("cli", "atlas")) for each in found)
+    others = [each.measure.__module__ for each in CLAIMS.values() if each.name != name]
+    assert not {each.removeprefix("phosphene.") for each in others} & found
 
 
 def test_what_a_claim_needs_is_asked_for_before_it_is_measured(tmp_path: Path) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from phosphene import weights
 from phosphene.claims.claim import Claim, Findings, Verdict
+from phosphene.claims.code import code_hash
 from phosphene.claims.experiment import Experiment
 from phosphene.files import write_json
 from phosphene.runs import versions
 from phosphene.statistics import Figure
 
-FORMAT = 1
+FORMAT = 2
+UNCOMPARED = {1: {"code", "data"}}
+"""What of an older format's identity cannot be compared: 0.1.0 knew data and code by other hashes."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,21 @@ class Result:
     findings: Findings
     identity: dict[str, Any]
     seconds: float
+    versions: dict[str, str] = field(default_factory=versions)
+    """With which it was measured."""
+    format: int = FORMAT
+    earlier: bool = False
+    """Whether other code than this measured it."""
+
+    @property
+    def note(self) -> str:
+        """Where other code measured it, a sentence that says so; else ""."""
+        if not self.earlier:
+            return ""
+        return (
+            f"Measured with version {self.versions.get('phosphene', 'unknown')} of phosphene, by other "
+            "code than this; --anew measures it again."
+        )
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -52,10 +69,11 @@ class Result:
         found = asdict(self.findings)
         found["pictures"] = [[caption, Path(file).name] for caption, file in self.findings.pictures]
         about = {
-            "format": FORMAT,
+            "format": self.format,
             "claim": self.claim.name,
             "title": self.claim.title,
             "says": self.claim.says,
+            **({"note": self.note} if self.earlier else {}),
         }
         judged = {"verdict": self.verdict, "level": self.claim.level, "expected": expected}
         return {
@@ -64,55 +82,80 @@ class Result:
             **found,
             "identity": self.identity,
             "seconds": self.seconds,
-            "versions": versions(),
+            "versions": self.versions,
         }
 
 
-def run(claims: Sequence[Claim], experiment: Experiment) -> Iterator[Result]:
-    """Measure each claim, or read what the same code found with the same networks, data, seed and number of units."""
+def run(claims: Sequence[Claim], experiment: Experiment, resume: bool = True) -> Iterator[Result]:
+    """Measure each claim, or read what was found with the same networks, data, seed and number of units.
+
+    What other code found is marked as `earlier`, or without `resume` measured again.
+    """
     for claim in claims:
         needed = {name: weights.locate(name)[1] for name in claim.needs}
         identity = {
             **experiment.identity,
             "weights": needed,
             "data": experiment.fingerprints(claim.data),
-            "code": _code(),
+            "code": _code(claim),
         }
-        file = experiment.out / f"{claim.name}.json"
-        kept = read(claim, file) if file.exists() else None
-        if kept is not None and kept.identity == json.loads(json.dumps(identity)):
+        kept = read(claim, experiment.out)
+        kept = None if kept is None else _compared(kept, json.loads(json.dumps(identity)))
+        if kept is not None and (resume or not kept.earlier):
             yield kept
             continue
         begun = time.monotonic()
         findings = claim.measure(experiment)
         result = Result(claim, findings, identity, time.monotonic() - begun)
-        write_json(file, result.as_json())
+        write_json(experiment.out / f"{claim.name}.json", result.as_json())
         yield result
 
 
-def _code() -> str:
-    """One hash of what measures: the experiments, and the modules at the top of the package that they work with."""
-    package = Path(__file__).parent.parent
-    files = sorted([*package.glob("*.py"), *(package / "claims").glob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+def _compared(kept: Result, identity: dict[str, Any]) -> Result | None:
+    """Return what was kept, marked where other code measured it; None where it is of something else."""
+    if kept.identity == identity:
+        return kept
+    left_out = UNCOMPARED.get(kept.format, {"code"})
+    ours, theirs = (
+        {name: value for name, value in each.items() if name not in left_out}
+        for each in (identity, kept.identity)
+    )
+    return replace(kept, earlier=True) if ours == theirs else None
 
 
-def read(claim: Claim, file: Path) -> Result | None:
-    """What a file of an earlier run says; None where it is of another form."""
+def _code(claim: Claim) -> str:
+    """Return one hash of what measures a claim: its own file, and all of the package that it reaches."""
+    own = getattr(claim.measure, "__module__", "").removeprefix("phosphene.")
+    return code_hash([own, "claims.claim", "claims.experiment"])
+
+
+def read(claim: Claim, out: Path) -> Result | None:
+    """Return what an earlier run found, from OUT/NAME.json or else from the report's OUT/claims.json.
+
+    None where nothing is there, or something of another form.
+    """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        if (file := out / f"{claim.name}.json").exists():
+            found = json.loads(file.read_text(encoding="utf-8"))
+        elif (file := out / "claims.json").exists():
+            every = json.loads(file.read_text(encoding="utf-8"))
+            found = next((each for each in every if each["claim"] == claim.name), None)
+        else:
+            found = None
+        if found is None:
+            return None
         numbers = {name: figure(each) for name, each in found["numbers"].items()}
         pictures = [
-            (str(caption), file.parent / "pictures" / Path(name).name)
+            (str(caption), out / "pictures" / Path(name).name)
             for caption, name in found["pictures"]
         ]
         findings = Findings(numbers, found["rows"], found["units"], pictures, found["settings"])
-        if (
-            found["format"] != FORMAT
-            or not {each.number for each in claim.expected} <= numbers.keys()
-        ):
+        wanted = {each.number for each in claim.expected}
+        if found["format"] not in (FORMAT, *UNCOMPARED) or not wanted <= numbers.keys():
             return None
-        return Result(claim, findings, found["identity"], float(found["seconds"]))
+        made = {str(name): str(version) for name, version in found["versions"].items()}
+        seconds, identity = float(found["seconds"]), dict(found["identity"])
+        return Result(claim, findings, identity, seconds, made, found["format"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -126,6 +126,9 @@ def claims(
     seed: Annotated[
         int, typer.Option(help="Decides which units are drawn and where climbs begin.", min=0)
     ] = 0,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Measure again what another version's code measured.")
+    ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -134,6 +137,8 @@ def claims(
     """Measure what the paper claims: expectations written down before, verdicts that follow from intervals.
 
     What was measured once is read again; stopped, the same command goes on. OUT/report.html shows it all.
+
+    What another version's code measured is shown with a note that says so, or with --anew measured again.
 
     Of a network of your own, C1, C5 and C7's control can be measured.
     """
@@ -176,7 +181,7 @@ def claims(
         experiment.report = told
         for claim in chosen:
             try:
-                done += [result.as_json() for result in run([claim], experiment)]
+                done += [result.as_json() for result in run([claim], experiment, not anew)]
             except PhospheneError as error:
                 missing += 1
                 warn(f"{claim.name}: {error}")
@@ -186,6 +191,9 @@ def claims(
         print_json(done)
     elif report:
         _tell_claims(done)
+        for result in done:
+            if note := result.get("note"):
+                out.print(f"{result['claim']}: {note}", soft_wrap=True)
         out.print(f"report: {report}", soft_wrap=True)
     if missing:
         raise typer.Exit(2)
