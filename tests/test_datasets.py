@@ -797,6 +797,10 @@ def test_a_name_that_is_not_utf_8_is_a_name(tmp_path: Path) -> None:
     assert train.name == r"set\xe9"
     assert train.classes == val.classes == (r"caf\xe9",)
     assert Stream(folder, "train", 8).fingerprint
+    shard = folder / "train.parquet"
+    parquet.write_table(pyarrow.table({"image": [picture(1)], "label": [0]}), tmp_path / "x")
+    shutil.copy(tmp_path / "x", shard)
+    assert np.array_equal(load(folder, "train").images[0], pixels(1))
     text = io.StringIO()
     json.dump([train.name, train.classes], text)
     assert text.getvalue().isascii()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -11,12 +13,14 @@ import pytest
 import torch
 from conftest import CI_SAMPLE, Run, TinyNet, lively
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from phosphene import exemplars
+from phosphene import exemplars, weights
 from phosphene.atlas import build
 from phosphene.datasets import Stream
-from phosphene.errors import BadFile, BadRequest
+from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.exemplars import Exemplars, describe, find_exemplars
 from phosphene.images import read_png
 from phosphene.probe import probe
@@ -337,3 +341,142 @@ def test_by_command(phosphene: Run, tmp_path: Path) -> None:
     for several in ("fc8:3 - fc8:7", "conv5:3@2,2"):
         assert "of one channel each" in phosphene(*words, several).refused()
     assert "another data" in phosphene(*words, "fc8:3", "--split", "train").refused()
+
+
+# ---------------------------------------------------------------- photographs as they are
+
+
+def test_a_damaged_photograph_changes_nothing_of_the_others(
+    subject: Subject, data: Stream, tmp_path: Path
+) -> None:
+    whole = find_exemplars(subject, LAYERS, data, tmp_path / "whole", k=N)
+    damaged = {3, 10, N - 1}
+    for number, place in data.places(damaged).items():
+        Path(place).write_bytes(b"none")
+    again = Stream(tmp_path / "data", "all", SIDE)
+    file = tmp_path / "index"
+
+    class Interrupted(Exception):
+        pass
+
+    def stop(seen: int) -> None:
+        if seen > 10:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        find_exemplars(subject, LAYERS, again, file, k=N, batch=3, every=-1, report=stop)
+    for _ in range(2):  # what is left of the pass, and the index read
+        again = Stream(tmp_path / "data", "all", SIDE)
+        with pytest.warns(Notice, match=f"3 of {N} photographs cannot be read.*03.png"):
+            found = find_exemplars(subject, LAYERS, again, file, k=N, batch=3)
+    for layer in LAYERS:
+        one, other = whole[layer], found[layer]
+        assert (other.seen, other.after) == (N - 3, N)
+        assert other.numbers.tolist() == other.whole == sorted({*range(N)} - damaged)
+        assert torch.equal(other.sample, one.sample[other.numbers])
+        for channel in range(len(one.silent)):
+            kept = [n for n in one.best(channel) if n not in damaged]
+            assert other.best(channel) == kept
+    rows = describe(subject, [Unit("fc", 0)], found, again, tmp_path)
+    assert rows[0]["seen"] == N - 3
+    with pytest.raises(Interrupted):  # other layers: a new pass, which knows the damage of the old
+        find_exemplars(subject, ["block.0"], again, file, k=N, batch=3, every=-1, report=stop)
+    both = find_exemplars(subject, ["block.0", *LAYERS], again, file, k=N, batch=3)
+    assert all(same({layer: both[layer]}, {layer: found[layer]}) for layer in LAYERS)
+    said = json.loads((tmp_path / "exemplars.json").read_text())
+    assert len(said["left_out"]) == 3
+    assert "03.png" in said["left_out"][0]
+
+
+def test_where_no_photograph_can_be_read_that_is_said(
+    subject: Subject, data: Stream, tmp_path: Path
+) -> None:
+    for place in data.places(range(N)).values():
+        Path(place).write_bytes(b"none")
+    with pytest.raises(BadFile, match=f"none of {N} photographs can be read"):
+        find_exemplars(subject, ["fc"], data, tmp_path / "index", k=K)
+
+
+def test_a_photograph_that_changes_within_its_size_is_noticed(
+    subject: Subject, tmp_path: Path
+) -> None:
+    for i, level in enumerate((10, 200)):
+        file = tmp_path / "data" / f"{i}.bmp"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (SIDE, SIDE), (level,) * 3).save(file)
+    index = tmp_path / "index"
+    find_exemplars(subject, ["fc"], Stream(tmp_path / "data", "all", SIDE), index, k=1)
+    size = file.stat().st_size
+    Image.new("RGB", (SIDE, SIDE), (90,) * 3).save(file)
+    assert file.stat().st_size == size
+    with pytest.raises(BadRequest, match="another data"):
+        find_exemplars(subject, ["fc"], Stream(tmp_path / "data", "all", SIDE), index, k=1)
+
+
+def former_index(subject: Subject, data: Stream, file: Path, tmp_path: Path) -> None:
+    """The index as version 0.1.0 wrote it: told by names and sizes, without whose the sample is."""
+    found = find_exemplars(subject, LAYERS, data, file, k=K)
+    parts = [Path(place) for place in data.places(range(N)).values()]
+    sizes = "".join(f"{'/'.join(part.parts[-2:])}:{part.stat().st_size};" for part in parts)
+    print_of = hashlib.sha256(f"all:{SIDE}:None{sizes}".encode()).hexdigest()
+    with safe_open(file, "pt") as kept:
+        said = json.loads(kept.metadata()["phosphene"])
+        names = {*kept.keys()} - {f"{layer}.numbers" for layer in LAYERS}
+        tensors = {name: kept.get_tensor(name) for name in names}
+    del said["damaged"]
+    text = json.dumps({**said, "data": print_of})
+    save_file(tensors, file, {"phosphene": text, "digest": weights.digest_of(tensors, text)})
+    assert found["fc"].numbers.tolist() == list(range(N))
+
+
+def test_an_index_of_version_0_1_0_opens_where_nothing_was_written_since(
+    subject: Subject, data: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "index"
+    former_index(subject, data, file, tmp_path)
+    whole = find_exemplars(subject, LAYERS, data, tmp_path / "new", k=K)
+    monkeypatch.setattr(exemplars, "_batches", None)
+    with pytest.warns(Notice, match=r"is of version 0\.1\.0.*delete it"):
+        found = find_exemplars(subject, LAYERS, data, file, k=K)
+    assert same(found, whole)
+    assert torch.equal(found["fc"].numbers, whole["fc"].numbers)
+    os.utime(data.places({0})[0])
+    with pytest.raises(BadRequest, match=r"written after it: delete it, or give another --out"):
+        find_exemplars(subject, LAYERS, data, file, k=K)
+
+
+@pytest.mark.parametrize("flat", ["", "one/two"])
+def test_photographs_without_classes_by_command(
+    phosphene: Run, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flat: str
+) -> None:
+    for n in range(4):
+        file = tmp_path / "photos" / (flat and f"{flat}/{n % 2}") / f"{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(n).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(file)
+    monkeypatch.chdir(tmp_path / "photos")
+    options = ("--images", ".", "--k", 2, "--out", tmp_path / "out", "--device", "cpu")
+    said = phosphene("exemplars", zoo / "subject.safetensors", "fc8:0", *options, "--json")
+    assert len(said.json()[0]["photographs"]) == 2
+    assert said.err == ""
+    assert json.loads((tmp_path / "out" / "exemplars.json").read_text())["data"] == "photos"
+    (tmp_path / "photos" / "x.heic").write_bytes(b"a phone's")
+    again = phosphene("exemplars", zoo / "subject.safetensors", "fc8:0", *options)
+    assert again.fine()
+    assert again.err.count("left out") == 1
+    assert "1 .heic; the first is x.heic" in again.err
+
+
+def test_names_that_are_not_utf_8_by_command(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
+    folder, out = (tmp_path / os.fsdecode(name) for name in (b"s\xe9t", b"out\xe9"))
+    for n in range(3):
+        file = folder / "train" / os.fsdecode(b"caf\xe9") / os.fsdecode(b"photo\xe9%d.png" % n)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (SIDE, SIDE), (80 * n,) * 3).save(file, "PNG")
+    command = ("exemplars", zoo / "subject.safetensors", "fc8:0", "--images", folder, "--k", 3)
+    for _ in range(2):
+        rows = phosphene(*command, "--out", out, "--device", "cpu", "--json").json()
+        assert {Path(place) for place in rows[0]["files"]} == {*(folder / "train").glob("*/*")}
+    said = json.loads((out / "exemplars.json").read_text())
+    assert (said["data"], said["classes"]) == (r"s\xe9t", [r"caf\xe9"])
+    assert phosphene("atlas", out, "--out", tmp_path / os.fsdecode(b"site\xe9")).fine()

@@ -19,7 +19,7 @@ from torch import Tensor
 from phosphene import images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest, Notice
-from phosphene.files import told_as_oserror, whole, write_json
+from phosphene.files import in_utf8, told_as_oserror, whole, write_json
 from phosphene.probe import find_layer, probe
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import Subject
@@ -185,7 +185,7 @@ def find_exemplars(
             photographs = as_images(torch.from_numpy(pixels).to(device))
             activations = read(subject.prepare(photographs))
             for layer, exemplars in found.items():
-                exemplars.damaged = dict(data.damage.found)
+                exemplars.damaged = data.damage.before(numbers[-1])
                 exemplars.take(activations[layer], numbers)
             report(first.after)
             if time.monotonic() - saved > every:
@@ -431,7 +431,7 @@ def _read(file: Path, identity: dict[str, Any], data: Stream) -> tuple[dict[str,
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "pt") as kept:
+        with in_utf8(file) as path, safe_open(path, "pt") as kept:
             text = kept.metadata()["phosphene"]
             said = json.loads(text)
             found = {layer: _kept(kept, layer, said) for layer in said["layers"]}
@@ -449,9 +449,8 @@ def _read(file: Path, identity: dict[str, Any], data: Stream) -> tuple[dict[str,
     if data.is_former(str(said.get("data"))):
         _check_former(file, data)
         said["data"] = identity["data"]
-        found = (
-            found if finished else {}
-        )  # the rest would be read in another way than its beginning
+        if not finished:  # the rest would be read in another way than its beginning
+            found = {}
     if found and _kept_k(found) < identity["k"]:
         raise BadRequest(
             f"{file} holds {_kept_k(found)} exemplars of each unit, fewer than {identity['k']}; ask "

@@ -206,6 +206,18 @@ def _check_parent(parent: Path, path: Path) -> None:
 
 
 @contextmanager
+def in_utf8(path: Path) -> Iterator[Path]:
+    """Lend a path in UTF-8 to a file, for readers that take no other: a link, where its own is none."""
+    if os.fsencode(path).decode(errors="ignore") == str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "link").with_suffix(path.suffix)
+        link.symlink_to(os.path.abspath(path))
+        yield link
+
+
+@contextmanager
 def told_as_oserror() -> Iterator[None]:
     """What safetensors makes of a full disk, as the system says it."""
     from safetensors import SafetensorError

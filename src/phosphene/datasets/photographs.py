@@ -76,6 +76,10 @@ class Damage:
         except BadFile as error:
             self.found[number] = str(error)
 
+    def before(self, number: int) -> dict[int, str]:
+        """Return those with a smaller number: an earlier pass may have found others."""
+        return {each: why for each, why in self.found.items() if each < number}
+
     def tell(self, seen: int) -> None:
         """Say which of `seen` and these were left out; `BadFile` where none was seen."""
         if not self.found:

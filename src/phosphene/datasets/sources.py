@@ -26,6 +26,7 @@ from phosphene.datasets.names import (
     plain,
 )
 from phosphene.errors import BadFile, BadRequest, Notice, Unreachable
+from phosphene.files import in_utf8
 from phosphene.images import suffixes
 
 UNKNOWN = -1
@@ -183,7 +184,8 @@ def columns(file: Path, *names: str) -> list[Iterator[Any]]:
     """Return the values of some columns of a shard, as Python's own."""
     parquet, pyarrow = _parquet(file)
     try:
-        table = parquet.read_table(file, columns=list(names))
+        with in_utf8(file) as path:
+            table = parquet.read_table(path, columns=list(names))
         found = [table[name] for name in names]
     except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
         raise _no_shard(file, f" with columns {', '.join(names)}", error) from None
@@ -209,7 +211,8 @@ def _column_names(file: Path) -> list[str]:
 def _metadata(file: Path) -> Any:
     parquet, pyarrow = _parquet(file)
     try:
-        return parquet.read_metadata(file)
+        with in_utf8(file) as path:
+            return parquet.read_metadata(path)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _no_shard(file, "", error) from None
 

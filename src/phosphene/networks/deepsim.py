@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
-from phosphene.files import from_hub
+from phosphene.files import from_hub, in_utf8
 
 HUB = "binxu/DeePSim_DosovitskiyBrox2016"
 LICENCE = (
@@ -263,7 +263,8 @@ def _read(path: Path, largest: int) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            found: Any = load_file(path)
+            with in_utf8(path) as file:
+                found: Any = load_file(file)
         else:
             _not_inflated(path, largest)
             found = torch.load(path, map_location="cpu", weights_only=True)

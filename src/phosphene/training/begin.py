@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.files import told_as_oserror, whole
+from phosphene.files import in_utf8, told_as_oserror, whole
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated
@@ -83,7 +83,8 @@ def beginning(
         with whole(file) as scratch, told_as_oserror():
             save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
     crew.wait()
-    tensors = load_file(file)
+    with in_utf8(file) as path:
+        tensors = load_file(path)
     generator.load_state_dict(
         {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("network.")}
     )

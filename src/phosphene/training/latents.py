@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
-from phosphene.files import told_as_oserror, whole
+from phosphene.files import in_utf8, told_as_oserror, whole
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.probe import probe
@@ -188,7 +188,8 @@ def cached_views(
         with whole(file) as scratch, told_as_oserror():
             save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
     crew.wait()
-    kept = load_file(file)
+    with in_utf8(file) as path:
+        kept = load_file(path)
     return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
 
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -288,8 +289,12 @@ class RunFolder:
             board.add_image(name, pixels, step, dataformats="HWC")
 
     def _tensorboard(self) -> Any:
-        """What writes TensorBoard's logs, or None where it is not installed."""
-        if self._board is None and importlib.util.find_spec("tensorboard") is not None:
+        """Return what writes TensorBoard's logs; None where it is not installed, or cannot.
+
+        It names files in UTF-8 only, and a folder's name may be none.
+        """
+        named = os.fsencode(self.path).decode(errors="ignore") == str(self.path)
+        if self._board is None and named and importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(self.path / "tensorboard"))
