@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import CI_SAMPLE, Run, write_subject
 from PIL import Image
 
 from phosphene import evidence
 from phosphene.errors import BadRequest
 from phosphene.evidence import evaluate
+from phosphene.images import read_image
+from phosphene.subjects import load_subject
 
 SIDE = 16
 
@@ -110,6 +113,28 @@ def test_every_figure_of_every_layer(
         "the same each time"
     )
     assert "activation_ratio" in phosphene(*words).fine()
+
+
+def test_photographs_are_named_whatever_the_order_of_their_classes(
+    phosphene: Run, run: Path, zoo: Path, photographs: Path
+) -> None:
+    """Folders are in the order of letters, and a network's classes are not."""
+    subject = load_subject(str(zoo / "subject.safetensors"))
+    right = {}
+    for i, name in enumerate(subject.classes):
+        for split in ("train", "val"):
+            (photographs / split / f"class{i}").rename(photographs / split / name)
+        for file in (photographs / "val" / name).iterdir():
+            pixels = torch.from_numpy(read_image(file, max(subject.size)).copy())
+            with torch.no_grad():
+                right[file] = int(subject(pixels.permute(2, 0, 1)[None] / 255).argmax(1)) == i
+    damaged = photographs / "val" / subject.classes[9] / "9.png"
+    damaged.write_bytes(b"none")
+    judge = ("--judge", zoo / "subject.safetensors", "--images", photographs, "--device", "cpu")
+    found = phosphene("evaluate", run, *judge, "--json").json()
+    figure = {each["layer"]: each["figures"] for each in found}["fc8"]["natural_top1"]
+    del right[damaged]
+    assert (figure["n"], figure["value"]) == (23, pytest.approx(sum(right.values()) / 23))
 
 
 def test_the_best_photograph_is_the_index_s(

@@ -21,14 +21,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CI_SAMPLE, GENERATOR_ARCHITECTURE, SEEN, lively, write_subject
+from conftest import (
+    CI_SAMPLE,
+    CLASSES,
+    GENERATOR_ARCHITECTURE,
+    IMAGE,
+    SEEN,
+    Run,
+    lively,
+    write_subject,
+)
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from phosphene import weights
+from phosphene import datasets, weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, PhospheneError, UnknownName
 from phosphene.networks import build
@@ -36,17 +46,24 @@ from phosphene.networks.discriminator import Discriminator
 from phosphene.parameterizations import Generated, load_generated
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS, synthesize
+from phosphene.training import again
 from phosphene.training import run as runs
 from phosphene.training.adversary import duel, falling
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.begin import begin_map, beginning
 from phosphene.training.crew import Crew
-from phosphene.training.generator import Trained, generator_card, train_generator, with_code
+from phosphene.training.generator import (
+    Trained,
+    generator_card,
+    held_out_errors,
+    train_generator,
+    with_code,
+)
 from phosphene.training.image import codes_beyond, misnamed
 from phosphene.training.latents import Views, regress, whiten
 from phosphene.training.modified import with_modified
 from phosphene.training.run import Averaged, RunFolder, epoch_order, one_cycle, read_recipe, seeded
-from phosphene.training.subject import subject_card, train_subject
+from phosphene.training.subject import accuracy, subject_card, train_subject
 
 SUBJECT: dict[str, Any] = {
     **read_recipe("caffenet-objects"),
@@ -1529,6 +1546,102 @@ def test_from_photographs_to_a_preferred_input_by_command(
         cli.main()
     assert left.value.code == 2
     assert "more: image_error is" in capfd.readouterr().err
+
+
+class ByColour(nn.Module):
+    """Names ant what is red, bee what is green, cat what is blue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * images.mean((2, 3))
+
+
+COLOURS = {"ant": (200, 20, 20), "bee": (20, 200, 20), "cat": (20, 20, 200)}
+
+
+def coloured(folder: Path, **splits: str) -> Path:
+    """Class folders of plain colours, a class's own, two of each."""
+    for split, names in splits.items():
+        for name in names.split():
+            (folder / split / name).mkdir(parents=True)
+            for i in range(2):
+                Image.new("RGB", (16, 16), COLOURS[name]).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def test_accuracy_is_of_the_classes_that_were_trained(tmp_path: Path) -> None:
+    """Held-out folders that lack the first class once said of a perfect network that it is never right."""
+    folder = coloured(tmp_path, train="ant bee cat", val="bee cat")
+    assert accuracy(ByColour(), datasets.load(folder, "val"), 16) == (1, 1)
+
+
+def test_verifying_goes_by_the_names_of_classes(tmp_path: Path) -> None:
+    """Photographs in another order of folders, and of some classes only, are measured as they are."""
+    file = write_subject(tmp_path / "subject.safetensors", recipe={})
+    subject = load_subject(str(file))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, SEEN, SEEN, 3), np.uint8)
+    labels = np.arange(60) % 10
+    val = Photographs("some", images, labels, subject.classes, "", "")
+    wanted = again.measured(str(file), subject.card, val)
+    assert 0 < wanted["top5"] < 1
+    order = rng.permutation(10)
+    shuffled = tuple(subject.classes[number] for number in order)
+    other = replace(val, labels=np.argsort(order)[labels], classes=shuffled)
+    assert again.measured(str(file), subject.card, other) == wanted
+    few = replace(val, labels=labels % 2, classes=subject.classes[3:5])
+    top1, top5 = accuracy(subject.network, replace(few, labels=labels % 2 + 3), SEEN)
+    found = again.measured(str(file), subject.card, few)
+    assert (found["top1"], found["top5"]) == (top1, top5)
+    with pytest.raises(BadFile, match="'dog'"):
+        again.measured(str(file), subject.card, replace(few, classes=(subject.classes[3], "dog")))
+    with pytest.raises(BadFile, match="without a class"):
+        again.measured(str(file), subject.card, replace(val, labels=labels - 1))
+
+
+def test_whether_a_class_is_kept_goes_by_names(encoder: Subject) -> None:
+    generator = lively(build(GENERATOR_ARCHITECTURE))
+    images = np.random.default_rng(0).integers(0, 256, (40, IMAGE, IMAGE, 3), np.uint8)
+    labels = np.arange(40) % 10
+    val = Photographs("some", images, labels, encoder.classes, "", "")
+    recipe = with_code(copy.deepcopy(GENERATOR), encoder, "fc6")
+    wanted = held_out_errors(recipe, encoder, val, generator)
+    backwards = replace(val, labels=9 - labels, classes=encoder.classes[::-1])
+    assert held_out_errors(recipe, encoder, backwards, generator) == wanted
+    assert 0 < wanted["class_kept"] < 1
+    for other in (replace(val, classes=()), replace(val, labels=labels - 1)):
+        assert "class_kept" not in held_out_errors(recipe, encoder, other, generator)
+
+
+def test_extra_classes_of_held_out_photographs_may_have_none(photographs: Make) -> None:
+    val = photographs(5, 16)
+    more = with_modified(val, [{"kind": "brg", "classes": [2, 7]}])
+    assert more.labels.tolist() == [*val.labels.tolist(), 10]
+    assert more.classes[10:] == (f"{CLASSES[2]} (brg)", f"{CLASSES[7]} (brg)")
+
+
+def test_a_generator_is_trained_on_photographs_without_classes(
+    phosphene: Run, zoo: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "val"):
+        for i in range(12):
+            file = tmp_path / "photos" / split / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(i).integers(0, 256, (IMAGE, IMAGE, 3), np.uint8)
+            Image.fromarray(pixels).save(file)
+    (tmp_path / "photos" / "train" / "3.png").write_bytes(b"damaged")
+    (tmp_path / "tiny.toml").write_text(toml(GENERATOR))
+    command = ("train", "generator", tmp_path / "tiny.toml", "--images", tmp_path / "photos")
+    more = ("--encoder", zoo / "subject.safetensors", "--run", tmp_path / "run", "--device", "cpu")
+    said = phosphene(*command, *more)
+    assert said.fine()
+    assert "1 of 12 photographs cannot be read" in said.err
+    card = weights.read(tmp_path / "run" / "tiny.safetensors").card
+    assert card["data"]["photographs"] == 11
+    assert card["measured"].keys() == {"photographs", "image_error", "code_error"}
 
 
 def test_cards_hold_what_a_reader_needs(

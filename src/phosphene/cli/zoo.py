@@ -120,8 +120,8 @@ def zoo_verify(
             continue
         with progress.status(f"measuring {name}"):
             found = measured(name, card, photographs, where)
-        for figure, value in ((each, found[each]) for each in COMPARED if each in found):
-            said = card["measured"][figure]
+        for figure in (each for each in COMPARED if each in found and each in card["measured"]):
+            value, said = found[figure], card["measured"][figure]
             fits = abs(value - said) <= 0.005
             wrong += [] if fits else [f"{name}: {figure} is {value:.4f}, its card says {said:.4f}"]
             out.print(f"{name}: {figure} {value:.4f}, card {said:.4f}")
