@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from phosphene.datasets import Outlined
 from phosphene.errors import BadRequest
-from phosphene.probe import Read, find_layer, probe
+from phosphene.probe import Read, find_layer
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images
 
@@ -62,7 +62,7 @@ class Dissection:
         return {
             "format": FORMAT,
             "subject": subject.name,
-            "subject_sha256": str(subject.card.get("sha256", subject.name)),
+            "subject_sha256": subject.identity,
             "layer": self.layer,
             "data": data.name,
             "licence": data.licence,
@@ -99,7 +99,7 @@ def dissect(
     if not len(data):
         raise BadRequest(f"{data.name} holds no photographs")
     subject.network.to(device)
-    with probe(subject.network, [layer]) as read, torch.no_grad():
+    with subject.reading([layer]) as read, torch.no_grad():
         thresholds = _thresholds(
             _maps(subject, read, layer, data, batch, device, report), quantile, len(data), shape
         )

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from phosphene.errors import BadFile, BadRequest
 from phosphene.parameterizations import Generated, Parameterization
-from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import center_crop
 
@@ -31,7 +30,7 @@ def encoder_of(generated: Generated, trusted: str = "") -> Subject:
             f"this generator inverts {name}, which is code; where you trust it, name it as --encoder or subject"
         )
     encoder = load_subject(name)
-    if inverted and inverted != encoder.card.get("sha256"):
+    if inverted and inverted not in (encoder.identity, encoder.former_identity):
         raise BadFile(f"{name} is not the encoder that this generator was trained to invert")
     return encoder
 
@@ -58,7 +57,8 @@ def encoding(
         parameterization.layer,
         parameterization.mean().shape,
     )
-    with probe(encoder.network.to(device), [layer]) as read:
+    encoder.network.to(device)
+    with encoder.reading([layer]) as read:
 
         def encoded(images: Tensor) -> Tensor:
             with torch.no_grad():

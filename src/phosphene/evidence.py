@@ -22,14 +22,13 @@ from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, 
 from phosphene.files import outlet_folder, write_json
 from phosphene.images import Pixels, to_pixels
 from phosphene.metrics import features, judge_channels, kernel_distance, recognised
-from phosphene.probe import probe
 from phosphene.receptive_fields import Fields, receptive_fields
-from phosphene.runs import Request, check_trusted, check_weights, open_parameterization, weights_of
+from phosphene.runs import Request, check_trusted, check_weights, open_parameterization
 from phosphene.statistics import Figure, mean, median, share
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import as_images, device_of
 from phosphene.texts import file_names, safe
-from phosphene.units import Unit
+from phosphene.units import Unit, is_token
 
 FORMAT = 1
 LEAST_HELD_OUT = 8
@@ -40,7 +39,7 @@ ORDINARY, RANDOM_CODES = 200, 50
 
 BESIDE = ("exemplars.json", "dissection.json")
 """What other commands leave in a folder of pictures."""
-MADE_BY = ("subject", "prior", "prior_file", "bounds")
+MADE_BY = ("subject", "prior", "prior_file", "bounds", "reading")
 """What all pictures of a folder have in common."""
 
 Rows = dict[int, dict[str, Any]]
@@ -87,7 +86,8 @@ class Run:
                     f"{folder} holds pictures of several subjects or priors; evaluate one of them at a time"
                 )
             ((weight, unit), *others), seed = members[member].target.terms, members[member].seed
-            if not others and weight == 1 and isinstance(unit, Unit) and record.status == "climbed":
+            climbed = not others and weight == 1 and record.status == "climbed"
+            if climbed and isinstance(unit, Unit) and not is_token(unit.position):
                 pixels = records.Folder(folder).picture(record)
                 layers[unit.layer][unit.channel].append(Picture(unit, seed, record.score, pixels))
         if not layers:
@@ -96,11 +96,9 @@ class Run:
             )
         named = f"phosphene evaluate {shlex.quote(str(folder))} --subject {shlex.quote(request.subject)}"
         check_trusted(request.subject, trusted, files[0], named)
-        subject = load_subject(request.subject)
-        prior = open_parameterization(request.prior, subject, request.prior_file, request.bounds)
-        here = weights_of(subject, prior)
+        subject, prior = request.loaded()
         for file, record in made:
-            check_weights(record, here, file)
+            check_weights(record, subject, prior, file)
         for layer, channels in layers.items():
             subject.targets(
                 f"{layer}:{max(channels)}"
@@ -148,7 +146,9 @@ class Nature:
         known = held_out[layers[0]].whole
         chosen = np.random.default_rng(1).permutation(there)[:ORDINARY].tolist()
         ordinary = [known[number] for number in chosen]
-        fields = receptive_fields(subject.network, subject.size, layers, subject.batch or 32)
+        fields = receptive_fields(
+            subject.network, subject.size, layers, subject.batch or 32, subject.tokens
+        )
         return cls(exemplars, held_out, seen, unseen, fields, ordinary)
 
     def pairs(self, layer: str, channel: int) -> tuple[list[int], list[int]]:
@@ -216,7 +216,7 @@ def evaluate(
         check_apart(index, images)
     files = dict(zip(layers, file_names([safe(layer) for layer in layers]), strict=True))
     nature = Nature.of(subject, layers, images, every, index, device, report) if images else None
-    about = (subject.name, str(subject.card.get("sha256", subject.name)))
+    about = (subject.name, subject.identity)
     named = subject.output if subject.classes else ""
     try:
         judge_channels(observer, subject.classes)
@@ -494,7 +494,7 @@ class _Look:
     def __call__(self, pictures: Sequence[Pixels]) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """The judge's features (see `features`) of what the unit sees, and all channels' peaks (n, channels)."""
         device = device_of(self.subject.network)
-        with probe(self.subject.network, [self.layer]) as read, torch.no_grad():
+        with self.subject.reading([self.layer]) as read, torch.no_grad():
             parts = as_images(pictures).to(device).split(self.subject.at_most(len(pictures)))
             found = [find_peaks(read(self.subject.prepare(part))[self.layer]) for part in parts]
         peaks, places = (torch.cat(each) for each in zip(*found, strict=True))

@@ -20,9 +20,9 @@ from phosphene import images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.files import in_utf8, told_as_oserror, whole, write_json
-from phosphene.probe import find_layer, probe
+from phosphene.probe import find_layer
 from phosphene.receptive_fields import Box, Fields, receptive_fields
-from phosphene.subjects import Subject
+from phosphene.subjects import READINGS, Subject
 from phosphene.tensors import as_images
 from phosphene.texts import clean, file_names, safe
 from phosphene.units import Unit
@@ -166,11 +166,13 @@ def find_exemplars(
     shapes = subject.shapes()
     identity = {
         "format": FORMAT,
-        "subject": str(subject.card.get("sha256", subject.name)),
+        "subject": subject.identity,
         "data": data.fingerprint,
         "k": k,
     }
-    found, finished = _read(file, identity, data)
+    if (reading := subject.reading_version()) != READINGS[0]:
+        identity["reading"] = reading
+    found, finished = _read(file, identity, data, subject)
     if finished and set(layers) <= found.keys():
         data.damage.tell(next(iter(found.values())).seen)
         return {layer: each.first(k) for layer, each in found.items()}
@@ -180,7 +182,7 @@ def find_exemplars(
         found = {layer: Exemplars.none_yet(shapes[layer][0], kept) for layer in layers}
     first, saved = next(iter(found.values())), time.monotonic()
     subject.network.to(device)
-    with probe(subject.network, layers) as read, torch.no_grad():
+    with subject.reading(layers) as read, torch.no_grad():
         for numbers, pixels in _batches(data, first.after, subject.at_most(batch)):
             photographs = as_images(torch.from_numpy(pixels).to(device))
             activations = read(subject.prepare(photographs))
@@ -222,7 +224,9 @@ def describe(
     best = {unit: found[unit.layer].best(unit.channel) for unit in units}
     places = data.places({number for numbers in best.values() for number in numbers})
     layers = list(dict.fromkeys(unit.layer for unit in units))
-    fields = receptive_fields(subject.network, subject.size, layers, subject.batch or 32)
+    fields = receptive_fields(
+        subject.network, subject.size, layers, subject.batch or 32, subject.tokens
+    )
     names = file_names([safe(f"{unit.layer}:{unit.channel}") for unit in units])
     files = dict(zip(units, names, strict=True))
     shown = max(map(len, best.values()))
@@ -344,7 +348,7 @@ def _write_rows(
     about = {
         "format": FORMAT,
         "subject": subject.name,
-        "subject_sha256": str(subject.card.get("sha256", subject.name)),
+        "subject_sha256": subject.identity,
         "data": data.name,
         "split": data.split,
         "licence": data.licence,
@@ -421,7 +425,9 @@ def _write(file: Path, found: dict[str, Exemplars], identity: dict[str, Any]) ->
         save_file(tensors, scratch, {"phosphene": text, "digest": digest_of(tensors, text)})
 
 
-def _read(file: Path, identity: dict[str, Any], data: Stream) -> tuple[dict[str, Exemplars], bool]:
+def _read(
+    file: Path, identity: dict[str, Any], data: Stream, subject: Subject
+) -> tuple[dict[str, Exemplars], bool]:
     """Return what an index holds, and whether its pass came to its end; nothing where there is none.
 
     What it says of photographs that cannot be read goes to the data's `damage`.
@@ -446,6 +452,13 @@ def _read(file: Path, identity: dict[str, Any], data: Stream) -> tuple[dict[str,
         raise BadFile(
             f"{file} is no index of exemplars ({error}); delete it, or give another --out"
         ) from None
+    if said.get("subject") == subject.former_identity != subject.identity:
+        if not subject.made_by_library:
+            raise BadRequest(
+                f"{file} was made by version 0.1.0, which did not note how {subject.name} looks and "
+                "computes; delete it, or give another folder"
+            )
+        said["subject"] = subject.identity
     if data.is_former(str(said.get("data"))):
         _check_former(file, data)
         said["data"] = identity["data"]

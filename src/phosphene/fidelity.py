@@ -20,7 +20,6 @@ from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
 from phosphene.metrics import distances, features, judge_channels, recognised
 from phosphene.parameterizations import Generated
-from phosphene.probe import probe
 from phosphene.statistics import Figure, mean, share
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import as_images, center_crop, resized
@@ -154,7 +153,7 @@ def reconstructed(
     """
     made, found, batch = [], [], encoder.at_most(batch)
     device, layer = generated.statistics.mean.device, generated.layer
-    with probe(encoder.network, [layer, encoder.output]) as read:
+    with encoder.reading([layer, encoder.output]) as read:
         for x, named in zip(photographs.split(batch), labels.split(batch), strict=True):
             x = x.to(device)
             shape = (len(x), *generated.statistics.mean.shape)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadRequest, Unreachable
-from phosphene.probe import probe
 from phosphene.statistics import Figure
 from phosphene.subjects import Subject
 from phosphene.tensors import device_of
@@ -97,7 +96,7 @@ def features(network: Subject, images: Tensor) -> tuple[Tensor, Tensor]:
     are the coarsest layer's means over its positions.
     """
     layers, vectors, pooled = feature_layers(network), [], []
-    with probe(network.network, layers) as read, torch.no_grad():
+    with network.reading(layers) as read, torch.no_grad():
         for part in images.split(_at_once(network)):
             maps = read(network.prepare(part.to(device_of(network.network))))
             flat = [maps[layer].float().flatten(2) if maps[layer].ndim > 2 else maps[layer].float()[..., None]

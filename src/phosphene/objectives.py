@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from phosphene.probe import before
-from phosphene.units import Direction, Position, Target, Unit
+from phosphene.probe import at_token, before
+from phosphene.units import Direction, Position, Target, Unit, is_token
 
 Kind = Literal["activation", "probability"]
 
@@ -46,7 +46,10 @@ class Objective:
         units = [(weight, unit) for weight, unit in target.terms if isinstance(unit, Unit)]
         if self.kind == "activation" or len(units) < len(target.terms):
             return _sum(target, activations, i, open_relu=True)
-        layers = [_pool(activations[unit.layer][i].float(), unit.position) for _, unit in units]
+        layers = [
+            _pool(_values(unit, activations, unit.layer)[i].float(), unit.position)
+            for _, unit in units
+        ]
         pairs = zip(units, layers, strict=True)
         return torch.stack(
             [weight * layer.log_softmax(0)[unit.channel] for (weight, unit), layer in pairs]
@@ -58,11 +61,16 @@ def _sum(
 ) -> Tensor:
     total = torch.zeros((), device=next(iter(activations.values())).device)
     for weight, unit in target.terms:
-        value = _read(unit, activations[unit.layer][i])
-        if open_relu and before(unit.layer) in activations:
-            value = torch.where(value > 0, value, _read(unit, activations[before(unit.layer)][i]))
+        value = _read(unit, _values(unit, activations, unit.layer)[i])
+        if open_relu and (key := before(unit.layer)) in activations:
+            value = torch.where(value > 0, value, _read(unit, _values(unit, activations, key)[i]))
         total = total + weight * value
     return total
+
+
+def _values(unit: Unit | Direction, activations: Mapping[str, Tensor], key: str) -> Tensor:
+    """Return what `probe` gives under a key, or at the token ahead of the patches that a unit names."""
+    return activations[at_token(key, unit.position) if is_token(unit.position) else key]
 
 
 def _read(unit: Unit | Direction, layer: Tensor) -> Tensor:
@@ -74,7 +82,7 @@ def _read(unit: Unit | Direction, layer: Tensor) -> Tensor:
 
 
 def _pool(layer: Tensor, position: Position) -> Tensor:
-    """(channels, rows, columns), or (channels, tokens), → (channels,)."""
+    """Return (channels,) of a member's (channels, rows, columns), (channels, tokens) or (channels,)."""
     if layer.ndim == 1:
         return layer
     if position == "max":
@@ -87,5 +95,5 @@ def _pool(layer: Tensor, position: Position) -> Tensor:
             if layer.ndim == 3
             else (layer.shape[1] // 2, 0)
         )
-    row, column = position
+    row, column = int(position[0]), int(position[1])
     return layer[:, row, column] if layer.ndim == 3 else layer[:, row]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,48 @@ Read = Callable[[Tensor], dict[str, Tensor]]
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold)
 _BEFORE = "~"
+
+
+MOST_TOKENS = 8
+"""Tokens ahead of the patches that are looked for where no one says how many there are."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How the tokens of a transformer's layers lie: some by name, then patches in rows.
+
+    `names` are those ahead of the patches, such as ("class", "register0"); None where it is not
+    known, so that the fewest are taken, at most one for four patches, that leave a map of patches
+    in the image's shape.
+    """
+
+    names: tuple[str, ...] | None = None
+
+    def split(self, count: int, size: tuple[int, int]) -> tuple[tuple[str, ...], int, int] | None:
+        """Return the names, rows and columns of so many tokens of an image of `size` pixels.
+
+        None where they are not patches. A layer may also have the patches alone.
+        """
+        known = [self.names, ()] if self.names is not None else map(_names, range(MOST_TOKENS))
+        for names in known:
+            rows, columns = _grid(count - len(names), size)
+            if rows and (self.names is not None or 4 * len(names) <= rows * columns):
+                return names, rows, columns
+        return None
+
+
+def _grid(patches: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the rows and columns of so many patches in the image's shape, (0, 0) if none fit."""
+    square = round(max(0, patches) * size[1] / size[0])
+    columns = math.isqrt(square)
+    if columns * columns != square or not columns or patches % columns:
+        return 0, 0
+    return patches // columns, columns
+
+
+def _names(count: int) -> tuple[str, ...]:
+    """Return names for so many tokens of which nothing is known: a class token, then registers."""
+    return ("class", *(f"register{i}" for i in range(count - 1)))[:count]
 
 
 class _Deepest(Exception):
@@ -54,6 +98,11 @@ def before(layer: str) -> str:
     return layer + _BEFORE
 
 
+def at_token(layer: str, name: str) -> str:
+    """Return the key under which `probe` gives the values at a token ahead of the patches."""
+    return f"{layer}@{name}"
+
+
 @contextmanager
 def borrowed(network: nn.Module) -> Iterator[None]:
     """Give a network back as it was: on its device, each of its modules in train or eval mode."""
@@ -79,18 +128,27 @@ def run(network: nn.Module, inputs: Tensor) -> object:
 
 
 @contextmanager
-def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
+def probe(
+    network: nn.Module, layers: Iterable[str], tokens: Tokens | None = None
+) -> Iterator[Read]:
     """Lend a function from inputs to activations by layer; hooks live only inside the `with`.
 
     The forward pass stops at the deepest layer asked for. A key made by `before(layer)` reads the
     layer ahead of its closing ReLU where it has one (it is absent otherwise). A layer that runs
     several times gives the first run that keeps the batch, one that returns several tensors its
-    first tensor. Tokens, (batch, tokens, channels), are given as (batch, channels, tokens), and maps
-    of square images that have their channels last with their channels first.
+    first tensor. Maps of square images that have their channels last are given with their channels
+    first.
+
+    `tokens` says how values of three axes are read. Patches, (batch, tokens, channels), become a map
+    (batch, channels, rows, columns); the tokens ahead of them, (batch, channels), are given under
+    the keys made by `at_token(layer, name)`. Other tokens are given as (batch, channels, tokens). The
+    layers of a sequence, such as those of nn.Conv1d, keep their order: (batch, channels, length).
+    With None, as version 0.1.0 did, all three axes are (batch, tokens, channels).
     """
     layers = list(dict.fromkeys(layers))
     found: dict[str, Tensor] = {}
     square, images = True, 0
+    lines: set[str] | None = set() if tokens is None else None  # None until the first pass tells
     handles = []
     plain = [layer for layer in layers if not layer.endswith(_BEFORE)]
     wanted = set(plain)
@@ -101,8 +159,8 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
 
     def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-            if lacks(layer):
-                found[layer] = _channels_first(first_tensor(output), square)
+            if lines is not None and lacks(layer):
+                found[layer] = _channels_first(first_tensor(output), square, layer in lines)
                 if not any(map(lacks, wanted)):
                     raise _Deepest
                 found[layer] = found[layer].clone()  # an in-place ReLU after it would overwrite it
@@ -111,10 +169,9 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
 
     def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if lacks(key):
-                found[key] = _channels_first(
-                    inputs[0], square
-                ).clone()  # an in-place ReLU would overwrite it
+            if lines is not None and lacks(key):
+                first = _channels_first(inputs[0], square, key.removesuffix(_BEFORE) in lines)
+                found[key] = first.clone()  # an in-place ReLU would overwrite it
 
         return hook
 
@@ -129,8 +186,9 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
             handles.append(find_layer(network, layer).register_forward_hook(keep(layer)))
 
         def read(inputs: Tensor) -> dict[str, Tensor]:
-            nonlocal square, images
+            nonlocal square, images, lines
             square, images = inputs.shape[-1] == inputs.shape[-2], len(inputs)
+            lines = sequences(network, inputs) if lines is None else lines
             found.clear()
             try:
                 run(network, inputs)
@@ -145,7 +203,7 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
                     f"layer {layer.removesuffix(_BEFORE)} gives {rows} rows for "
                     f"{images} image{'s' if images > 1 else ''}"
                 )
-            return dict(found)
+            return _patches(found, tokens, lines, inputs)
 
         yield read
     finally:
@@ -153,20 +211,25 @@ def probe(network: nn.Module, layers: Iterable[str]) -> Iterator[Read]:
             handle.remove()
 
 
-def layer_shapes(network: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...]]:
-    """The output shape, without the batch, of every layer that runs on these inputs, in order of completion; of such as
-    keep the batch: what folds windows into it, or gives the same for all, has no units."""
+def layer_shapes(
+    network: nn.Module, inputs: Tensor, tokens: Tokens | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Return the output shape, without the batch, of every layer that runs, as `probe` gives it.
+
+    They come in order of completion, each followed by its tokens ahead of the patches. What folds
+    windows into the batch, or gives the same for all images, has no units and is left out.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     handles, square, images = [], inputs.shape[-1] == inputs.shape[-2], len(inputs)
+    lines = sequences(network, inputs) if tokens else set()
 
     def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-            try:
-                shape = _channels_first(first_tensor(output), square).shape
-            except UnknownName:
-                return  # a module whose output is no tensor has no units
-            if shape[:1] == (images,):
-                shapes.setdefault(path, tuple(shape[1:]))
+        def hook(module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
+            with suppress(UnknownName):  # a module whose output is no tensor has no units
+                value = _channels_first(first_tensor(output), square, path in lines)
+                if value.shape[:1] == (images,) and path not in shapes:
+                    given = _patches({path: value}, tokens, lines, inputs)
+                    shapes.update({key: tuple(each.shape[1:]) for key, each in given.items()})
 
         return hook
 
@@ -180,6 +243,112 @@ def layer_shapes(network: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...
         for handle in handles:
             handle.remove()
     return shapes
+
+
+_SEQUENCE = (
+    *(nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm, nn.Unfold),
+    *(nn.AvgPool1d, nn.MaxPool1d, nn.LPPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d),
+    *(nn.ReflectionPad1d, nn.ReplicationPad1d, nn.ConstantPad1d, nn.ZeroPad1d, nn.CircularPad1d),
+)
+"""Modules whose values of three axes are (batch, channels, length)."""
+_TOKEN = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
+"""Modules whose values of three axes are (batch, tokens, channels)."""
+
+
+def sequences(network: nn.Module, inputs: Tensor) -> set[str]:
+    """Return the layers whose values of three axes are (batch, channels, length).
+
+    A module's type tells it, such as nn.Conv1d. Any other, such as nn.ReLU or a block of one's own,
+    takes after the last value of the same shape: what it read, what its last part made.
+    """
+    if not any(_makes_sequences(module) for module in network.modules()):
+        return set()
+    kept, key = _kept.setdefault(network, {}), (str(network), tuple(inputs.shape[1:]))
+    if key not in kept:
+        kept[key] = _sequences(network, inputs[:2].detach())
+    return kept[key]
+
+
+_kept: WeakKeyDictionary[nn.Module, dict[object, set[str]]] = WeakKeyDictionary()
+
+
+def _sequences(network: nn.Module, inputs: Tensor) -> set[str]:
+    found: set[str] = set()
+    last: dict[tuple[int, ...], bool] = {}  # by shape: is it a sequence?
+    handles = []
+
+    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
+            with suppress(UnknownName):
+                value = first_tensor(output)
+                if value.ndim != 3:
+                    return
+                shape = tuple(value.shape)
+                follows = not isinstance(module, _TOKEN) and last.get(shape, False)
+                last[shape] = _makes_sequences(module) or follows
+                if last[shape]:
+                    found.add(path)
+
+        return hook
+
+    try:
+        for path, module in network.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                handles.append(module.register_forward_hook(note(path)))
+        with torch.no_grad():
+            run(network, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _makes_sequences(module: nn.Module) -> bool:
+    flat = isinstance(module, nn.Flatten) and module.start_dim == 2
+    return flat or isinstance(module, _SEQUENCE)
+
+
+def _patches(
+    found: dict[str, Tensor], tokens: Tokens | None, lines: set[str], inputs: Tensor
+) -> dict[str, Tensor]:
+    """Return what was found with the patches of each layer as a map, and its other tokens apart."""
+    given: dict[str, Tensor] = {}
+    size = (inputs.shape[-2], inputs.shape[-1])
+    for key, value in found.items():
+        line = value.ndim != 3 or key.removesuffix(_BEFORE) in lines
+        parts = None if tokens is None or line else tokens.split(value.shape[2], size)
+        if parts is None:
+            given[key] = value
+            continue
+        names, rows, columns = parts
+        given[key] = value[:, :, len(names) :].unflatten(2, (rows, columns))
+        given |= {at_token(key, name): value[:, :, i] for i, name in enumerate(names)}
+    return given
+
+
+def layer_sizes(network: nn.Module, inputs: Tensor) -> dict[str, float]:
+    """Return the root mean square of what each layer makes of these inputs, the network's own as ""."""
+    sizes: dict[str, float] = {}
+    handles = []
+
+    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
+            with suppress(UnknownName):
+                made = first_tensor(output).double()
+                sizes.setdefault(path, float(made.square().mean().sqrt()))
+
+        return hook
+
+    try:
+        for path, module in network.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                handles.append(module.register_forward_hook(note(path)))
+        with torch.no_grad():
+            run(network, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes
 
 
 @dataclass(frozen=True)
@@ -269,11 +438,15 @@ def _closing_activation(layer: nn.Module) -> nn.Module | None:
     )
 
 
-def _channels_first(layer: Tensor, square: bool) -> Tensor:
-    """Maps of a square image are square: where the two sides that are equal come first, the channels come last."""
+def _channels_first(layer: Tensor, square: bool, line: bool) -> Tensor:
+    """Return a layer's values with the channels ahead of the positions.
+
+    Maps of a square image are square: where the two sides that are equal come first, the channels
+    come last. Three axes are (batch, tokens, channels), unless the layer is a line.
+    """
     if layer.ndim == 4 and square and layer.shape[1] == layer.shape[2] != layer.shape[3]:
         return layer.permute(0, 3, 1, 2)
-    return layer.transpose(1, 2) if layer.ndim == 3 else layer
+    return layer.transpose(1, 2) if layer.ndim == 3 and not line else layer
 
 
 def first_tensor(output: object) -> Tensor:

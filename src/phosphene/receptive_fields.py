@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.networks.outside import number_type
-from phosphene.probe import find_layer, probe
+from phosphene.probe import Tokens, find_layer, probe
 from phosphene.tensors import device_of
 
 BRANCHES = 4
@@ -64,16 +64,21 @@ class Fields:
 
 
 def receptive_fields(
-    network: nn.Module, size: tuple[int, int], layers: Sequence[str], batch: int = AT_ONCE
+    network: nn.Module,
+    size: tuple[int, int],
+    layers: Sequence[str],
+    batch: int = AT_ONCE,
+    tokens: Tokens | None = None,
 ) -> dict[str, Fields]:
     """Return the receptive fields of each layer's units in a network that reads `size` pixels.
 
-    `size` is (height, width), `batch` the most images in a pass. Absent are layers whose centre no
-    pixel reaches and those that cannot be read. What was found is kept as long as the network is.
+    `size` is (height, width), `batch` the most images in a pass, `tokens` as `probe` takes them.
+    Absent are layers whose centre no pixel reaches and those that cannot be read. What was found is
+    kept as long as the network is.
     """
 
     def find(layers: Sequence[str]) -> dict[str, Fields]:
-        spread = _Spread(network, size, batch)
+        spread = _Spread(network, size, batch, tokens)
         readable = spread.readable(layers)
         rows, columns = (spread.spans(axis, readable) for axis in (0, 1))
         found = {layer: Fields(rows[layer], columns[layer]) for layer in readable}
@@ -83,11 +88,15 @@ def receptive_fields(
             if all(any(spans[len(spans) // 2]) for spans in (fields.rows, fields.columns))
         }
 
-    return _remembered("fields", network, size, layers, find)
+    return _remembered(("fields", tokens), network, size, layers, find)
 
 
 def central_boxes(
-    network: nn.Module, size: tuple[int, int], layers: Sequence[str], batch: int = AT_ONCE
+    network: nn.Module,
+    size: tuple[int, int],
+    layers: Sequence[str],
+    batch: int = AT_ONCE,
+    tokens: Tokens | None = None,
 ) -> dict[str, Box]:
     """Return `receptive_fields(…)[layer].centre` for each layer, with fewer passes.
 
@@ -95,11 +104,11 @@ def central_boxes(
     """
 
     def find(layers: Sequence[str]) -> dict[str, Box]:
-        spread = _Spread(network, size, batch)
+        spread = _Spread(network, size, batch, tokens)
         left = spread.readable(layers)
         found = dict.fromkeys(spread.seeing(spread.whole, left), spread.whole)
         left = [layer for layer in left if layer not in found]
-        guess = _guesses(network, size, left)
+        guess = _guesses(network, size, left, tokens)
         for i, layer in enumerate(left):
             if layer in found:
                 continue
@@ -111,14 +120,17 @@ def central_boxes(
                 found[layer] = searched
         return found
 
-    return _remembered("boxes", network, size, layers, find)
+    return _remembered(("boxes", tokens), network, size, layers, find)
 
 
 class _Spread:
     """Asks a network which of its units a NaN in a part of its input reaches."""
 
-    def __init__(self, network: nn.Module, size: tuple[int, int], batch: int):
+    def __init__(
+        self, network: nn.Module, size: tuple[int, int], batch: int, tokens: Tokens | None
+    ):
         self.network, self.size, self.batch = network, size, min(batch, AT_ONCE)
+        self.tokens = tokens
         self.whole = Box(0, 0, *size)
         self._device = device_of(network)
         self._kind = number_type(network)
@@ -128,11 +140,12 @@ class _Spread:
         hits: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         # cuDNN's fast algorithms mix neighbours: a NaN would spread further
         exact = torch.backends.cudnn.flags(enabled=False)
-        with exact, probe(self.network, layers) as read, torch.no_grad():
+        with exact, probe(self.network, layers, self.tokens) as read, torch.no_grad():
             for at in range(0, len(parts), self.batch):
                 images = self._images(parts[at : at + self.batch])
-                for layer, values in read(images).items():
-                    hits[layer].append(_units(values).isnan().any(1))
+                found = read(images)
+                for layer in layers:
+                    hits[layer].append(_units(found[layer]).isnan().any(1))
         return {layer: torch.cat(each).cpu() for layer, each in hits.items()}
 
     def _images(self, parts: Sequence[Sequence[Box]]) -> Tensor:
@@ -156,8 +169,8 @@ class _Spread:
 
     def _order(self, layers: Sequence[str]) -> list[str]:
         two = self._images([[]] * min(2, self.batch))  # two tell a batch from its images
-        with probe(self.network, layers) as read, torch.no_grad():
-            return list(read(two))
+        with probe(self.network, layers, self.tokens) as read, torch.no_grad():
+            return [key for key in read(two) if key in layers]
 
     # ------------------------------------------------------------ the central unit
 
@@ -314,7 +327,7 @@ def _least(most: int, guessed: int, reaches: Callable[[int], bool]) -> int:
 
 
 def _guesses(
-    network: nn.Module, size: tuple[int, int], layers: Sequence[str]
+    network: nn.Module, size: tuple[int, int], layers: Sequence[str], tokens: Tokens | None
 ) -> Callable[[str], Box | None]:
     """Lend a function from a layer to the box that its central unit's gradient reaches.
 
@@ -326,7 +339,7 @@ def _guesses(
     images.requires_grad_()
     values: dict[str, Tensor] = {}
     try:
-        with torch.enable_grad(), probe(network, layers) as read:
+        with torch.enable_grad(), probe(network, layers, tokens) as read:
             values = read(images * 1) if layers else {}
     except RuntimeError:  # of a network that runs only without gradients
         pass
@@ -356,7 +369,7 @@ _kept: WeakKeyDictionary[nn.Module, dict[object, dict[str, object]]] = WeakKeyDi
 
 
 def _remembered(
-    what: str,
+    what: object,
     network: nn.Module,
     size: tuple[int, int],
     layers: Sequence[str],

@@ -21,7 +21,7 @@ from phosphene.errors import BadFile, BadRequest
 from phosphene.files import outlet, outlet_folder
 from phosphene.parameterizations import Parameterization, load_generated
 from phosphene.records import Folder, Record, pixels_sha256, read
-from phosphene.subjects import Subject, load_subject
+from phosphene.subjects import READINGS, Subject, load_subject
 from phosphene.synthesis import (
     PRECISIONS,
     Climb,
@@ -48,7 +48,8 @@ class Request:
     """All that decides a run's pictures but their targets and seeds. Files are kept with their hashes.
 
     `start` is "random", "mean" or {"file", "sha256"} of a photograph; `threads` counts because a machine's
-    sums round differently with another number of them.
+    sums round differently with another number of them. `reading` is the version of what the
+    subject's layers mean (see `subjects.READINGS`); records of version 0.1.0 lack it.
     """
 
     subject: str
@@ -60,6 +61,7 @@ class Request:
     device: str = "cpu"
     precision: str = "float32"
     threads: int = 1
+    reading: int = READINGS[0]
 
     def __post_init__(self) -> None:
         start = self.start if isinstance(self.start, dict) else {"file": self.start, "sha256": ""}
@@ -79,16 +81,23 @@ class Request:
             )
         if not isinstance(self.threads, int) or not 1 <= self.threads <= 1024:
             raise BadRequest(f"threads must lie in 1 … 1024; got {self.threads!r}")
+        if self.reading not in READINGS:
+            raise BadRequest(
+                f"reading is one of {READINGS}; got {self.reading!r}; update phosphene"
+            )
 
     def loaded(self) -> tuple[Subject, Parameterization]:
         """The subject and the parameterization that the request names."""
-        subject = load_subject(self.subject)
+        subject = load_subject(self.subject).as_read_by(self.reading)
         return subject, open_parameterization(self.prior, subject, self.prior_file, self.bounds)
 
     def for_member(self, members: Sequence[Member], i: int) -> dict[str, Any]:
         """What one picture's record keeps: with it, the whole batch that it climbed in."""
+        kept = asdict(self)
+        if self.reading == READINGS[0]:  # as in records of version 0.1.0, so that they are kept
+            del kept["reading"]
         return {
-            **asdict(self),
+            **kept,
             "members": [[member.target.as_json(), member.seed] for member in members],
             "member": i,
         }
@@ -188,7 +197,7 @@ def climb_into(
         yield from finished[at:]
 
 
-DECIDING = ("subject", "prior", "climb", "start", "prior_file", "bounds")
+DECIDING = ("subject", "prior", "climb", "start", "prior_file", "bounds", "reading")
 """Of a request, what a user asks for; the machine is what it happens to be."""
 
 
@@ -198,7 +207,7 @@ def check_kept(folder: Folder, request: Request, members: Sequence[Member]) -> N
     for member in members:
         file = folder.path / f"{file_name(member)}.json"
         try:
-            kept = read(file).request
+            kept = {"reading": READINGS[0], **read(file).request}
         except BadFile:  # none, or no whole one
             continue
         if others := [part for part in DECIDING if kept.get(part) != wanted[part]]:
@@ -263,27 +272,34 @@ def remake(
         torch.set_num_threads(request.threads)
     subject, parameterization = request.loaded()
     _check_units(subject, members, file)
-    hashes = weights_of(subject, parameterization)
-    check_weights(old, hashes, file)
+    check_weights(old, subject, parameterization, file)
     start = _start(request.start, parameterization)
     result = _climb(request, subject, parameterization, members, start, 0, report)
     if own:
-        return old, _made(result, member, old.request, hashes)[0]
+        return old, _made(result, member, old.request, old.weights)[0]
     folder.create()
-    return old, _keep(folder, result, member, old.request, hashes)
+    return old, _keep(folder, result, member, old.request, old.weights)
 
 
 def weights_of(subject: Subject, parameterization: Parameterization) -> dict[str, str]:
     """What the pictures depend on: the hash of each weights file, or a name where there is none."""
-    hashes = {"subject": str(subject.card.get("sha256", subject.name))}
+    hashes = {"subject": subject.identity}
     card = getattr(parameterization, "card", None)
     if card is not None:
         hashes["prior"] = str(card.get("sha256", card.get("name", "")))
     return hashes
 
 
-def check_weights(record: Record, here: dict[str, str], file: Path) -> None:
-    """`BadFile` where a record's picture was made with other weights than those that are here."""
+def check_weights(
+    record: Record, subject: Subject, parameterization: Parameterization, file: Path
+) -> None:
+    """`BadFile` where a record's picture was made with other networks than those that are here.
+
+    A record of version 0.1.0 is compared as that version did, by the hash of the weights alone.
+    """
+    here = weights_of(subject, parameterization)
+    if record.weights.get("subject") == subject.former_identity:
+        here["subject"] = subject.former_identity
     if wrong := [part for part in here if here[part] != record.weights.get(part)]:
         was, now = str(record.weights.get(wrong[0], "none"))[:16], here[wrong[0]][:16]
         raise BadFile(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
+import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -30,11 +35,28 @@ from phosphene.networks.outside import (
     looking_without_gradients,
     number_type,
     seeded_by_zero,
+    sha256_of_weights,
     wrong_scale,
 )
-from phosphene.probe import first_tensor, layer_path, layer_shapes, run
+from phosphene.probe import (
+    Read,
+    Tokens,
+    first_tensor,
+    layer_path,
+    layer_shapes,
+    layer_sizes,
+    probe,
+    run,
+)
 from phosphene.tensors import device_of, resized
-from phosphene.units import Target, Term, Unit, channel_range, parse
+from phosphene.units import Target, Term, Unit, channel_range, is_token, parse
+
+READINGS = (1, 2)
+"""Versions of what a layer's values mean. 1, by version 0.1.0: three axes are (batch, tokens,
+channels), the tokens in one line; networks of timm look at the size of their training, images of
+an `hf:` processor that does not resize have 256 pixels. 2: patches are a map and the tokens ahead
+of them apart, values of nn.Conv1d and its kind are (batch, channels, length); the size is that of
+the test, or of the configuration."""
 
 MOST_TARGETS = 20_000
 """A longer list of targets in one call is taken for a slip."""
@@ -55,7 +77,7 @@ class Subject:
 
     `output` is the layer whose channels are the classes ("" when unknown). `card` holds what its weights
     file says of it. `batch` is the most images that it takes at once, 0 for any number, and
-    `layout` the order of their numbers in memory.
+    `layout` the order of their numbers in memory. `tokens` says how values of three axes are read.
     """
 
     name: str
@@ -68,6 +90,7 @@ class Subject:
     card: dict[str, Any] = field(default_factory=dict)
     batch: int = 0
     layout: torch.memory_format = torch.channels_last
+    tokens: Tokens | None = field(default_factory=Tokens)
 
     def prepare(self, images: Tensor) -> Tensor:
         """RGB in [0, 1], (batch, 3, height, width) of any size, to what the network reads."""
@@ -94,9 +117,47 @@ class Subject:
         """As many images as it takes at once, and no more than these."""
         return min(images, self.batch or images)
 
+    @cached_property
+    def identity(self) -> str:
+        """Return the hash of all that decides what the subject makes of an image.
+
+        Of a file that holds the whole network it is the file's. Where code takes part, it covers
+        the weights, the way of looking, the names, and what every layer makes of one fixed image.
+        """
+        sha256 = self.card.get("sha256")
+        if sha256 and self.card.get("source") != "python" and not self.made_by_library:
+            return str(sha256)
+        said = {
+            "weights": sha256 or sha256_of_weights(self.network),
+            "look": [self.size, self.mean, self.std],
+            "names": [self.output, self.classes],
+            "layers": _behaviour(self),
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def former_identity(self) -> str:
+        """Return the hash by which version 0.1.0 knew the subject, without code and way of looking."""
+        return str(self.card.get("sha256", self.name))
+
+    @property
+    def made_by_library(self) -> bool:
+        """Return whether a library's code makes the network, and a name decides how it looks."""
+        return self.card.get("source") in _LIBRARIES
+
+    def reading(self, layers: Iterable[str]) -> AbstractContextManager[Read]:
+        """Lend a function from what the network reads to its layers' activations (see `probe`)."""
+        return probe(self.network, layers, self.tokens)
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Output shape, without the batch, of every layer that runs."""
-        return dict(self._shapes)
+        """Return the output shape, without the batch, of every layer that runs."""
+        return {name: shape for name, shape in self._shapes.items() if "@" not in name}
+
+    def token_names(self, layer: str) -> tuple[str, ...]:
+        """Return the names of a layer's tokens ahead of its patches."""
+        return tuple(
+            name.removeprefix(f"{layer}@") for name in self._shapes if name.startswith(f"{layer}@")
+        )
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -104,7 +165,20 @@ class Subject:
         blank = torch.zeros(
             self.at_most(2), 3, *self.size, device=parameter.device
         )  # two tell a batch from its images
-        return layer_shapes(self.network, self.prepare(blank))
+        return layer_shapes(self.network, self.prepare(blank), self.tokens)
+
+    def as_read_by(self, version: int) -> Subject:
+        """Return the subject as a record of this version of reading means it (see `READINGS`)."""
+        if version == READINGS[-1]:
+            return self
+        size = tuple(self.card.get("size_0_1_0", self.size))
+        return replace(self, size=size, tokens=None)
+
+    def reading_version(self) -> int:
+        """Return the version of reading that a record must state: the first that means the same."""
+        before = self.as_read_by(READINGS[0])
+        same = before.size == self.size and before._shapes == self._shapes
+        return READINGS[0] if same else READINGS[-1]
 
     def targets(self, text: str) -> list[Target]:
         """The targets that a text names (see `units`): one, or one for each channel of a range."""
@@ -155,6 +229,11 @@ class Subject:
         if wrong := [channel for channel in channels if channel >= shape[0]]:
             raise UnknownName(
                 f"{self.name}: {term.layer} has {shape[0]} channels, 0 … {shape[0] - 1}; got {wrong[0]}"
+            )
+        if is_token(term.position) and term.position not in self.token_names(term.layer):
+            there = ", ".join(f"@{name}" for name in self.token_names(term.layer)) or "none"
+            raise UnknownName(
+                f"{term.layer} has no token @{term.position} ahead of its patches; there is: {there}"
             )
         if isinstance(term.position, tuple):
             limits = tuple(shape[1:])
@@ -215,6 +294,34 @@ class Subject:
         return sign + str(unit)
 
 
+_LIBRARIES = ("torchvision", "timm", "transformers")
+_MOST_COPIED = 200_000_000
+"""Weights; a larger network is not copied in double precision."""
+
+
+def _behaviour(subject: Subject) -> dict[str, str]:
+    """Return how large every layer's values are for one fixed image, the same on all machines.
+
+    In double precision, four digits do not depend on the order of sums. A network that does not
+    run in it is told by its output alone, in three digits, on one thread.
+    """
+    image = torch.rand(1, 3, *subject.size, generator=torch.Generator().manual_seed(0))
+    if sum(each.numel() for each in subject.network.parameters()) <= _MOST_COPIED:
+        with suppress(Exception):  # of every kind: not every network can be copied or made double
+            copied = replace(subject, network=copy.deepcopy(subject.network).cpu().double())
+            sizes = layer_sizes(copied.network, copied.prepare(image.double()))
+            least = 1e-9 * max([size for size in sizes.values() if math.isfinite(size)], default=0)
+            return {layer: "0" if size <= least else f"{size:.3e}" for layer, size in sizes.items()}
+    device = next(subject.network.parameters(), torch.zeros(())).device
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        sizes = layer_sizes(subject.network, subject.prepare(image.to(device)))
+    finally:
+        torch.set_num_threads(threads)
+    return {"": f"{sizes.get('', 0.0):.2e}"}
+
+
 def load_subject(name: str | Path) -> Subject:
     """A subject by bundled name, file, or `torchvision:`, `timm:`, `hf:`, `python:`, `efficientnet-lite…` name.
 
@@ -234,6 +341,7 @@ def load_subject(name: str | Path) -> Subject:
             outside.card,
             outside.batch,
             outside.layout,
+            Tokens(outside.tokens),
         )
         beside = '; beside it, its factory may give {"size": PIXELS}'
         return _tried(subject, beside) if str(name).startswith("python:") else subject

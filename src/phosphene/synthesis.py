@@ -17,7 +17,7 @@ from phosphene.errors import BadRequest
 from phosphene.objectives import Kind, Objective
 from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels, load_generated
 from phosphene.priors import Free, Gaussian, Prior, paper_box
-from phosphene.probe import Read, borrowed, lost_gradient, probe
+from phosphene.probe import Read, borrowed, lost_gradient
 from phosphene.subjects import MOST_TARGETS, Subject, load_subject, wrap
 from phosphene.tensors import blurred, center_crop, device_of, total_variation
 from phosphene.units import Target
@@ -324,7 +324,7 @@ def climb_batch(
         if climb.cycle
         else nullcontext(lambda images: images)
     )
-    with probe(subject.network, objective.layers) as read, again as encoded:
+    with subject.reading(objective.layers) as read, again as encoded:
         look = _Look(subject, parameterization, climb, read, precision)
         codes, alive = _starts(members, objective, look, start, device)
         start_scores = _measure(codes, objective, look)[1]

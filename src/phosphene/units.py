@@ -4,6 +4,8 @@ Grammar of a target, as typed on the command line:
 
     conv5:151          channel 151 of conv5, at the centre of its map (as in the paper)
     conv5:151@6,2      … at row 6, column 2;   @max, @mean: over all positions
+    blocks.3:7@6,2     a transformer's patch at row 6, column 2;   @max, @mean: over all patches
+    blocks.3:7@class   its class token;   @distillation, @register0 … likewise
     conv5:0-31         one target for each channel;   fc8:1,5,9 and conv5:all likewise
     class:lion         the output unit of a class, by name; class:10 is the class called "10", and
                        output unit 10 where no class has that name
@@ -16,11 +18,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, TypeGuard
 
 from phosphene.errors import BadRequest
 
-Position = tuple[int, int] | Literal["centre", "max", "mean"]
+Position = tuple[int, int] | str
+"""(row, column) counted from 0, or one of `POOLED`, or the name of a token ahead of the patches."""
+
+POOLED = ("centre", "max", "mean")
+_TOKEN = re.compile(r"class|distillation|register[0-9]{1,3}")
 
 _TERM = re.compile(
     r"""\s*(?:(?P<weight>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?)\s*\*\s*)?   # 0.5*
@@ -181,6 +187,11 @@ def channel_range(text: str) -> list[int] | None:
     return channels
 
 
+def is_token(position: object) -> TypeGuard[str]:
+    """Return whether a position is the name of a token ahead of the patches."""
+    return isinstance(position, str) and _TOKEN.fullmatch(position) is not None
+
+
 def _exactly(number: float) -> str:
     """A number as short as it can be read back the same."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
@@ -189,7 +200,7 @@ def _exactly(number: float) -> str:
 def _unit_from_json(data: dict[str, Any]) -> Unit | Direction:
     where = data.pop("position")
     position: Position = (int(where[0]), int(where[1])) if isinstance(where, list) else where
-    if not isinstance(position, tuple) and position not in ("centre", "max", "mean"):
+    if not isinstance(position, tuple) and position not in POOLED and not is_token(position):
         raise ValueError(f"position {position!r}")
     if "vector" in data:
         return Direction(
@@ -202,15 +213,13 @@ def _position(text: str | None, term: str) -> Position:
     if text is None:
         return "centre"
     text = text.strip()
-    if text == "max":
-        return "max"
-    if text == "mean":
-        return "mean"
-    if text in ("centre", "center"):
+    if text in POOLED or is_token(text):
+        return text
+    if text == "center":
         return "centre"
     match = re.fullmatch(r"([0-9]{1,9})\s*,\s*([0-9]{1,9})", text)
     if match is None:
         raise BadRequest(
-            f"position @{text} in {term.strip()!r} is neither @ROW,COLUMN nor @centre, @max, @mean"
+            f"position @{text} in {term.strip()!r} is neither @ROW,COLUMN nor @centre, @max, @mean, @class"
         )
     return int(match[1]), int(match[2])

@@ -15,7 +15,7 @@ from phosphene.atlas.forms import Entry, read_form, short
 from phosphene.errors import BadFile, BadRequest
 from phosphene.records import Record, read
 from phosphene.texts import clean
-from phosphene.units import Direction, Target, Unit
+from phosphene.units import Direction, Target, Unit, is_token
 
 Piece = Picture | Evaluation | Exemplars | Dissection
 
@@ -106,9 +106,12 @@ def _member(record: Record, file: Path) -> tuple[Target, int]:
 
 
 def _about(target: Target) -> Unit | str:
-    """The lone channel that a target excites, at whatever position, or else the target's own text."""
+    """Return the lone channel that a target excites, at whatever position, or else its own text.
+
+    A class token and its like share a channel's number with the patches, but no meaning.
+    """
     (weight, unit), *others = target.terms
-    if others or weight != 1 or isinstance(unit, Direction):
+    if others or weight != 1 or isinstance(unit, Direction) or is_token(unit.position):
         return short(str(target))
     return Unit(short(unit.layer), unit.channel)
 

@@ -14,7 +14,6 @@ from phosphene.claims.experiment import Experiment
 from phosphene.fidelity import reconstructed
 from phosphene.metrics import feature_layers
 from phosphene.parameterizations import load_generated
-from phosphene.probe import probe
 from phosphene.statistics import Figure, mean, paired_difference, share
 
 PRIORS = {
@@ -124,7 +123,7 @@ def repetition(experiment: Experiment, images: Tensor) -> list[float]:
     features and the same features moved by at least a quarter of the map, each position less the mean of all."""
     bystander = experiment.network(experiment.judges[-1])
     layer, found = feature_layers(bystander)[0], []
-    with probe(bystander.network, [layer]) as read, torch.no_grad():
+    with bystander.reading([layer]) as read, torch.no_grad():
         for part in images.split(bystander.at_most(50)):
             maps = read(bystander.prepare(part.to(experiment.device)))[layer].float()
             found += moved_likeness(maps).tolist()

@@ -190,7 +190,7 @@ def _exemplars(experiment: Experiment, channels: Sequence[int]) -> dict[int, Ten
     experiment.report(f"C6: looking through {data.name}")
     file = experiment.out / "exemplars" / f"{SUBJECT}-{LAYER}-{every}.safetensors"
     found = find_exemplars(network, [LAYER], data, file, device=experiment.device)[LAYER]
-    field = receptive_fields(network.network, network.size, [LAYER], 32).get(LAYER)
+    field = receptive_fields(network.network, network.size, [LAYER], 32, network.tokens).get(LAYER)
     pictures = {
         n: pixels for n, pixels, _ in data.photographs({n for c in channels for n in found.best(c)})
     }

@@ -169,7 +169,8 @@ class Experiment:
             for seed in seeds
         ]
         how = settings("default", parameterization, **changes)
-        request = Request(subject, prior, how, start_request(start), **self.machine)
+        machine = {**self.machine, "reading": network.reading_version()}
+        request = Request(subject, prior, how, start_request(start), **machine)
         folder = records.Folder(self.runs / name)
         self.report(f"{name}: {len(members)} pictures")
         found = list(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from phosphene.probe import probe
 from phosphene.statistics import Figure, share
 from phosphene.subjects import Subject, outer_layers
 from phosphene.tensors import device_of
@@ -58,7 +57,7 @@ def summary(network: Subject, images: Tensor) -> Tensor:
     """Mean and spread over positions of each channel of each layer with a map, (n, d)."""
     layers = [name for name, shape in outer_layers(network.shapes()).items() if len(shape) == 3]
     device, found = device_of(network.network), []
-    with probe(network.network, layers) as read, torch.no_grad():
+    with network.reading(layers) as read, torch.no_grad():
         for part in images.split(network.at_most(50)):
             maps = [
                 each.float().flatten(2) for each in read(network.prepare(part.to(device))).values()

@@ -187,7 +187,8 @@ def synthesize(
         objective=one_of(objective, ("activation", "probability")),
         **changes,
     )
-    request = Request(subject, prior, how, start_request(start), own_file, own_bounds, **machine)
+    begin, reading = start_request(start), seen.reading_version()
+    request = Request(subject, prior, how, begin, own_file, own_bounds, **machine, reading=reading)
     if resume:
         check_kept(Folder(out_folder), request, members)
     with progress.bar(len(members) * how.steps, "climbing") as advance:
@@ -331,7 +332,9 @@ def layers(
     shapes = {name: shape for name, shape in network.shapes().items() if shape}
     shapes = shapes if every else outer_layers(shapes)
     with progress.status(f"receptive fields of {len(shapes)} layers"):
-        boxes = central_boxes(network.network, network.size, list(shapes), network.batch or 32)
+        boxes = central_boxes(
+            network.network, network.size, list(shapes), network.batch or 32, network.tokens
+        )
     rows: list[dict[str, Any]] = [
         {
             "layer": name,
@@ -340,6 +343,7 @@ def layers(
             "channels": shape[0],
             "units": math.prod(shape),
             "receptive_field": asdict(boxes[name]) if name in boxes else None,
+            "tokens": list(network.token_names(name)),
         }
         for name, shape in shapes.items()
     ]
@@ -367,7 +371,7 @@ def layers(
         table.add_row(
             row["layer"],
             row["kind"],
-            " × ".join(map(str, row["shape"])),
+            " ".join([" × ".join(map(str, row["shape"])), *(f"@{name}" for name in row["tokens"])]),
             f"{row['channels']:,}",
             f"{row['units']:,}",
             str(boxes.get(row["layer"], "–")),

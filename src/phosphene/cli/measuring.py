@@ -53,13 +53,13 @@ def exemplars(
     from phosphene.exemplars import describe, find_exemplars
     from phosphene.files import outlet, outlet_folder
     from phosphene.subjects import load_subject, outer_layers
-    from phosphene.units import Unit
+    from phosphene.units import Unit, is_token
 
     where = choose_machine(device, "float32", threads)["device"]
     network = load_subject(subject)
     targets = [target for text in units or [] for target in network.targets(text)]
     named = [unit for target in targets for _, unit in target.terms if isinstance(unit, Unit)]
-    fixed = [unit for unit in named if isinstance(unit.position, tuple)]
+    fixed = [unit for unit in named if isinstance(unit.position, tuple) or is_token(unit.position)]
     if wrong := [*(target for target in targets if len(target.terms) > 1), *fixed]:
         raise BadRequest(
             f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL"

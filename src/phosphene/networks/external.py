@@ -97,8 +97,16 @@ def _torchvision(text: str) -> External:
         "sha256": sha256_of_weights(network),
     }
     output = logits_layer(network, len(classes))
+    named = ("class",) if hasattr(network, "class_token") else None
     return External(
-        network, (side, side), triple(look.mean), triple(look.std), classes, output, card
+        network,
+        (side, side),
+        triple(look.mean),
+        triple(look.std),
+        classes,
+        output,
+        card,
+        tokens=named,
     )
 
 
@@ -146,7 +154,9 @@ def _timm(text: str) -> External:
             if wanted
             else _timm_trained(library, model)
         )
-    look, about = library.data.resolve_model_data_config(network), network.pretrained_cfg
+    about = network.pretrained_cfg
+    look = library.data.resolve_model_data_config(network, use_test_size=True)
+    before = library.data.resolve_model_data_config(network)["input_size"]
     height, width = look["input_size"][1:]
     classes = (
         tuple(library.data.ImageNetInfo().label_descriptions())
@@ -160,6 +170,8 @@ def _timm(text: str) -> External:
         "version": library.__version__,
         "sha256": sha256_of_weights(network),
     }
+    if (height, width) != tuple(before[1:]):
+        card["size_0_1_0"] = list(before[1:])
     return External(
         network,
         (height, width),
@@ -168,7 +180,21 @@ def _timm(text: str) -> External:
         classes,
         _timm_output(network),
         card,
+        tokens=_timm_tokens(network),
     )
+
+
+def _timm_tokens(network: Any) -> tuple[str, ...] | None:
+    """Return timm's names of the tokens ahead of the patches, None for a network without any told."""
+    count = getattr(network, "num_prefix_tokens", None)
+    if not isinstance(count, int):
+        return None
+    named = [
+        name
+        for name, part in (("class", "cls_token"), ("distillation", "dist_token"))
+        if getattr(network, part, None) is not None
+    ][:count]
+    return (*named, *(f"register{i}" for i in range(count - len(named))))
 
 
 def _timm_trained(library: ModuleType, model: str) -> nn.Module:

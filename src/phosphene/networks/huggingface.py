@@ -46,6 +46,7 @@ def load_transformers(text: str) -> External:
     with _quiet(library), _reading(name):
         config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         size, mean, std, swapped = _look(library, folder)
+        said = _size(config) if size is None else size
         network = _random(library, config) if random else _trained(library, folder, name)
     if swapped:
         mean, std = mean[::-1], std[::-1]
@@ -60,10 +61,46 @@ def load_transformers(text: str) -> External:
         "version": library.__version__,
         "sha256": f"{sha256}@random" if random else sha256,
     }
+    if size is None:  # its processor leaves images as they are
+        card["size_0_1_0"] = [256, 256]
+        if _stated(config) is None:
+            card["assumed"] = f"{said[0]} × {said[1]} pixels; its image processor does not resize"
     outside = External(
-        network, size, mean, std, classes, logits_layer(network, config.num_labels), card
+        network,
+        said,
+        mean,
+        std,
+        classes,
+        logits_layer(network, config.num_labels),
+        card,
+        tokens=_tokens(config),
     )
     return checked(name, outside, lambda images: network(images).logits)
+
+
+def _size(config: Any) -> tuple[int, int]:
+    """Return the (height, width) that a configuration states, 224 where it states none."""
+    return _stated(config) or (224, 224)
+
+
+def _stated(config: Any) -> tuple[int, int] | None:
+    """Return the (height, width) that a configuration states, if it does."""
+    said = getattr(config, "image_size", None)
+    if isinstance(said, int):
+        return said, said
+    if isinstance(said, (list, tuple)) and len(said) == 2:
+        return int(said[0]), int(said[1])
+    return None
+
+
+def _tokens(config: Any) -> tuple[str, ...] | None:
+    """Return names of the tokens ahead of the patches, as far as a configuration tells them."""
+    if config.model_type == "deit":
+        return "class", "distillation"
+    registers = getattr(config, "num_register_tokens", None)
+    if isinstance(registers, int):
+        return "class", *(f"register{i}" for i in range(registers))
+    return None
 
 
 def _folder(name: str, source: str, random: bool) -> Path:
@@ -128,16 +165,19 @@ def _files(folder: Path, random: bool) -> list[Path]:
 
 def _look(
     library: ModuleType, folder: Path
-) -> tuple[tuple[int, int], tuple[float, float, float], tuple[float, float, float], bool]:
-    """Size, mean and standard deviation, and whether blue comes first, by what the processor makes of plain pictures.
+) -> tuple[tuple[int, int] | None, tuple[float, float, float], tuple[float, float, float], bool]:
+    """Return how the image processor looks, by what it makes of plain pictures.
 
-    Black and white give the two ends of the straight line that each channel is; red tells the order.
+    That is size, mean, standard deviation, and whether blue comes first. Black and white give the
+    two ends of the straight line that each channel is, and red tells the order. The size is None
+    where pictures of another size come out in another size.
     """
     processor = library.AutoImageProcessor.from_pretrained(
         folder, backend="pil", trust_remote_code=False
     )
     black, white, red = (_processed(processor, colour) for colour in ("black", "white", "red"))
     height, width = black.shape[1:]
+    resizes = _processed(processor, "black", 320).shape[1:] == (height, width)
     low, high = black.mean((1, 2)), white.mean((1, 2))
     if not (np.isfinite(high - low).all() and (high - low > 0).all()):
         raise ValueError(
@@ -148,12 +188,13 @@ def _look(
         triple(round(float(value), 6) for value in values)
         for values in (-low / (high - low), 1 / (high - low))
     )
-    return (height, width), mean, std, swapped
+    return (height, width) if resizes else None, mean, std, swapped
 
 
-def _processed(processor: Any, colour: str) -> Any:
-    """What a processor makes of a plain picture, (3, height, width) in double precision."""
-    pixels = processor(Image.new("RGB", (256, 256), colour), return_tensors="np")["pixel_values"]
+def _processed(processor: Any, colour: str, side: int = 256) -> Any:
+    """Return what a processor makes of a plain picture, (3, height, width) in double precision."""
+    picture = Image.new("RGB", (side, side), colour)
+    pixels = processor(picture, return_tensors="np")["pixel_values"]
     if np.ndim(pixels) != 4 or len(pixels[0]) != 3:
         raise ValueError(
             f"its image processor makes arrays of {np.shape(pixels)}, not (1, 3, height, width)"

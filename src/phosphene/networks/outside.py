@@ -37,7 +37,8 @@ class External:
     `mean` and `std` are on RGB in [0, 1]. `output` is the layer whose channels are the classes ("" lets the
     caller guess). `card` says where it is from: source, weights, licence, version of the library. `batch` is the
     most images that it takes at once, 0 for any number; `layout` the order of their numbers in memory, which a
-    program that was traced with one may insist on.
+    program that was traced with one may insist on. `tokens` names those ahead of the patches in a
+    transformer's layers, such as ("class", "register0"), None where it is not known.
     """
 
     network: nn.Module
@@ -49,6 +50,7 @@ class External:
     card: dict[str, Any] = field(default_factory=dict)
     batch: int = 0
     layout: torch.memory_format = torch.channels_last
+    tokens: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
 from phosphene.networks.generator import Decoder, LatentEncoder
-from phosphene.probe import probe
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images
 from phosphene.training.augment import random_crops
@@ -73,7 +72,7 @@ def train_autoencoder(
     own = recipe["architecture"]
     shape = {part: own[part] for part in DECODER if part in own}
     shape["encoder"] = stage["encoder"]
-    seen_by = {"comparator": comparator.card.get("sha256", comparator.name)}
+    seen_by = {"comparator": comparator.identity}
     folder = RunFolder(
         Path(run),
         recipe_hash(
@@ -89,7 +88,7 @@ def train_autoencoder(
     batch, steps = crew.part(stage["batch"]), stage["steps"]
     latent_shape = (shape["latent"], stage["crop"] // 8, stage["crop"] // 8)
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
-    with probe(comparator.network, stage["layers"]) as read:
+    with comparator.reading(stage["layers"]) as read:
         for step in folder.steps(parts, steps, time_budget=time_budget):
             generator = seeded(recipe["seed"], 2, step, *crew.counters)
             chosen = torch.randint(len(images), (batch,), generator=generator).to(device)

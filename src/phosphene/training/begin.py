@@ -18,7 +18,6 @@ from phosphene.files import in_utf8, told_as_oserror, whole
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated
-from phosphene.probe import probe
 from phosphene.subjects import Subject
 from phosphene.tensors import center_crop
 from phosphene.training.crew import ALONE, Crew
@@ -122,7 +121,7 @@ def _shown(
     """The encoder's codes of some views, in half precision, and the views, a batch at a time."""
     shape, layer = recipe["architecture"]["code"], recipe["code_layer"]
     placed(encoder.network, device)
-    with probe(encoder.network, [layer]) as read, torch.no_grad():
+    with encoder.reading([layer]) as read, torch.no_grad():
         for x in _some_views(recipe, photographs, batch, device):
             with mixed_precision(device):
                 codes = read(encoder.prepare(center_crop(x, recipe["architecture"]["seen"])))[layer]
@@ -138,7 +137,7 @@ def _drawn(
     placed(own.network, device)
     generator = placed(cast("TwoStageGenerator", teacher.generator), device)
     codes, latents = [], []
-    with probe(own.network, [teacher.layer]) as read, torch.no_grad():
+    with own.reading([teacher.layer]) as read, torch.no_grad():
         for mine, x in _shown(recipe, encoder, photographs, device):
             with mixed_precision(device):
                 theirs = read(own.prepare(center_crop(x, teacher.seen)))[teacher.layer]

@@ -28,7 +28,7 @@ from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.parameterizations import Generated, check_generator
 from phosphene.priors import CodeStatistics
-from phosphene.probe import find_layer, probe
+from phosphene.probe import find_layer
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images, center_crop, device_of, resized
 from phosphene.training.autoencoder import Autoencoder, train_autoencoder
@@ -233,7 +233,7 @@ def _planned_card(
         "architecture": recipe["architecture"],
         "recipe": recipe,
         "encoder": encoder.name,
-        "encoder_sha256": encoder.card.get("sha256", ""),
+        "encoder_sha256": encoder.identity,
         "code_layer": recipe["code_layer"],
         "images": "RGB in (0, 1), the encoder sees the central part",
         "data": {
@@ -269,7 +269,8 @@ def held_out_errors(
     same = same_names(val.classes, encoder.classes) and bool((val.labels >= 0).all())
     val = renumbered(val, encoder.classes, encoder.name) if same else val
     totals = torch.zeros(3, dtype=torch.float64)
-    with torch.no_grad(), probe(encoder.network.to(device), [layer, encoder.output]) as read:
+    encoder.network.to(device)
+    with torch.no_grad(), encoder.reading([layer, encoder.output]) as read:
         for at in range(0, len(val), batch):
             x = as_images(val.images[at : at + batch]).to(device)
             x = resized(x, (generator.image_size, generator.image_size))

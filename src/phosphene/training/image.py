@@ -19,7 +19,7 @@ from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.generator import ImageGenerator
-from phosphene.probe import find_layer, probe
+from phosphene.probe import find_layer
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import center_crop
 from phosphene.training.adversary import duel
@@ -205,10 +205,8 @@ def _looking(
         network.requires_grad_(False)
     alone = comparator is encoder
     with (
-        probe(encoder.network, [*own, *([*judged, *output] if alone else []), layer]) as read,
-        nullcontext()
-        if alone
-        else probe(comparator.network, [*compared, *judged, *output]) as read_too,
+        encoder.reading([*own, *([*judged, *output] if alone else []), layer]) as read,
+        nullcontext() if alone else comparator.reading([*compared, *judged, *output]) as read_too,
     ):
 
         def look(images: Tensor) -> _Glance:

@@ -14,7 +14,6 @@ from phosphene.datasets import Photographs
 from phosphene.files import in_utf8, told_as_oserror, whole
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
-from phosphene.probe import probe
 from phosphene.subjects import Subject
 from phosphene.tensors import center_crop
 from phosphene.training.adversary import duel
@@ -203,7 +202,7 @@ def _encode(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Codes and latents, (batch, …) float16, of every view of every photograph, in order."""
     autoencoder = autoencoder.to(device).eval()
-    with probe(encoder.network, [recipe["code_layer"]]) as read, torch.no_grad():
+    with encoder.reading([recipe["code_layer"]]) as read, torch.no_grad():
         for view in range(recipe["views"]["number"]):
             for at in range(0, len(photographs), batch):
                 x = drawn_views(

@@ -55,7 +55,7 @@ def stage_identity(
     if "begin" in recipe:
         settings |= {"begin": recipe["begin"], "views": recipe["views"]}
     return recipe_hash(
-        {**settings, **whole, "encoder": encoder.card.get("sha256", encoder.name)},
+        {**settings, **whole, "encoder": encoder.identity},
         photographs.fingerprint,
     )
 
