@@ -130,6 +130,7 @@ def statistics_of(codes: Tensor, axes: int = 4) -> CodeStatistics:
         vectors[:, :axes].T.contiguous(),
         values[:axes],
         rest,
+        codes.amin(0).clamp(max=0),
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +43,10 @@ class Parameterization(ABC):
     def mean(self) -> Tensor:
         """The code, without a batch axis, of the most ordinary start."""
 
+    def above_zero(self) -> Parameterization:
+        """Return the same with no code below 0, as version 0.1.0 climbed in every generator."""
+        return self
+
     def encode(self, image: Tensor) -> Tensor:
         """The code, without a batch axis, of a real image (3, image_size, image_size)."""
         raise BadRequest("only a generator's encoder knows the code of an image")
@@ -70,13 +75,20 @@ class Generated(Parameterization):
         return self.generator(codes)
 
     def start(self, seed: int, normal: bool = False) -> Tensor:
-        """A draw from the code's Gaussian over natural images, negative values cut as the encoder's ReLU does."""
+        """Return a draw from the code's Gaussian, cut at `lower` as the encoder's layer cuts it."""
         s = self.statistics
         noise = torch.randn(s.mean.shape, generator=torch.Generator().manual_seed(seed)).to(s.mean)
-        return noise if normal else (s.mean + s.whitened(noise[None], 1.0)[0]).clamp(min=0)
+        if normal:
+            return noise
+        return torch.maximum(s.mean + s.whitened(noise[None], 1.0)[0], s.lower)
 
     def mean(self) -> Tensor:
         return self.statistics.mean.clone()
+
+    def above_zero(self) -> Generated:
+        lower = torch.zeros_like(self.statistics.mean)
+        statistics = replace(self.statistics, lower=lower)
+        return Generated(self.generator, statistics, self.encoder, self.layer, self.card)
 
     def to(self, device: str | torch.device) -> Generated:
         return Generated(
@@ -188,6 +200,8 @@ def _statistics(
         "rest": (),
         **dict.fromkeys(("mean", "std", "upper"), code_shape),
     }
+    if "lower" in tensors:  # version 0.1.0 wrote none
+        shapes["lower"] = code_shape
     for name, shape in shapes.items():
         value = tensors.get(name)
         if (
@@ -202,7 +216,9 @@ def _statistics(
             )
         if name in ("std", "variances", "rest") and bool((value < 0).any()):
             raise BadFile(f"{source}: code.{name} has numbers below 0")
-    return CodeStatistics.of(tensors)
+        if name == "lower" and bool((value > 0).any()):
+            raise BadFile(f"{source}: code.lower has numbers above 0")
+    return CodeStatistics.of({name: tensors[name] for name in shapes})
 
 
 def _published(name: str, file: str | Path | None, bounds: str | Path | None) -> Generated:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,8 +15,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class CodeStatistics:
-    """A generator's code over natural images: `mean`, `std`, `upper` (the 99.9 % quantile), each of the code's shape;
-    orthonormal principal `axes` (k, code) with their `variances` (k,), and `rest`, the mean variance off them.
+    """A generator's code over natural images: `mean`, `std`, each of the code's shape.
+
+    `upper` is the 99.9 % quantile, `lower` the 0.1 % quantile and at most 0, which is what a ReLU
+    leaves; orthonormal principal `axes` (k, code) with their `variances` (k,), and `rest`, the mean
+    variance off them.
     """
 
     mean: Tensor
@@ -25,13 +28,20 @@ class CodeStatistics:
     axes: Tensor
     variances: Tensor
     rest: Tensor
+    lower: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> CodeStatistics:
-        """From the `code.` part of a generator's weights file."""
-        return cls(
-            *(tensors[name] for name in ("mean", "std", "upper", "axes", "variances", "rest"))
-        )
+        """Return those of the `code.` part of a generator's weights file.
+
+        Files of version 0.1.0 have no `lower`. Where every unit's mean is 0 or more, as behind a
+        ReLU, it is 0; else `upper` is reflected about the mean.
+        """
+        mean, upper = tensors["mean"], tensors["upper"]
+        lower = torch.zeros_like(mean)
+        if bool((mean < 0).any()):
+            lower = (2 * mean - upper).clamp(max=0)
+        return cls(**{"lower": lower, **tensors})
 
     def to(self, device: str | torch.device) -> CodeStatistics:
         """The same statistics on another device."""
@@ -83,20 +93,26 @@ class BoxDecay(Prior):
 @dataclass(frozen=True, eq=False)
 class Gaussian(Prior):
     """Shrink towards the mean of natural codes, and stay in the code's range: `pull` is the share of the way in each
-    step, the same in all directions; no unit falls below 0 or rises above `upper`."""
+    step, the same in all directions; no unit falls below `lower` or rises above `upper`."""
 
     statistics: CodeStatistics
     pull: float = 0.01
     upper: Tensor | None = None
+    lower: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def __call__(self, codes: Tensor) -> Tensor:
         mean = self.statistics.mean
         codes = mean + (1 - self.pull) * (codes - mean)
-        codes = codes.clamp(min=0)
+        codes = torch.maximum(codes, self.lower)
         return codes if self.upper is None else torch.minimum(codes, self.upper)
 
 
 def paper_box(statistics: CodeStatistics, sigmas: float = 3.0, decay: float = 0.99) -> BoxDecay:
-    """Each unit between 0 and its mean plus three standard deviations over natural images, with decay."""
+    """Return the box between 0 and each unit's mean plus three standard deviations, with decay.
+
+    A unit whose natural codes lie below 0 may go as far down: to its mean minus three standard
+    deviations, and no lower than `statistics.lower`.
+    """
     upper = statistics.mean + sigmas * statistics.std
-    return BoxDecay(torch.zeros_like(upper), upper, decay)
+    lower = torch.maximum(statistics.lower, statistics.mean - sigmas * statistics.std)
+    return BoxDecay(lower.clamp(max=0), upper, decay)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.tensors import device_of
@@ -19,6 +21,11 @@ Read = Callable[[Tensor], dict[str, Tensor]]
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold)
 _BEFORE = "~"
+
+_FLAT = frozenset(
+    {"relu", "relu6", "clamp", "clamp_min", "threshold", "hardtanh", "hardswish", "hardsigmoid"}
+)
+"""Functions with a flat part, where no gradient comes back; `x.relu_()` and `aten.relu` count too."""
 
 
 MOST_TOKENS = 8
@@ -125,6 +132,47 @@ def run(network: nn.Module, inputs: Tensor) -> object:
         return network(inputs)
     with torch.compiler.set_stance("force_eager"):
         return network(inputs)
+
+
+@contextmanager
+def redirected() -> Iterator[None]:
+    """Let a gradient through the ReLUs of every pass in the `with` that would stop it.
+
+    This is the rule of Olah et al. (2017): where a ReLU lets nothing of an image's gradient through,
+    the part of it that asks for more goes on as if the ReLU were not there. Values stay as they are.
+    """
+    with _Redirecting():
+        yield
+
+
+class _Redirecting(TorchFunctionMode):
+    """Sees modules, functions, methods and exported operators alike; compiled scripts it does not."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        values = args[0] if args else None
+        name = str(getattr(function, "__name__", "")).partition(".")[0].removesuffix("_")
+        if name not in _FLAT or not isinstance(values, Tensor) or not values.requires_grad:
+            return function(*args, **(kwargs or {}))
+        arrived: list[Tensor] = []
+        if values.ndim > 1:  # images come first; one number for each has no direction to go on in
+            values.register_hook(lambda gradient: _let_through(gradient, arrived))
+        result = function(*args, **(kwargs or {}))
+        result.register_hook(arrived.append)
+        return result
+
+
+def _let_through(gradient: Tensor, arrived: Sequence[Tensor]) -> Tensor | None:
+    """The gradient ahead of a ReLU, given the one that arrived behind it."""
+    if not arrived:
+        return None
+    stopped = (gradient.flatten(1) == 0).all(1).view(-1, *[1] * (gradient.ndim - 1))
+    return torch.where(stopped, arrived[-1].clamp(min=0), gradient)
 
 
 @contextmanager

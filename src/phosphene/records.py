@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Any
 
 from phosphene.errors import BadFile, OutOfSpace
@@ -61,11 +62,21 @@ class Folder:
         write_png(self.path / f"{name}.png", pixels)
         write(record, self.path / f"{name}.json")
 
-    def find(self, name: str, request: dict[str, Any], weights: dict[str, str]) -> Record | None:
-        """The record of that name if the same request with the same weights made it and its picture is whole."""
+    def find(
+        self,
+        name: str,
+        request: dict[str, Any],
+        weights: dict[str, str],
+        unnamed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Record | None:
+        """The record of that name if the same request with the same weights made it and its picture is whole.
+
+        `unnamed` are the settings of a climb that older records do not name, with what they were.
+        """
         try:
             record = read(self.path / f"{name}.json")
-            same = record.request == json.loads(json.dumps(request)) and record.weights == weights
+            made = completed(record.request, unnamed)
+            same = made == json.loads(json.dumps(request)) and record.weights == weights
             return (
                 record
                 if same and pixels_sha256(read_png(self.path / record.image)) == record.image_sha256
@@ -77,6 +88,12 @@ class Folder:
     def picture(self, record: Record) -> Pixels:
         """A record's picture."""
         return read_png(self.path / record.image)
+
+
+def completed(request: dict[str, Any], unnamed: Mapping[str, Any]) -> dict[str, Any]:
+    """A request whose climb names all of its settings."""
+    climb = request.get("climb")
+    return {**request, "climb": {**unnamed, **climb}} if isinstance(climb, dict) else request
 
 
 def pixels_sha256(pixels: Pixels) -> str:

@@ -20,10 +20,11 @@ from phosphene import __version__, images
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import outlet, outlet_folder
 from phosphene.parameterizations import Parameterization, load_generated
-from phosphene.records import Folder, Record, pixels_sha256, read
+from phosphene.records import Folder, Record, completed, pixels_sha256, read
 from phosphene.subjects import READINGS, Subject, load_subject
 from phosphene.synthesis import (
     PRECISIONS,
+    UNNAMED,
     Climb,
     Member,
     PreferredInputs,
@@ -111,7 +112,7 @@ class Request:
                 Member(Target.from_json(target), int(seed)) for target, seed in kept.pop("members")
             ]
             member = int(kept.pop("member"))
-            request = cls(**{**kept, "climb": Climb(**kept["climb"])})
+            request = cls(**{**kept, "climb": Climb.from_record(kept["climb"])})
             check(members)
             if not 0 <= member < len(members):
                 raise IndexError(f"member {member} of {len(members)}")
@@ -181,7 +182,7 @@ def climb_into(
     for at in range(0, len(members), batch):
         chunk = members[at : at + batch]
         kept = [
-            folder.find(file_name(m), request.for_member(chunk, i), hashes)
+            folder.find(file_name(m), request.for_member(chunk, i), hashes, UNNAMED)
             for i, m in enumerate(chunk)
         ]
         moving = all(_moves(folder, record) for record in kept if record) or not animate
@@ -207,12 +208,13 @@ def check_kept(folder: Folder, request: Request, members: Sequence[Member]) -> N
     for member in members:
         file = folder.path / f"{file_name(member)}.json"
         try:
-            kept = {"reading": READINGS[0], **read(file).request}
+            kept = {"reading": READINGS[0], **completed(read(file).request, UNNAMED)}
         except BadFile:  # none, or no whole one
             continue
         if others := [part for part in DECIDING if kept.get(part) != wanted[part]]:
             raise BadRequest(
-                f"{file} was made with another {others[0]}; give another --out to keep it, or --anew to replace it"
+                f"{file} was made with another {_told_apart(kept, wanted, others[0])}; "
+                "give another --out to keep it, or --anew to replace it"
             )
 
 
@@ -230,6 +232,16 @@ def _read(request: Request) -> tuple[str, ...]:
     """Return the files that a request may name."""
     start = request.start["file"] if isinstance(request.start, dict) else ""
     return (start, request.subject, request.prior, request.prior_file, request.bounds)
+
+
+def _told_apart(kept: dict[str, Any], wanted: dict[str, Any], part: str) -> str:
+    """A part of two requests that differs; of two climbs, also which settings do."""
+    old, new = kept.get(part), wanted[part]
+    if part != "climb" or not isinstance(old, dict):
+        return part
+    names = [name for name in new if old.get(name) != new[name]]
+    told = [f"{name} {old.get(name)}, now {new[name]}" for name in names]
+    return f"climb ({'; '.join(told)})" if told else part
 
 
 def remake(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from phosphene.errors import BadRequest
 from phosphene.objectives import Kind, Objective
 from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels, load_generated
 from phosphene.priors import Free, Gaussian, Prior, paper_box
-from phosphene.probe import Read, borrowed, lost_gradient
+from phosphene.probe import Read, borrowed, lost_gradient, redirected
 from phosphene.subjects import MOST_TARGETS, Subject, load_subject, wrap
 from phosphene.tensors import blurred, center_crop, device_of, total_variation
 from phosphene.units import Target
@@ -25,6 +25,9 @@ from phosphene.units import Target
 PAPER_SIGMA = 3.74
 """Mean standard deviation of the paper's code (CaffeNet fc6), the unit of its step sizes (method: §2)."""
 
+
+NOT_ABOVE = "no higher than its start"
+"""The status of a picture whose unit answers to it no more than it did to the start."""
 
 MOST_SEED = 2**53
 """As large a whole number as every reader of JSON keeps."""
@@ -36,6 +39,8 @@ _CHOICES = {
     "objective": ("activation", "probability"),
     "prior": ("box", "gaussian", "none"),
     "start": ("gaussian", "normal"),
+    "keep": ("best", "last"),
+    "lower": ("code", "zero"),
 }
 _RANGES: dict[str, tuple[type[float], int]] = {
     "steps": (int, 100_000),
@@ -47,6 +52,7 @@ _RANGES: dict[str, tuple[type[float], int]] = {
     "shift": (int, 10_000),
     "tv": (float, 1_000_000),
     "blur": (float, 1_000),
+    "tries": (int, 100),
 }
 """Of each number of a `Climb`: its type and the largest that makes sense; none is below 0."""
 
@@ -58,11 +64,16 @@ class Climb:
     `rule` "mean": gradient over its mean magnitude, in the paper's code units (Nguyen et al. 2016); "whitened":
     in coordinates where natural codes are white, of root mean square `rate`; "adam": Adam on the codes.
     `prior` "box": 0 … μ + `sigmas`·σ, then × `decay`; "gaussian": × `decay` towards the mean, then that box;
-    "none": × `decay` (of pixels and Fourier towards grey). `start`: a random start is drawn from the code's Gaussian,
-    or from N(0, 1) in the paper's code units.
+    "none": × `decay` (of pixels and Fourier towards grey). `lower` "code": where natural codes lie below 0, so may
+    the climb's; "zero": none does. `start`: a random start is drawn from the code's Gaussian, or from N(0, 1) in the
+    paper's code units.
     `cycle`: the share of the way to E(G(code)) taken at each step (PPGN's ε₁, Nguyen et al. 2017). `shift`: the
     crop moves by up to so many pixels at each step. `tv`, `blur` (pixels): for parameterizations without a
     learned prior.
+    `redirect`: a gradient of zero is taken again through the ReLUs that shut it out (Olah et al. 2017). `tries`: a
+    climb that ends no higher than its random start, or with a unit that others of its layer exceed
+    (`objectives.FAINT`), begins again from other starts, up to so many times in all; the highest is kept.
+    `keep`: the picture is of the "best" code on the way, or of the "last".
     """
 
     steps: int = 200
@@ -78,6 +89,10 @@ class Climb:
     start: Literal["gaussian", "normal"] = "gaussian"
     tv: float = 0.0
     blur: float = 0.0
+    redirect: bool = True
+    tries: int = 4
+    keep: Literal["best", "last"] = "best"
+    lower: Literal["code", "zero"] = "code"
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -88,11 +103,18 @@ class Climb:
         for name, (kind, most) in _RANGES.items():
             value = getattr(self, name)
             if not isinstance(value, (int, kind)) or not 0 <= value <= most:
-                raise BadRequest(
-                    f"--{name.replace('_', '-')} must be a number in 0 … {most:,}; got {value!r}"
-                )
+                raise BadRequest(f"{name} must be a number in 0 … {most:,}; got {value!r}")
         if not self.decay:
-            raise BadRequest("--decay must lie above 0; 1 is none")
+            raise BadRequest("decay must lie above 0; 1 is none")
+        if not self.tries:
+            raise BadRequest("tries must be 1 or more; got 0")
+        if not isinstance(self.redirect, bool):
+            raise BadRequest(f"redirect is True or False; got {self.redirect!r}")
+
+    @classmethod
+    def from_record(cls, kept: Mapping[str, Any]) -> Climb:
+        """Return the climb of a record, where what version 0.1.0 did not name is as it was then."""
+        return cls(**{**UNNAMED, **kept})
 
     def rate_at(self, step: int) -> float:
         """The step size of step 0 … steps − 1; `last_rate` lies one step beyond, as in the 2016 code (act_max.py)."""
@@ -100,9 +122,22 @@ class Climb:
         return self.rate + (self.last_rate - self.rate) * share
 
 
+UNNAMED: dict[str, Any] = {"redirect": False, "tries": 1, "keep": "last", "lower": "zero"}
+"""What a climb of version 0.1.0 did, whose records do not name these settings."""
+
 CLIMBS: dict[str, Climb] = {
     "default": Climb(decay=0.98),
-    "paper": Climb(steps=200, rate=8.0, last_rate=1e-10, rule="mean", prior="box", start="normal"),
+    "paper": Climb(
+        steps=200,
+        rate=8.0,
+        last_rate=1e-10,
+        rule="mean",
+        prior="box",
+        start="normal",
+        redirect=False,
+        tries=1,
+        keep="last",
+    ),
     "pixels": Climb(
         steps=256,
         rate=0.05,
@@ -139,8 +174,10 @@ class PreferredInputs:
 
     `images` float32 RGB in [0, 1] (n, 3, size, size), as an 8-bit picture holds them; `codes` (n, …); `scores`
     and `start_scores`: each target's activation on the picture and on the start, measured in float32 on the
-    8-bit pixels; `curves` (n, steps) the objective at each step; `statuses`: "climbed", "dead" (no start had
-    a gradient) or "stopped: …"; `frames` (frames, n, 3, size, size) where an animation was asked for.
+    8-bit pixels; `curves` (n, steps) the objective at each step; `statuses`: "climbed", `NOT_ABOVE`, "dead" (no
+    start had a gradient) or "stopped: …"; `frames` (frames, n, 3, size, size) where an animation was asked for.
+    `kept` (n,): the step whose code the picture shows, `steps` where that is the last one; `last_scores` (n,): the
+    activation on the last code's picture.
     """
 
     members: tuple[Member, ...]
@@ -150,6 +187,8 @@ class PreferredInputs:
     start_scores: Tensor
     curves: Tensor
     statuses: tuple[str, ...]
+    kept: Tensor
+    last_scores: Tensor
     frames: Tensor | None = None
 
     def __len__(self) -> int:
@@ -244,11 +283,11 @@ def settings(climb: str | Climb, parameterization: Parameterization, **changes: 
         climb.rule != "adam" or climb.prior != "none"
     ):
         raise BadRequest(
-            "that climb moves in a generator's code; for pixels and fourier use --climb default"
+            "that climb moves in a generator's code; for pixels and fourier use climb default"
         )
     if 3 * climb.blur > parameterization.seen - 2:
         raise BadRequest(
-            f"--blur {climb.blur:g} is too wide for the {parameterization.seen} pixels that are seen"
+            f"blur {climb.blur:g} is too wide for the {parameterization.seen} pixels that are seen"
         )
     return climb
 
@@ -308,55 +347,112 @@ def climb_batch(
 ) -> PreferredInputs:
     """Climb one batch; each member climbs as it would alone.
 
-    `steps` forward and backward passes; one of each to see who can start (again, up to seven times, where a member
-    cannot); two forward passes that measure the start and the end.
+    `steps` forward and backward passes; one of each to see who can start (again, up to seven times,
+    for members that cannot); two forward passes that measure the start and the end, and a third for
+    the best code. Members whose gradient vanishes, or that must try again, take passes of their own.
     """
     if precision not in PRECISIONS:
         raise BadRequest(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
     subject = replace(subject, network=subject.network.to(device))
     parameterization = parameterization.to(device)
+    if climb.lower == "zero":
+        parameterization = parameterization.above_zero()
+    how = _How(subject, parameterization, climb, start, device, precision, every_frame)
+    result, failed = _climbed(how, members, 0, report)
+    for attempt in range(1, climb.tries if isinstance(start, str) and start == "random" else 1):
+        if not failed:
+            break
+        again, still = _climbed(how, [members[i] for i in failed], attempt)
+        result = _with_higher(result, failed, again)
+        failed = [failed[j] for j in still]
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _How:
+    """All that decides a batch's climb but its members. Everything is on the device."""
+
+    subject: Subject
+    parameterization: Parameterization
+    climb: Climb
+    start: str | Tensor
+    device: str
+    precision: str
+    every_frame: int
+
+
+def _climbed(
+    how: _How,
+    members: Sequence[Member],
+    attempt: int,
+    report: Callable[[int], None] = lambda steps: None,
+) -> tuple[PreferredInputs, list[int]]:
+    """Climb once, from the starts of this attempt, and say who failed. The main loop of phosphene."""
+    climb, parameterization = how.climb, how.parameterization
     objective = Objective([member.target for member in members], climb.objective)
     prior, rule = _prior(climb, parameterization), RULES[climb.rule](parameterization)
     shifts = _shifts(members, climb, parameterization)
     state = _State(len(members), climb.steps)
     again = (
-        encoding(parameterization, device, subject.name)
+        encoding(parameterization, how.device, how.subject.name)
         if climb.cycle
         else nullcontext(lambda images: images)
     )
-    with subject.reading(objective.layers) as read, again as encoded:
-        look = _Look(subject, parameterization, climb, read, precision)
-        codes, alive = _starts(members, objective, look, start, device)
-        start_scores = _measure(codes, objective, look)[1]
+    with how.subject.reading(objective.layers) as read, again as encoded:
+        look = _Look(how.subject, parameterization, climb, read, how.precision)
+        codes, alive = _starts(members, objective, look, how.start, how.device, attempt)
+        start_scores = _measured(codes, objective, look).scores
         for step in range(climb.steps):
-            codes = codes.detach().requires_grad_()
-            with look.precision():
-                shown = parameterization.images(codes)
-                followed = objective(look.at(shown, shifts[step] if shifts else None))
-                if climb.tv:
-                    rough = climb.tv * total_variation(shown) * len(shown[0, 0])
-                    followed = [score - each for score, each in zip(followed, rough, strict=True)]
-            gradient = _gradient(followed, codes, state.going)
-            codes, shown, score = codes.detach(), shown.detach(), torch.stack(followed).detach()
+            shown, score, gradient = _ascent(codes, objective, look, shifts[step], state.going)
             moved = codes + rule(gradient, climb.rate_at(step))
             if climb.cycle:
                 moved = moved + climb.cycle * (encoded(shown) - codes)
-            moved = prior(moved)
-            codes = state.after(step, score, gradient, codes, moved)
-            if every_frame and step % every_frame == 0:
+            codes = state.after(step, score, gradient, codes, prior(moved))
+            if how.every_frame and step % how.every_frame == 0:
                 state.frames.append(shown.float().clamp(0, 1).cpu())
             report(len(members))
-        images, scores = _measure(codes, objective, look)
-    return PreferredInputs(
+        end, last_scores, at = _kept(codes, objective, look, state)
+    statuses = state.statuses(alive, end.scores, start_scores)
+    result = PreferredInputs(
         tuple(members),
-        images,
-        codes.cpu(),
-        scores,
+        end.images,
+        end.codes.cpu(),
+        end.scores,
         start_scores,
         state.curves,
-        state.statuses(alive, scores),
+        statuses,
+        at,
+        last_scores,
         torch.stack(state.frames) if state.frames else None,
     )
+    return result, [
+        i
+        for i, status in enumerate(statuses)
+        if status == NOT_ABOVE or (status == "climbed" and end.faint[i] and climb.steps)
+    ]
+
+
+def _with_higher(
+    result: PreferredInputs, tried: Sequence[int], again: PreferredInputs
+) -> PreferredInputs:
+    """The result with those of the members that tried again and came higher."""
+    higher = (again.scores > result.scores[list(tried)]).nonzero().flatten().tolist()
+    if not higher:
+        return result
+    into, statuses = [tried[j] for j in higher], list(result.statuses)
+
+    def merged(name: str, axis: int = 0) -> Tensor:
+        new = getattr(again, name).index_select(axis, torch.tensor(higher))
+        old: Tensor = getattr(result, name)
+        return old.clone().index_copy_(axis, torch.tensor(into), new)
+
+    for i, j in zip(into, higher, strict=True):
+        statuses[i] = again.statuses[j]
+    names = ("images", "codes", "scores", "start_scores", "curves", "kept", "last_scores")
+    better: dict[str, Any] = {name: merged(name) for name in names}
+    if result.frames is not None:
+        better["frames"] = merged("frames", 1)
+    return replace(result, statuses=tuple(statuses), **better)
 
 
 def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
@@ -374,6 +470,8 @@ def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
         together("start_scores"),
         together("curves"),
         tuple(s for r in results for s in r.statuses),
+        together("kept"),
+        together("last_scores"),
         torch.cat(frames, 1) if frames else None,
     )
 
@@ -405,6 +503,9 @@ class _State:
     def __post_init__(self) -> None:
         self.curves = torch.full((self.n, self.steps), float("nan"))
         self.ever = torch.zeros(self.n, dtype=torch.bool)
+        self.best: Tensor | None = None
+        self.best_at = torch.full((self.n,), self.steps)
+        self.best_codes: Tensor | None = None
 
     @property
     def going(self) -> list[int]:
@@ -421,16 +522,29 @@ class _State:
             self.stopped.setdefault(i, step)
         self.ever |= (flat != 0).any(1).cpu()
         self.curves[:, step] = score.cpu()
+        self._note_best(step, score, codes)
         keep = torch.tensor([i not in self.stopped for i in range(self.n)], device=codes.device)
-        return torch.where(keep.view(-1, *[1] * (codes.ndim - 1)), moved, codes)
+        return torch.where(_rows(keep, codes), moved, codes)
 
-    def statuses(self, alive: list[bool], scores: Tensor) -> tuple[str, ...]:
+    def _note_best(self, step: int, score: Tensor, codes: Tensor) -> None:
+        if self.best is None or self.best_codes is None:
+            self.best, self.best_codes = torch.full_like(score, -torch.inf), codes
+        better = score.isfinite() & (score > self.best)
+        self.best = torch.where(better, score, self.best)
+        self.best_codes = torch.where(_rows(better, codes), codes, self.best_codes)
+        self.best_at[better.cpu()] = step
+
+    def statuses(self, alive: list[bool], scores: Tensor, starts: Tensor) -> tuple[str, ...]:
         def status(i: int) -> str:
             if i in self.stopped:
                 return f"stopped: not a finite number at step {self.stopped[i]}"
             if not bool(scores[i].isfinite()):
                 return "stopped: the score is not a finite number"
-            return "dead" if self.steps and not (alive[i] or self.ever[i]) else "climbed"
+            if not self.steps:
+                return "climbed"
+            if not (alive[i] or self.ever[i]):
+                return "dead"
+            return "climbed" if bool(scores[i] > starts[i]) else NOT_ABOVE
 
         return tuple(status(i) for i in range(self.n))
 
@@ -458,17 +572,111 @@ class _Look:
             )
         )
 
+    def smooth(self, scores: list[Tensor], images: Tensor) -> list[Tensor]:
+        """The scores less what the images' total variation costs."""
+        if not self.climb.tv:
+            return scores
+        rough = self.climb.tv * total_variation(images) * len(images[0, 0])
+        return [score - each for score, each in zip(scores, rough, strict=True)]
+
     def plainly(self, images: Tensor) -> dict[str, Tensor]:
         """As `at`, without the climb's blur and shifts: how a picture is measured."""
         return self.read(self.subject.prepare(center_crop(images, self.parameterization.seen)))
 
 
-def _measure(codes: Tensor, objective: Objective, look: _Look) -> tuple[Tensor, Tensor]:
-    """The 8-bit images of codes, on the CPU, and their targets' activations in float32."""
+def _ascent(
+    codes: Tensor,
+    objective: Objective,
+    look: _Look,
+    shifts: Sequence[tuple[int, int]] | None,
+    going: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The images of codes, the score of each that the climb follows, and its gradient there."""
+    codes = codes.detach().requires_grad_()
+    with look.precision():
+        shown = look.parameterization.images(codes)
+        scores = objective(look.at(shown, shifts))
+        followed = look.smooth(scores, shown)
+    if not look.climb.redirect:
+        gradient = _gradient(followed, codes, going)
+    else:
+        gradient = _gradient(scores, codes, going)
+        gradient = _opened(gradient, codes, objective, look, shifts, going)
+        if look.climb.tv:
+            rough = [after - before for after, before in zip(followed, scores, strict=True)]
+            gradient = gradient + _gradient(rough, codes, going)
+    return shown.detach(), torch.stack(followed).detach(), gradient
+
+
+def _opened(
+    gradient: Tensor,
+    codes: Tensor,
+    objective: Objective,
+    look: _Look,
+    shifts: Sequence[tuple[int, int]] | None,
+    going: Sequence[int],
+) -> Tensor:
+    """The gradient; of members that have none, the one that shut ReLUs kept back."""
+    moves = _moves(gradient)
+    shut = [i for i in going if not moves[i]]
+    if not shut:
+        return gradient
+    some = codes[shut].detach().requires_grad_()
+    with look.precision():
+        shown = look.parameterization.images(some)
+        with redirected():
+            seen = look.at(shown, [shifts[i] for i in shut] if shifts else None)
+            scores = objective.of(shut)(seen)
+    gradient = gradient.clone()
+    gradient[shut] = _gradient(scores, some, range(len(shut)))
+    return gradient
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Codes, their 8-bit images and, in float32 on those, the targets' activations.
+
+    `followed` is what a climb would follow there; `faint` says whose unit answers less than its
+    layer's other channels do. All but the codes lie on the CPU.
+    """
+
+    codes: Tensor
+    images: Tensor
+    scores: Tensor
+    followed: Tensor
+    faint: Tensor
+
+
+def _measured(codes: Tensor, objective: Objective, look: _Look) -> _Measured:
     with torch.no_grad():
         images = (look.parameterization.images(codes).clamp(0, 1) * 255).round() / 255
-        scores = objective.scores(look.plainly(images))
-    return images.float().cpu(), scores.cpu()
+        activations = look.plainly(images)
+        scores = objective.scores(activations)
+        followed = torch.stack(look.smooth(objective(activations), images))
+        faint = torch.tensor(objective.faint(activations))
+    return _Measured(codes, images.float().cpu(), scores.cpu(), followed.cpu(), faint)
+
+
+def _kept(
+    codes: Tensor, objective: Objective, look: _Look, state: _State
+) -> tuple[_Measured, Tensor, Tensor]:
+    """What is kept of each climb, the scores of the last codes, and the steps that are kept.
+
+    On the way a score is of a moving, blurred or unrounded image; so the best code and the last one
+    are both measured on their 8-bit pictures, and the better is kept.
+    """
+    last, at = _measured(codes, objective, look), torch.full((len(codes),), state.steps)
+    if look.climb.keep == "last" or state.best_codes is None:
+        return last, last.scores, at
+    best = _measured(state.best_codes, objective, look)
+    better = best.followed > last.followed
+
+    def chosen(name: str) -> Tensor:
+        one, other = getattr(best, name), getattr(last, name)
+        return torch.where(_rows(better.to(one.device), one), one, other)
+
+    kept = _Measured(*(chosen(name) for name in _Measured.__annotations__))
+    return kept, last.scores, torch.where(better, state.best_at, at)
 
 
 def _starts(
@@ -477,42 +685,93 @@ def _starts(
     look: _Look,
     start: str | Tensor,
     device: str,
-    tries: int = 8,
+    attempt: int,
 ) -> tuple[Tensor, list[bool]]:
     """Start codes (n, …), and who has a gradient there; a random start without one is drawn again."""
-    parameterization = look.parameterization
-
-    def drawn(attempt: int) -> Tensor:
-        codes = [
-            _drawn(parameterization, member.seed + attempt * 1_000_003, look.climb)
-            for member in members
-        ]
-        return torch.stack(codes).to(device)
-
+    parameterization, n = look.parameterization, len(members)
     if isinstance(start, Tensor):
         side = parameterization.image_size
         if start.shape != (3, side, side):
             raise BadRequest(f"a start image must be (3, {side}, {side}); got {tuple(start.shape)}")
-        batch = torch.stack(
-            [encode(parameterization, start.to(device), look.subject.name)] * len(members)
-        )
+        code = encode(parameterization, start.to(device), look.subject.name)
+        batch = torch.stack([code] * n)
     elif start == "mean":
-        batch = torch.stack([parameterization.mean()] * len(members)).to(device)
+        batch = torch.stack([parameterization.mean()] * n).to(device)
     elif start == "random":
-        batch = drawn(0)
+        return _random_starts(members, objective, look, device, attempt)
     else:
         raise BadRequest(f"no start {start!r}; there are: random, mean, or an image")
-    alive = _has_gradient(batch, objective, look)
-    _check_gradient([m.target for m, lives in zip(members, alive, strict=True) if not lives], look)
-    for attempt in range(1, tries if start == "random" and not all(alive) else 1):
-        again = drawn(attempt)
-        better = _has_gradient(again, objective, look)
-        for i, (was, now) in enumerate(zip(alive, better, strict=True)):
-            if now and not was:
-                batch[i], alive[i] = again[i], True
-        if all(alive):
+    found = _promises(batch, objective, look)
+    _check_gradient([m.target for m, p in zip(members, found, strict=True) if not p.climbs], look)
+    return batch, [promise.climbs for promise in found]
+
+
+STARTS = 8
+"""Random starts from which each try takes the most promising one."""
+
+
+def _random_starts(
+    members: Sequence[Member], objective: Objective, look: _Look, device: str, attempt: int
+) -> tuple[Tensor, list[bool]]:
+    """Of each member the first of its starts that its unit answers; and who can climb from there.
+
+    Where it answers none of them, it is the one at which it comes nearest to an answer.
+    """
+    first = attempt * STARTS
+
+    def drawn(some: Sequence[int], number: int) -> Tensor:
+        seeds = [members[i].seed + number * 1_000_003 for i in some]
+        codes = [_drawn(look.parameterization, seed, look.climb) for seed in seeds]
+        return torch.stack(codes).to(device)
+
+    waiting = list(range(len(members)))
+    batch = drawn(waiting, first)
+    found = _promises(batch, objective, look)
+    _check_gradient([m.target for m, p in zip(members, found, strict=True) if not p.climbs], look)
+    for number in range(first + 1, first + STARTS):
+        waiting = [i for i in waiting if not found[i].answers]
+        if not waiting:
             break
-    return batch, alive
+        again = drawn(waiting, number)
+        promises = _promises(again, objective.of(waiting), look)
+        for i, code, promise in zip(waiting, again, promises, strict=True):
+            if promise > found[i]:
+                batch[i], found[i] = code, promise
+    return batch, [promise.climbs for promise in found]
+
+
+@dataclass(frozen=True, order=True)
+class _Promise:
+    """What a start holds out: whether the unit answers it and can climb from it, and how near it is."""
+
+    answers: bool
+    climbs: bool
+    value: float
+
+
+def _promises(codes: Tensor, objective: Objective, look: _Look) -> list[_Promise]:
+    """What each start holds out. A gradient that is not finite counts: the climb reports it."""
+    codes, everyone = codes.detach().requires_grad_(), range(len(codes))
+    activations = look.plainly(look.parameterization.images(codes))
+    followed = objective(activations)
+    try:
+        gradient = _gradient(followed, codes, everyone)
+    except RuntimeError:
+        _check_gradient(objective.targets, look)
+        raise
+    moves = _moves(gradient)
+    if not look.climb.redirect:  # version 0.1.0 asked for no more than a gradient
+        return [_Promise(each, each, 0.0) for each in moves]
+    climbs = _moves(_opened(gradient, codes, objective, look, None, everyone))
+    values = torch.stack(followed).tolist()
+    shut = objective.shut(activations)
+    return [_Promise(moves[i] and not shut[i], climbs[i], values[i]) for i in everyone]
+
+
+def _moves(gradient: Tensor) -> list[bool]:
+    """Whose gradient is not zero."""
+    found: list[bool] = (gradient.flatten(1) != 0).any(1).tolist()
+    return found
 
 
 def _drawn(parameterization: Parameterization, seed: int, climb: Climb) -> Tensor:
@@ -527,18 +786,6 @@ def _paper_unit(parameterization: Parameterization) -> float:
     if not isinstance(parameterization, Generated):
         return 1.0
     return float(parameterization.statistics.std.mean()) / PAPER_SIGMA
-
-
-def _has_gradient(codes: Tensor, objective: Objective, look: _Look) -> list[bool]:
-    """Who can climb from here. A gradient that is not finite counts: the climb reports it."""
-    codes = codes.detach().requires_grad_()
-    scores = objective(look.plainly(look.parameterization.images(codes)))
-    try:
-        flat = _gradient(scores, codes, range(len(codes))).flatten(1)
-    except RuntimeError:
-        _check_gradient(objective.targets, look)
-        raise
-    return ((flat != 0).any(1) | ~flat.isfinite().all(1)).tolist()
 
 
 def _check_gradient(targets: Sequence[Target], look: _Look) -> None:
@@ -584,11 +831,11 @@ def _gradient(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> 
 
 def _shifts(
     members: Sequence[Member], climb: Climb, parameterization: Parameterization
-) -> list[list[tuple[int, int]]]:
+) -> Sequence[list[tuple[int, int]] | None]:
     """For each step, each member's own shift of the crop; a function of its seed alone."""
     room = min(climb.shift, (parameterization.image_size - parameterization.seen) // 2)
     if not room:
-        return []
+        return [None] * climb.steps
     drawn = [
         torch.randint(
             -room, room + 1, (climb.steps, 2), generator=torch.Generator().manual_seed(member.seed)
@@ -660,4 +907,9 @@ RULES: dict[str, Callable[[Parameterization], Rule]] = {
 
 def _each(values: Tensor, like: Tensor) -> Tensor:
     """One value for each member, shaped to divide `like`; never zero."""
-    return values.clamp(min=torch.finfo(torch.float32).tiny * 1e8).view(-1, *[1] * (like.ndim - 1))
+    return _rows(values.clamp(min=torch.finfo(torch.float32).tiny * 1e8), like)
+
+
+def _rows(values: Tensor, like: Tensor) -> Tensor:
+    """One value for each member, shaped to meet `like`."""
+    return values.view(-1, *[1] * (like.ndim - 1))

@@ -197,7 +197,7 @@ def _regress_maps(
 
 
 def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
-    """What a prior needs to know of codes (n, *code): mean, std, upper quantile, leading principal axes.
+    """Return what a prior needs to know of codes (n, *code), as `CodeStatistics` names it.
 
     `axes` (axes, units) are orthonormal, `variances` (axes,) their variances, `rest` () the mean variance
     of all other directions.
@@ -205,14 +205,16 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
     shape, codes = codes.shape[1:], codes.float().flatten(1)
     mean, std = codes.mean(0), codes.std(0)
     values, vectors = _principal(codes - mean, axes)
-    upper = torch.stack(
-        [column.kthvalue(max(1, int(0.999 * len(codes)))).values for column in codes.T]
-    )
+    high = max(1, int(0.999 * len(codes)))
+    low = min(len(codes), int(0.001 * len(codes)) + 1)
+    upper = torch.stack([column.kthvalue(high).values for column in codes.T])
+    lower = torch.stack([column.kthvalue(low).values for column in codes.T])
     left = math.prod(shape) - len(values)
     return {
         "mean": mean.view(shape),
         "std": std.view(shape),
         "upper": upper.view(shape),
+        "lower": lower.clamp(max=0).view(shape),
         "axes": vectors.T.contiguous(),
         "variances": values,
         "rest": (std.square().sum() - values.sum()).clamp(min=0) / left
