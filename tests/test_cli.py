@@ -580,10 +580,8 @@ def test_a_finished_picture_is_not_lost_to_another_request(synthesize: Run, tmp_
     synthesize("fc8:0").fine()
     before = (tmp_path / "out" / "fc8-0-tench-s0.png").read_bytes()
     said = synthesize("fc8:0", "--steps", 1, "--rate", 3).refused()
-    assert (
-        "fc8-0-tench-s0.json was made with another climb; give another --out to keep it, or --anew"
-        in said
-    )
+    told = "fc8-0-tench-s0.json was made with another climb (steps 3, now 1; rate 0.2, now 3.0); "
+    assert told + "give another --out to keep it, or --anew" in said
     assert (tmp_path / "out" / "fc8-0-tench-s0.png").read_bytes() == before
     synthesize("fc8:1", "--steps", 1).fine()
     synthesize("fc8:0-2").refused()

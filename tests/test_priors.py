@@ -32,7 +32,10 @@ def test_the_papers_box_is_three_deviations_above_the_mean() -> None:
     torch.testing.assert_close(
         box(torch.full((1, 6), 1e9).double())[0], 0.99 * (codes.mean(0) + 3 * codes.std(0))
     )
-    assert (box(torch.full((1, 6), -1e9).double()) == 0).all()
+    lowest = torch.maximum(codes.amin(0), codes.mean(0) - 3 * codes.std(0))
+    torch.testing.assert_close(box(torch.full((1, 6), -1e9).double())[0], 0.99 * lowest)
+    positive = paper_box(statistics_of(codes.abs()))
+    assert (positive(torch.full((1, 6), -1e9).double()) == 0).all()
     torch.testing.assert_close(paper_box(statistics, 1.0, 1.0).upper, codes.mean(0) + codes.std(0))
 
 
@@ -43,6 +46,15 @@ def test_the_gaussian_goes_its_share_of_the_way_to_the_mean_inside_the_codes_ran
     wanted = (code + 0.1 * (statistics.mean - code)).clamp(0, 5)
     torch.testing.assert_close(prior(code), wanted)
     torch.testing.assert_close(Gaussian(statistics, 1.0)(code)[0], statistics.mean)
+
+
+def test_statistics_without_a_lower_bound_are_those_of_a_relu_or_reflect_the_upper_one() -> None:
+    kept = {name: getattr(statistics_of(drawn()), name) for name in CodeStatistics.__annotations__}
+    assert torch.equal(CodeStatistics.of(kept).lower, kept["lower"])
+    del kept["lower"]
+    reflected = CodeStatistics.of({**kept, "mean": torch.full((6,), -1.0).double()})
+    torch.testing.assert_close(reflected.lower, (-2 - kept["upper"]).clamp(max=0))
+    assert (CodeStatistics.of({**kept, "mean": kept["mean"].abs()}).lower == 0).all()
 
 
 def test_no_prior_changes_nothing() -> None:
@@ -110,6 +122,11 @@ def test_measured_statistics_are_the_closed_forms(code: int) -> None:
     )
     sizes = (codes.float() <= found.upper).float().mean(0)
     assert ((sizes >= 0.998) & (sizes <= 1)).all()
+    below = (codes.float() < found.lower).float().mean(0)
+    assert (below <= 0.0011).all()
+    assert (found.lower <= 0).all()
+    never = CodeStatistics.of(code_statistics(codes.abs() + 1))
+    assert (never.lower == 0).all()
     vectors = torch.randn(3, code)
     torch.testing.assert_close(
         found.whitened(found.whitened(vectors, 1.0)), vectors, rtol=1e-2, atol=1e-2
@@ -124,9 +141,8 @@ def test_a_random_start_is_a_draw_from_the_codes_gaussian() -> None:
     starts = torch.stack([generated.start(seed) for seed in range(4000)])
     torch.testing.assert_close(starts.mean(0), codes.mean(0), atol=0.15, rtol=0)
     torch.testing.assert_close(torch.cov(starts.T), torch.cov(codes.T), atol=0.6, rtol=0.1)
-    assert (Generated(generator, statistics_of(drawn() - 3, 6)).start(0) >= 0).all(), (
-        "as the encoder's ReLU leaves it"
-    )
+    rectified = Generated(generator, statistics_of((drawn() - 3).relu(), 6))
+    assert (rectified.start(0) >= 0).all(), "as the encoder's ReLU leaves it"
     normal = torch.stack([generated.start(seed, normal=True) for seed in range(2000)])
     torch.testing.assert_close(torch.cov(normal.T), torch.eye(6).double(), atol=0.12, rtol=0)
 

@@ -13,6 +13,7 @@ from conftest import (
     CODE,
     IMAGE,
     SEEN,
+    TinyGenerator,
     TinyNet,
     hooks,
     lively,
@@ -31,6 +32,8 @@ from phosphene.priors import CodeStatistics
 from phosphene.subjects import Subject
 from phosphene.synthesis import (
     CLIMBS,
+    NOT_ABOVE,
+    UNNAMED,
     Climb,
     Member,
     climb_all,
@@ -118,7 +121,9 @@ def identity(mean: float = 100.0) -> Generated:
 def test_a_linear_units_preferred_input_under_decay_is_its_weight_vector() -> None:
     weight, generated, decay, rate = torch.rand(48).double() + 0.1, identity(), 0.9, 0.01
     unit = float(generated.statistics.std.mean()) / 3.74  # of the paper's step size
-    climb = Climb(steps=400, rate=rate, last_rate=rate, rule="mean", prior="box", decay=decay)
+    climb = Climb(
+        steps=400, rate=rate, last_rate=rate, rule="mean", prior="box", decay=decay, keep="last"
+    )
     (code,) = climb_batch(linear(48, weight), [member("1", 0)], generated, climb).codes
     wanted = (
         rate * unit * weight / weight.mean() * decay / (1 - decay)
@@ -332,7 +337,7 @@ def test_a_climb_leaves_the_global_random_numbers_alone(
 
 
 def test_n_steps_cost_n_passes_and_the_stated_measuring_ones(generated: Generated) -> None:
-    """One forward and backward pass sees who can start, two forward passes measure start and end."""
+    """One forward and backward pass sees who can start, three forward passes measure start, best, end."""
     counted = Counted(lively(TinyNet()))
     generator = Counted(generated.generator)
     generator.image_size, generator.seen = IMAGE, SEEN
@@ -346,8 +351,8 @@ def test_n_steps_cost_n_passes_and_the_stated_measuring_ones(generated: Generate
         dataclasses.replace(SHORT, steps=9),
         report=told.append,
     )
-    assert (generator.forwards, generator.backwards) == (9 + 1 + 2, 9 + 1)
-    assert counted.forwards == 9 + 1 + 2
+    assert (generator.forwards, generator.backwards) == (9 + 1 + 3, 9 + 1)
+    assert counted.forwards == 9 + 1 + 3
     assert told == [3] * 9
 
 
@@ -358,7 +363,7 @@ def test_the_forward_pass_stops_at_the_deepest_layer_that_is_needed(generated: G
     climb_batch(subject, [member("conv", 0), member("block", 0)], generated, SHORT)
     assert network.squash.forwards == network.fc.forwards == 0
     climb_batch(subject, [member("conv", 0), member("squash", 0)], generated, SHORT)
-    assert network.squash.forwards == SHORT.steps + 3
+    assert network.squash.forwards == SHORT.steps + 4
     assert network.fc.forwards == 0
 
 
@@ -503,7 +508,7 @@ class Functional(nn.Module):
 def test_a_unit_that_is_shut_after_its_relu_starts_from_before_it(generated: Generated) -> None:
     subject = tiny_subject(Shut(False))
     result = climb_batch(subject, [member("act", 0)], generated, SHORT)
-    assert result.statuses == ("climbed",)
+    assert result.statuses == (NOT_ABOVE,)
     assert result.curves[0, -1] > result.curves[0, 0], (
         "the climb follows the value from before the ReLU"
     )
@@ -571,7 +576,10 @@ def test_a_functional_relus_silent_unit_is_tried_from_other_starts(generated: Ge
     never = network.whole.conv.bias.data[0] - 1e6
     network.whole.conv.bias.data[0] = never
     result = climb_batch(
-        subject, [member("whole", 2), member("whole", 0), member("whole", 3)], generated, SHORT
+        subject,
+        [member("whole", 2), member("whole", 0), member("whole", 3)],
+        generated,
+        dataclasses.replace(SHORT, redirect=False),
     )
     assert result.statuses[:2] == ("climbed", "dead")
     assert result.start_scores[0] > 0
@@ -579,6 +587,168 @@ def test_a_functional_relus_silent_unit_is_tried_from_other_starts(generated: Ge
     first_open = int((values > threshold).nonzero()[0])
     again = climb_batch(subject, [member("whole", 2)], generated, Climb(steps=0))
     assert torch.equal(again.codes[0], starts[first_open])
+
+
+class Block(nn.Module):
+    """A residual block of four channels, of which the first is shut by its bias; `close` ends it."""
+
+    def __init__(self, close: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.short, self.close = nn.Conv2d(3, 4, 1), close
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.close(self.short(images) + self.two(self.one(images).relu()))
+
+
+class Network(nn.Module):
+    """One block, and its shut channel's bias below the value of any of its first eight starts."""
+
+    def __init__(
+        self, close: Callable[[Tensor], Tensor], generated: Generated, shut: float
+    ) -> None:
+        super().__init__()
+        self.block = lively(Block(close))
+        starts = torch.stack([generated.start(0 + attempt * 1_000_003) for attempt in range(8)])
+        with torch.no_grad():
+            images = tiny_subject(self).prepare(generated.images(starts)[..., 1:15, 1:15])
+            hidden = self.block.one(images).relu()
+            values = (self.block.short(images) + self.block.two(hidden))[:, 0, 6:9, 6:9]
+            self.block.short.bias[0] -= float(values.max()) + shut
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.block(images)
+
+
+CLOSINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "F.relu": nn.functional.relu,
+    "method": lambda x: x.relu(),
+    "torch.relu": torch.relu,
+    "module": nn.ReLU(),
+    "in place": nn.ReLU(inplace=True),
+    "relu_": lambda x: x.relu_(),
+    "relu6": nn.ReLU6(),
+    "clamp": lambda x: x.clamp(min=0),
+    "threshold": nn.Threshold(0.0, 0.0),
+    "then a pool": lambda x: nn.functional.max_pool2d(x.relu(), 2),
+    "then branches": lambda x: torch.cat([x.relu(), x], 1),
+    "then dropout": lambda x: nn.functional.dropout(x.relu(), training=False),
+}
+
+
+@pytest.mark.parametrize("closing", CLOSINGS)
+def test_a_unit_that_any_relu_shuts_climbs(closing: str, generated: Generated) -> None:
+    """Blocks of one's own, and those of torchvision, end in a ReLU that is no last child."""
+    network = Network(CLOSINGS[closing], generated, shut=0.05)
+    climb = dataclasses.replace(SHORT, steps=40, tries=1)
+    old, new = (
+        climb_batch(tiny_subject(network), [member("block", 0)], generated, how)
+        for how in (dataclasses.replace(climb, **UNNAMED), climb)
+    )
+    assert old.statuses == ("dead",)
+    assert new.statuses == ("climbed",)
+    assert new.start_scores[0] == 0
+    assert new.scores[0] > 0.3
+
+
+def test_a_hard_swish_that_is_flat_climbs_too(generated: Generated) -> None:
+    network = Network(nn.Hardswish(), generated, shut=3.05)
+    climb = dataclasses.replace(SHORT, steps=60, tries=1)
+    result = climb_batch(tiny_subject(network), [member("block", 0)], generated, climb)
+    assert result.curves[0, 0] == 0
+    assert result.curves[0, 1:].abs().max() > 0
+
+
+def test_shut_units_climb_beside_others_as_they_would_alone(exact_generated: Generated) -> None:
+    network = Network(nn.functional.relu, tiny_generated(), shut=0.05).double()
+    members = [member("block", 0), member("block", 2, seed=3), member("block", 0, seed=5)]
+    climb = dataclasses.replace(SHORT, steps=25)
+    together = climb_batch(tiny_subject(network), members, exact_generated, climb)
+    assert (together.scores > 0).all()
+    for i, each in enumerate(members):
+        alone = climb_batch(tiny_subject(network), [each], exact_generated, climb)
+        torch.testing.assert_close(together.codes[i], alone.codes[0], rtol=1e-10, atol=1e-11)
+
+
+class Sealed(nn.Module):
+    """A unit that answers, and has a gradient, only within a distance of one image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.there, self.within = nn.Identity(), torch.zeros(()), 0.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        far = (images - self.there).square().flatten(1).mean(1, keepdim=True)
+        answer = torch.where(far < self.within, 1 + self.within - far, -far)
+        return self.out(torch.cat([answer, answer * 0 + 0.5, *[answer * 0 + 0.6] * 4], 1))
+
+
+def test_a_climb_that_fails_begins_again_from_another_start(generated: Generated) -> None:
+    """From the first start five other channels still exceed it; the second try starts on the spot."""
+    subject = tiny_subject(Sealed())
+    with torch.no_grad():
+        there = generated.images(generated.start(8 * 1_000_003)[None])[..., 1:15, 1:15]
+        subject.network.there, subject.network.within = subject.prepare(there) + 0.002, 1e-3
+    climb = dataclasses.replace(SHORT, steps=2, rate=0.01)
+    once = climb_batch(subject, [member("out", 0)], generated, dataclasses.replace(climb, tries=1))
+    again = climb_batch(subject, [member("out", 0)], generated, climb)
+    assert once.scores[0] < 0
+    assert again.scores[0] > 0.9
+    assert again.start_scores[0] > 0.9, "the start that is told is that of the try that is kept"
+
+
+def test_the_best_code_is_kept_and_the_last_is_told(generated: Generated) -> None:
+    """A step size that is far too large at the end leads away from the best code."""
+    subject = tiny_subject()
+    climb = Climb(steps=20, rate=0.2, last_rate=30.0, decay=1.0, tries=1)
+    members = [member("conv", channel, seed=channel) for channel in range(6)]
+    best = climb_batch(subject, members, generated, climb)
+    last = climb_batch(subject, members, generated, dataclasses.replace(climb, keep="last"))
+    assert torch.equal(best.curves, last.curves), "what is kept does not change the way"
+    assert torch.equal(best.last_scores, last.scores)
+    assert last.kept.tolist() == [20] * 6
+    assert (best.scores >= last.scores).all()
+    left = (best.kept < 20).nonzero().flatten().tolist()
+    assert len(left) > 2
+    for i in left:
+        at = int(best.kept[i])
+        assert best.curves[i, at] == best.curves[i].max()
+        assert best.scores[i] == pytest.approx(float(best.curves[i, at]), abs=0.05)
+        assert best.scores[i] > last.scores[i]
+
+
+def test_the_last_code_is_kept_where_it_is_the_best(subject: Subject, generated: Generated) -> None:
+    climb = dataclasses.replace(SHORT, steps=10, rate=0.05)
+    result = climb_batch(subject, [member("fc", 2)], generated, climb)
+    assert result.kept.tolist() == [10]
+    assert torch.equal(result.scores, result.last_scores)
+
+
+# ---------------------------------------------------------------- codes below zero
+
+
+def signed() -> Generated:
+    """A generator of codes that lie about zero, as logits and embeddings do."""
+    torch.manual_seed(7)
+    codes = torch.randn(400, CODE).double() * torch.linspace(0.5, 2, CODE)
+    return Generated(lively(TinyGenerator()).double(), statistics_of(codes, axes=CODE))
+
+
+def test_starts_and_climbs_of_signed_codes_use_both_halves(exact_subject: Subject) -> None:
+    generated = signed()
+    s = generated.statistics
+    starts = torch.stack([generated.start(seed) for seed in range(200)])
+    assert float((starts < 0).double().mean()) == pytest.approx(0.5, abs=0.05)
+    assert (starts >= s.lower).all()
+    for prior in ("gaussian", "box"):
+        climb = Climb(steps=30, rate=0.5, prior=prior, decay=0.999)
+        result = climb_batch(exact_subject, [member("fc", c) for c in range(6)], generated, climb)
+        assert (result.codes < -0.1).any()
+        assert (result.codes >= torch.maximum(s.lower, s.mean - 3 * s.std)).all()
+        half = dataclasses.replace(climb, lower="zero")
+        clamped = climb_batch(exact_subject, [member("fc", c) for c in range(6)], generated, half)
+        assert (clamped.codes >= 0).all(), "as version 0.1.0 did"
+        assert result.scores.mean() > clamped.scores.mean() + 0.05
 
 
 # ---------------------------------------------------------------- numbers that are not
@@ -726,7 +896,7 @@ def test_the_cycle_pulls_towards_the_code_of_the_picture(zoo: Any) -> None:
     """PPGN's term with its whole weight, and no step: each code becomes E(G(code))."""
     subject = phosphene.load_subject(zoo / "subject.safetensors")
     prior = phosphene.synthesis.load_parameterization(str(zoo / "generator.safetensors"), subject)
-    climb = Climb(steps=1, rate=0.0, prior="none", decay=1.0, cycle=1.0)
+    climb = Climb(steps=1, rate=0.0, prior="none", decay=1.0, cycle=1.0, keep="last", tries=1)
     found = climb_batch(subject, [member("fc8", 0), member("fc8", 1, seed=1)], prior, climb)
     for seed, code in enumerate(found.codes):
         with torch.no_grad():
@@ -805,7 +975,7 @@ def test_other_mistakes_are_refused_at_the_door(subject: Subject, generated: Gen
         synthesize(subject, "fc:0-9", prior=generated, seeds=range(3_000))
     with pytest.raises(BadRequest, match="default, paper"):
         synthesize(subject, "fc:0", prior=generated, climb="fast")
-    with pytest.raises(BadRequest, match="--climb default"):
+    with pytest.raises(BadRequest, match="use climb default"):
         synthesize(subject, "fc:0", prior="pixels", climb="paper")
     with pytest.raises(BadRequest, match="random, mean"):
         synthesize(subject, "fc:0", prior=generated, start="anywhere")
@@ -824,4 +994,5 @@ def test_statistics_belong_to_their_generator() -> None:
         "axes",
         "variances",
         "rest",
+        "lower",
     }

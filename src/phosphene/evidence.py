@@ -26,6 +26,7 @@ from phosphene.receptive_fields import Fields, receptive_fields
 from phosphene.runs import Request, check_trusted, check_weights, open_parameterization
 from phosphene.statistics import Figure, mean, median, share
 from phosphene.subjects import Subject, load_subject
+from phosphene.synthesis import NOT_ABOVE
 from phosphene.tensors import as_images, device_of
 from phosphene.texts import file_names, safe
 from phosphene.units import Unit, is_token
@@ -86,8 +87,9 @@ class Run:
                     f"{folder} holds pictures of several subjects or priors; evaluate one of them at a time"
                 )
             ((weight, unit), *others), seed = members[member].target.terms, members[member].seed
-            climbed = not others and weight == 1 and record.status == "climbed"
-            if climbed and isinstance(unit, Unit) and not is_token(unit.position):
+            # a climb that failed counts too
+            shown = record.status in ("climbed", NOT_ABOVE) and not others and weight == 1
+            if shown and isinstance(unit, Unit) and not is_token(unit.position):
                 pixels = records.Folder(folder).picture(record)
                 layers[unit.layer][unit.channel].append(Picture(unit, seed, record.score, pixels))
         if not layers:

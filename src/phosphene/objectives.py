@@ -85,7 +85,7 @@ def _is_faint(target: Target, activations: Mapping[str, Tensor], i: int) -> bool
     (weight, unit), *others = target.terms
     if others or weight < 0 or isinstance(unit, Direction):
         return False
-    layer = _pool(activations[unit.layer][i].float(), unit.position)
+    layer = _pool(_values(unit, activations, unit.layer)[i].float(), unit.position)
     above = int((layer > layer[unit.channel]).sum())
     return above > max(2, FAINT * len(layer))
 

@@ -156,7 +156,7 @@ class _Redirecting(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         values = args[0] if args else None
-        name = str(getattr(function, "__name__", "")).partition(".")[0].removesuffix("_")
+        name = str(getattr(function, "__name__", "")).partition(".")[0].strip("_")
         if name not in _FLAT or not isinstance(values, Tensor) or not values.requires_grad:
             return function(*args, **(kwargs or {}))
         arrived: list[Tensor] = []

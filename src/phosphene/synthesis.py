@@ -852,7 +852,7 @@ def _prior(climb: Climb, parameterization: Parameterization) -> Prior:
     return (
         box
         if climb.prior == "box"
-        else Gaussian(parameterization.statistics, 1 - climb.decay, box.upper)
+        else Gaussian(parameterization.statistics, 1 - climb.decay, box.upper, box.lower)
     )
 
 
