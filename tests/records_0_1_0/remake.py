@@ -28,7 +28,7 @@ def main(folder: Path, names: list[str]) -> None:
         file = folder / "records" / f"{name}.json"
         subject = json.loads(file.read_text())["request"]["subject"]
         try:
-            _, new = remake(file, Folder(folder / "remade"), trusted=subject)
+            _, new = remake(file, Folder(folder / "remade" / name), trusted=subject)
             found = asdict(new)
         except PhospheneError as error:
             found = {"error": str(error)}
