@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import struct
 import zlib
@@ -13,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import IMAGE, Run
 from PIL import Image, ImageCms
 
 from phosphene import files
 from phosphene.errors import BadFile, OutOfSpace
 from phosphene.images import (
+    COLOURS,
     contact_sheet,
     crossed_out,
     opened,
@@ -301,6 +304,47 @@ def test_a_profile_that_says_srgb_changes_nothing() -> None:
 )
 def test_a_profile_that_does_not_fit_is_left_out(profile: bytes) -> None:
     assert np.array_equal(read(saved(PLAIN, "PNG", icc_profile=profile)), PLAIN)
+
+
+def test_a_record_of_version_0_1_0_begins_with_the_pixels_that_it_began_with(
+    phosphene: Run, zoo: Path, tmp_path: Path
+) -> None:
+    """It read a phone's photograph without its profile, so as the plain one beside it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGE, IMAGE, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "plain.png")
+    Image.fromarray(pixels).save(tmp_path / "phone.png", icc_profile=P3)
+    made = {}
+    for name in ("plain", "phone"):
+        climb = ("--prior", "pixels", "--steps", 2, "--device", "cpu", "--precision", "float32")
+        start = ("--start", tmp_path / f"{name}.png", "--out", tmp_path / name, "--json")
+        (said,) = phosphene(
+            "synthesize", zoo / "subject.safetensors", "fc8:0", *climb, *start
+        ).json()
+        made[name] = Path(said["image"]).with_suffix(".json")
+    said = json.loads(made["phone"].read_text())
+    assert said["request"]["start"].pop("colours") == COLOURS
+    assert "colours" not in json.loads(made["plain"].read_text())["request"]["start"]
+    assert not np.array_equal(*(read_png(file.with_suffix(".png")) for file in made.values()))
+    made["phone"].write_text(json.dumps(said))
+    assert phosphene("synthesize", "--record", made["phone"], "--out", tmp_path / "again").code == 0
+    (again,) = (tmp_path / "again").glob("fc8*.png")
+    assert np.array_equal(read_png(again), read_png(made["plain"].with_suffix(".png")))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.fromarray(RAMP.astype("u2")),
+        Image.fromarray((RAMP * 2).astype("i4")),
+        Image.fromarray((RAMP / 65535).astype("f4")),
+    ],
+    ids=["16 bits", "32 bits", "floats"],
+)
+def test_what_version_0_1_0_read_can_be_read_as_it_did(picture: Image.Image) -> None:
+    file = io.BytesIO()
+    picture.save(file, "TIFF")
+    then = np.asarray(opened(io.BytesIO(file.getvalue()), "x", colours=""))
+    assert np.array_equal(then, np.asarray(picture.convert("RGB")))
 
 
 def test_what_is_seen_is_the_first_frame_upright(tmp_path: Path) -> None:

@@ -39,13 +39,17 @@ WRITTEN = {
 """What is written, by the suffix of a file's name."""
 LONGEST_WEBP = 16_383
 """Pixels; the format has no number for a longer side."""
+COLOURS = "sRGB"
+"""How pictures are read: by their colour profiles, and by the scale of their values. Version 0.1.0
+read them otherwise, and records of pictures that began with such a photograph say nothing here."""
+FORMER_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SRGB_WITHIN = 2
 """Levels of 255 by which a profile may differ from sRGB and still be taken for it."""
 
 
-def read_image(path: str | Path, size: int) -> Pixels:
-    """A photograph's central square, resized to `size` pixels; `BadFile` when it is not a picture."""
-    picture = opened(path)
+def read_image(path: str | Path, size: int, colours: str = COLOURS) -> Pixels:
+    """Return a photograph's central square, resized to `size` pixels; `BadFile` where it is none."""
+    picture = opened(path, colours=colours)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     square = picture.crop((left, top, left + side, top + side))
@@ -57,24 +61,37 @@ def read_png(path: str | Path) -> Pixels:
     return np.asarray(opened(path))
 
 
-def opened(path: str | Path | IO[bytes], name: str = "") -> Image.Image:
+def colours_of(path: str | Path) -> str:
+    """Return how a picture must be read, or nothing where every version reads the same."""
+    now = opened(path)
+    try:
+        then = opened(path, colours="")
+    except BadFile:
+        return COLOURS
+    return "" if now.tobytes() == then.tobytes() else COLOURS
+
+
+def opened(path: str | Path | IO[bytes], name: str = "", colours: str = COLOURS) -> Image.Image:
     """Return a picture in sRGB, from a file or from bytes that are called `name`.
 
     The first frame of an animation and the first page of a file are read, turned as the camera was
     held, over white where it is transparent. Grey values of 16 bits are scaled by 257, floats from
     0 … 1; other numbers are refused, because nothing says which of them is white. A colour profile
-    is followed; one that is damaged or does not fit the picture is left out, as browsers do.
-    `BadFile` when it is no picture.
+    is followed; one that is damaged or does not fit the picture is left out, as browsers do. With
+    no `colours`, it is read as by version 0.1.0. `BadFile` when it is no picture.
     """
     name = name or str(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_formats(name)) as file:
+            formats = _formats(name) if colours else FORMER_FORMATS
+            with Image.open(path, formats=formats) as file:
                 if file.width * file.height > LARGEST:
                     raise BadFile(
                         f"{name} has {file.width} × {file.height} pixels; at most {LARGEST:,} are read"
                     )
+                if not colours:
+                    return _in_srgb(ImageOps.exif_transpose(file), b"")
                 return _in_srgb(_in_8_bits(file, name), file.info.get("icc_profile") or b"")
     except BadFile:
         raise

@@ -48,9 +48,10 @@ DEVICES = ("cpu", "cuda", "mps")
 class Request:
     """All that decides a run's pictures but their targets and seeds. Files are kept with their hashes.
 
-    `start` is "random", "mean" or {"file", "sha256"} of a photograph; `threads` counts because a machine's
-    sums round differently with another number of them. `reading` is the version of what the
-    subject's layers mean (see `subjects.READINGS`); records of version 0.1.0 lack it.
+    `start` is "random", "mean" or {"file", "sha256"} of a photograph, with the "colours" that it is
+    read in where version 0.1.0 read it otherwise. `threads` counts because a machine's sums round
+    differently with another number of them. `reading` is the version of what the subject's layers
+    mean (see `subjects.READINGS`); records of version 0.1.0 lack it.
     """
 
     subject: str
@@ -73,6 +74,7 @@ class Request:
             self.bounds,
             start.get("file"),
             start.get("sha256"),
+            start.get("colours", ""),
         ]
         if not all(isinstance(text, str) for text in texts):
             raise BadRequest("subject, prior, start and files are texts")
@@ -139,20 +141,25 @@ def open_parameterization(
 
 
 def start_request(start: str) -> str | dict[str, str]:
-    """ "random", "mean", or a photograph's path with the hash of what it holds."""
+    """Return a start: "random", "mean", or a photograph's path with the hash of what it holds."""
     if start in ("random", "mean"):
         return start
+    found = _photograph(start)
+    colours = images.colours_of(start)
+    return found | ({"colours": colours} if colours else {})
+
+
+def _photograph(file: str) -> dict[str, str]:
+    """Return a photograph's path with the hash of what it holds."""
     try:
-        if Path(start).exists() and not Path(start).is_file():
-            raise BadFile(f"--start takes random, mean or a photograph; {start!r} is no file")
-        return {
-            "file": str(Path(start).resolve()),
-            "sha256": hashlib.sha256(Path(start).read_bytes()).hexdigest(),
-        }
+        if Path(file).exists() and not Path(file).is_file():
+            raise BadFile(f"--start takes random, mean or a photograph; {file!r} is no file")
+        content = hashlib.sha256(Path(file).read_bytes()).hexdigest()
     except OSError as error:
         raise BadFile(
-            f"--start takes random, mean or a photograph; {start!r}: {error.strerror}"
+            f"--start takes random, mean or a photograph; {file!r}: {error.strerror}"
         ) from None
+    return {"file": str(Path(file).resolve()), "sha256": content}
 
 
 def climb_into(
@@ -460,9 +467,9 @@ def _start(request: str | dict[str, str], parameterization: Parameterization) ->
     if isinstance(request, str):
         return request
     file = request["file"]
-    if start_request(file) != request:
+    if _photograph(file) != {key: request.get(key) for key in ("file", "sha256")}:
         raise BadFile(f"{file} is not the photograph that the record began with")
-    pixels = images.read_image(file, parameterization.image_size)
+    pixels = images.read_image(file, parameterization.image_size, request.get("colours", ""))
     return as_images([pixels])[0]
 
 
