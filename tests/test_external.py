@@ -21,6 +21,7 @@ from conftest import SAMPLES, Run, samples
 
 import phosphene
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, UnknownName, Unreachable
+from phosphene.images import read_png
 from phosphene.networks import external
 from phosphene.networks.external import LOADERS, load_external
 from phosphene.networks.imagenet_names import IMAGENET_NAMES
@@ -284,6 +285,28 @@ def test_timm_architectures(
     assert (subject.size, subject.mean, subject.output) == ((160, 160), mean, output)
     assert (subject.classes[0], subject.card["weights"]) == ("tench, Tinca tinca", "random")
     logits_are_the_output(subject)
+
+
+def test_timm_s_networks_look_at_the_size_of_their_test(
+    timm: ModuleType, phosphene: Run, tmp_path: Path
+) -> None:
+    name = "timm:convnext_atto@random"
+    subject = load_subject(name)
+    assert subject.size == (288, 288)
+    assert (subject.reading_version(), subject.as_read_by(1).size) == (2, (224, 224))
+    assert load_subject("timm:test_resnet@random").reading_version() == 1
+    # a record of version 0.1.0 looks at the size of its time
+    climb = ("--prior", "pixels", "--steps", 1, "--device", "cpu", "--precision", "float32")
+    (made,) = phosphene("synthesize", name, "stem:1", *climb, "--out", tmp_path, "--json").json()
+    file = Path(made["image"]).with_suffix(".json")
+    record = json.loads(file.read_text())
+    del record["request"]["reading"]
+    record["weights"]["subject"] = subject.former_identity
+    file.write_text(json.dumps(record))
+    out = tmp_path / "again"
+    (again,) = phosphene("synthesize", "--record", file, "--out", out, "--json").json()
+    assert read_png(Path(again["image"])).shape[:2] == (256, 256)  # 224 with an eighth of margin
+    assert read_png(Path(made["image"])).shape[:2] == (329, 329)
 
 
 @pytest.mark.parametrize(

@@ -284,3 +284,66 @@ def test_what_the_cache_has_needs_no_hub(
 
 def paths(name: str) -> set[str]:
     return {path for path, _ in load_subject(name).network.named_modules()}
+
+
+def without_resize(folder: Path, path: Path, **config: Any) -> Path:
+    """A copy of a folder whose image processor leaves the size as it is."""
+    shutil.copytree(folder, path)
+    for name, changes in (
+        ("preprocessor_config.json", {"do_resize": False, "do_center_crop": False}),
+        ("config.json", config),
+    ):
+        said = {**json.loads((path / name).read_text()), **changes}
+        (path / name).write_text(json.dumps({k: v for k, v in said.items() if v is not None}))
+    return path
+
+
+@pytest.mark.parametrize("folder", ["vit"], indirect=True)
+def test_a_processor_that_does_not_resize_leaves_the_size_to_the_configuration(
+    folder: Path, tmp_path: Path
+) -> None:
+    subject = load_subject(f"hf:{without_resize(folder, tmp_path / 'vit')}")
+    assert subject.size == (SIDE, SIDE)
+    assert "assumed" not in subject.card
+    assert (subject.reading_version(), subject.as_read_by(1).size) == (2, (256, 256))
+
+
+@pytest.mark.parametrize("folder", ["resnet"], indirect=True)
+def test_a_size_that_nobody_says_is_told_as_assumed(
+    phosphene: Run, folder: Path, tmp_path: Path
+) -> None:
+    name = f"hf:{without_resize(folder, tmp_path / 'resnet')}"
+    subject = load_subject(name)
+    assert subject.size == (224, 224)
+    assert "224 × 224 pixels; its image processor does not resize" in subject.card["assumed"]
+    assert "does not resize" in " ".join(phosphene("layers", name).fine().split())
+
+
+@pytest.mark.parametrize("folder", ["vit"], indirect=True)
+def test_a_transformer_s_tokens_are_a_class_token_and_patches(folder: Path) -> None:
+    subject = load_subject(f"hf:{folder}")
+    layer = next(name for name in subject.shapes() if name.endswith(("layer.1", "layers.1")))
+    assert subject.shapes()[layer] == (16, 4, 4)
+    assert subject.token_names(layer) == ("class",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens"),
+    [("deit", ("class", "distillation")), ("dinov2_with_registers", ("class", "register0"))],
+)
+def test_a_configuration_tells_the_tokens(
+    transformers: ModuleType, tmp_path: Path, kind: str, tokens: tuple[str, ...]
+) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    own = {"deit": {"intermediate_size": 32}, "dinov2_with_registers": {"num_register_tokens": 1}}
+    settings = {**sizes, **own[kind], "image_size": SIDE, "patch_size": 16}
+    config = transformers.AutoConfig.for_model(kind, **settings)
+    config.architectures = [f"{type(config).__name__.removesuffix('Config')}ForImageClassification"]
+    network = transformers.AutoModelForImageClassification.from_config(config)
+    network.save_pretrained(tmp_path)
+    side = {"height": SIDE, "width": SIDE}
+    transformers.ViTImageProcessor(size=side).save_pretrained(tmp_path)
+    subject = load_subject(f"hf:{tmp_path}")
+    layer = next(name for name in subject.shapes() if name.endswith(("layer.1", "layers.1")))
+    assert subject.shapes()[layer] == (16, 4, 4)
+    assert subject.token_names(layer) == tokens

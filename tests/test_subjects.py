@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import TinyNet, lively, write_subject
+from conftest import Run, TinyNet, lively, write_subject
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-import phosphene
+from phosphene.datasets import Stream
 from phosphene.encoders import encode
 from phosphene.errors import BadFile, BadRequest
+from phosphene.exemplars import find_exemplars
 from phosphene.networks.outside import checked_options
 from phosphene.parameterizations import Pixels
 from phosphene.subjects import load_subject, wrap
+from phosphene.synthesis import Climb, PreferredInputs, synthesize
 
-CLIMB = phosphene.Climb(steps=2, rule="adam", prior="none", rate=0.05)
+CLIMB = Climb(steps=2, rule="adam", prior="none", rate=0.05)
 
 
-def climbed(network: nn.Module, unit: str, **options: Any) -> phosphene.PreferredInputs:
+def climbed(network: nn.Module, unit: str, **options: Any) -> PreferredInputs:
     options = {"prior": "pixels", "climb": CLIMB, "size": (14, 14), **options}
-    return phosphene.synthesize(network, unit, **options)
+    return synthesize(network, unit, **options)
 
 
 class Middle(nn.Module):
@@ -283,3 +290,164 @@ def test_units_that_are_dead_are_dead_and_no_gradient_is_missed() -> None:
     alive = lively(Middle(lambda mid, x: checkpoint(mid, x, use_reentrant=False)))
     nn.init.zeros_(alive.fc.weight[3])
     assert climbed(alive, "fc:2-3").statuses == ("climbed", "dead")
+
+
+# ---------------------------------------------------------------- identity
+
+NETWORK = """
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
+    def forward(self, images):
+        return self.fc(ACTIVATION(self.conv(images)).mean((2, 3)))
+
+def net():
+    return Own(), dict(OPTIONS)
+"""
+OPTIONS = "size=14, mean=0.5, std=0.25, classes=['a', 'b', 'c', 'd'], output='fc'"
+
+
+def written(folder: Path, module: str, activation: str = "torch.relu", options: str = "") -> str:
+    text = NETWORK.replace("ACTIVATION", activation).replace("OPTIONS", options or OPTIONS)
+    (folder / f"{module}.py").write_text(text)
+    sys.modules.pop(module, None)
+    return f"python:{module}:net"
+
+
+@pytest.mark.parametrize(
+    ("activation", "options"),
+    [
+        ("torch.tanh", OPTIONS),
+        ("torch.relu", OPTIONS.replace("mean=0.5", "mean=0.4")),
+        ("torch.relu", OPTIONS.replace("std=0.25", "std=0.3")),
+        ("torch.relu", OPTIONS.replace("size=14", "size=15")),
+        ("torch.relu", OPTIONS.replace("['a', 'b'", "['b', 'a'")),
+        ("torch.relu", OPTIONS.replace("'fc'", "'conv'").replace("'d'", "'d', 'e', 'f'")),
+        ("(lambda x: x.relu() * 1.01)", OPTIONS),
+    ],
+    ids=["code", "mean", "std", "size", "classes", "output", "factor"],
+)
+def test_a_factory_s_network_is_known_by_what_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activation: str, options: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    was = load_subject(written(tmp_path, "mine_id"))
+    again = load_subject(written(tmp_path, "mine_id"))
+    now = load_subject(written(tmp_path, "mine_id", activation, options))
+    assert was.former_identity == again.former_identity == now.former_identity
+    assert was.identity == again.identity != now.identity
+    assert was.identity != was.former_identity
+
+
+def test_an_identity_depends_on_no_thread_and_moves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    subject = load_subject(written(tmp_path, "mine_id2"))
+    torch.set_num_threads(2)
+    try:
+        assert load_subject(written(tmp_path, "mine_id2")).identity == subject.identity
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert next(subject.network.parameters()).dtype == torch.float32
+
+
+def test_a_network_that_cannot_be_copied_has_an_identity() -> None:
+    class Rigid(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.factor = nn.Conv2d(3, 4, 14), factor
+
+        def __deepcopy__(self, memo: object) -> Rigid:
+            raise RuntimeError("it holds a file")
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.factor * self.conv(images.float()).flatten(1)
+
+    one, same, other = (wrap(Rigid(factor), size=14) for factor in (1.0, 1.0, 1.5))
+    assert one.identity == same.identity != other.identity
+
+
+def test_a_wrapped_network_and_a_weights_file_have_identities(tmp_path: Path) -> None:
+    one, other = lively(TinyNet()), lively(TinyNet())
+    nn.init.ones_(other.fc.bias)
+    assert wrap(one, size=14).identity == wrap(one, size=14).identity
+    assert wrap(one, size=14).identity != wrap(other, size=14).identity
+    assert wrap(one, size=14).identity != wrap(one, size=14, mean=0.5).identity
+    file = load_subject(write_subject(tmp_path / "subject.safetensors"))
+    assert file.identity == file.former_identity == file.card["sha256"]
+
+
+def test_no_stale_picture_is_shown_after_a_correction(
+    phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    climb = ("--prior", "pixels", "--steps", 3, "--device", "cpu", "--precision", "float32")
+
+    def made() -> dict[str, Any]:
+        (one,) = phosphene("synthesize", name, "fc:1", *climb, "--out", "p", "--json").json()
+        return one  # type: ignore[no-any-return]
+
+    name = written(tmp_path, "mine_id3")
+    was = made()
+    assert made() == was, "nothing changed, so it is kept"
+    written(tmp_path, "mine_id3", "torch.tanh")
+    now = made()
+    assert now["score"] != was["score"]
+    fresh = phosphene("synthesize", name, "fc:1", *climb, "--out", "q", "--json").json()
+    assert fresh[0]["score"] == now["score"]
+
+
+def test_a_record_of_version_0_1_0_is_compared_by_the_weights_alone(
+    phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = written(tmp_path, "mine_id4")
+    climb = ("--prior", "pixels", "--steps", 3, "--device", "cpu", "--precision", "float32")
+    (made,) = phosphene("synthesize", name, "fc:1", *climb, "--out", "p", "--json").json()
+    file = Path(made["image"]).with_suffix(".json")
+    record = json.loads(file.read_text())
+    written(tmp_path, "mine_id4", "torch.tanh")
+    said = phosphene("synthesize", name, "--record", file, "--out", "q").refused()
+    assert "made with another subject" in said
+    written(tmp_path, "mine_id4")
+    record["weights"]["subject"] = load_subject(name).former_identity
+    file.write_text(json.dumps(record))
+    again = phosphene("synthesize", name, "--record", file, "--out", "q", "--json")
+    assert again.json()[0]["score"] == made["score"]
+    assert again.err == ""
+
+
+def test_an_index_of_exemplars_is_of_one_network_and_one_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        (tmp_path / "data" / "train" / "a").mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (14, 14, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / "train" / "a" / f"{i}.png")
+    data, index = Stream(tmp_path / "data", "all", 14), tmp_path / "index"
+    was = load_subject(written(tmp_path, "mine_id5"))
+    found = find_exemplars(was, ["conv"], data, index, k=2)
+    assert torch.equal(
+        find_exemplars(was, ["conv"], data, index, k=2)["conv"].values, found["conv"].values
+    )
+    now = load_subject(written(tmp_path, "mine_id5", options=OPTIONS.replace("0.5", "0.4")))
+    with pytest.raises(BadRequest, match="was made with another subject"):
+        find_exemplars(now, ["conv"], data, index, k=2)
+    index.unlink()
+    former = replace(was, card={"sha256": was.former_identity})  # as version 0.1.0 kept it
+    find_exemplars(former, ["conv"], data, index, k=2)
+    with pytest.raises(BadRequest, match=r"by version 0\.1\.0, which did not note how"):
+        find_exemplars(was, ["conv"], data, index, k=2)
+    library = replace(was, card={**was.card, "source": "timm"})
+    assert torch.equal(
+        find_exemplars(library, ["conv"], data, index, k=2)["conv"].values, found["conv"].values
+    )
