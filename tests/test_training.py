@@ -1217,7 +1217,7 @@ def test_a_recipe_is_a_name_or_a_file_and_says_what_it_lacks(tmp_path: Path) -> 
         BadRequest, match=r"bundled: caffenet-modified, caffenet-objects, .*objects-fc6"
     ):
         read_recipe("nothing")
-    for raw in (b"kind = ", b"\xff\xfe", b"[" * 10_000):
+    for raw in (b"kind = ", b"\xff", b"[" * 10_000):
         file.write_bytes(raw)
         with pytest.raises(BadFile, match="not TOML"):
             read_recipe(file)

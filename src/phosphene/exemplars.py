@@ -19,7 +19,7 @@ from torch import Tensor
 from phosphene import images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest, Notice
-from phosphene.files import in_utf8, told_as_oserror, whole, write_json
+from phosphene.files import in_utf8, really_is, told_as_oserror, whole, write_json
 from phosphene.probe import find_layer
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import READINGS, Subject
@@ -450,7 +450,8 @@ def _read(
                 raise ValueError("it is damaged")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadFile(
-            f"{file} is no index of exemplars ({error}); delete it, or give another --out"
+            f"{file} is no index of exemplars ({really_is(file) or error}); delete it, "
+            "or give another --out"
         ) from None
     if said.get("subject") == subject.former_identity != subject.identity:
         if not subject.made_by_library:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
@@ -19,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import BadRequest, OutOfSpace, Unreachable
+from phosphene.errors import BadFile, BadRequest, OutOfSpace, Unreachable
 
 FORGOTTEN = 86_400
 """Seconds after which scratch of another machine, or of another container, counts as left behind."""
@@ -205,6 +206,21 @@ def _check_parent(parent: Path, path: Path) -> None:
         raise OutOfSpace(f"cannot write {path}: the folder {there} may not be written")
 
 
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Return the tensors of a safetensors file that a run has kept; `BadFile` where it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        with in_utf8(path) as file:
+            return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise BadFile(
+            f"{path} is damaged ({really_is(path) or error}); delete it, "
+            "and the same command makes it again"
+        ) from None
+
+
 @contextmanager
 def in_utf8(path: Path) -> Iterator[Path]:
     """Lend a path in UTF-8 to a file, for readers that take no other: a link, where its own is none."""
@@ -226,6 +242,79 @@ def told_as_oserror() -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise OSError(str(error)) from None
+
+
+POINTERS = {
+    b"version https://git-lfs.github.com/spec/": "a pointer of Git LFS; `git lfs pull` fetches the "
+    "file itself",
+    b"/annex/objects/": "a pointer of git-annex; `git annex get` fetches the file itself",
+}
+"""What lies in place of a file that was not fetched yet, by its first bytes."""
+KINDS = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes them",
+    b"\x1f\x8b": "a file compressed by gzip; unpack it first",
+    **{
+        bytes([0x80, version]): "a pickle, which may run code when it is opened"
+        for version in (2, 3, 4, 5)
+    },
+}
+"""Other files that people have, by their first bytes."""
+PROGRAM = "a program of torch.export, whose name should end in .pt2"
+FIRST = 1024
+"""Bytes that tell what a file is."""
+
+
+def really(content: bytes) -> str:
+    """Return what the beginning of a file that cannot be read shows it to be, or ""."""
+    start = content[:FIRST]
+    if not start:
+        return "an empty file"
+    if pointer := pointer_of(start):
+        return pointer
+    if start.lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page; download the file itself"
+    if start.startswith(b"PK\x03\x04"):
+        return _really_zipped(start)
+    return next((kind for mark, kind in KINDS.items() if start.startswith(mark)), "")
+
+
+def _really_zipped(start: bytes) -> str:
+    if b"/archive_format" in start or b"/data/weights/" in start:
+        return PROGRAM
+    if b"/data.pkl" in start:
+        return "a pickle of PyTorch, which may run code when it is opened"
+    return "a zip archive"
+
+
+def really_is(path: Path) -> str:
+    """Return what a file that cannot be read is by its first bytes, or ""."""
+    try:
+        with open(path, "rb") as file:
+            return really(file.read(FIRST))
+    except OSError:  # the reader's own error says so
+        return ""
+
+
+def pointer_of(content: bytes) -> str:
+    """Return what kind of pointer stands in place of a file, or "" for any other content."""
+    return next((kind for mark, kind in POINTERS.items() if content.startswith(mark)), "")
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text in UTF-8, or in UTF-16 where its byte order mark says so, without the mark.
+
+    `OSError` where the file cannot be read, `ValueError` where it is no text.
+    """
+    raw = path.read_bytes()
+    if kind := pointer_of(raw):
+        raise ValueError(f"it is {kind}")
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return raw.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; errors as those of `read_text`, or `RecursionError`."""
+    return json.loads(read_text(path))
 
 
 def write_json(path: Path, value: Any) -> None:

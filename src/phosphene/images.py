@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import whole
+from phosphene.files import FIRST, really, really_is, whole
 
 Pixels = npt.NDArray[np.uint8]
 """(height, width, 3) RGB."""
@@ -98,9 +98,18 @@ def opened(path: str | Path | IO[bytes], name: str = "", colours: str = COLOURS)
     except FileNotFoundError:
         raise BadFile(f"{name} does not exist") from None
     except UnidentifiedImageError:  # its message names an object, where there was no path
-        raise BadFile(f"{name} cannot be read as an image: it is of no known format") from None
+        kind = _really(path) or "of no known format"
+        raise BadFile(f"{name} cannot be read as an image: it is {kind}") from None
     except Exception as error:  # a decoder has no common error of its own
         raise BadFile(f"{name} cannot be read as an image: {error}") from None
+
+
+def _really(path: str | Path | IO[bytes]) -> str:
+    """Return what a file or bytes that are no picture are, or ""."""
+    if isinstance(path, str | Path):
+        return really_is(Path(path))
+    path.seek(0)
+    return really(path.read(FIRST))
 
 
 def short_side(file: str | Path | IO[bytes], name: str = "") -> int | None:

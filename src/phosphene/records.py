@@ -12,7 +12,7 @@ from types import MappingProxyType, NoneType
 from typing import Any
 
 from phosphene.errors import BadFile, OutOfSpace
-from phosphene.files import write_json
+from phosphene.files import read_json, write_json
 from phosphene.images import Pixels, read_png, write_png
 
 FORMAT = 1
@@ -111,7 +111,7 @@ def read(path: Path) -> Record:
     try:
         if path.stat().st_size > LARGEST:
             raise BadFile(f"{path} is too large for a record ({path.stat().st_size:,} bytes)")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except OSError as error:
         raise BadFile(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -21,13 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName, Unreachable
-from phosphene.files import caches, from_hub, whole, without_nan
+from phosphene.files import caches, from_hub, really, whole, without_nan
 
 FORMAT = 3
 LARGEST = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
 LONGEST_CARD = 64 << 20
 """Letters of a card's JSON; safetensors reads no header of more than 100 MB."""
+_NO_PICKLES = (
+    "; for a network of your own write a factory, python:MODULE:FACTORY, or export it with "
+    "torch.export.save to a file NAME.pt2"
+)
 STEP = ":step"
 """What the name of a tensor's step sizes ends in."""
 GROUP = 32
@@ -174,8 +178,9 @@ def read(name: str | Path, kind: str | None = None, others: Iterable[str] = ()) 
     raw = _bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     if expected is not None and sha256 != expected:
+        found = f"it is {kind}" if (kind := really(raw)) else f"sha256 is {sha256[:16]}…"
         raise BadFile(
-            f"{path.name} is damaged: sha256 is {sha256[:16]}…, the manifest says {expected[:16]}…; reinstall phosphene"
+            f"{path} is damaged: {found}, the manifest says {expected[:16]}…; {_mended(path)}"
         )
     tensors, text, digest = _parse(raw, path)
     if digest != digest_of(tensors, text):
@@ -184,6 +189,17 @@ def read(name: str | Path, kind: str | None = None, others: Iterable[str] = ()) 
     if kind is not None and card["kind"] != kind:
         raise BadFile(f"{path} is a {card['kind']}, not a {kind}")
     return Weights(tensors, card, sha256, path)
+
+
+def _mended(path: Path) -> str:
+    """Return what brings back a file of the zoo, which depends on where it lies."""
+    if path.parent == zoo_folder():
+        return "reinstall phosphene"
+    if path.parent == Path(__file__).parents[2] / "weights":
+        return f"git checkout {path.name} (or git lfs pull) brings it back"
+    hub = os.environ.get("PHOSPHENE_HUB")
+    then = "give the command again" if hub else f"put a whole {path.name} there"
+    return f"delete {path.resolve()} and {then}"
 
 
 def locate(name: str | Path, others: Iterable[str] = ()) -> tuple[Path, str | None]:
@@ -308,6 +324,9 @@ def _parse(raw: bytes, path: Path) -> tuple[dict[str, Tensor], str, str]:
         metadata = json.loads(raw[8 : 8 + length]).get("__metadata__", {})
         return tensors, metadata["phosphene"], metadata["digest"]
     except (SafetensorError, ValueError, AttributeError, TypeError) as error:
+        if kind := really(raw):
+            way = _NO_PICKLES if "pickle" in kind else ""
+            raise BadFile(f"{path} is not a safetensors file; it is {kind}{way}") from None
         raise BadFile(f"{path} is not a safetensors file, or a truncated one: {error}") from None
     except KeyError:
         raise BadFile(

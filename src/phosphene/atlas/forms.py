@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from phosphene.errors import BadFile
+from phosphene.files import read_json
 from phosphene.texts import clean
 
 LARGEST = 256 << 20
@@ -86,7 +86,7 @@ def read_form(file: Path) -> Entry:
     try:
         if file.stat().st_size > LARGEST:
             raise BadFile(f"{file} is too large ({file.stat().st_size:,} bytes)")
-        found = Entry(file, json.loads(file.read_text(encoding="utf-8")))
+        found = Entry(file, read_json(file))
     except OSError as error:
         raise BadFile(f"{file} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

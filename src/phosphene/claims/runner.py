@@ -13,7 +13,7 @@ from phosphene import weights
 from phosphene.claims.claim import Claim, Findings, Verdict
 from phosphene.claims.code import code_hash
 from phosphene.claims.experiment import Experiment
-from phosphene.files import write_json
+from phosphene.files import read_json, write_json
 from phosphene.runs import versions
 from phosphene.statistics import Figure
 
@@ -136,9 +136,9 @@ def read(claim: Claim, out: Path) -> Result | None:
     """
     try:
         if (file := out / f"{claim.name}.json").exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = read_json(file)
         elif (file := out / "claims.json").exists():
-            every = json.loads(file.read_text(encoding="utf-8"))
+            every = read_json(file)
             found = next((each for each in every if each["claim"] == claim.name), None)
         else:
             found = None

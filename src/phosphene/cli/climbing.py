@@ -26,6 +26,7 @@ from phosphene.cli.shell import (
     refuse_options,
 )
 from phosphene.errors import BadFile, BadRequest
+from phosphene.files import really_is
 
 if TYPE_CHECKING:
     from phosphene.subjects import Subject
@@ -283,7 +284,7 @@ def _direction(subject: Subject, text: str) -> Target:
     try:
         vector = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy has no common error of its own
-        raise BadFile(f"{file} is not a .npy array: {error}") from None
+        raise BadFile(f"{file} is not a .npy array: {really_is(Path(file)) or error}") from None
     if (
         not isinstance(vector, np.ndarray)
         or vector.shape != (channels,)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import os
 import warnings
 from collections import Counter
@@ -26,7 +25,7 @@ from phosphene.datasets.names import (
     plain,
 )
 from phosphene.errors import BadFile, BadRequest, Notice, Unreachable
-from phosphene.files import in_utf8
+from phosphene.files import in_utf8, read_json, really_is
 from phosphene.images import suffixes
 
 UNKNOWN = -1
@@ -218,7 +217,7 @@ def _metadata(file: Path) -> Any:
 
 
 def _no_shard(file: Path, what: str, error: Exception) -> BadFile:
-    reason = " ".join(str(error).split())[:200]  # pyarrow adds whole schemas
+    reason = really_is(file) or " ".join(str(error).split())[:200]  # pyarrow adds whole schemas
     return BadFile(f"{file} is not a readable shard{what}: {reason}")
 
 
@@ -434,7 +433,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        meta = json.loads(file.read_text(encoding="utf-8-sig"))
+        meta = read_json(file)
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(f"{file} is not JSON: {error}") from None
     meta = meta if isinstance(meta, dict) else {}

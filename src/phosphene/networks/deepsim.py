@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
-from phosphene.files import from_hub, in_utf8
+from phosphene.files import from_hub, in_utf8, read_text, really_is
 
 HUB = "binxu/DeePSim_DosovitskiyBrox2016"
 LICENCE = (
@@ -272,7 +272,7 @@ def _read(path: Path, largest: int) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a damaged file can make a parser raise anything
         raise BadFile(
-            f"{path} {_complaint(error)}; expected the tensors of one DeePSiM generator"
+            f"{path} {_complaint(path, error)}; expected the tensors of one DeePSiM generator"
         ) from None
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise BadFile(
@@ -281,13 +281,14 @@ def _read(path: Path, largest: int) -> dict[str, Tensor]:
     return dict(found)
 
 
-def _complaint(error: Exception) -> str:
+def _complaint(path: Path, error: Exception) -> str:
     """What a parser's many lines come down to."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"carries code ({code[1][:60]}), which is never run"
-    return "is damaged, truncated, or neither a PyTorch nor a safetensors file"
+    told = "is damaged, truncated, or neither a PyTorch nor a safetensors file"
+    return f"{told} (it is {kind})" if (kind := really_is(path)) else told
 
 
 def _not_inflated(path: Path, largest: int) -> None:
@@ -377,8 +378,9 @@ def _array(path: Path) -> Tensor:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged file can make a parser raise anything
+        reason = really_is(path) or type(error).__name__
         raise BadFile(
-            f"{path} is not a .npy file of numbers, or a damaged one ({type(error).__name__})"
+            f"{path} is not a .npy file of numbers, or a damaged one ({reason})"
         ) from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
         raise BadFile(f"{path} is not a .npy file of numbers; expected one for each unit")
@@ -388,7 +390,7 @@ def _array(path: Path) -> Tensor:
 
 def _text(path: Path) -> Tensor:
     try:
-        return torch.tensor([float(word) for word in path.read_text(encoding="ascii").split()])
+        return torch.tensor([float(word) for word in read_text(path).split()])
     except (OSError, ValueError) as error:
         raise BadFile(
             f"{path} is not a readable text of numbers between spaces: {str(error)[:80]!r}"

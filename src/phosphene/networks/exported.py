@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.files import PROGRAM, read_json, really_is
 from phosphene.networks.outside import External, checked, checked_options, one_line, sha256_of
 
 LARGEST = 4 << 30
@@ -110,7 +111,7 @@ def said_beside(path: Path) -> dict[str, Any]:
         )
     file = path.with_suffix(".json")
     try:
-        said = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        said = read_json(file) if file.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(
             f"{file}, which should say how {path.name} looks at an image, is not JSON: {error}"
@@ -234,9 +235,9 @@ def _archive(path: Path) -> tuple[io.BytesIO, str]:
         RecursionError,
         NotImplementedError,
     ) as error:
-        raise BadFile(
-            f"{path} is not a whole archive of torch.export.save ({one_line(error)})"
-        ) from None
+        kind = really_is(path)
+        reason = one_line(error) if kind in ("", PROGRAM) else f"it is {kind}"
+        raise BadFile(f"{path} is not a whole archive of torch.export.save ({reason})") from None
     clean.seek(0)
     return clean, version
 
@@ -350,6 +351,8 @@ def reading(path: Path) -> Iterator[None]:
     except (
         Exception
     ) as error:  # of every kind: torch's own format, in a version that may not be this one's
+        if (kind := really_is(path)) not in ("", PROGRAM):
+            raise BadFile(f"{path} cannot be read (it is {kind})") from None
         raise BadFile(
             f"{path} cannot be read ({type(error).__name__}: {one_line(error)[:300]})"
         ) from None

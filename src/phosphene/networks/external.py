@@ -54,12 +54,12 @@ _LITE_FILES = {
 
 def is_external(name: str) -> bool:
     """Whether `load_external` is meant, whatever it may then say of the rest of the name."""
-    return name.partition(":")[0] in LOADERS or Path(name).suffix in FILES
+    return name.partition(":")[0] in LOADERS or Path(name).suffix.lower() in FILES
 
 
 def load_external(name: str) -> External:
     """The network that `torchvision:…`, `timm:…`, `hf:…`, `python:…`, `efficientnet-lite0|1|2` or a file names."""
-    if (suffix := Path(name).suffix) in FILES:
+    if (suffix := Path(name).suffix.lower()) in FILES:
         return FILES[suffix](Path(name))
     kind, _, rest = name.partition(":")
     if kind not in LOADERS:

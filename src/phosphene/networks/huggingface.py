@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.files import FIRST, pointer_of
 from phosphene.networks.outside import (
     External,
     ask,
@@ -112,6 +113,10 @@ def _folder(name: str, source: str, random: bool) -> Path:
                 f"{name} has no {lacking}; model.save_pretrained({source!r}) and its image processor's write what is "
                 "needed (weights in another form than safetensors are not read)"
             )
+        for file in _files(folder, random):
+            with file.open("rb") as start:
+                if kind := pointer_of(start.read(FIRST)):
+                    raise BadFile(f"{file} is {kind}")
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise UnknownName(f"{name} is neither a folder nor of the form hf:OWNER/NAME")

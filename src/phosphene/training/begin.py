@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.files import in_utf8, told_as_oserror, whole
+from phosphene.files import read_tensors, told_as_oserror, whole
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated
@@ -52,7 +52,7 @@ def beginning(
     regression on this generator's codes. Without one, only the codes are looked at. Computed once and kept beside the
     run.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     teacher = load_generated(name) if (name := recipe["begin"].get("generator", "")) else None
     _check(recipe, teacher)
@@ -82,8 +82,7 @@ def beginning(
         with whole(file) as scratch, told_as_oserror():
             save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
     crew.wait()
-    with in_utf8(file) as path:
-        tensors = load_file(path)
+    tensors = read_tensors(file)
     generator.load_state_dict(
         {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("network.")}
     )

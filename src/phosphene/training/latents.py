@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
-from phosphene.files import in_utf8, told_as_oserror, whole
+from phosphene.files import read_tensors, told_as_oserror, whole
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.subjects import Subject
@@ -174,7 +174,7 @@ def cached_views(
     crew: Crew = ALONE,
 ) -> Views:
     """Codes and latents of `views` augmented views of each photograph, computed once and kept beside the run."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     identity = stage_identity(recipe, encoder, photographs, "views")
     file = run / f"views-{identity[:16]}.safetensors"
@@ -187,8 +187,7 @@ def cached_views(
         with whole(file) as scratch, told_as_oserror():
             save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
     crew.wait()
-    with in_utf8(file) as path:
-        kept = load_file(path)
+    kept = read_tensors(file)
     return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
 
 

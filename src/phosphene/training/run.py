@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import whole, without_nan
+from phosphene.files import read_text, really_is, whole, without_nan
 from phosphene.images import write_png
 from phosphene.training.crew import ALONE, Crew
 
@@ -95,7 +95,7 @@ def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
             known = ", ".join(sorted(f.stem for f in RECIPES.glob("*.toml")))
             raise BadRequest(f"no recipe {str(name)!r}; bundled: {known}; or give a TOML file")
     try:
-        recipe: Recipe = _settings(tomllib.loads(file.read_text(encoding="utf-8")))
+        recipe: Recipe = _settings(tomllib.loads(read_text(file)))
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(f"recipe {file} is not TOML: {error}") from None
     _check_json(recipe, f"recipe {file}:")
@@ -196,7 +196,7 @@ class RunFolder:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load has no common error of its own
             raise BadFile(
-                f"{self.checkpoint} cannot be read ({error}); give another --run folder"
+                f"{self.checkpoint} cannot be read ({really_is(self.checkpoint) or error}); give another --run folder"
             ) from None
         if not isinstance(state, dict) or state.get("identity") != self.identity:
             raise BadRequest(
