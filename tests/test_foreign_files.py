@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, lively, write_subject
+from conftest import Run, lively, tiny_subject, write_subject
 from PIL import Image
 
-from phosphene import exemplars, weights
+from phosphene import weights
 from phosphene.atlas.forms import read_form
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile
+from phosphene.exemplars import find_exemplars
 from phosphene.files import read_json, read_text
 from phosphene.images import read_image
 from phosphene.networks import build
@@ -308,7 +309,7 @@ def test_an_index_that_is_a_pointer_is_told(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "train" / "a" / "a.png")
     file = put(tmp_path / "exemplars.safetensors", LFS)
     with pytest.raises(BadFile, match=r"is no index of exemplars .*a pointer of Git LFS"):
-        exemplars._read(file, {}, Stream(tmp_path, "train", 32))
+        find_exemplars(tiny_subject(), ["conv"], Stream(tmp_path, "train", 32), file)
 
 
 def test_a_text_that_is_none_is_a_mistake_of_its_file(tmp_path: Path) -> None:

@@ -640,6 +640,20 @@ def note_only(run: RunFolder, loss: Tensor) -> None:
 plain_watch = RunFolder.watch
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_watching_a_loss_does_not_wait_for_the_device(tmp_path: Path) -> None:
+    run, loss = RunFolder(tmp_path, "one"), torch.tensor(math.nan, device="cuda")
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            run.watch(loss)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    with pytest.raises(BadRequest, match="at step 1 "):
+        run.refuse_diverged()
+
+
 def test_without_a_log_the_note_is_read_within_twenty_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1264,6 +1278,19 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, photographs: Make, raw:
     (tmp_path / "checkpoint.pt").write_bytes(raw)
     with pytest.raises(BadFile, match=r"checkpoint\.pt"):
         subject_bits(tmp_path, photographs)
+
+
+@pytest.mark.parametrize("raw", [b"", b"version https://git-lfs.github.com/spec/v1", b"\xff" * 99])
+def test_a_damaged_cache_of_views_says_what_brings_it_back(
+    tmp_path: Path, encoder: Subject, photographs: Make, raw: bytes
+) -> None:
+    bits, _ = generator_bits(tmp_path, encoder, photographs)
+    (file,) = tmp_path.glob("views-*.safetensors")
+    file.write_bytes(raw)
+    with pytest.raises(BadFile, match=rf"{file} is damaged .*; delete it, and the same command"):
+        generator_bits(tmp_path, encoder, photographs)
+    file.unlink()
+    assert same(generator_bits(tmp_path, encoder, photographs)[0], bits)
 
 
 def test_a_hostile_checkpoint_runs_nothing(tmp_path: Path, photographs: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -122,6 +123,7 @@ def zoo_verify(
             found = measured(name, card, photographs, where)
         for figure in (each for each in COMPARED if each in found and each in card["measured"]):
             value, said = found[figure], card["measured"][figure]
+            said = math.nan if said is None else said  # what JSON has no word for
             fits = abs(value - said) <= 0.005
             wrong += [] if fits else [f"{name}: {figure} is {value:.4f}, its card says {said:.4f}"]
             out.print(f"{name}: {figure} {value:.4f}, card {said:.4f}")
