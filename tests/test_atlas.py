@@ -122,6 +122,118 @@ def test_it_builds_with_torch_absent(tmp_path: Path) -> None:
     assert done.stdout == f"{tmp_path / 'site' / 'index.html'}: 18 units of 2 layers\n"
 
 
+def unit_page(folder: Path, *runs: str, unit: str = "fc/0") -> Seen:
+    """The page of a unit in the site of some runs."""
+    build([folder / run for run in runs], folder / "site")
+    (page,) = folder.glob(f"site/*/{unit}.html")
+    return seen(page)
+
+
+def test_an_evaluation_says_whose_pictures_it_is_of(tmp_path: Path) -> None:
+    """Of two priors one was measured, and the other's picture is better."""
+    write_picture(tmp_path / "one", "a", lone("fc:0"), score=9.5)
+    write_evaluation(tmp_path / "one", ["fc:0"])
+    file = next((tmp_path / "one" / "evidence").iterdir())
+    said = json.loads(file.read_text())
+    said["units"][0] |= {"score": 9.5, "natural_score": 7.0}
+    file.write_text(json.dumps(said))
+    alone = unit_page(tmp_path, "one").text
+    assert "not measured" not in alone
+    assert "pictures: tiny-fc6" not in alone
+    other = {"request": {"prior": "fourier"}, "pixels": colours(7)}
+    write_picture(tmp_path / "two", "a", lone("fc:0"), score=12.25, **other)
+    page = unit_page(tmp_path, "one", "two").text
+    assert "at its best" not in page
+    assert "best measured picture over best photograph; pictures: tiny-fc6" in page
+    assert "photographs: photographs; pictures: tiny-fc6" in page
+    better = "seed 0 · fourier, excites it more: 12.25. It was not measured here."
+    assert better in " ".join(page.split())
+    write_evaluation(tmp_path / "two", ["fc:0"], "another-network")
+    both = unit_page(tmp_path, "one", "two").text
+    assert "pictures: tiny-fc6; fourier" in both
+    front = seen(tmp_path / "site" / "index.html").text
+    assert "pictures: tiny-fc6; fourier" in front
+
+
+def test_two_folders_of_one_prior_are_told_by_their_names(tmp_path: Path) -> None:
+    for name, score in (("one", 9.5), ("two", 12.25)):
+        pixels = colours(round(score))
+        write_picture(tmp_path / name, "a", lone("fc:0"), score=score, pixels=pixels)
+        write_evaluation(tmp_path / name, ["fc:0"])
+    assert "pictures: tiny-fc6, one; tiny-fc6, two" in unit_page(tmp_path, "one", "two").text
+
+
+@pytest.mark.parametrize(
+    ("curve", "score", "objective", "told"),
+    [
+        ([0.0, 3.0, 7.12, 2.84], 2.84, "activation", "had reached 7.12 at step 2"),
+        ([0.0, 3.0, 7.12, 7.05], 7.05, "activation", ""),
+        ([0.0, 3.0, 7.12, 2.84], 7.2, "activation", ""),
+        ([-9.0, None, -2.0, -3.0], 5.0, "probability", ""),
+        ([-9.0, -1.0, -2.0, -3.0], -8.0, "probability", ""),
+        ([-9.0, -1.0, None, -8.0], -8.0, "activation", "had reached −1.00 at step 1"),
+        ([], 1.0, "activation", ""),
+    ],
+)
+def test_a_picture_below_its_climb_is_told(
+    tmp_path: Path, curve: list[float | None], score: float, objective: str, told: str
+) -> None:
+    request = {"climb": {"steps": 4, "objective": objective}}
+    write_picture(
+        tmp_path / "run",
+        "a",
+        lone("fc:0"),
+        score=score,
+        request=request,
+        curve=curve,
+        start_score=curve[0] if curve else 0,
+    )
+    page = unit_page(tmp_path, "run").text
+    assert told in page if told else "had reached" not in page
+
+
+def test_everything_to_press_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """Two priors, two folders of one of them, one seed, and the same in another position."""
+    for i, (name, prior) in enumerate((("a", "tiny-fc6"), ("b", "fourier"), ("c", "fourier"))):
+        write_picture(
+            tmp_path / name, "x", lone("fc:0"), pixels=colours(i), request={"prior": prior}
+        )
+    at = Target(((1.0, Unit("fc", 0, (1, 2))),), "x")
+    write_picture(tmp_path / "c", "y", at, pixels=colours(9), request={"prior": "fourier"})
+    page = unit_page(tmp_path, "a", "b", "c")
+    (site,) = tmp_path.glob("site/*/fc/0.html")
+    text = site.read_text()
+    links = re.findall(r"<a [^>]*download>([^<]+)</a>", text)
+    copies = [each["aria-label"] for _, each in page.elements if "data-copy" in each]
+    images = [each["alt"] for tag, each in page.elements if tag == "img" and each.get("alt")]
+    for names in (links, copies, images):
+        assert len(names) == 4
+        assert len({*names}) == 4, names
+    assert "without a learned prior (fourier)" in page.text
+    assert "The generator’s prior (tiny-fc6) drew the others" in page.text
+
+
+@pytest.mark.parametrize(("lowest", "silent"), [(-4.0, False), (0.0, True)])
+def test_only_what_is_never_negative_can_be_silent(
+    tmp_path: Path, lowest: float, silent: bool
+) -> None:
+    quantiles = {"0.01": lowest, "0.5": 1.5, "0.99": 6.0}
+    write_exemplars(tmp_path / "run", ["fc:0", "fc:1"], quantiles=quantiles)
+    for unit in ("fc/0", "fc/1"):  # what is known of one is known of its layer
+        assert ("Silent" in unit_page(tmp_path, "run", unit=unit).text) == silent
+
+
+def test_a_command_names_the_network_that_is_code(tmp_path: Path) -> None:
+    """Or the program would refuse it: a record may not choose what code runs."""
+    subject = {"subject": "python:my mine:net"}
+    write_picture(tmp_path / "run", "a", lone("fc:0"), request=subject)
+    page = unit_page(tmp_path, "run").text
+    assert "phosphene synthesize 'python:my mine:net' --record fc-0-0.json" in page
+    assert "phosphene evaluate RUN --subject 'python:my mine:net' --images" in page
+    assert "trust" in page
+    assert "--subject 'python:my mine:net'" in seen(tmp_path / "site" / "index.html").text
+
+
 def test_built_twice_the_bytes_are_the_same(tmp_path: Path, site: Path) -> None:
     runs = write_all(tmp_path)
     build(runs, tmp_path / "site")

@@ -334,3 +334,26 @@ def test_a_layer_of_thousands_loads_what_is_seen(page: Any, tmp_path: Path) -> N
     )
     page.locator("[name=sort]").select_option("score")
     assert shown(page)[:2] == ["96", "193"]
+
+
+def test_a_wide_screen_is_filled(page: Any, site: Path) -> None:
+    """Pictures and layers use nine tenths of 1,920 pixels; nothing is wider than the window."""
+    page.set_viewport_size({"width": 1920, "height": 1000})
+    for place, what in (("index.html", ".layers"), ("tiny-objects/fc.html", ".tiles")):
+        page.goto((site / place).as_uri())
+        assert page.locator(what).first.bounding_box()["width"] > 0.85 * 1920
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1920
+    page.goto((site / "index.html").as_uri())
+    strip = page.locator(".strip").nth(1).locator("img")
+    last = strip.nth(strip.count() - 1).bounding_box()
+    assert last["x"] + last["width"] > 0.85 * 1920
+    page.goto((site / "tiny-objects/fc/0.html").as_uri())
+    assert page.locator(".plates img").first.bounding_box()["width"] > 380
+
+
+def test_a_narrow_one_too(page: Any, site: Path) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    for place in ("index.html", "tiny-objects/fc.html", "tiny-objects/fc/0.html"):
+        page.goto((site / place).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.locator(".plates img").first.bounding_box()["width"] > 150

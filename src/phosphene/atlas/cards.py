@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from phosphene.units import Unit
+
+FALL = 0.1
+"""Of what a climb has gained, the share whose loss is told."""
 
 
 @dataclass(frozen=True)
 class Picture:
     """A preferred input, and what its record says of how it came to be."""
 
+    subject: str
     target: str
     label: str
     seed: int
     score: float
     start_score: float
     curve: tuple[float, ...]
+    objective: str
     status: str
     prior: str
     facts: tuple[tuple[str, str], ...]
@@ -26,6 +32,22 @@ class Picture:
     image_sha256: str
     animation: Path | None
     record: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the picture lies in."""
+        return self.record.parent
+
+    @property
+    def fell_from(self) -> tuple[int, float] | None:
+        """The step at which the climb stood clearly higher than the picture does, and its score."""
+        curve = [value if math.isfinite(value) else -math.inf for value in self.curve]
+        if self.objective != "activation" or not curve or not math.isfinite(self.score):
+            return None  # another objective is not on the scale of the score
+        best = max(curve)
+        lost, rise = best - self.score, best - min(self.start_score, best)
+        far = math.isfinite(best) and lost > FALL * max(rise, abs(best) * FALL)
+        return (curve.index(best), best) if far else None
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,10 @@ class Evaluation:
     data: str
     layer: str
     figures: tuple[Figure, ...]
+    folder: Path = Path()
+    """Whose pictures were measured."""
+    of: str = ""
+    """Which these are, where there are others beside them."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +171,15 @@ class Card:
         found = [dissection for dissection in self.dissections if dissection.detects]
         return max(found, key=lambda dissection: dissection.iou, default=None)
 
+    @property
+    def better(self) -> Picture | None:
+        """The best picture, where it excites the unit more than any that was measured."""
+        figures = [figure for each in self.evaluations for figure in each.figures]
+        measured = [each.value for each in figures if each.name == "score"]
+        best = max((value for value in measured if isinstance(value, float)), default=math.inf)
+        found = [each for each in self.pictures if each.score > best + 1e-3 * abs(best)]
+        return max(found, key=lambda picture: picture.score, default=None)
+
     def measure(self, name: str) -> float | None:
         """A figure of the unit, by the first judge who has it."""
         figures = [
@@ -174,6 +209,12 @@ class Layer:
     name: str
     place: str
     cards: tuple[Card, ...]
+
+    @cached_property
+    def signed(self) -> bool:
+        """Whether some unit is known to go below 0, where 0 is no silence."""
+        found = (exemplars for card in self.cards for exemplars in card.exemplars)
+        return any(value < 0 for exemplars in found for _, value in exemplars.quantiles)
 
     @property
     def flat(self) -> bool:

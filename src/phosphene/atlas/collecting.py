@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,7 +64,44 @@ def _subject(name: str, place: str, found: list[Finding]) -> Subject:
             _combination(target, file, sums[target])
             for target, file in zip(sums, file_names([*sums]), strict=True)
         ),
-        _of(Evaluation, [finding for finding in found if finding.about is None]),
+        _judged(found, by_layer),
+    )
+
+
+def _judged(found: list[Finding], by_layer: dict[str, list[Finding]]) -> tuple[Evaluation, ...]:
+    """Return what was measured of a subject's layers, each with the pictures that it is of."""
+    layers = _grouped(
+        [finding for finding in found if finding.about is None],
+        lambda finding: finding.piece.layer if isinstance(finding.piece, Evaluation) else "",
+    )
+    return tuple(
+        evaluation
+        for layer, pieces in layers.items()
+        for evaluation in named_sources(
+            _of(Evaluation, pieces), _of(Picture, by_layer.get(layer, []))
+        )
+    )
+
+
+def named_sources(
+    evaluations: Sequence[Evaluation], pictures: Sequence[Picture]
+) -> tuple[Evaluation, ...]:
+    """Return the evaluations with the pictures that each is of, where there are others.
+
+    Pictures are told by their prior, or by their folder where two have the same.
+    """
+    places = [each.folder for each in pictures] + [each.folder for each in evaluations]
+    folders = dict.fromkeys(places, "")
+    if len(folders) < 2:
+        return tuple(evaluations)
+    for folder in folders:
+        priors = {picture.prior: None for picture in pictures if picture.folder == folder}
+        folders[folder] = ", ".join(priors) or short(folder.name)
+    names = [*folders.values()]
+    return tuple(
+        replace(each, of=name if names.count(name) == 1 else f"{name}, {short(each.folder.name)}")
+        for each in evaluations
+        for name in [folders[each.folder]]
     )
 
 
@@ -74,12 +112,13 @@ def _layer(name: str, place: str, found: list[Finding]) -> Layer:
 
 
 def _card(unit: Unit, found: list[Finding]) -> Card:
+    pictures = _pictures(found, str(unit))
     own = (finding.name for finding in found if not finding.name.startswith(f"{unit.layer}:"))
     return Card(
         unit,
         next(filter(None, own), ""),
-        _pictures(found, str(unit)),
-        _of(Evaluation, found),
+        pictures,
+        named_sources(_of(Evaluation, found), pictures),
         _of(Exemplars, found),
         _of(Dissection, found),
     )

@@ -16,7 +16,7 @@ from phosphene.records import pixels_sha256
 
 LARGEST_SIDE = 1024
 """Pixels; a larger picture is shrunk."""
-TILE = 128
+TILE = 160
 """Pixels; the side of what a page with many units shows of each."""
 MOST_BYTES = 32 << 20
 """Of an animation or of a strip of photographs."""

@@ -75,13 +75,16 @@ def _picture(file: Path) -> Finding:
     climb = request.get("climb")
     animation = file.with_suffix(".webp")
     numbers = Entry(file, record.curve, "curve").elements()
+    objective = climb.get("objective") if climb else None
     piece = Picture(
+        subject=shown_name(request["subject"].text()),
         target=short(str(target)),
         label=short(target.label or str(target)),
         seed=seed,
         score=record.score,
         start_score=record.start_score,
         curve=tuple(_or_nan(each) for each in numbers),
+        objective=objective.text() if objective else "activation",
         status=short(record.status),
         prior=shown_name(request["prior"].text()),
         facts=tuple(_facts(record, climb.members() if climb else {})),
@@ -91,9 +94,7 @@ def _picture(file: Path) -> Finding:
         record=file,
     )
     sha256 = short(str(record.weights.get("subject", "")))
-    return Finding(
-        shown_name(request["subject"].text()), sha256, _about(target), piece.label, piece
-    )
+    return Finding(piece.subject, sha256, _about(target), piece.label, piece)
 
 
 def _member(record: Record, file: Path) -> tuple[Target, int]:
@@ -134,12 +135,16 @@ def _facts(record: Record, climb: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _evaluation(form: Entry) -> Iterator[Finding]:
     by = form["judge"].text(), _text(form, "data"), _text(form, "layer")
-    yield Finding(*_subject(form), None, "", Evaluation(*by, tuple(_figures(form.get("figures")))))
+    folder = form.file.parent
+    folder = folder.parent if folder.name == "evidence" else folder
+    figures = tuple(_figures(form.get("figures")))
+    yield Finding(*_subject(form), None, "", Evaluation(*by, figures, folder))
     for row in form["units"].elements():
         of_unit = {
             key: value for key, value in row.members().items() if key not in ("unit", "label")
         }
-        piece = Evaluation(*by, tuple(_figures(Entry(row.file, of_unit, row.place))))
+        figures = tuple(_figures(Entry(row.file, of_unit, row.place)))
+        piece = Evaluation(*by, figures, folder)
         yield Finding(*_subject(form), _unit_or_text(row["unit"]), _text(row, "label"), piece)
 
 

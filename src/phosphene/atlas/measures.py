@@ -39,19 +39,19 @@ GROUPS = {
     "Activation": (
         Measure(
             "activation",
-            "The unit’s own, at its best.",
+            "The unit’s own, on the best of the measured pictures and on the best photograph.",
             {"pictures": "score", "photographs": "natural_score"},
             judged=False,
         ),
         Measure(
             "activation ratio",
-            "Best picture over best photograph; above 1, the picture excites more.",
+            "Best measured picture over best photograph; above 1, the picture excites more.",
             {"pictures": "activation_ratio"},
             judged=False,
         ),
         Measure(
             "ratio above one",
-            "Units that a picture excites more than any photograph does.",
+            "Units that a measured picture excites more than any photograph does.",
             {"pictures": "activation_ratio_above_1"},
             judged=False,
         ),
@@ -112,6 +112,9 @@ GROUPS = {
 }
 """What `phosphene evaluate` writes; a key that is not here goes by its own name."""
 
+OF_PHOTOGRAPHS = re.compile("natural_|exemplar_|two_afc_n|kid_photographs")
+"""How the keys of figures begin that are the same whatever pictures were measured."""
+
 HEADLINES = ("recognised_top1", "activation_ratio", "two_afc_synthetic")
 """Measures that a front page has room for, by the first of their keys."""
 
@@ -132,6 +135,8 @@ class Line:
     own: bool
     judges: tuple[str, ...]
     figure: Figure
+    source: str = ""
+    """Which pictures were measured, where there are others."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +197,13 @@ def _lines(measure: Measure, evaluations: Sequence[Evaluation]) -> Iterator[Line
     for i, (of, key) in enumerate(measure.keys.items()):
         judges = defaultdict(list)
         for evaluation in evaluations:
+            source = "" if OF_PHOTOGRAPHS.match(key) else evaluation.of
             for figure in evaluation.figures:
                 if figure.name == key:
-                    judges[figure].append(evaluation.judge)
-        for figure, names in judges.items():
-            yield Line(of, i == 0, tuple(dict.fromkeys(names)) if measure.judged else (), figure)
+                    judges[figure, source].append(evaluation.judge)
+        for (figure, source), names in judges.items():
+            by = tuple(dict.fromkeys(names)) if measure.judged else ()
+            yield Line(of, i == 0, by, figure, source)
 
 
 def bar_axis(figures: Sequence[Figure]) -> Axis | None:

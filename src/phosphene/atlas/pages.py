@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from phosphene.atlas import charts, measures
 from phosphene.atlas.cards import Atlas, Card, Layer, Picture, Subject
+from phosphene.atlas.forms import short
 from phosphene.errors import Unreachable
 from phosphene.units import Unit
 
@@ -140,6 +141,7 @@ def environment(atlas: Atlas) -> Environment:
         "headlines": measures.headlines,
     }
     made.globals |= {"sample": sample, "median_score": median_score, "moving": moving}
+    made.globals |= {"labels": labels, "is_code": is_code}
     return made
 
 
@@ -247,6 +249,30 @@ def sample(cards: Sequence[Card], most: int = MOST_ON_FRONT) -> list[Card]:
     """So many cards with a picture, evenly spaced and not chosen; where there is no picture, with a photograph."""
     shown = [card for card in cards if card.pictures] or [card for card in cards if card.exemplars]
     return [shown[i * len(shown) // most] for i in range(most)] if len(shown) > most else shown
+
+
+def labels(pictures: Sequence[Picture]) -> list[str]:
+    """Return a name for each picture of a page, all different: its seed, and what else differs."""
+    parts = [
+        [f"seed {each.seed}" for each in pictures],
+        [each.target for each in pictures],
+        [each.prior for each in pictures],
+    ]
+    several = [part for i, part in enumerate(parts) if i == 0 or len({*part}) > 1]
+    names = [" · ".join(words) for words in zip(*several, strict=True)]
+    if len({*names}) < len(names):
+        folders = [short(each.folder.name) for each in pictures]
+        names = [f"{name} · {folder}" for name, folder in zip(names, folders, strict=True)]
+    seen: Counter[str] = Counter()
+    for i, name in enumerate(names):
+        seen[name] += 1
+        names[i] = name if seen[name] == 1 else f"{name} · no. {seen[name]}"
+    return names
+
+
+def is_code(subject: str) -> bool:
+    """Return whether a subject runs only where it is named in the command."""
+    return subject.startswith("python:")
 
 
 def moving(pictures: Sequence[Picture]) -> int | None:

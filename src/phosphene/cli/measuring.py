@@ -89,6 +89,7 @@ def exemplars(
     if as_json:
         print_json(rows)
         return
+    signed = {layer: bool((each.sample < 0).any()) for layer, each in found.items()}
     table = Table("unit", "channel of", "largest", "99 %", "median", "silent", "photographs")
     for row in rows:
         numbers = ", ".join(map(str, row["photographs"]))
@@ -98,7 +99,7 @@ def exemplars(
             f"{row['values'][0]:.2f}",
             f"{row['quantiles']['0.99']:.2f}",
             f"{row['quantiles']['0.5']:.2f}",
-            f"{row['silent']:.1%}",
+            "–" if signed[row["unit"].rpartition(":")[0]] else f"{row['silent']:.1%}",
             numbers,
         )
     if named:
