@@ -1802,6 +1802,17 @@ def test_a_generator_that_could_not_be_opened_is_refused_before_any_stage(
     assert not (tmp_path / "run").exists()
 
 
+def test_one_view_of_one_photograph_has_no_spread(
+    tmp_path: Path, encoder: Subject, photographs: Make
+) -> None:
+    recipe = {**GENERATOR, "views": {**GENERATOR["views"], "number": 1}}
+    with pytest.raises(BadRequest, match="the spread of a code needs at least two"):
+        train_generator(recipe, encoder, photographs(1, 16), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    trained = train_generator(recipe, encoder, photographs(2, 16), tmp_path / "run")
+    assert all(value.isfinite().all() for value in trained.statistics.values())
+
+
 # ---------------------------------------------------------------- modified twins
 
 

@@ -111,13 +111,14 @@ def zoo_verify(
         try:
             card = weights.read(name).card
         except Unreachable:
-            out.print(f"{name}: not on this machine")
+            out.print(f"{name}: not on this machine", soft_wrap=True)
             continue
-        out.print(f"{name}: whole")
+        out.print(f"{name}: whole", soft_wrap=True)
         if not folders or card["kind"] == "training":
             continue
         if (photographs := val(card["data"]["name"])) is None:
-            out.print(f"{name}: not measured, it was trained on {card['data']['name']}")
+            trained_on = card["data"]["name"]
+            out.print(f"{name}: not measured, it was trained on {trained_on}", soft_wrap=True)
             continue
         with progress.status(f"measuring {name}"):
             found = measured(name, card, photographs, where)
@@ -126,6 +127,6 @@ def zoo_verify(
             said = math.nan if said is None else said  # what JSON has no word for
             fits = abs(value - said) <= 0.005
             wrong += [] if fits else [f"{name}: {figure} is {value:.4f}, its card says {said:.4f}"]
-            out.print(f"{name}: {figure} {value:.4f}, card {said:.4f}")
+            out.print(f"{name}: {figure} {value:.4f}, card {said:.4f}", soft_wrap=True)
     if wrong:
         raise BadFile("; ".join(wrong))

@@ -83,6 +83,8 @@ def train_generator(
     run, clock = Path(run), Clock(time_budget)
     _check_code(recipe, encoder)
     _check_card(recipe, encoder, photographs)
+    if begin is None and "begin" not in recipe:
+        _check_views(recipe, photographs)
     if recipe["image"]["steps"]:
         check_image(recipe, encoder)
     placed(encoder.network, device)
@@ -243,6 +245,15 @@ def _planned_card(
             "licence": train.licence,
         },
     }
+
+
+def _check_views(recipe: Recipe, train: Photographs) -> None:
+    """`BadRequest` where there are too few views of photographs for the spread of their codes."""
+    if len(train) * recipe["views"]["number"] < 2:
+        raise BadRequest(
+            f"{train.name} has {len(train)} photograph for training, and the recipe takes one view "
+            "of it; the spread of a code needs at least two"
+        )
 
 
 def _check_card(recipe: Recipe, encoder: Subject, train: Photographs) -> None:
