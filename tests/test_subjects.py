@@ -24,7 +24,7 @@ from phosphene.exemplars import find_exemplars
 from phosphene.networks.outside import checked_options
 from phosphene.parameterizations import Pixels
 from phosphene.subjects import load_subject, wrap
-from phosphene.synthesis import Climb, PreferredInputs, synthesize
+from phosphene.synthesis import NOT_ABOVE, Climb, PreferredInputs, synthesize
 
 CLIMB = Climb(steps=2, rule="adam", prior="none", rate=0.05)
 
@@ -286,7 +286,7 @@ def test_a_quantized_layer_is_named() -> None:
 
 def test_units_that_are_dead_are_dead_and_no_gradient_is_missed() -> None:
     network = lively(Middle(lambda mid, x: (mid(x) - 100).relu()))
-    assert climbed(network, "fc:3").statuses == ("dead",)
+    assert climbed(network, "fc:3").statuses == (NOT_ABOVE,)
     alive = lively(Middle(lambda mid, x: checkpoint(mid, x, use_reentrant=False)))
     nn.init.zeros_(alive.fc.weight[3])
     assert climbed(alive, "fc:2-3").statuses == ("climbed", "dead")

@@ -713,6 +713,15 @@ def test_codes_that_half_precision_cannot_hold_are_told(
         train_generator(GENERATOR, encoder, photographs(12, 16), tmp_path)
 
 
+def test_a_network_that_cuts_the_gradient_teaches_no_generator(
+    tmp_path: Path, encoder: Subject, photographs: Make
+) -> None:
+    first = encoder.network.get_submodule("conv1")
+    first.register_forward_hook(lambda module, inputs, output: output.detach())
+    with pytest.raises(BadRequest, match=r"no gradient comes .* from conv1 .* lost (in|before) "):
+        train_generator(GENERATOR, encoder, photographs(12, 16), tmp_path)
+
+
 def test_a_second_control_c_leaves_at_once(
     tmp_path: Path, photographs: Make, after_steps: Any
 ) -> None:

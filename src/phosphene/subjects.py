@@ -45,6 +45,7 @@ from phosphene.probe import (
     layer_path,
     layer_shapes,
     layer_sizes,
+    lost_gradient,
     probe,
     run,
 )
@@ -148,6 +149,21 @@ class Subject:
     def reading(self, layers: Iterable[str]) -> AbstractContextManager[Read]:
         """Lend a function from what the network reads to its layers' activations (see `probe`)."""
         return probe(self.network, layers, self.tokens)
+
+    def check_gradient(self, layers: Iterable[str]) -> None:
+        """`BadRequest` where no gradient comes through the network from one of these layers."""
+        rng = torch.Generator().manual_seed(0)
+        drawn = torch.rand(self.at_most(2), 3, *self.size, generator=rng)
+        for layer in sorted(set(layers)):
+            with torch.enable_grad():
+                shown = self.prepare(drawn.to(device_of(self.network)))
+                where = lost_gradient(self.network, shown, layer)
+            if where:
+                raise BadRequest(
+                    f"no gradient comes through {self.name} from {layer} to the image: it is lost "
+                    f"{where}; no_grad, detach, rounding, quantization and checkpointing with "
+                    "use_reentrant=True cut it"
+                )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the output shape, without the batch, of every layer that runs."""

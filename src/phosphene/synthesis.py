@@ -17,7 +17,7 @@ from phosphene.errors import BadRequest
 from phosphene.objectives import Kind, Objective
 from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels, load_generated
 from phosphene.priors import Free, Gaussian, Prior, paper_box
-from phosphene.probe import Read, borrowed, lost_gradient, redirected
+from phosphene.probe import Read, borrowed, redirected
 from phosphene.subjects import MOST_TARGETS, Subject, load_subject, wrap
 from phosphene.tensors import blurred, center_crop, device_of, total_variation
 from phosphene.units import Target
@@ -790,19 +790,7 @@ def _paper_unit(parameterization: Parameterization) -> float:
 
 def _check_gradient(targets: Sequence[Target], look: _Look) -> None:
     """`BadRequest` where no gradient comes through the network from a target's layer."""
-    subject, size = look.subject, look.subject.size
-    device = device_of(subject.network)
-    drawn = torch.rand(subject.at_most(2), 3, *size, generator=torch.Generator().manual_seed(0))
-    for layer in sorted({layer for target in targets for layer in target.layers}):
-        with torch.enable_grad():
-            shown = subject.prepare(drawn.to(device))
-            where = lost_gradient(subject.network, shown, layer)
-        if where:
-            raise BadRequest(
-                f"no gradient comes through {subject.name} from {layer} to the image: it is lost "
-                f"{where}; no_grad, detach, rounding, quantization and checkpointing with "
-                "use_reentrant=True cut it"
-            )
+    look.subject.check_gradient({layer for target in targets for layer in target.layers})
 
 
 def _gradient(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> Tensor:

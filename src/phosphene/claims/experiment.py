@@ -248,11 +248,9 @@ class Experiment:
         chosen = {
             name: getattr(self, name) for name in ("subject", "judges", "prior", "quick", "seed")
         }
-        cards = {name: self.network(name).card for name in (self.subject, *self.judges)}
-        cards[self.prior] = getattr(
-            open_parameterization(self.prior, self.network(self.subject)), "card", {}
-        )
-        networks = {name: str(card.get("sha256", "")) for name, card in cards.items()}
+        networks = {name: self.network(name).identity for name in (self.subject, *self.judges)}
+        prior = open_parameterization(self.prior, self.network(self.subject))
+        networks[self.prior] = str(getattr(prior, "card", {}).get("sha256", ""))
         return {**chosen, "judges": list(self.judges), "networks": networks}
 
     def fingerprints(self, names: Sequence[str]) -> dict[str, str]:

@@ -88,6 +88,7 @@ def train_autoencoder(
     batch, steps = crew.part(stage["batch"]), stage["steps"]
     latent_shape = (shape["latent"], stage["crop"] // 8, stage["crop"] // 8)
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
+    comparator.check_gradient(stage["layers"])
     with comparator.reading(stage["layers"]) as read:
         for step in folder.steps(parts, steps, time_budget=time_budget):
             generator = seeded(recipe["seed"], 2, step, *crew.counters)

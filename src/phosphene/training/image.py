@@ -203,6 +203,10 @@ def _looking(
     output = [comparator.output] if stage.get("named") else []
     for network in (encoder.network, comparator.network):
         network.requires_grad_(False)
+    encoder.check_gradient(
+        [*(own if stage["feature"] else []), *([layer] if stage["cycle"] else [])]
+    )
+    comparator.check_gradient([*(compared if stage["feature"] else []), *judged, *output])
     alone = comparator is encoder
     with (
         encoder.reading([*own, *([*judged, *output] if alone else []), layer]) as read,
