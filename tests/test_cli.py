@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from PIL import Image
 from rich.table import Table
 
 from phosphene import images, records, runs, weights
-from phosphene.cli import shell
+from phosphene.cli import progress, shell
 from phosphene.errors import BadRequest
 from phosphene.images import crossed_out, read_png
 from phosphene.metrics import judge_channels
@@ -412,10 +413,93 @@ def test_a_second_run_climbs_nothing_again(
     }
     with monkeypatch.context() as patch:
         patch.setattr(runs, "climb_batch", None)
-        assert synthesize("fc8:0-4", "--batch", 2, "--resume", "--json").json() == first
+        again = synthesize("fc8:0-4", "--batch", 2, "--resume", "--json")
+        assert again.json() == first
+    assert "kept 5 pictures of an earlier run" in again.err
     assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in times}
-    assert synthesize("fc8:0-4", "--batch", 2, "--anew", "--json").json() == first
+    said = synthesize("fc8:0-5", "--batch", 2)
+    assert "kept 4 pictures of an earlier run" in said.err  # the last batch is another one
+    anew = synthesize("fc8:0-4", "--batch", 2, "--anew", "--json")
+    assert "kept" not in anew.err
+    assert anew.json() == first
     assert all((tmp_path / "out" / name).stat().st_mtime_ns > time for name, time in times.items())
+
+
+def test_a_long_run_says_how_long_and_how_far_it_has_come(
+    synthesize: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("FIRST_LOOK", 0.0), ("LONG", 0.0), ("EVERY", -1.0)):
+        monkeypatch.setattr(progress, name, seconds)
+    said = synthesize("fc8:0-4", "--batch", 2, "--steps", 4).err
+    assert said.count("5 pictures of 4 steps take about") == 1
+    assert "GB, 2 at once; --steps 2 halves the time, --batch 1 takes less memory" in said
+    assert re.search(r"climbing: 20 of 20 steps, [0-9.,]+ a second, 0 s left", said)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(8, "8 s"), (600, "10 min"), (12_000, "3 h 20 min"), (72_000, "20 h"), (5_000_000, "1,389 h")],
+)
+def test_a_length_of_time_in_words(seconds: float, told: str) -> None:
+    assert progress.span(seconds) == told
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ("0-99999999999999999999", "has 20 digits; --seeds lie in 0 … 9,007,199,254,740,992"),
+        ("0-9000000000", "has 9,000,000,001 seeds; --seeds lie in 0 …"),
+        ("9007199254740993", "seeds lie in 0 … 9,007,199,254,740,992; got 9007199254740993"),
+        ("5-3", "range 5-3 runs backwards; write 3-5"),
+        ("one", "--seeds takes numbers such as 0, 0-3 or 1,5; got 'one'"),
+    ],
+)
+def test_seeds_that_are_none_are_told_as_seeds(synthesize: Run, seeds: str, said: str) -> None:
+    line = synthesize("fc8:0", "--seeds", seeds).refused()
+    assert said in line
+    assert "channel" not in line
+
+
+def test_the_last_code_and_a_single_try_are_options(synthesize: Run, tmp_path: Path) -> None:
+    synthesize("fc8:0", "--keep", "last", "--tries", 1).fine()
+    record = record_of(tmp_path / "out", "fc8-0-tench-s0")
+    assert record.request["climb"]["keep"] == "last"
+    assert record.request["climb"]["tries"] == 1
+    assert record.kept_step == 3
+    assert record.last_score == record.score
+
+
+def test_a_climb_that_comes_no_higher_says_so(synthesize: Run, tmp_path: Path) -> None:
+    said = synthesize("fc8:0", "--rate", 0, "--decay", 1, "--json")
+    (found,) = said.json()
+    assert found["status"] == "no higher than its start"
+    assert f"({found['score']:.2f}, {found['start_score']:.2f} at the start)" in said.err
+    record = record_of(tmp_path / "out", "fc8-0-tench-s0")
+    assert (found["kept_step"], found["last_score"]) == (record.kept_step, record.last_score)
+
+
+def test_other_bits_say_what_else_is_other(synthesize: Run, phosphene: Run, tmp_path: Path) -> None:
+    synthesize("fc8:0").fine()
+    file = tmp_path / "out" / "fc8-0-tench-s0.json"
+    told = json.loads(file.read_text())
+    assert {"cpu", "cpu_capability", "onednn", "mkl"} <= told["versions"].keys()
+    command = ("synthesize", "--record", file, "--out", tmp_path / "again")
+
+    def remade(versions: dict[str, str]) -> str:
+        changed = {**told, "image_sha256": "0" * 64, "versions": versions}
+        file.write_text(json.dumps(changed))
+        said = phosphene(*command, "--anew")
+        said.fine()
+        return said.err
+
+    here = told["versions"]
+    err = remade({**here, "torch": "1.0", "cpu_capability": "NONE"})
+    assert f"not the same bits: torch 1.0 there, {here['torch']} here; cpu_capability NONE" in err
+    assert "python" not in err
+    old = {name: here[name] for name in ("phosphene", "torch", "python", "machine")}
+    err = remade(old)
+    assert "not the same bits: the same phosphene, torch, python, machine; the record does" in err
+    assert "does not tell its cpu, cpu_capability, onednn, mkl" in err
 
 
 def test_animations_are_made_where_they_are_missing(

@@ -135,6 +135,8 @@ def test_what_is_no_record_is_refused(tmp_path: Path, raw: bytes) -> None:
         {"versions": []},
         {"command": {}},
         {"surprise": 1},
+        {"kept_step": 1.5},
+        {"last_score": "low"},
     ],
     ids=str,
 )
@@ -143,11 +145,20 @@ def test_a_field_of_another_form_is_refused(tmp_path: Path, changes: dict[str, A
 
 
 def test_a_missing_field_is_refused(tmp_path: Path) -> None:
-    for name in dataclasses.asdict(RECORD):
+    for name in dataclasses.asdict(RECORD).keys() - {"kept_step", "last_score"}:
         data = dataclasses.asdict(RECORD)
         del data[name]
         (tmp_path / "x.json").write_text(json.dumps(data))
         refused(tmp_path / "x.json")
+
+
+def test_what_version_0_1_0_did_not_write_may_be_missing(tmp_path: Path) -> None:
+    data = dataclasses.asdict(dataclasses.replace(RECORD, kept_step=2, last_score=0.5))
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    assert read(tmp_path / "x.json").last_score == 0.5
+    del data["kept_step"], data["last_score"]
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    assert read(tmp_path / "x.json") == RECORD
 
 
 def test_a_huge_file_a_folder_and_nothing_are_refused(tmp_path: Path) -> None:
@@ -159,6 +170,15 @@ def test_a_huge_file_a_folder_and_nothing_are_refused(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- folders
+
+
+def test_settings_that_a_climb_did_not_name_are_what_they_were(tmp_path: Path) -> None:
+    folder, unnamed = Folder(tmp_path), {"keep": "last"}
+    folder.add("a", RECORD, PIXELS)
+    as_then = {**RECORD.request, "climb": {**RECORD.request["climb"], "keep": "last"}}
+    otherwise = {**RECORD.request, "climb": {**RECORD.request["climb"], "keep": "best"}}
+    assert folder.find("a", as_then, RECORD.weights, unnamed) == RECORD
+    assert folder.find("a", otherwise, RECORD.weights, unnamed) is None
 
 
 def find(folder: Folder, **changes: Any) -> Record | None:

@@ -26,7 +26,9 @@ class Record:
 
     `request` holds the arguments of the call for this one picture; `weights` the sha256 of each file that
     took part; `score` is the target's activation on the picture, `start_score` on the start; `status` is
-    "climbed", "dead" or "stopped: …"; `image_sha256` is of the picture's 8-bit pixels.
+    "climbed", "no higher than its start", "dead" or "stopped: …"; `image_sha256` is of the picture's 8-bit pixels.
+    `kept_step` is the step of the curve that the picture shows, as many as there are steps where that is the last
+    code; `last_score` is the activation on the last code's picture. Version 0.1.0 kept the last one and told neither.
     """
 
     target: str
@@ -42,6 +44,12 @@ class Record:
     command: str
     versions: dict[str, str]
     format: int = FORMAT
+    kept_step: int | None = None
+    last_score: float | None = None
+
+
+LATER = ("kept_step", "last_score")
+"""Fields that records of version 0.1.0 do not have."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,10 @@ def read(path: Path) -> Record:
         for name in ("score", "start_score")
         if not isinstance(data.get(name), (float, int, NoneType))
     ]
-    wrong += sorted(known.keys() - data.keys())
+    for name, kind in (("kept_step", int), ("last_score", (float, int))):
+        if not isinstance(data.get(name), (kind, NoneType)):
+            wrong.append(name)
+    wrong += sorted(known.keys() - data.keys() - set(LATER))
     if wrong:
         raise BadFile(f"{path}: field {wrong[0]} is not of the form that a record has")
     if not data["image"] or Path(data["image"]).name != data["image"]:

@@ -173,11 +173,12 @@ def climb_into(
     animate: bool = False,
     resume: bool = True,
     report: Callable[[int], None] = lambda steps: None,
+    keeping: Callable[[int], None] = lambda pictures: None,
 ) -> Iterator[Record]:
     """Climb batch by batch and yield each record once its picture is safe on disk.
 
     With `resume`, a batch whose pictures the folder already holds, whole and from the same request, is not climbed
-    again.
+    again; `keeping` hears of how many pictures are kept, `report` of steps that are climbed.
     The contact sheet is written after every batch, which has as many as the subject takes.
     """
     check(members)
@@ -194,7 +195,7 @@ def climb_into(
         ]
         moving = all(_moves(folder, record) for record in kept if record) or not animate
         if resume and all(kept) and moving:
-            report(len(chunk) * request.climb.steps)
+            keeping(len(chunk))
             finished += [record for record in kept if record]
         else:
             every = max(1, request.climb.steps // 60) if animate else 0
@@ -359,14 +360,64 @@ def file_name(member: Member) -> str:
     )
 
 
-def versions() -> dict[str, str]:
-    """What else decides the bits of a picture."""
-    return {
+DECISIVE = ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "DNNL_MAX_CPU_ISA")
+"""Environment variables that choose other sums."""
+
+
+def versions(device: str = "cpu") -> dict[str, str]:
+    """Return what else decides the bits of a picture: the programs and the machine."""
+    built = torch.__config__.show()
+    libraries = {"onednn": r"MKL-DNN v([\w.]+)", "mkl": r"Math Kernel Library Version ([\w.]+)"}
+    found = {name: re.search(pattern, built) for name, pattern in libraries.items()}
+    told = {
         "phosphene": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "cpu": _cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        **{name: match[1] if match else "none" for name, match in found.items()},
+        **{name: os.environ[name] for name in DECISIVE if name in os.environ},
     }
+    if not torch.backends.mkldnn.enabled:  # type: ignore[attr-defined]
+        told["onednn"] = "off"
+    if device == "cuda" and torch.cuda.is_available():
+        told["gpu"] = torch.cuda.get_device_name()
+        told["cuda"] = str(torch.version.cuda)
+        told["cudnn"] = str(torch.backends.cudnn.version())
+    return told
+
+
+def _cpu() -> str:
+    """Return the processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def told_apart(old: Record, new: Record, device: str) -> str:
+    """Return in words what differs between the making of two pictures of one record.
+
+    `device` is the one that the new picture was made on.
+    """
+    was, now = old.versions, new.versions
+    was_on = str(old.request.get("device", "cpu"))
+    differing = [f"device {was_on} there, {device} here"] if was_on != device else []
+    both = [name for name in now if name in was]
+    differing += [
+        f"{name} {was[name]} there, {now[name]} here" for name in both if was[name] != now[name]
+    ]
+    differing += [f"{name} {was[name]} there, unset here" for name in was if name not in now]
+    untold = [name for name in now if name not in was]
+    if not differing:
+        differing = [f"the same {', '.join(both)}"]
+    if untold:
+        differing.append(f"the record does not tell its {', '.join(untold)}")
+    differing.append(f"score {old.score:.6g} there, {new.score:.6g} here")
+    return "; ".join(differing)
 
 
 def _climb(
@@ -428,7 +479,9 @@ def _made(
         image=f"{name}.png",
         image_sha256=pixels_sha256(pixels),
         command=shlex.join(["phosphene", "synthesize", *code, "--record", f"{name}.json"]),
-        versions=versions(),
+        versions=versions(request["device"]),
+        kept_step=int(result.kept[i]),
+        last_score=float(result.last_scores[i]),
     )
     return record, pixels
 

@@ -167,22 +167,29 @@ def parse(text: str) -> list[Term]:
     return terms
 
 
-def channel_range(text: str) -> list[int] | None:
-    """Channels of "7", "0-31", "1,5,9" or "0-3,8"; None when the text is not of that form, so a name."""
+def channel_range(
+    text: str,
+    noun: str = "channels",
+    limit: str = "no layer has so many channels",
+    digits: int = _MOST_DIGITS,
+) -> list[int] | None:
+    """Return the channels, or other numbers, of "7", "0-31", "1,5,9" or "0-3,8".
+
+    None when the text is not of that form, so a name.
+    """
     if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text):
         return None
-    channels: list[int] = []
+    channels: list[int] = []  # or what `noun` calls them
     for piece in text.split(","):
         first, _, last = piece.partition("-")
-        if max(len(first), len(last)) > _MOST_DIGITS:
-            raise BadRequest(
-                f"{piece[:20]}… has {max(len(first), len(last))} digits; no layer has so many channels"
-            )
+        if max(len(first), len(last)) > digits:
+            longest = max(len(first), len(last))
+            raise BadRequest(f"{piece[:20]}… has {longest} digits; {limit}")
         low, high = int(first), int(last or first)
         if high < low:
             raise BadRequest(f"range {piece} runs backwards; write {high}-{low}")
         if len(channels) + high - low > 1_000_000:
-            raise BadRequest(f"range {piece} has {high - low + 1:,} channels; no layer has so many")
+            raise BadRequest(f"range {piece} has {high - low + 1:,} {noun}; {limit}")
         channels.extend(range(low, high + 1))
     return channels
 

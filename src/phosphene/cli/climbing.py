@@ -106,6 +106,22 @@ def synthesize(
             show_default="the climb's",
         ),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="The best code on the way or the last.",
+            rich_help_panel="Climb",
+            show_default="the climb's",
+        ),
+    ] = None,
+    tries: Annotated[
+        int | None,
+        typer.Option(
+            help="Starts from which a climb that fails is tried.",
+            rich_help_panel="Climb",
+            show_default="the climb's",
+        ),
+    ] = None,
     tv: Annotated[
         float | None,
         typer.Option(
@@ -181,7 +197,8 @@ def synthesize(
     check(members)
     own_file, own_bounds = str(prior_file or ""), str(bounds or "")
     parameterization = open_parameterization(prior, seen, own_file, own_bounds)
-    changes = {"steps": steps, "rate": rate, "decay": decay, "tv": tv, "blur": blur, "shift": shift}
+    changes = {"steps": steps, "rate": rate, "decay": decay, "keep": keep, "tries": tries}
+    changes |= {"tv": tv, "blur": blur, "shift": shift}
     how = settings(
         climb,
         parameterization,
@@ -192,7 +209,15 @@ def synthesize(
     request = Request(subject, prior, how, begin, own_file, own_bounds, **machine, reading=reading)
     if resume:
         check_kept(Folder(out_folder), request, members)
-    with progress.bar(len(members) * how.steps, "climbing") as advance:
+    kept = 0
+
+    def keeping(pictures: int) -> None:
+        nonlocal kept
+        kept += pictures
+        advance(pictures * how.steps)
+
+    with progress.bar(len(members) * how.steps, "climbing", "steps") as advance:
+        report = progress.foreseeing(advance, len(members), how.steps, seen.at_most(batch))
         finished = climb_into(
             Folder(out_folder),
             request,
@@ -202,9 +227,16 @@ def synthesize(
             batch=batch,
             animate=animate,
             resume=resume,
-            report=advance,
+            report=report,
+            keeping=keeping,
         )
         records = list(finished)
+    if kept:
+        pictures = "1 picture" if kept == 1 else f"{kept:,} pictures"
+        err.print(
+            f"phosphene: kept {pictures} of an earlier run in {out_folder}; --anew climbs again",
+            soft_wrap=True,
+        )
     _tell(out_folder, records, as_json)
 
 
@@ -212,22 +244,16 @@ def _remake(
     file: Path, trusted: str, out_folder: Path, device: str, anew: bool, as_json: bool
 ) -> None:
     from phosphene.records import Folder
-    from phosphene.runs import remake
+    from phosphene.runs import remake, told_apart
 
     where = None if device == "auto" else str(choose_machine(device, "float32", 0)["device"])
-    with progress.bar(None, "climbing") as advance:
+    with progress.bar(None, "climbing", "steps") as advance:
         old, new = remake(
             file, Folder(out_folder), trusted=trusted, device=where, anew=anew, report=advance
         )
     if new.image_sha256 != old.image_sha256:
-        was, now = (
-            ", ".join(f"{name} {version}" for name, version in r.versions.items())
-            for r in (old, new)
-        )
-        err.print(
-            f"phosphene: not the same bits; the record was made with {was}, this is {now}",
-            soft_wrap=True,
-        )
+        told = told_apart(old, new, where or str(old.request["device"]))
+        err.print(f"phosphene: not the same bits: {told}", soft_wrap=True)
     _tell(out_folder, [new], as_json)
 
 
@@ -236,11 +262,7 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
 
     for record in finished:
         if record.status != "climbed":
-            err.print(
-                f"phosphene: {record.target}: {record.status}"
-                + ("; no start gave it a gradient" if record.status == "dead" else ""),
-                soft_wrap=True,
-            )
+            err.print(f"phosphene: {record.target}: {_explained(record)}", soft_wrap=True)
     if as_json:
         print_json(
             [
@@ -249,6 +271,8 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
                     "label": r.label,
                     "score": r.score,
                     "start_score": r.start_score,
+                    "last_score": r.last_score,
+                    "kept_step": r.kept_step,
                     "status": r.status,
                     "image": str(folder / r.image),
                 }
@@ -256,14 +280,28 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
             ]
         )
         return
-    table = Table("unit", "prefers", "score", "at the start", "picture")
+    table = Table("unit", "prefers", "score", "at the start", "at the end", "picture")
     for r in finished[:MOST_TILES]:
-        table.add_row(r.target, r.label, f"{r.score:.2f}", f"{r.start_score:.2f}", r.image)
+        last = r.score if r.last_score is None else r.last_score
+        scores = [f"{score:.2f}" for score in (r.score, r.start_score, last)]
+        table.add_row(r.target, r.label, *scores, r.image)
     print_table(table)
     sheet = folder / "contact-sheet.png"
     if sheet.exists():
         more = f" (its first {MOST_TILES} pictures)" if len(finished) > MOST_TILES else ""
         out.print(f"contact sheet: {sheet}{more}", soft_wrap=True)
+
+
+def _explained(record: Any) -> str:
+    """The status of a picture that no climb came to, with its cause or a remedy."""
+    from phosphene.synthesis import NOT_ABOVE
+
+    if record.status == "dead":
+        return "dead; no start gave it a gradient"
+    if record.status == NOT_ABOVE:
+        told = f"{record.status} ({record.score:.2f}, {record.start_score:.2f} at the start)"
+        return f"{told}; other --seeds, or another --prior, may excite it"
+    return str(record.status)
 
 
 def _direction(subject: Subject, text: str) -> Target:
@@ -312,11 +350,14 @@ def _direction(subject: Subject, text: str) -> Target:
 
 
 def _seeds(text: str) -> list[int]:
+    from phosphene.subjects import MOST_TARGETS
+    from phosphene.synthesis import MOST_SEED
     from phosphene.units import channel_range
 
-    seeds = channel_range(text.strip())
+    limit = f"--seeds lie in 0 … {MOST_SEED:,}, at most {MOST_TARGETS:,} of them"
+    seeds = channel_range(text.strip(), "seeds", limit, len(str(MOST_SEED)))
     if seeds is None:
-        raise BadRequest(f"--seeds takes numbers such as 0, 0-3 or 1,5; got {text!r}")
+        raise BadRequest(f"--seeds takes numbers such as 0, 0-3 or 1,5; got {text[:60]!r}")
     return seeds
 
 

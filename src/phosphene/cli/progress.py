@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +18,90 @@ def status(text: str) -> Iterator[None]:
         yield
 
 
+EVERY = 30.0
+"""Seconds between two lines off a terminal."""
+FIRST_LOOK, LONG = 10.0, 600.0
+"""Seconds after which a run's time is estimated, and from which on it is told."""
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in words, with two figures of it."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    hours = round(minutes / 60) if minutes > 600 else minutes // 60
+    return f"{hours:,} h" if minutes > 600 else f"{hours} h {minutes % 60} min"
+
+
+def _come_to(done: int, total: int | None, rate: float, unit: str) -> str:
+    """Return how far something has come, how fast, and how long yet."""
+    told = f"{done:,}{f' of {total:,}' if total else ''} {unit}, {rate:,.1f} a second"
+    if total and rate > 0:
+        told += f", {span((total - done) / rate)} left"
+    return told
+
+
+def foreseeing(
+    advance: Callable[[int], None], pictures: int, steps: int, batch: int
+) -> Callable[[int], None]:
+    """Return `advance` for a climb, which also tells once how long a long run takes, and what halves it.
+
+    The time is that of the first batch's first steps.
+    """
+    began, done, told = time.monotonic(), 0, False
+
+    def report(count: int) -> None:
+        nonlocal done, told
+        advance(count)
+        done += count
+        passed = time.monotonic() - began
+        if told or passed < FIRST_LOOK:
+            return
+        told = True
+        seconds = pictures * steps * passed / done
+        if seconds >= LONG:
+            err.print(f"phosphene: {foreseen(pictures, seconds, steps, batch)}", soft_wrap=True)
+
+    return report
+
+
+def foreseen(pictures: int, seconds: float, steps: int, batch: int) -> str:
+    """Return a line on a run that takes so long in all, and on what makes it shorter."""
+    memory = peak_memory()
+    told = f"{pictures:,} pictures of {steps} steps take about {span(seconds)}"
+    if memory:
+        told += f" and {memory / 1e9:.1f} GB, {batch} at once"
+    remedies = [f"--steps {steps // 2} halves the time"] if steps > 1 else []
+    if batch > 1:
+        remedies.append(f"--batch {batch // 2} takes less memory")
+    remedies.append(
+        "fewer units take less of the time; what is finished is kept when this is stopped"
+    )
+    return f"{told}; {', '.join(remedies)}"
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held, on the accelerator where it holds some; 0 if unknown."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 @contextmanager
-def bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr with rate and time left; off a terminal, a line every half minute. Lends the function
-    that advances it."""
+def bar(total: int | None, text: str, unit: str = "photographs") -> Iterator[Callable[[int], None]]:
+    """Lend the function that advances a progress bar on stderr with rate and time left.
+
+    Off a terminal, a line every half minute tells the same.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -38,17 +119,18 @@ def bar(total: int | None, text: str) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task, told = progress.add_task(text, total=total, rate=""), time.monotonic()
+        before = 0
 
         def advance(count: int) -> None:
-            nonlocal told
+            nonlocal told, before
             speed = progress.tasks[task].speed
-            progress.update(task, advance=count, rate=f"{speed:,.0f} steps/s" if speed else "")
-            if not err.is_terminal and time.monotonic() - told > 30:
-                told, done = time.monotonic(), progress.tasks[task].completed
-                err.print(
-                    f"{text}: {done:,.0f}{f' of {total:,}' if total else ''}",
-                    soft_wrap=True,
-                )
+            progress.update(task, advance=count, rate=f"{speed:,.0f} {unit}/s" if speed else "")
+            now = time.monotonic()
+            if not err.is_terminal and now - told > EVERY:
+                done = int(progress.tasks[task].completed)
+                rate = (done - before) / (now - told)
+                err.print(f"{text}: {_come_to(done, total, rate, unit)}", soft_wrap=True)
+                told, before = now, done
 
         yield advance
 
