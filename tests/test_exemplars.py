@@ -430,20 +430,28 @@ def former_index(subject: Subject, data: Stream, file: Path, tmp_path: Path) -> 
     assert found["fc"].numbers.tolist() == list(range(N))
 
 
-def test_an_index_of_version_0_1_0_opens_where_nothing_was_written_since(
+def test_an_index_of_version_0_1_0_opens_where_its_photographs_are_the_same(
     subject: Subject, data: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "index"
     former_index(subject, data, file, tmp_path)
     whole = find_exemplars(subject, LAYERS, data, tmp_path / "new", k=K)
-    monkeypatch.setattr(exemplars, "_batches", None)
-    with pytest.warns(Notice, match=r"is of version 0\.1\.0.*delete it"):
-        found = find_exemplars(subject, LAYERS, data, file, k=K)
+    with monkeypatch.context() as patch:
+        patch.setattr(exemplars, "_batches", None)
+        with pytest.warns(Notice, match="none was written since"):
+            found = find_exemplars(subject, LAYERS, data, file, k=K)
     assert same(found, whole)
     assert torch.equal(found["fc"].numbers, whole["fc"].numbers)
-    os.utime(data.places({0})[0])
+    place = Path(data.places({0})[0])
+    os.utime(place)  # as a copy has it
+    with pytest.warns(Notice, match=r"version 0\.1\.0.*they give what it says.*delete it"):
+        assert same(find_exemplars(subject, LAYERS, data, file, k=K), whole)
+    size = place.stat().st_size
+    raw = b"".join(Path(data.places({1})[1]).read_bytes() for _ in range(2))[:size]
+    place.write_bytes(raw.ljust(size, b"\0"))
+    changed = Stream(tmp_path / "data", "all", SIDE)
     with pytest.raises(BadRequest, match=r"written after it: delete it, or give another --out"):
-        find_exemplars(subject, LAYERS, data, file, k=K)
+        find_exemplars(subject, LAYERS, changed, file, k=K)
 
 
 @pytest.mark.parametrize("flat", ["", "one/two"])

@@ -460,11 +460,9 @@ def _read(
                 "computes; delete it, or give another folder"
             )
         said["subject"] = subject.identity
-    if data.is_former(str(said.get("data"))):
-        _check_former(file, data)
+    former = data.is_former(str(said.get("data")))
+    if former:
         said["data"] = identity["data"]
-        if not finished:  # the rest would be read in another way than its beginning
-            found = {}
     if found and _kept_k(found) < identity["k"]:
         raise BadRequest(
             f"{file} holds {_kept_k(found)} exemplars of each unit, fewer than {identity['k']}; ask "
@@ -475,21 +473,50 @@ def _read(
         raise BadRequest(
             f"{file} was made with another {wrong[0]}; give another folder for it, or what it was made with"
         )
+    if former:
+        _check_former(file, data, lambda: _agrees(subject, found, data))
+        if not finished:  # the rest would be read in another way than its beginning
+            return {}, False
     for each in found.values():
         data.damage.found |= each.damaged
     return found, finished
 
 
-def _check_former(file: Path, data: Stream) -> None:
-    """Say that an index is of version 0.1.0; `BadRequest` where it may be of other photographs."""
+def _check_former(file: Path, data: Stream, agrees: Callable[[], bool]) -> None:
+    """Say that an index is of version 0.1.0; `BadRequest` where it may be of other photographs.
+
+    It is taken where no photograph was written since, and where all photographs give the
+    activations that it has, which only an index of few photographs can tell.
+    """
     what = (
         f"{file} is of version 0.1.0, which told photographs by their names and sizes, and read none "
         "of their colour profiles"
     )
     again = "delete it, or give another --out, to look at them again"
-    if not data.written_before(file.stat().st_mtime):
+    before = data.written_before(file.stat().st_mtime)
+    if not before and not agrees():
         raise BadRequest(f"{what}; some of {data.name} were written after it: {again}")
-    warnings.warn(f"{what}; none was written since, so it is taken: {again}", Notice, stacklevel=2)
+    why = "none was written since" if before else "they give what it says"
+    warnings.warn(f"{what}; {why}, so it is taken: {again}", Notice, stacklevel=2)
+
+
+def _agrees(subject: Subject, found: Mapping[str, Exemplars], data: Stream) -> bool:
+    """Return whether all photographs give the activations that an index has of every one of them."""
+    first = next(iter(found.values()))
+    if first.every > 1:
+        return False
+    at = 0
+    device = next(subject.network.parameters(), torch.zeros(())).device
+    with subject.reading(list(found)) as read, torch.no_grad():
+        for numbers, pixels in _batches(data, 0, subject.at_most(32)):
+            activations = read(subject.prepare(as_images(torch.from_numpy(pixels).to(device))))
+            for layer, exemplars in found.items():
+                peaks, _ = find_peaks(activations[layer])
+                kept = exemplars.sample[at : at + len(numbers)]
+                if peaks.shape != kept.shape or not torch.allclose(peaks, kept, 1e-3, 1e-3):
+                    return False
+            at += len(numbers)
+    return at == first.seen
 
 
 def _kept(kept: Any, layer: str, said: dict[str, Any]) -> Exemplars:
