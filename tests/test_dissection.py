@@ -17,7 +17,7 @@ from torch import nn
 from phosphene import dissection
 from phosphene.datasets import Outlined
 from phosphene.dissection import dissect
-from phosphene.errors import BadFile, BadRequest
+from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.subjects import Subject
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -83,6 +83,26 @@ def test_one_outlined_photograph_in_so_many(tmp_path: Path) -> None:
         np.array_equal(a[0], b[0]) and a[1].keys() == b[1].keys()
         for a, b in zip(found, every[::3], strict=True)
     )
+
+
+def test_a_damaged_photograph_is_left_out_of_the_count(subject: Subject, tmp_path: Path) -> None:
+    file = write(tmp_path / "data") / "train.parquet"
+    table = parquet.read_table(file).to_pydict()
+    fewer = {name: [*column[:4], *column[5:]] for name, column in table.items()}
+    table["image"][4] = b"none"
+    parquet.write_table(pyarrow.table(table), file)
+    other = write(tmp_path / "other")
+    parquet.write_table(pyarrow.table(fewer), other / "train.parquet")
+    with pytest.warns(Notice, match=f"1 of {N} photographs cannot be read.*row 4"):
+        found = dissect(subject, "1", Outlined(tmp_path / "data", "all", SIDE))
+    wanted = dissect(subject, "1", Outlined(other, "all", SIDE))
+    assert torch.equal(found.iou, wanted.iou)
+    assert torch.equal(found.thresholds, wanted.thresholds)
+    assert found.photographs == wanted.photographs == N - 1
+    table["image"] = [b"none"] * N
+    parquet.write_table(pyarrow.table(table), file)
+    with pytest.raises(BadFile, match=f"none of {N} photographs can be read"):
+        dissect(subject, "1", Outlined(tmp_path / "data", "all", SIDE))
 
 
 def test_a_planted_detector_covers_its_object_and_no_other(

@@ -103,6 +103,8 @@ def dissect(
         thresholds = _thresholds(
             _maps(subject, read, layer, data, batch, device, report), quantile, len(data), shape
         )
+        whole = len(data) - len(data.damage.found)
+        data.damage.tell(whole)
         answered, both = torch.zeros(shape[0]), torch.zeros(shape[0], len(data.objects))
         covered, there = torch.zeros(2, len(data.objects))
         for maps, masks in _maps(subject, read, layer, data, batch, device, report):
@@ -121,7 +123,7 @@ def dissect(
                     both[:, numbers] += (seen @ outlined[:, known].T.float()).cpu()
     iou = both / (answered[:, None] + covered - both).clamp(min=1)
     iou[:, there < LEAST] = 0
-    return Dissection(layer, data.objects, iou, thresholds.cpu(), len(data), quantile)
+    return Dissection(layer, data.objects, iou, thresholds.cpu(), whole, quantile)
 
 
 Maps = Iterator[tuple[Tensor, list[dict[int, Any]]]]
@@ -161,11 +163,15 @@ def _thresholds(maps: Maps, quantile: float, photographs: int, shape: tuple[int,
     """What the share `quantile` of each channel's activations exceeds, (channels,), exactly.
 
     Only the largest are kept, one more than may exceed it: memory is that share of all activations.
+    Of no activations it is 0.
     """
     kept = max(1, math.floor(quantile * photographs * shape[1] * shape[2])) + 1
     largest = torch.empty(shape[0], 0)
+    total = 0
     for values, _ in maps:
         values = values.transpose(0, 1).flatten(1)
+        total += values.shape[1]
         together = torch.cat([largest.to(values), values], 1)
         largest = together.topk(min(kept, together.shape[1]), sorted=True).values
-    return largest[:, -1]
+    rank = max(1, math.floor(quantile * total))  # of fewer, where photographs could not be read
+    return largest[:, min(rank, largest.shape[1] - 1)] if total else largest.sum(1)

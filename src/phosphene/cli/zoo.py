@@ -24,7 +24,7 @@ from phosphene.cli.shell import (
     styled,
     tell_figures,
 )
-from phosphene.errors import BadFile, UnknownName, Unreachable
+from phosphene.errors import BadFile, BadRequest, UnknownName, Unreachable
 
 COMPARED = ("top1", "top5", "image_error", "class_kept")
 """The figures of a card that `verify --accuracy` measures again."""
@@ -102,7 +102,11 @@ def zoo_verify(
     if not data:
         refuse_options(context, ("device", "threads"), "files that are not run without --accuracy")
     where = choose_machine(device, "float32", threads)["device"]
-    folders = {datasets.Stream(folder, "val", 1).name: folder for folder in data or ()}
+    folders: dict[str, Path] = {}
+    for folder in data or ():
+        if (name := datasets.Stream(folder, "val", 1).name) in folders:
+            raise BadRequest(f"{folders[name]} and {folder} are both called {name}; rename one")
+        folders[name] = folder
     val, wrong = functools.cache(functools.partial(held_out, folders)), []
     known = weights.manifest()
     if unknown := [name for name in names or () if name not in known]:
