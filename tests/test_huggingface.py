@@ -176,7 +176,7 @@ def test_the_untrained_control_is_the_same_each_time_and_another_network(folder:
             r"has no model\.safetensors; .* \(weights in another form than safetensors are not",
         ),
         ("no processor", r"has no preprocessor_config\.json; "),
-        ("cut", "cannot be read .*SafetensorError"),
+        ("cut", r"cannot be read: model\.safetensors is damaged .*; delete "),
         ("headless", r"is no trained image classifier: its weights lack classifier\.1\.bias"),
         ("code", r"cannot be read \(ValueError: .*custom code"),
         ("unknown", r"cannot be read .*model_type|cannot be read .*octopus"),
@@ -265,6 +265,25 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
     ) as caught:
         load_subject("hf:microsoft/resnet-18")
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_in_the_cache_is_named_with_what_helps(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--owner--name"
+    shutil.copytree(folder, repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    file = repository / "snapshots" / "0123" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(
+        BadFile, match=rf"model\.safetensors is damaged .*; delete {file} and fetch"
+    ):
+        load_subject("hf:owner/name")
+    file.write_bytes(b"<html>Sign in</html>")
+    with pytest.raises(BadFile, match=r"is damaged \(a web page; download the file itself\)"):
+        load_subject("hf:owner/name")
 
 
 def test_what_the_cache_has_needs_no_hub(

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
-from phosphene.files import FIRST, pointer_of
+from phosphene.files import FIRST, pointer_of, really_is
 from phosphene.networks.outside import (
     External,
     ask,
@@ -44,7 +44,7 @@ def load_transformers(text: str) -> External:
     source, random = text.removesuffix("@random"), text.endswith("@random")
     name = f"hf:{source}"
     folder = _folder(name, source, random)
-    with _quiet(library), _reading(name):
+    with _quiet(library), _reading(name, folder):
         config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         size, mean, std, swapped = _look(library, folder)
         said = _size(config) if size is None else size
@@ -258,8 +258,8 @@ def _quiet(library: ModuleType) -> Iterator[None]:
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Whatever the library raises over a folder is one line."""
+def _reading(name: str, folder: Path) -> Iterator[None]:
+    """Whatever the library raises over a folder is one line, which names a file that is damaged."""
     try:
         yield
     except BadFile:
@@ -267,6 +267,25 @@ def _reading(name: str) -> Iterator[None]:
     except (
         Exception
     ) as error:  # of every kind, since each architecture reads its configuration in its own way
+        if (file := _damaged(folder)) is not None:
+            reason = really_is(file) or one_line(error)[:300]
+            raise BadFile(
+                f"{name} cannot be read: {file.name} is damaged ({reason}); "
+                f"delete {file.resolve()} and fetch it again"
+            ) from None
         raise BadFile(
             f"{name} cannot be read ({type(error).__name__}: {one_line(error)[:300]})"
         ) from None
+
+
+def _damaged(folder: Path) -> Path | None:
+    """Return the first file of weights that is none, if any."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in _weights(folder):
+        if file.suffix == ".safetensors":
+            try:
+                safe_open(file, "pt")
+            except (SafetensorError, OSError):
+                return file
+    return None
