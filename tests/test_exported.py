@@ -102,6 +102,32 @@ class Head(nn.Module):
 # what was exported
 
 
+def test_a_size_that_no_file_says_is_told_as_assumed(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    sides = (
+        {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},
+    )
+    file = export(lively(network), tmp_path / "net.pt2", torch.rand(2, 3, 40, 48), dynamic=sides)
+    subject = load_subject(file)
+    assert subject.size == (224, 224)
+    assert subject.card["assumed"].startswith("ImageNet's mean and std, 224 × 224 pixels; net.json")
+    (tmp_path / "net.json").write_text(json.dumps({"size": 64, "mean": 0.5, "std": 0.5}))
+    subject = load_subject(file)
+    assert (subject.size, "assumed" in subject.card) == ((64, 64), False)
+
+
+class Noisy(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return (images + torch.rand_like(images)).mean((2, 3))
+
+
+def test_a_program_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
+    images = torch.rand(2, 3, SIDE, SIDE)
+    file = export(Noisy(), tmp_path / "net.pt2", images, dynamic=ANY_BATCH)
+    with pytest.raises(BadRequest, match="another answer when it sees the same images again"):
+        load_subject(file)
+
+
 @pytest.mark.parametrize(
     ("network", "output"),
     [

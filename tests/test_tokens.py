@@ -20,8 +20,9 @@ from phosphene.objectives import Objective
 from phosphene.probe import Tokens, at_token, layer_shapes, probe
 from phosphene.receptive_fields import receptive_fields
 from phosphene.subjects import Subject, load_subject, wrap
+from phosphene.synthesis import synthesize
 from phosphene.tensors import as_images
-from phosphene.units import Target, Unit
+from phosphene.units import Direction, Target, Unit
 
 WIDTH, PATCH = 5, 4
 VIT = """
@@ -161,6 +162,12 @@ def test_a_token_that_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         vit.targets(text)
+
+
+def test_a_unit_whose_token_is_not_there_is_refused_at_the_climb(vit: Subject) -> None:
+    for unit in (Unit("block", 0, "register7"), Direction("embed.proj", (1.0,) * 5, "class")):
+        with pytest.raises(UnknownName, match="the layer has no token"):
+            synthesize(vit, [Target(((1.0, unit),))], prior="pixels")
 
 
 def test_the_centre_of_patches_is_the_image_s_centre(vit: Subject) -> None:

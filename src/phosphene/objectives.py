@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from phosphene.errors import UnknownName
 from phosphene.probe import at_token, before
 from phosphene.units import Direction, Position, Target, Unit, is_token
 
@@ -103,8 +104,15 @@ def _sum(
 
 
 def _values(unit: Unit | Direction, activations: Mapping[str, Tensor], key: str) -> Tensor:
-    """Return what `probe` gives under a key, or at the token ahead of the patches that a unit names."""
-    return activations[at_token(key, unit.position) if is_token(unit.position) else key]
+    """Return what `probe` gives under a key, or at the token ahead of the patches that a unit names.
+
+    `UnknownName` where the layer has no such token.
+    """
+    if not is_token(unit.position):
+        return activations[key]
+    if (token := at_token(key, unit.position)) not in activations:
+        raise UnknownName(f"{unit}: the layer has no token @{unit.position} ahead of its patches")
+    return activations[token]
 
 
 def _read(unit: Unit | Direction, layer: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from phosphene.networks.outside import (
     at_once,
     bare,
     check_names,
+    check_repeats,
     checked_options,
     fitting_layout,
     looking,
@@ -474,15 +475,8 @@ def _check_memory(subject: Subject) -> None:
     """`BadRequest` where the same images get another answer the second time."""
     with looking_without_gradients():
         first, second = (_answer(subject, subject.at_most(2)) for _ in range(2))
-    if first is None or second is None:
-        return
-    if first.shape != second.shape or not torch.allclose(
-        first.double(), second.double(), rtol=1e-3, atol=1e-6, equal_nan=True
-    ):
-        raise BadRequest(
-            f"{subject.name} gives another answer when it sees the same images again, so it keeps "
-            "a state or draws random numbers; begin its forward without either"
-        )
+    if first is not None and second is not None:
+        check_repeats(subject.name, first, second)
 
 
 def wrap(

@@ -28,6 +28,9 @@ from phosphene.networks.outside import External, checked, checked_options, one_l
 LARGEST = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
 
+USUAL_SIZE = (224, 224)
+"""(height, width) in pixels, where nothing says any."""
+
 _DYNAMIC = (
     "torch.export.export(model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
 )
@@ -90,10 +93,13 @@ def load_program(path: Path) -> External:
         program = torch.export.load(archive)
         network = torch.export.unflatten(program)
         batch, size = _input(path, program, beside)
-    options = checked_options(
-        str(path), network, {"output": _output(program), **beside, "size": size}
-    )
-    card = {**card_of_file(path, beside), "source": "torch.export", "version": version}
+    said = {"output": _output(program), **beside, "size": size or USUAL_SIZE}
+    options = checked_options(str(path), network, said)
+    card = {
+        **card_of_file(path, beside, size is None),
+        "source": "torch.export",
+        "version": version,
+    }
     return checked(
         str(path),
         External(network, **options, card=card, batch=batch, layout=torch.contiguous_format),
@@ -125,18 +131,21 @@ def said_beside(path: Path) -> dict[str, Any]:
 
 
 def card_of_file(
-    path: Path, beside: Mapping[str, Any], others: Iterable[Path] = ()
+    path: Path, beside: Mapping[str, Any], any_size: bool, others: Iterable[Path] = ()
 ) -> dict[str, Any]:
-    """Where a network is from, and what its file left to be assumed."""
+    """Return where a network is from, and what its file left to be assumed."""
     file = path.with_suffix(".json")
     silent = [key for key in ("mean", "std") if key not in beside]
+    assumed = [f"ImageNet's {' and '.join(silent)}"] if silent else []
+    if any_size:
+        assumed.append(f"{USUAL_SIZE[0]} × {USUAL_SIZE[1]} pixels")
     card = {
         "weights": path.name,
         "licence": "not said",
         "sha256": sha256_of([path, *([file] if beside else []), *others]),
     }
-    if silent:
-        card["assumed"] = f"ImageNet's {' and '.join(silent)}; {file.name} beside it may say others"
+    if assumed:
+        card["assumed"] = f"{', '.join(assumed)}; {file.name} beside it may say others"
     return card
 
 
@@ -206,9 +215,12 @@ def _saturating(node: torch.fx.Node) -> torch.fx.Node | None:
 
 
 def size_of_file(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any:
-    """The file's own (height, width) where they are fixed, and nothing beside it says otherwise; else what is said."""
+    """Return the file's own (height, width) where they are fixed, else what the JSON beside it says.
+
+    None where neither says any.
+    """
     if not all(sides):
-        return beside.get("size", (224, 224))
+        return beside.get("size")
     said = beside.get("size", sides)
     if said not in (sides, sides[0] if sides[0] == sides[1] else sides):
         raise BadRequest(

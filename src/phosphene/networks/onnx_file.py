@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, PhospheneError
-from phosphene.networks.exported import card_of_file, reading, said_beside, size_of_file
+from phosphene.networks.exported import (
+    USUAL_SIZE,
+    card_of_file,
+    reading,
+    said_beside,
+    size_of_file,
+)
 from phosphene.networks.outside import External, checked, checked_options, extra_module, one_line
 
 LARGEST = (2 << 30) - 1
@@ -45,7 +51,8 @@ def load_onnx(path: Path) -> External:
     with reading(path):
         model, others = _model(onnx, path)
         session = _session(runtime, model)
-    batch, size = _input(path, session, beside)
+    batch, said = _input(path, session, beside)
+    size = said or USUAL_SIZE
     output = _plain(session.get_outputs()[0].name)
     network, why = _converted(model, session, size)
     if network is not None:
@@ -57,7 +64,7 @@ def load_onnx(path: Path) -> External:
         )
     options = checked_options(str(path), network, {"output": output, **beside, "size": size})
     card = {
-        **card_of_file(path, beside, others),
+        **card_of_file(path, beside, said is None, others),
         "source": "onnx",
         "version": model.producer_version,
     }

@@ -232,9 +232,22 @@ def checked(name: str, outside: External, look: Callable[[Tensor], Tensor]) -> E
     if len(shape) != 2 or shape[0] != 1:
         raise BadRequest(f"{name} makes {shape} of one image; a classifier makes (1, classes)")
     check_names(name, shape[1], outside.classes)
+    seen = torch.rand(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank.dtype)
     with torch.no_grad():
+        check_repeats(name, look(seen), look(seen))
         batch = outside.batch or at_once(lambda images: len(look(blank.expand(images, -1, -1, -1))))
     return replace(outside, batch=batch)
+
+
+def check_repeats(name: str, first: Tensor, second: Tensor) -> None:
+    """`BadRequest` where what a network said twice of the same images is not the same."""
+    if first.shape != second.shape or not torch.allclose(
+        first.double(), second.double(), rtol=1e-3, atol=1e-6, equal_nan=True
+    ):
+        raise BadRequest(
+            f"{name} gives another answer when it sees the same images again, so it keeps "
+            "a state or draws random numbers; begin its forward without either"
+        )
 
 
 def at_once(answers: Callable[[int], int]) -> int:
