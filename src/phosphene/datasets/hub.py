@@ -35,7 +35,7 @@ def hub_source(name: str, split: str, labelled: bool) -> Source:
         classes,
         tables[0].info.license or "not stated",
         files,
-        tuple(f"{table._fingerprint};" for table in tables),
+        lambda: tuple(f"{table._fingerprint};" for table in tables),
         sum(map(len, tables)),
         lambda keyed: _rows(name, tables, (image, label), numbers, keyed),
         more=() if files else tuple(table._fingerprint for table in tables),

@@ -121,7 +121,7 @@ class Stream:
     def is_former(self, given: str) -> bool:
         """Return whether this is the fingerprint that version 0.1.0 gave to these photographs."""
         how = _former_how(self.split, self.size, None, self._every)
-        return given == former(how, self._source.formerly)
+        return given == former(how, self._source.formerly())
 
     def written_before(self, when: float) -> bool:
         """Return whether all files were last written before a time, in seconds of the epoch."""
@@ -288,7 +288,7 @@ class _Wanted:
         """What version 0.1.0 took for that."""
         without = (f"without {key};" for key in sorted(self.barred))
         how = _former_how(self.source.split, self.size, self.limit)
-        return former(how, (*without, *self.source.formerly))
+        return former(how, (*without, *self.source.formerly()))
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Source:
     classes: tuple[str, ...]
     licence: str
     files: tuple[tuple[str, Path], ...]
-    formerly: tuple[str, ...]
+    formerly: Callable[[], tuple[str, ...]]
     count: int
     rows: Callable[[bool], Iterator[Row]]
     more: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ def _shards_source(folder: Path, files: list[Path], split: str, labelled: bool) 
         tuple(meta.get("classes", ())),
         _licence(folder, meta),
         tuple((file.name, file) for file in files),
-        tuple(f"{file.name}:{file.stat().st_size};" for file in files),
+        lambda: tuple(f"{file.name}:{file.stat().st_size};" for file in files),
         sum(map(_length, files)),
         partial(_shard_rows, files, labelled),
         largest=partial(_largest_label, known),
@@ -271,7 +271,7 @@ def _folders_source(folder: Path, split: str, labelled: bool) -> Source:
         classes,
         _licence(folder, meta),
         tuple((f"{name}/{file.name}", file) for file, name in tree.pictures),
-        tuple(_formerly(file) for file, _ in tree.pictures),
+        lambda: tuple(_formerly(file) for file, _ in files),
         len(files),
         partial(_file_rows, files),
     )
@@ -295,13 +295,14 @@ def _tree(places: Sequence[Path]) -> _Tree:
     known, found = suffixes(), _Tree([], [], [])
     for place in places:
         found.folders.extend(each.name for each in _subfolders(place))
-        for file in _walk(place):
-            first, *rest = file.relative_to(place).parts
-            if file.suffix.lower() in known:
-                found.pictures.append((file, first if rest else ""))
-            else:
-                found.others.append(file)
-    found.pictures.sort()
+        for root, files in _walk(place):
+            first = os.path.relpath(root, place).split(os.sep)[0].removeprefix(".")
+            for name in files:
+                if os.path.splitext(name)[1].lower() in known:
+                    found.pictures.append((Path(root, name), first))
+                else:
+                    found.others.append(Path(root, name))
+    found.pictures.sort(key=lambda picture: str(picture[0]).split(os.sep))
     found.others.sort()
     return found
 
@@ -311,8 +312,11 @@ def _made_here(files: Iterable[str]) -> bool:
     return not MADE.isdisjoint(files)
 
 
-def _walk(place: Path) -> Iterator[Path]:
-    """Yield the files below a folder; what is hidden is none, and a link may lead in a circle."""
+def _walk(place: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder below a folder with its files' names.
+
+    What is hidden is none of them, and a link may lead in a circle.
+    """
 
     def refuse(error: OSError) -> None:
         raise BadFile(f"{error.filename} cannot be read: {error.strerror}") from None
@@ -328,7 +332,7 @@ def _walk(place: Path) -> Iterator[Path]:
         if _made_here(files):
             folders.clear()
             continue
-        yield from (Path(root, name) for name in files if not name.startswith("."))
+        yield root, [name for name in files if not name.startswith(".")]
 
 
 def _subfolders(place: Path) -> list[Path]:
@@ -337,7 +341,9 @@ def _subfolders(place: Path) -> list[Path]:
 
 
 def _has_pictures(folder: Path) -> bool:
-    return any(file.suffix.lower() in suffixes() for file in _walk(folder))
+    known = suffixes()
+    names = (name for _, files in _walk(folder) for name in files)
+    return any(os.path.splitext(name)[1].lower() in known for name in names)
 
 
 def _in_class_folders(folder: Path, split: str, tree: _Tree) -> _Tree:
