@@ -291,6 +291,20 @@ def test_a_direction_that_does_not_fit_is_one_line(
     assert "d.npy" in synthesize("--direction", f"fc6={tmp_path / 'd.npy'}").refused()
 
 
+def test_a_batch_whose_records_nothing_would_read_is_refused_before_the_climb(
+    synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LARGEST", 40_000)
+    options: list[object] = []
+    for n in range(8):
+        vector = np.random.default_rng(n).normal(size=256)
+        np.save(tmp_path / f"{n}.npy", vector)
+        options += ["--direction", f"conv5={tmp_path / f'{n}.npy'}"]
+    assert "give a smaller --batch" in synthesize(*options).refused()
+    assert not (tmp_path / "out").exists()
+    synthesize(*options, "--batch", 2).fine()
+
+
 def test_a_pickled_direction_is_one_line_and_never_run(synthesize: Run, tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self) -> Any:

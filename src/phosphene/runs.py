@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import platform
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phosphene import __version__, images
+from phosphene import __version__, images, records
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import outlet, outlet_folder
 from phosphene.parameterizations import Parameterization, load_generated
@@ -184,6 +185,8 @@ def climb_into(
     check(members)
     batch = subject.at_most(batch)
     check_places(folder, members, *_read(request))
+    for at in range(0, len(members), batch):
+        _check_size(request, members[at : at + batch])
     folder.create()
     start, hashes = _start(request.start, parameterization), weights_of(subject, parameterization)
     finished: list[Record] = []
@@ -234,6 +237,17 @@ def check_places(folder: Folder, members: Sequence[Member], *inputs: str | Path)
     for name in (SHEET, *names):
         if name.lower() in there:
             outlet(folder.path / name, *inputs)
+
+
+def _check_size(request: Request, chunk: Sequence[Member]) -> None:
+    """Refuse a batch whose records would be too long to be read: each names all members."""
+    length = len(json.dumps(request.for_member(chunk, 0), indent=1))
+    most = records.LARGEST * 7 // 8  # the curve needs the rest
+    if length > most:
+        raise BadRequest(
+            f"a record names its whole batch, and of {len(chunk)} such targets it would have "
+            f"{length / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are taken: give a smaller --batch"
+        )
 
 
 def _read(request: Request) -> tuple[str, ...]:
