@@ -124,7 +124,7 @@ def test_a_unit_climbs_and_its_record_makes_it_again(
     found = phosphene("layers", f"hf:{folder}", "--all", "--json").json()
     assert (found["input"], found["output"]) == ([SIDE, SIDE], output)
     assert {"classifier"} < {row["layer"] for row in found["layers"]} <= paths(f"hf:{folder}")
-    climb = ("--prior", "pixels", "--steps", 8, "--device", "cpu", "--precision", "float32")
+    climb = ("--prior", "pixels", "--steps", 60, "--device", "cpu", "--precision", "float32")
     (first,) = phosphene(
         "synthesize", f"hf:{folder}", unit, *climb, "--out", tmp_path / "a", "--json"
     ).json()

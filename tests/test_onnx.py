@@ -173,7 +173,7 @@ def test_a_network_for_one_image_climbs_one_after_the_other(
         "--prior",
         "pixels",
         "--steps",
-        4,
+        40,
         "--device",
         "cpu",
         "--precision",
