@@ -442,8 +442,9 @@ def test_a_second_run_climbs_nothing_again(
 def test_a_long_run_says_how_long_and_how_far_it_has_come(
     synthesize: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in (("FIRST_LOOK", 0.0), ("LONG", 0.0), ("EVERY", -1.0)):
-        monkeypatch.setattr(progress, name, seconds)
+    monkeypatch.setattr(progress, "FIRST_LOOK", 0.0)
+    monkeypatch.setattr(progress, "LONG", 0.0)
+    monkeypatch.setattr("phosphene.progress.EVERY", -1.0)
     said = synthesize("fc8:0-4", "--batch", 2, "--steps", 4).err
     assert said.count("5 pictures of 4 steps take about") == 1
     assert "GB, 2 at once; --steps 2 halves the time, --batch 1 takes less memory" in said

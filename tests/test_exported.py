@@ -20,9 +20,10 @@ from conftest import CI_SAMPLE, CLASSES, Run, climbs_remakes_and_judges, lively,
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.notebook import synthesize
 from phosphene.probe import probe
 from phosphene.subjects import load_subject
-from phosphene.synthesis import CLIMBS, synthesize
+from phosphene.synthesis import CLIMBS
 
 SIDE = 32
 

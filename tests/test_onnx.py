@@ -16,9 +16,10 @@ from conftest import CLASSES, Run, climbs_remakes_and_judges, lively, samples
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, Unreachable
+from phosphene.notebook import synthesize
 from phosphene.probe import probe
 from phosphene.subjects import load_subject
-from phosphene.synthesis import Climb, synthesize
+from phosphene.synthesis import Climb
 
 SIDE = 32
 

@@ -22,9 +22,10 @@ from phosphene.encoders import encode
 from phosphene.errors import BadFile, BadRequest
 from phosphene.exemplars import find_exemplars
 from phosphene.networks.outside import checked_options
+from phosphene.notebook import synthesize
 from phosphene.parameterizations import Pixels
 from phosphene.subjects import load_subject, wrap
-from phosphene.synthesis import NOT_ABOVE, Climb, PreferredInputs, synthesize
+from phosphene.synthesis import NOT_ABOVE, Climb, PreferredInputs
 
 CLIMB = Climb(steps=2, rule="adam", prior="none", rate=0.05)
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import phosphene
 from phosphene.errors import BadRequest, PhospheneError
 from phosphene.images import crossed_out, to_pixels
+from phosphene.notebook import synthesize
 from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels
 from phosphene.priors import CodeStatistics
 from phosphene.subjects import Subject
@@ -40,7 +41,6 @@ from phosphene.synthesis import (
     climb_batch,
     joined,
     settings,
-    synthesize,
     tiles,
 )
 from phosphene.units import Direction, Target, Unit

@@ -43,9 +43,10 @@ from phosphene.datasets import Photographs
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, PhospheneError, UnknownName
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
+from phosphene.notebook import synthesize
 from phosphene.parameterizations import Generated, load_generated
 from phosphene.subjects import Subject, load_subject
-from phosphene.synthesis import CLIMBS, synthesize
+from phosphene.synthesis import CLIMBS
 from phosphene.training import again
 from phosphene.training import run as runs
 from phosphene.training.adversary import duel, falling

@@ -18,8 +18,9 @@ __all__ = [
 
 if typing.TYPE_CHECKING:
     from phosphene.errors import PhospheneError
+    from phosphene.notebook import synthesize
     from phosphene.subjects import Subject, load_subject, wrap
-    from phosphene.synthesis import CLIMBS, Climb, PreferredInputs, synthesize
+    from phosphene.synthesis import CLIMBS, Climb, PreferredInputs
 
 _ROOMS = {
     "CLIMBS": "synthesis",
@@ -28,7 +29,7 @@ _ROOMS = {
     "PreferredInputs": "synthesis",
     "Subject": "subjects",
     "load_subject": "subjects",
-    "synthesize": "synthesis",
+    "synthesize": "notebook",
     "wrap": "subjects",
 }
 

@@ -93,6 +93,14 @@ class Folder:
         except BadFile:
             return None
 
+    def may_hold(self, record: Record) -> bool:
+        """Return whether this picture would replace none of another request."""
+        file = self.path / Path(record.image).with_suffix(".json")
+        try:
+            return read(file).request == json.loads(json.dumps(record.request))
+        except BadFile:  # none, or no whole one
+            return not (file.exists() or (self.path / record.image).exists())
+
     def picture(self, record: Record) -> Pixels:
         """A record's picture."""
         return read_png(self.path / record.image)

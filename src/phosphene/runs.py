@@ -20,7 +20,8 @@ from torch import Tensor
 from phosphene import __version__, images, records
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import outlet, outlet_folder
-from phosphene.parameterizations import Parameterization, load_generated
+from phosphene.networks.outside import sha256_of_weights
+from phosphene.parameterizations import Generated, Parameterization, load_generated
 from phosphene.records import Folder, Record, completed, pixels_sha256, read
 from phosphene.subjects import READINGS, Subject, load_subject
 from phosphene.synthesis import (
@@ -30,6 +31,7 @@ from phosphene.synthesis import (
     Member,
     PreferredInputs,
     check,
+    checked_batch,
     climb_batch,
     load_parameterization,
 )
@@ -79,7 +81,7 @@ class Request:
         ]
         if not all(isinstance(text, str) for text in texts):
             raise BadRequest("subject, prior, start and files are texts")
-        if self.device not in DEVICES or self.precision not in PRECISIONS:
+        if self.device.partition(":")[0] not in DEVICES or self.precision not in PRECISIONS:
             raise BadRequest(
                 f"device is one of {', '.join(DEVICES)}, precision one of {', '.join(PRECISIONS)}"
             )
@@ -182,31 +184,93 @@ def climb_into(
     again; `keeping` hears of how many pictures are kept, `report` of steps that are climbed.
     The contact sheet is written after every batch, which has as many as the subject takes.
     """
+    finished: list[Record] = []
+    for result, records in climb_batches(
+        folder,
+        request,
+        subject,
+        parameterization,
+        members,
+        _start(request.start, parameterization),
+        batch=batch,
+        every_frame=max(1, request.climb.steps // 60) if animate else 0,
+        resume=resume,
+        report=report,
+    ):
+        if result is None:
+            keeping(len(records))
+        finished += records
+        _write_sheet(folder, finished)
+        yield from records
+
+
+def climb_batches(
+    folder: Folder,
+    request: Request,
+    subject: Subject,
+    parameterization: Parameterization,
+    members: Sequence[Member],
+    start: str | Tensor,
+    *,
+    batch: int,
+    every_frame: int = 0,
+    resume: bool = True,
+    report: Callable[[int], None] = lambda steps: None,
+) -> Iterator[tuple[PreferredInputs | None, list[Record]]]:
+    """Climb batch by batch; yield each result, None where its pictures were kept, and its records."""
     check(members)
-    batch = subject.at_most(batch)
+    batch = subject.at_most(checked_batch(batch))
     check_places(folder, members, *_read(request))
     for at in range(0, len(members), batch):
         _check_size(request, members[at : at + batch])
     folder.create()
-    start, hashes = _start(request.start, parameterization), weights_of(subject, parameterization)
-    finished: list[Record] = []
+    hashes = weights_of(subject, parameterization)
     for at in range(0, len(members), batch):
         chunk = members[at : at + batch]
-        kept = [
-            folder.find(file_name(m), request.for_member(chunk, i), hashes, UNNAMED)
-            for i, m in enumerate(chunk)
+        requests = [request.for_member(chunk, i) for i in range(len(chunk))]
+        found = [
+            folder.find(file_name(member), asked, hashes, UNNAMED)
+            for member, asked in zip(chunk, requests, strict=True)
         ]
-        moving = all(_moves(folder, record) for record in kept if record) or not animate
-        if resume and all(kept) and moving:
-            keeping(len(chunk))
-            finished += [record for record in kept if record]
-        else:
-            every = max(1, request.climb.steps // 60) if animate else 0
-            result = _climb(request, subject, parameterization, chunk, start, every, report)
-            for i in range(len(chunk)):
-                finished.append(_keep(folder, result, i, request.for_member(chunk, i), hashes))
-        _write_sheet(folder, finished)
-        yield from finished[at:]
+        kept = [record for record in found if record]
+        moving = not every_frame or all(_moves(folder, record) for record in kept)
+        if resume and len(kept) == len(chunk) and moving:
+            yield None, kept
+            continue
+        result = _climb(request, subject, parameterization, chunk, start, every_frame, report)
+        yield result, [_keep(folder, result, i, asked, hashes) for i, asked in enumerate(requests)]
+
+
+def with_records(
+    result: PreferredInputs, request: Request, hashes: dict[str, str]
+) -> PreferredInputs:
+    """Return a batch's result with a record of each picture."""
+    places = range(len(result))
+    asked = [request.for_member(result.members, i) for i in places]
+    return replace(result, records=tuple(_made(result, i, asked[i], hashes)[0] for i in places))
+
+
+def kept_inputs(
+    folder: Folder, kept: Sequence[Record], members: Sequence[Member], code: Tensor
+) -> PreferredInputs:
+    """Return the result of an earlier run from its folder, which holds no codes: they are NaN.
+
+    `code` is one of the codes' shape.
+    """
+    steps = [len(each.curve) if each.kept_step is None else each.kept_step for each in kept]
+    last = [each.score if each.last_score is None else each.last_score for each in kept]
+    return PreferredInputs(
+        tuple(members),
+        as_images([folder.picture(record) for record in kept]),
+        torch.full((len(kept), *code.shape), torch.nan),
+        torch.tensor([record.score for record in kept]),
+        torch.tensor([record.start_score for record in kept]),
+        torch.tensor([record.curve for record in kept]).view(len(kept), -1),
+        tuple(record.status for record in kept),
+        torch.tensor(steps),
+        torch.tensor(last),
+        records=tuple(kept),
+    )
 
 
 DECIDING = ("subject", "prior", "climb", "start", "prior_file", "bounds", "reading")
@@ -293,7 +357,7 @@ def remake(
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not here[request.device]:
+    if not here[request.device.partition(":")[0]]:
         raise BadRequest(
             f"{file} was made on {request.device}, which is not here; --device cpu comes close"
         )
@@ -321,6 +385,8 @@ def weights_of(subject: Subject, parameterization: Parameterization) -> dict[str
     card = getattr(parameterization, "card", None)
     if card is not None:
         hashes["prior"] = str(card.get("sha256", card.get("name", "")))
+        if not hashes["prior"] and isinstance(parameterization, Generated):
+            hashes["prior"] = sha256_of_weights(parameterization.generator)
     return hashes
 
 
@@ -476,9 +542,7 @@ def _made(
 ) -> tuple[Record, images.Pixels]:
     """One member's record and its picture."""
     member, status = result.members[i], result.statuses[i]
-    name, pixels = file_name(member), images.to_pixels(result.images[i].numpy())
-    if status == "dead":
-        pixels = images.crossed_out(pixels)
+    name, pixels = file_name(member), result.picture(i)
     subject = request["subject"]
     code = [subject] if subject.startswith("python:") else []  # it runs only where it is named
     record = Record(

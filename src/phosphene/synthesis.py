@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from phosphene import images as pictures
 from phosphene.encoders import encode, encoding
@@ -17,8 +19,9 @@ from phosphene.errors import BadRequest
 from phosphene.objectives import Kind, Objective
 from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels, load_generated
 from phosphene.priors import Free, Gaussian, Prior, paper_box
-from phosphene.probe import Read, borrowed, redirected
-from phosphene.subjects import MOST_TARGETS, Subject, load_subject, wrap
+from phosphene.probe import Read, redirected
+from phosphene.records import Folder, Record
+from phosphene.subjects import MOST_TARGETS, Subject
 from phosphene.tensors import blurred, center_crop, device_of, total_variation
 from phosphene.units import Target
 
@@ -168,7 +171,7 @@ class Member:
             raise BadRequest(f"seeds lie in 0 … {MOST_SEED:,}; got {self.seed}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PreferredInputs:
     """What a climb returns, one entry for each member.
 
@@ -177,7 +180,9 @@ class PreferredInputs:
     8-bit pixels; `curves` (n, steps) the objective at each step; `statuses`: "climbed", `NOT_ABOVE`, "dead" (no
     start had a gradient) or "stopped: …"; `frames` (frames, n, 3, size, size) where an animation was asked for.
     `kept` (n,): the step whose code the picture shows, `steps` where that is the last one; `last_scores` (n,): the
-    activation on the last code's picture.
+    activation on the last code's picture. `records` say how each picture came to be, where `synthesize` made them.
+
+    A result can be indexed, cut and iterated over: each part is a result of its own.
     """
 
     members: tuple[Member, ...]
@@ -190,9 +195,57 @@ class PreferredInputs:
     kept: Tensor
     last_scores: Tensor
     frames: Tensor | None = None
+    records: tuple[Record, ...] = ()
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{member.target} {score:.2f}"
+            for member, score in zip(self.members[:4], self.scores.tolist(), strict=False)
+        ]
+        more = [f"and {len(self) - 4:,} more"] if len(self) > 4 else []
+        return f"<PreferredInputs: {', '.join([*shown, *more])}>"
+
+    def __getitem__(self, which: int | slice) -> PreferredInputs:
+        """Return the one at a place, or a part, as a result of its own."""
+        if not isinstance(which, slice):
+            place = range(len(self))[which]  # `IndexError` where there is none
+            which = slice(place, place + 1)
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        cut = {name: value[which] for name, value in parts.items() if value is not None}
+        if self.frames is not None:
+            cut["frames"] = self.frames[:, which]
+        return PreferredInputs(**cut)
+
+    def __iter__(self) -> Iterator[PreferredInputs]:
+        return (self[i] for i in range(len(self)))
+
+    def picture(self, i: int) -> pictures.Pixels:
+        """Return one picture's 8-bit pixels, crossed out where its unit is dead."""
+        pixels = pictures.to_pixels(self.images[i].numpy())
+        return pictures.crossed_out(pixels) if self.statuses[i] == "dead" else pixels
+
+    def save(self, folder: str | Path, anew: bool = False) -> Path:
+        """Write pictures, their records and a contact sheet as `phosphene synthesize` does.
+
+        A picture of another run that has the same name is replaced only when `anew` is true.
+        """
+        if len(self.records) != len(self):
+            raise BadRequest("only what phosphene.synthesize returned has records to save")
+        into = Folder(Path(folder))
+        into.create()
+        for record in self.records:
+            if not (anew or into.may_hold(record)):
+                raise BadRequest(
+                    f"{into.path / record.image} is a picture of another run; "
+                    "give another folder, or anew=True to replace it"
+                )
+        for i, record in enumerate(self.records):
+            into.add(Path(record.image).stem, record, self.picture(i))
+        pictures.write_png(into.path / "contact-sheet.png", self.sheet())
+        return into.path
 
     def sheet(self, columns: int = 8) -> pictures.Pixels:
         """All pictures in a grid, labelled with target and score."""
@@ -206,62 +259,14 @@ class PreferredInputs:
         return buffer.getvalue()
 
 
-def synthesize(
-    subject: Subject | nn.Module | str,
-    units: str | Sequence[str | Target],
-    *,
-    prior: str | Parameterization = "objects-fc6",
-    climb: str | Climb = "default",
-    seeds: Sequence[int] = (0,),
-    start: str | Tensor = "random",
-    size: tuple[int, int] = (224, 224),
-    device: str = "cpu",
-    precision: str = "float32",
-    batch: int = 32,
-    every_frame: int = 0,
-) -> PreferredInputs:
-    """The preferred inputs of units of any network.
-
-    `subject`: a bundled or external name, a `Subject`, or any `nn.Module` that reads `size` pixels with
-    ImageNet's usual normalisation (`phosphene.wrap` sets another). `units`: texts such as "conv5:0-31",
-    "class:lion" (see `phosphene.units`). `prior`: a generator's name, "pixels" or "fourier". `start`:
-    "random", "mean", or an image (3, height, width) in [0, 1] of the parameterization's size.
-
-        >>> phosphene.synthesize("caffenet-objects", ["class:lion", "conv5:7"])
-    """
-    if isinstance(subject, str):
-        subject = load_subject(subject)
-    network = subject.network if isinstance(subject, Subject) else subject
-    with (
-        borrowed(network) if isinstance(network, nn.Module) else nullcontext()
-    ):  # what is none is refused by wrap
-        if not isinstance(subject, Subject):
-            subject = wrap(subject, size=size)
-        wanted: list[Target] = []
-        for unit in [units] if isinstance(units, str) else units:
-            wanted += subject.targets(unit) if isinstance(unit, str) else [unit]
-        parameterization = load_parameterization(prior, subject)
-        members = [Member(target, seed) for target in wanted for seed in seeds]
-        results = list(
-            climb_all(
-                subject,
-                members,
-                parameterization,
-                settings(climb, parameterization),
-                start=start,
-                device=device,
-                precision=precision,
-                batch=batch,
-                every_frame=every_frame,
-            )
-        )
-    return joined(results)
-
-
-def load_parameterization(prior: str | Parameterization, subject: Subject) -> Parameterization:
+def load_parameterization(
+    prior: str | Path | Parameterization, subject: Subject
+) -> Parameterization:
     """A parameterization by name: "pixels", "fourier" (both with an eighth of margin), or a generator's."""
     if isinstance(prior, Parameterization):
         return prior
+    if not isinstance(prior, (str, Path)):
+        raise BadRequest(f"a prior is a generator's name or file, pixels or fourier; got {prior!r}")
     side = max(subject.size)
     if prior == "pixels":
         return Pixels(side + side // 7, side)
@@ -278,6 +283,12 @@ def settings(climb: str | Climb, parameterization: Parameterization, **changes: 
         if climb not in CLIMBS:
             raise BadRequest(f"no climb {climb!r}; there are: {', '.join(CLIMBS)}")
         climb = CLIMBS[climb]
+    if not isinstance(climb, Climb):
+        raise BadRequest(f"a climb is a name or a phosphene.Climb; got {climb!r}")
+    known = [each.name for each in fields(Climb)]
+    if unknown := [name for name in changes if name not in known]:
+        near = get_close_matches(unknown[0], known, n=3) or known
+        raise BadRequest(f"a climb has no setting {unknown[0]!r}; near: {', '.join(near)}")
     climb = replace(climb, **{name: value for name, value in changes.items() if value is not None})
     if not isinstance(parameterization, Generated) and (
         climb.rule != "adam" or climb.prior != "none"
@@ -308,7 +319,7 @@ def climb_all(
     """Climb any number of members, `batch` at a time, or as many as the subject takes; what is yielded is finished.
     `report` hears of steps done."""
     check(members)
-    batch = subject.at_most(batch)
+    batch = subject.at_most(checked_batch(batch))
     for at in range(0, len(members), batch):
         yield climb_batch(
             subject,
@@ -321,6 +332,28 @@ def climb_all(
             every_frame=every_frame,
             report=report,
         )
+
+
+MOST_AT_ONCE = 4096
+"""Pictures of a batch; more are taken for a slip."""
+
+
+def checked_batch(batch: int) -> int:
+    """Return the size of a batch; `BadRequest` where it is none."""
+    whole = isinstance(batch, int) and not isinstance(batch, bool)
+    if not whole or not 1 <= batch <= MOST_AT_ONCE:
+        raise BadRequest(f"batch must be a whole number in 1 … {MOST_AT_ONCE:,}; got {batch!r}")
+    return batch
+
+
+def checked_device(device: str | torch.device) -> str:
+    """Return a device's name; `BadRequest` where this machine has none such."""
+    here = ["cpu", *[f"cuda:{i}" for i in range(torch.cuda.device_count())]]
+    here += ["cuda"] if len(here) > 1 else []
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if str(device) not in here:
+        raise BadRequest(f"device {str(device)!r} is not here; there are: {', '.join(here)}")
+    return str(device)
 
 
 def check(members: Sequence[Member]) -> None:
@@ -353,6 +386,7 @@ def climb_batch(
     """
     if precision not in PRECISIONS:
         raise BadRequest(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
+    device = checked_device(device)
     subject = replace(subject, network=subject.network.to(device))
     parameterization = parameterization.to(device)
     if climb.lower == "zero":
@@ -473,6 +507,7 @@ def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
         together("kept"),
         together("last_scores"),
         torch.cat(frames, 1) if frames else None,
+        tuple(record for result in results for record in result.records),
     )
 
 
@@ -480,9 +515,7 @@ def tiles(result: PreferredInputs) -> tuple[list[pictures.Pixels], list[str]]:
     """Pictures and two-line labels for a contact sheet; a dead unit is a crossed-out tile, not a grey picture."""
     shown, labels = [], []
     for i, member in enumerate(result.members):
-        dead = result.statuses[i] == "dead"
-        pixels = pictures.to_pixels(result.images[i].numpy())
-        shown.append(pictures.crossed_out(pixels) if dead else pixels)
+        shown.append(result.picture(i))
         note = result.statuses[i] if result.statuses[i] != "climbed" else f"{result.scores[i]:.2f}"
         labels.append(
             f"{member.target.label or member.target}\n{note}"

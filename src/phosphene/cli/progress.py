@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from phosphene.cli.shell import err, styled
+from phosphene.progress import shown, span
 from phosphene.texts import clean
 
 
@@ -18,29 +19,8 @@ def status(text: str) -> Iterator[None]:
         yield
 
 
-EVERY = 30.0
-"""Seconds between two lines off a terminal."""
 FIRST_LOOK, LONG = 10.0, 600.0
 """Seconds after which a run's time is estimated, and from which on it is told."""
-
-
-def span(seconds: float) -> str:
-    """Return a length of time in words, with two figures of it."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    hours = round(minutes / 60) if minutes > 600 else minutes // 60
-    return f"{hours:,} h" if minutes > 600 else f"{hours} h {minutes % 60} min"
-
-
-def _come_to(done: int, total: int | None, rate: float, unit: str) -> str:
-    """Return how far something has come, how fast, and how long yet."""
-    told = f"{done:,}{f' of {total:,}' if total else ''} {unit}, {rate:,.1f} a second"
-    if total and rate > 0:
-        told += f", {span((total - done) / rate)} left"
-    return told
 
 
 def foreseeing(
@@ -98,40 +78,8 @@ def peak_memory() -> int:
 
 @contextmanager
 def bar(total: int | None, text: str, unit: str = "photographs") -> Iterator[Callable[[int], None]]:
-    """Lend the function that advances a progress bar on stderr with rate and time left.
-
-    Off a terminal, a line every half minute tells the same.
-    """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task, told = progress.add_task(text, total=total, rate=""), time.monotonic()
-        before = 0
-
-        def advance(count: int) -> None:
-            nonlocal told, before
-            speed = progress.tasks[task].speed
-            progress.update(task, advance=count, rate=f"{speed:,.0f} {unit}/s" if speed else "")
-            now = time.monotonic()
-            if not err.is_terminal and now - told > EVERY:
-                done = int(progress.tasks[task].completed)
-                rate = (done - before) / (now - told)
-                err.print(f"{text}: {_come_to(done, total, rate, unit)}", soft_wrap=True)
-                told, before = now, done
-
+    """Lend the function that advances a progress bar on stderr (see `phosphene.progress`)."""
+    with shown(err, total, text, unit) as advance:
         yield advance
 
 

@@ -11,25 +11,13 @@ from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
 from phosphene.errors import BadRequest, Notice
+from phosphene.plain import Plain
 from phosphene.texts import clean, escaped
-
-
-class Plain(Console):
-    """Print each text as it is: names of units, files and classes are no markup and no emoji."""
-
-    def __init__(self, **options: Any):
-        super().__init__(markup=False, emoji=False, highlight=False, **options)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Return a text for a line or for a cell, without the characters that act."""
-        return super().render_str(clean(text), **options)
-
 
 out, err = Plain(), Plain(stderr=True)
 

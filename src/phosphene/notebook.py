@@ -1,0 +1,226 @@
+"""The one call for Python: units of any network to their preferred inputs, with progress and records."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import BadRequest
+from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels
+from phosphene.plain import Plain
+from phosphene.probe import borrowed
+from phosphene.progress import shown
+from phosphene.records import Folder
+from phosphene.runs import (
+    Request,
+    check_kept,
+    climb_batches,
+    kept_inputs,
+    weights_of,
+    with_records,
+)
+from phosphene.subjects import Subject, load_subject, wrap
+from phosphene.synthesis import (
+    PRECISIONS,
+    Climb,
+    Member,
+    PreferredInputs,
+    check,
+    checked_batch,
+    checked_device,
+    climb_all,
+    joined,
+    load_parameterization,
+    settings,
+)
+from phosphene.units import Direction, Target, Unit
+
+
+def synthesize(
+    subject: Subject | nn.Module | str | Path,
+    units: str | Target | Sequence[str | Target],
+    *,
+    prior: str | Path | Parameterization = "objects-fc6",
+    climb: str | Climb = "default",
+    seeds: int | Sequence[int] = 0,
+    start: str | Tensor = "random",
+    size: int | tuple[int, int] = (224, 224),
+    device: str = "cpu",
+    precision: str = "float32",
+    batch: int = 32,
+    every_frame: int = 0,
+    out: str | Path | None = None,
+    quiet: bool | None = None,
+    **changes: Any,
+) -> PreferredInputs:
+    """Return the preferred inputs of units of any network, each with its record.
+
+    `subject`: a bundled or external name, a `Subject`, or any `nn.Module` that reads `size` pixels with
+    ImageNet's usual normalisation (`phosphene.wrap` sets another). `units`: texts such as "conv5:0-31",
+    "class:lion" (see `phosphene.units`). `prior`: a generator's name, "pixels" or "fourier". `start`:
+    "random", "mean", or an image (3, height, width) in [0, 1] of the parameterization's size.
+
+    `out`: a folder in which each picture is kept with its record as soon as its batch is finished; the
+    same call goes on from there when it was stopped. A folder holds no codes: those of pictures that
+    were kept are NaN. `quiet`: no progress; unless told, it is shown on a terminal and in a notebook.
+    Other keywords are settings of the climb (see `phosphene.Climb`): `steps=100`.
+
+        >>> phosphene.synthesize("caffenet-objects", ["class:lion", "conv5:7"], steps=100)
+    """
+    named = str(subject) if isinstance(subject, (str, Path)) else ""
+    if isinstance(subject, (str, Path)):
+        subject = load_subject(subject)
+    device = _checked_machine(device, precision, batch, every_frame)
+    network = subject.network if isinstance(subject, Subject) else subject
+    with borrowed(network) if isinstance(network, nn.Module) else nullcontext():
+        if not isinstance(subject, Subject):  # what is no module is refused by `wrap`
+            subject = wrap(subject, size=size)
+        members = _members(subject, units, seeds)
+        parameterization = load_parameterization(prior, subject)
+        how = settings(climb, parameterization, **changes)
+        request = Request(
+            named or subject.name,
+            _name(prior),
+            how,
+            start if isinstance(start, str) else _image(start),
+            device=device,
+            precision=precision,
+            threads=torch.get_num_threads(),
+            reading=subject.reading_version(),
+        )
+        with _progress(len(members) * how.steps, quiet) as report:
+            results = _results(
+                request, subject, parameterization, members, start, batch, every_frame, out, report
+            )
+            return joined(list(results))
+
+
+def _results(
+    request: Request,
+    subject: Subject,
+    parameterization: Parameterization,
+    members: Sequence[Member],
+    start: str | Tensor,
+    batch: int,
+    every_frame: int,
+    out: str | Path | None,
+    report: Callable[[int], None],
+) -> Iterator[PreferredInputs]:
+    """Yield each batch's result with its records, and keep it in the folder where there is one."""
+    if out is None:
+        hashes = weights_of(subject, parameterization)
+        for result in climb_all(
+            subject,
+            members,
+            parameterization,
+            request.climb,
+            start=start,
+            device=request.device,
+            precision=request.precision,
+            batch=batch,
+            every_frame=every_frame,
+            report=report,
+        ):
+            yield with_records(result, request, hashes)
+        return
+    folder, done = Folder(Path(out)), 0
+    check_kept(folder, request, members)
+    for found, records in climb_batches(
+        folder,
+        request,
+        subject,
+        parameterization,
+        members,
+        start,
+        batch=batch,
+        every_frame=every_frame,
+        report=report,
+    ):
+        chunk = members[done : done + len(records)]
+        done += len(records)
+        if found is None:
+            report(len(records) * request.climb.steps)
+            yield kept_inputs(folder, records, chunk, parameterization.mean())
+        else:
+            yield replace(found, records=tuple(records))
+
+
+def _members(
+    subject: Subject, units: str | Target | Sequence[str | Target], seeds: int | Sequence[int]
+) -> list[Member]:
+    """Return one member for each unit and seed; `BadRequest` where they are of another form."""
+    given = [units] if isinstance(units, (str, Target, Unit, Direction)) else units
+    if not isinstance(given, (list, tuple)):
+        raise BadRequest(f"units are texts such as 'conv5:7'; got {units!r}")
+    targets = [target for unit in given for target in _targets(subject, unit)]
+    try:
+        numbers = list(map(operator.index, seeds if isinstance(seeds, Iterable) else [seeds]))
+    except TypeError:
+        raise BadRequest(f"seeds are whole numbers such as 3 or [0, 1]; got {seeds!r}") from None
+    if not numbers:
+        raise BadRequest("no seeds given; for example 0 or [0, 1]")
+    members = [Member(target, seed) for target in targets for seed in numbers]
+    check(members)
+    return members
+
+
+def _targets(subject: Subject, unit: object) -> list[Target]:
+    if isinstance(unit, Target):
+        return [unit]
+    if isinstance(unit, (Unit, Direction)):
+        return [Target(((1.0, unit),), str(unit))]
+    if isinstance(unit, str):
+        return subject.targets(unit)
+    layer = subject.output or "LAYER"
+    example = f"{layer}:{unit}" if isinstance(unit, int) else f"{layer}:0"
+    raise BadRequest(f"a unit is a text such as {example!r}; got {unit!r}")
+
+
+def _checked_machine(device: str, precision: str, batch: int, every_frame: int) -> str:
+    """Return the device's name; `BadRequest` where the machine or a number is none."""
+    if precision not in PRECISIONS:
+        raise BadRequest(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
+    checked_batch(batch)
+    if not isinstance(every_frame, int) or every_frame < 0:
+        raise BadRequest(f"every_frame must be a whole number from 0 on; got {every_frame!r}")
+    return checked_device(device)
+
+
+def _name(prior: str | Path | Parameterization) -> str:
+    """Return what a record calls a parameterization, which may have no name here."""
+    if not isinstance(prior, Parameterization):
+        return str(prior)
+    if isinstance(prior, Generated) and prior.card.get("name"):
+        return str(prior.card["name"])
+    kind = type(prior).__name__
+    if isinstance(prior, (Pixels, Fourier)):
+        kind = f"{kind}({prior.image_size}, {prior.seen})"
+    return f"{kind} given in Python"
+
+
+def _image(start: object) -> dict[str, str]:
+    """Return what a record says of a start image that lies in no file."""
+    if not isinstance(start, Tensor):
+        raise BadRequest(f"a start is random, mean, or an image as a tensor; got {start!r}")
+    values = start.detach().cpu().contiguous().numpy().tobytes()
+    told = hashlib.sha256(f"{tuple(start.shape)} {start.dtype} ".encode() + values)
+    return {"file": "an image given in Python", "sha256": told.hexdigest()}
+
+
+@contextmanager
+def _progress(steps: int, quiet: bool | None) -> Iterator[Callable[[int], None]]:
+    """Lend the function that shows how far the climb has come."""
+    console = Plain(stderr=True)
+    if quiet or (quiet is None and not (console.is_terminal or console.is_jupyter)):
+        yield lambda count: None
+        return
+    with shown(console, steps, "climbing", "steps") as advance:
+        yield advance

@@ -1,0 +1,237 @@
+"""The call for Python: every slip is one clear line, results can be cut and kept, a stopped call goes on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SEEN, TinyNet, hooks, lively
+from torch import Tensor, nn
+
+import phosphene
+from phosphene import runs
+from phosphene.errors import BadRequest, PhospheneError
+from phosphene.images import read_png
+from phosphene.parameterizations import Generated, Pixels
+from phosphene.records import read
+from phosphene.subjects import Subject
+from phosphene.units import Direction, Target, Unit
+
+FEW: dict[str, Any] = {"prior": "pixels", "size": (SEEN, SEEN), "steps": 3}
+
+
+def network() -> nn.Module:
+    return lively(TinyNet())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seeds": "0-3"}, "seeds are whole numbers such as 3 or [0, 1]; got '0-3'"),
+        ({"seeds": 0.5}, "seeds are whole numbers such as 3 or [0, 1]; got 0.5"),
+        ({"seeds": []}, "no seeds given; for example 0 or [0, 1]"),
+        ({"seeds": -1}, "seeds lie in 0 … 9,007,199,254,740,992; got -1"),
+        ({"batch": 0}, "batch must be a whole number in 1 … 4,096; got 0"),
+        ({"batch": 2.5}, "batch must be a whole number in 1 … 4,096; got 2.5"),
+        ({"device": "gpu"}, "device 'gpu' is not here; there are: cpu"),
+        ({"precision": "float16"}, "no precision 'float16'; there are: float32, bfloat16"),
+        ({"stepps": 3}, "a climb has no setting 'stepps'; near: steps"),
+        ({"steps": -3}, "steps must be a number in 0 … 100,000; got -3"),
+        ({"decay": 0.0}, "decay must lie above 0; 1 is none"),
+        ({"blur": 99.0}, "blur 99 is too wide for the 14 pixels that are seen"),
+        ({"climb": 3}, "a climb is a name or a phosphene.Climb; got 3"),
+        ({"climb": "paper"}, "for pixels and fourier use climb default"),
+        ({"prior": 3}, "a prior is a generator's name or file, pixels or fourier; got 3"),
+        ({"start": 3}, "a start is random, mean, or an image as a tensor; got 3"),
+        ({"every_frame": -1}, "every_frame must be a whole number from 0 on; got -1"),
+        ({"units": 3}, "units are texts such as 'conv5:7'; got 3"),
+        ({"units": [0, 1]}, "a unit is a text such as 'fc:0'; got 0"),
+        ({"units": [None]}, "a unit is a text such as 'fc:0'; got None"),
+    ],
+    ids=str,
+)
+def test_a_slip_is_one_line_without_options(given: dict[str, Any], said: str) -> None:
+    units = given.pop("units", "fc:0")
+    with pytest.raises(PhospheneError) as caught:
+        phosphene.synthesize(network(), units, **{**FEW, **given})
+    assert said in str(caught.value)
+    assert "--" not in str(caught.value)
+    given["units"] = units
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_here_is_one_line() -> None:
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(BadRequest, match=f"device '{device}' is not here; there are: cpu"):
+            phosphene.synthesize(network(), "fc:0", device=device, **FEW)
+
+
+class ByKeyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, *, pixel_values: Tensor) -> Tensor:
+        return self.conv(pixel_values)
+
+
+def test_a_network_that_takes_no_images_is_one_line() -> None:
+    with pytest.raises(BadRequest, match="its forward must take one tensor of images"):
+        phosphene.synthesize(ByKeyword(), "conv:0", **FEW)
+
+
+@pytest.mark.parametrize("seeds", [3, np.int64(3), (3,), range(3, 4), np.array([3])])
+def test_a_seed_may_be_a_number_or_several(seeds: Any) -> None:
+    (only,) = phosphene.synthesize(network(), "fc:0", seeds=seeds, **FEW).members
+    assert only.seed == 3
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["conv:1", Unit("conv", 1), Target(((1.0, Unit("conv", 1)),)), [Unit("conv", 1)]],
+    ids=["text", "unit", "target", "list"],
+)
+def test_a_unit_may_be_a_text_or_a_value(unit: Any) -> None:
+    result = phosphene.synthesize(network(), unit, **FEW)
+    assert [str(member.target) for member in result.members] == ["conv:1"]
+    along = Direction("conv", (0.0, 1.0, 0.0, 0.0, 0.0, 0.0), "centre", "second")
+    same = phosphene.synthesize(network(), along, **FEW)
+    torch.testing.assert_close(same.scores, result.scores)
+
+
+def test_settings_of_the_climb_change_the_one_that_suits_the_prior() -> None:
+    result = phosphene.synthesize(network(), "fc:0", tv=0.25, **FEW)
+    climb = phosphene.CLIMBS["pixels"]
+    assert result.curves.shape == (1, 3)
+    assert result.records[0].request["climb"]["tv"] == 0.25
+    assert result.records[0].request["climb"]["blur"] == climb.blur
+
+
+# ---------------------------------------------------------------- results
+
+
+def test_a_result_is_short_and_can_be_cut(generated: Generated, subject: Subject) -> None:
+    result = phosphene.synthesize(
+        subject, "fc:0-4", prior=generated, steps=4, seeds=[0, 1], every_frame=2
+    )
+    assert re.fullmatch(r"<PreferredInputs: (fc:\d -?[\d.]+, ){4}and 6 more>", repr(result))
+    assert len(repr(result[:2])) < 60
+    part = result[2:5]
+    assert part.members == result.members[2:5]
+    assert part.records == result.records[2:5]
+    for name in ("images", "codes", "scores", "start_scores", "curves", "kept", "last_scores"):
+        assert torch.equal(getattr(part, name), getattr(result, name)[2:5])
+    assert torch.equal(part.frames, result.frames[:, 2:5])
+    assert [len(each) for each in result] == [1] * 10
+    assert torch.equal(result[-1].images, result.images[9:])
+    with pytest.raises(IndexError):
+        result[10]
+
+
+def test_a_result_saves_what_the_command_line_remakes(
+    phosphene: Any, zoo: Path, tmp_path: Path
+) -> None:
+    from phosphene.notebook import synthesize
+
+    subject, prior = str(zoo / "subject.safetensors"), str(zoo / "generator.safetensors")
+    result = synthesize(subject, "fc8:0-1", prior=prior, steps=3, seeds=2)
+    folder = result.save(tmp_path / "saved")
+    names = sorted(file.name for file in folder.iterdir())
+    assert names == sorted(
+        ["contact-sheet.png", *(r.image for r in result.records)]
+        + [Path(r.image).with_suffix(".json").name for r in result.records]
+    )
+    assert result.save(folder) == folder, "the same pictures may be saved again"
+    other = synthesize(subject, "fc8:0", prior=prior, steps=4, seeds=2)
+    with pytest.raises(BadRequest, match="is a picture of another run"):
+        other.save(folder)
+    file = folder / Path(result.records[0].image).with_suffix(".json")
+    assert read(file) == result.records[0]
+    said = phosphene("synthesize", "--record", file, "--out", tmp_path / "again")
+    said.fine()
+    assert "not the same bits" not in said.err
+
+
+def test_a_climb_of_ones_own_has_no_records_to_save(
+    subject: Subject, generated: Generated, tmp_path: Path
+) -> None:
+    from phosphene.synthesis import Climb, Member, climb_batch
+
+    result = climb_batch(
+        subject, [Member(Target(((1.0, Unit("fc", 0)),)), 0)], generated, Climb(steps=1)
+    )
+    with pytest.raises(BadRequest, match=r"only what phosphene\.synthesize returned"):
+        result.save(tmp_path / "none")
+
+
+# ---------------------------------------------------------------- kept as it goes
+
+
+def test_a_call_that_was_stopped_goes_on(
+    subject: Subject, generated: Generated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = phosphene.synthesize(subject, "fc:0-5", prior=generated, steps=3, batch=2)
+    call: dict[str, Any] = {"prior": generated, "steps": 3, "batch": 2, "out": tmp_path / "kept"}
+    climb, left = runs.climb_batch, [2]
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return climb(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "climb_batch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            phosphene.synthesize(subject, "fc:0-5", **call)
+    assert hooks(subject.network) == 0
+    assert len(list((tmp_path / "kept").glob("*.json"))) == 4
+    with monkeypatch.context() as patch:
+        left[0] = 1
+        patch.setattr(runs, "climb_batch", stopped)
+        result = phosphene.synthesize(subject, "fc:0-5", **call)
+    assert result.members == whole.members
+    assert result.statuses == whole.statuses
+    torch.testing.assert_close(result.images, whole.images)
+    torch.testing.assert_close(result.scores, whole.scores)
+    torch.testing.assert_close(result.curves, whole.curves, rtol=0, atol=1e-5)
+    assert torch.equal(result.kept, whole.kept)
+    assert result.codes[:4].isnan().all(), "a folder holds no codes"
+    assert torch.equal(result.codes[4:], whole.codes[4:])
+    for record in result.records:
+        assert np.array_equal(
+            read_png(tmp_path / "kept" / record.image), result.picture(result.records.index(record))
+        )
+    with pytest.raises(BadRequest, match="was made with another climb"):
+        phosphene.synthesize(subject, "fc:0", **{**call, "steps": 4})
+
+
+def test_another_network_of_the_same_name_is_not_taken_for_the_same(tmp_path: Path) -> None:
+    first, second = network(), network()
+    second.fc.weight.data *= 2
+    made = phosphene.synthesize(first, "fc:0", out=tmp_path, **FEW)
+    other = phosphene.synthesize(second, "fc:0", out=tmp_path, **FEW)
+    assert other.scores[0] != made.scores[0]
+    assert not other.codes.isnan().any(), "it was climbed"
+
+
+def test_progress_is_shown_where_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("phosphene.progress.EVERY", -1.0)
+    phosphene.synthesize(network(), "fc:0-1", **FEW)
+    assert capsys.readouterr().err == "", "neither a terminal nor a notebook"
+    phosphene.synthesize(network(), "fc:0-1", quiet=False, **FEW)
+    assert "climbing: 6 of 6 steps" in capsys.readouterr().err
+
+
+def test_priors_that_lie_in_memory_are_told_apart(subject: Subject) -> None:
+    names = [
+        phosphene.synthesize(subject, "fc:0", prior=prior, steps=1).records[0].request["prior"]
+        for prior in ("pixels", Pixels(16, 14), Pixels(18, 14))
+    ]
+    assert names == ["pixels", "Pixels(16, 14) given in Python", "Pixels(18, 14) given in Python"]
