@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import CI_SAMPLE, Run, statistics_of, write_generator
+from PIL import Image
 from torch import Tensor, nn
 
 from phosphene.fidelity import reconstructed
@@ -60,6 +63,25 @@ def test_what_is_copied_is_at_no_distance() -> None:
     references = torch.rand(20, 6)
     assert max(nearest(3 * references[:5], references)) == pytest.approx(0, abs=1e-6)
     assert min(nearest(-references[:5], references)) > 1
+
+
+def test_photographs_without_classes_are_compared_and_not_named(
+    phosphene: Run, zoo: Path, tmp_path: Path
+) -> None:
+    """One file's name is in Latin-1, and one is damaged."""
+    for split in ("train", "val"):
+        for n in range(14):
+            file = tmp_path / "photos" / split / os.fsdecode(b"photo\xe9%d.png" % n)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(n).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+            Image.fromarray(pixels).save(file, "PNG")
+    file.write_bytes(b"damaged")
+    judge = ("--judge", zoo / "subject.safetensors", "--images", tmp_path / "photos")
+    said = phosphene("evaluate", zoo / "generator.safetensors", *judge, "--device", "cpu", "--json")
+    figures = said.json()["figures"]
+    assert "1 of 14 photographs cannot be read" in said.err
+    assert figures["image_error"]["n"] == 13
+    assert not {name for name in figures if "top" in name or name == "class_kept"}
 
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")

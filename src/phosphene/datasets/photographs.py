@@ -186,8 +186,9 @@ def load(
         raise BadFile(f"{folder} holds no photographs of split {split!r}")
     Damage(source.name, dict(enumerate(found.damage))).tell(len(found.images))
     classes = _classes(folder, source, found.labels, labelled)
+    labels = np.where(found.labels < len(classes), found.labels, UNKNOWN)
     identity = kept.fingerprint if kept else wanted.fingerprint
-    return Photographs(source.name, found.images, found.labels, classes, identity, source.licence)
+    return Photographs(source.name, found.images, labels, classes, identity, source.licence)
 
 
 def load_joined(
@@ -370,7 +371,8 @@ def _usual_side(wanted: _Wanted) -> int | None:
 
     The size of one photograph says nothing of the others; None where no size can be told.
     """
-    spacing = max(1, wanted.source.count // SAMPLED)
+    count = wanted.source.count if wanted.limit is None else min(wanted.limit, wanted.source.count)
+    spacing = max(1, count // SAMPLED)
     rows = itertools.islice(wanted.rows(), 0, None, spacing)
     found = (short_side(row.file(), row.where) for row in rows if row.encoded is not None)
     sides = sorted(side for side in found if side)
@@ -387,7 +389,7 @@ def _classes(folder: str | Path, source: Source, labels: Labels, labelled: bool)
             f"label {labels.min()}: their classes are hidden, so nothing can be learnt from them or "
             "measured on them; give a split with labels"
         )
-    if labels.max() >= len(classes):
+    if labelled and labels.max() >= len(classes):
         named = "meta.json names them" if source.classes else "the training split has no more"
         raise BadFile(
             f"{folder} has labels {labels.min()} … {labels.max()}, and {len(classes)} classes "
