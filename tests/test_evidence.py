@@ -313,3 +313,19 @@ def test_on_real_photographs_exemplars_tell_what_excites_a_unit(
     figures = found["figures"]
     assert figures["two_afc_natural"]["low"] > figures["two_afc_none"]["high"]
     assert figures["exemplar_selectivity"]["value"] < 20
+
+
+def test_what_does_not_apply_to_these_pictures_is_told(
+    phosphene: Run, run: Path, zoo: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """A control of other units is refused; photographs of other classes are not counted."""
+    subject = zoo / "subject.safetensors"
+    climb = ("--prior", "pixels", "--steps", 1, "--precision", "float32", "--device", "cpu")
+    phosphene("synthesize", subject, "conv4:0", *climb, "--out", tmp_path / "other").fine()
+    words = ("evaluate", run, "--judge", subject, "--images", photographs)
+    line = phosphene(*words, "--control", tmp_path / "other").refused()
+    assert "no picture of a unit that is evaluated" in line
+    said = phosphene(*words, "--photographs", 20, "--json")
+    assert said.json()
+    assert "--photographs did not apply" in said.err
+    assert "did not apply" not in phosphene(*words, "--json").err

@@ -210,6 +210,7 @@ def evaluate(
     subject.network.to(device)
     observer.network.to(device)
     controls = Run.of(control, trusted).layers if control is not None else {}
+    _check_control(control, controls, runs)
     index = folders[0] / "evidence" if index is None else index
     layers = list(dict.fromkeys(layer for run in runs for layer in run.layers))
     for each in (index, *(folder / "evidence" for folder in folders)):
@@ -256,6 +257,17 @@ def evaluate(
                 name = f"evaluation-{safe(observer.name)}-{files[layer]}.json"
                 write_json(folder / "evidence" / name, asdict(mine[layer]))
     return [[mine[layer] for layer in run.layers] for run, mine in zip(runs, found, strict=True)]
+
+
+def _check_control(
+    control: Path | None, controls: dict[str, dict[int, list[Picture]]], runs: Sequence[Run]
+) -> None:
+    """Refuse a control that has none of the units, for nothing would be compared with it."""
+    own = {(layer, c) for run in runs for layer, units in run.layers.items() for c in units}
+    if control is not None and not own & {
+        (layer, c) for layer in controls for c in controls[layer]
+    }:
+        raise BadRequest(f"{control} holds no picture of a unit that is evaluated")
 
 
 def _recognition(

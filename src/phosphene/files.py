@@ -98,9 +98,10 @@ def sweep(folder: Path) -> None:
     if (key := os.path.realpath(folder)) in _swept:
         return
     _swept.add(key)
-    for each in [*os.scandir(folder)]:
-        if each.name.startswith(".") and _left_behind(each):
-            _remove(Path(each.path))
+    with suppress(PermissionError):  # a folder that takes files and shows none
+        for each in [*os.scandir(folder)]:
+            if each.name.startswith(".") and _left_behind(each):
+                _remove(Path(each.path))
 
 
 def is_scratch(name: str) -> bool:

@@ -15,11 +15,13 @@ from phosphene.cli.shell import (
     Device,
     Threads,
     choose_machine,
+    is_given,
     out,
     print_json,
     print_table,
     refuse_options,
     tell_figures,
+    warn,
 )
 from phosphene.errors import BadRequest
 
@@ -199,6 +201,9 @@ def evaluate(
             device=where,
             report=lambda: advance(1),
         )
+    named = any("natural_top1" in each.figures for each in found)
+    if is_given(context, "photographs") and not named:
+        warn("--photographs did not apply: no classes were recognised that the photographs have")
     if as_json:
         print_json([asdict(each) for each in found])
         return

@@ -109,17 +109,18 @@ def one_of(value: str | None, allowed: Sequence[str]) -> str | None:
     return value
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter was given, rather than left at its default."""
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+
+
 def refuse_options(context: typer.Context, names: Collection[str | None], what: str) -> None:
     """Refuse those of some options that were given: they say nothing of `what`.
 
     `names` are the parameters of the command's function. A default is not given.
     """
-    given = [
-        each
-        for each in context.command.params
-        if each.name in names
-        and getattr(context.get_parameter_source(str(each.name)), "name", "") == "COMMANDLINE"
-    ]
+    given = [each for each in context.command.params if each.name in names]
+    given = [each for each in given if is_given(context, str(each.name))]
     if given:
         words = [
             each.opts[0] if each.opts[0].startswith("-") else str(each.name).upper()
