@@ -185,7 +185,7 @@ def climb_into(
     The contact sheet is written after every batch, which has as many as the subject takes.
     """
     finished: list[Record] = []
-    for result, records in climb_batches(
+    for result, made in climb_batches(
         folder,
         request,
         subject,
@@ -198,10 +198,10 @@ def climb_into(
         report=report,
     ):
         if result is None:
-            keeping(len(records))
-        finished += records
+            keeping(len(made))
+        finished += made
         _write_sheet(folder, finished)
-        yield from records
+        yield from made
 
 
 def climb_batches(
