@@ -301,6 +301,19 @@ def test_a_damaged_photograph_is_left_out_and_named(tmp_path: Path) -> None:
             assert rest.labels.tolist() == [0, 0, 1, 1]
 
 
+def test_a_link_that_leads_nowhere_is_a_damaged_photograph(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "data")
+    (folder / "ant" / "9.png").symlink_to(tmp_path / "gone.png")
+    with pytest.warns(Notice, match=r"1 of 6 photographs cannot be read.*9\.png does not exist"):
+        train = load(folder, "train", cache=tmp_path / "cache")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert Stream(folder, "train", 8).fingerprint
+    (tmp_path / "gone.png").write_bytes(picture(9))
+    again = load(folder, "train", cache=tmp_path / "cache")
+    assert np.array_equal(again.images[3], pixels(9))
+    assert again.fingerprint != train.fingerprint
+
+
 def test_a_class_of_which_nothing_can_be_read_is_refused(tmp_path: Path) -> None:
     folder = class_folders(tmp_path)
     for i in (2, 3, 4):

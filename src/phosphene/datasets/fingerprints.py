@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from phosphene.errors import BadFile
 from phosphene.files import caches
 
 VERSION = 2
@@ -18,6 +17,8 @@ VERSION = 2
 SETTLED = 2_000_000_000
 """Nanoseconds. A file that was written so shortly before is read again the next time: a second
 change within one tick of the file system's clock would not show."""
+UNREAD = "unread"
+"""In place of the content of a file that cannot be read."""
 AT_ONCE = 500
 """Paths in one question to the table of what is known."""
 _KNOWN = "contents.sqlite"
@@ -48,7 +49,7 @@ def former(how: str, parts: Iterable[str]) -> str:
 
 def written_before(files: Iterable[Path], when: float) -> bool:
     """Return whether all files were last written before a time, in seconds of the epoch."""
-    return all(path.stat().st_mtime < when for path in files)
+    return all(path.exists() and path.stat().st_mtime < when for path in files)
 
 
 def contents(files: Sequence[Path]) -> list[str]:
@@ -64,10 +65,10 @@ def contents(files: Sequence[Path]) -> list[str]:
     with _table() as table:
         known = _known(table, paths)
         for path, (state, changed) in zip(paths, states, strict=True):
-            was, content = known.get(path, ("", ""))
+            was, content = known.get(path, ("", UNREAD))
             if was != state:
                 content = _content(path)
-                if now - changed > SETTLED:
+                if content != UNREAD and now - changed > SETTLED:
                     learnt.append((path, state, content))
             found.append(content)
         _keep(table, learnt)
@@ -75,24 +76,28 @@ def contents(files: Sequence[Path]) -> list[str]:
 
 
 def _state(path: Path) -> tuple[str, int]:
-    """Return what changes when a file does, and when that was, in nanoseconds of the epoch."""
+    """Return what changes when a file does, and when that was, in nanoseconds of the epoch.
+
+    Of what is not there, as where a link leads nowhere, it is nothing: whoever reads it says so.
+    """
     try:
         at = path.stat()
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read: {error.strerror}") from None
+    except OSError:
+        return "", time.time_ns()
     state = f"{at.st_size}:{at.st_mtime_ns}:{at.st_ctime_ns}:{at.st_dev}:{at.st_ino}"
     return state, max(at.st_mtime_ns, at.st_ctime_ns)
 
 
 def _content(path: bytes) -> str:
+    """Return the sha256 of a file, and nothing where it cannot be read."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
-        return digest.hexdigest()
-    except OSError as error:
-        raise BadFile(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from None
+    except OSError:
+        return UNREAD
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -410,7 +410,8 @@ def _warn_left_out(folder: Path, files: Sequence[Path], why: str) -> None:
 
 
 def _formerly(file: Path) -> str:
-    return f"{'/'.join(file.parts[-2:])}:{file.stat().st_size};"
+    size = file.stat().st_size if file.exists() else UNKNOWN
+    return f"{'/'.join(file.parts[-2:])}:{size};"
 
 
 def _nothing_held_out(folder: Path) -> BadFile:
