@@ -25,6 +25,8 @@ BRANCHES = 4
 """Parts into which a block of lines is divided."""
 AT_ONCE = 8
 """Images in a pass: more take more memory and, on a CPU, as much time."""
+MEMORY = 1 << 30
+"""Bytes of activations in a pass of several images."""
 NEAR = 4
 """Layers that are asked together: the next ones often see the same box."""
 
@@ -132,6 +134,7 @@ class _Spread:
         self.network, self.size, self.batch = network, size, min(batch, AT_ONCE)
         self.tokens = tokens
         self.whole = Box(0, 0, *size)
+        self._at_once = self.batch
         self._device = device_of(network)
         self._kind = number_type(network)
 
@@ -141,8 +144,8 @@ class _Spread:
         # cuDNN's fast algorithms mix neighbours: a NaN would spread further
         exact = torch.backends.cudnn.flags(enabled=False)
         with exact, probe(self.network, layers, self.tokens) as read, torch.no_grad():
-            for at in range(0, len(parts), self.batch):
-                images = self._images(parts[at : at + self.batch])
+            for at in range(0, len(parts), self._at_once):
+                images = self._images(parts[at : at + self._at_once])
                 found = read(images)
                 for layer in layers:
                     hits[layer].append(_units(found[layer]).isnan().any(1))
@@ -168,9 +171,13 @@ class _Spread:
         return self._order(alone) if alone else []
 
     def _order(self, layers: Sequence[str]) -> list[str]:
+        """Return the layers in the order in which they run, once an image's activations are weighed."""
         two = self._images([[]] * min(2, self.batch))  # two tell a batch from its images
         with probe(self.network, layers, self.tokens) as read, torch.no_grad():
-            return [key for key in read(two) if key in layers]
+            values = {key: value for key, value in read(two).items() if key in layers}
+        largest = sum(value.numel() * value.element_size() for value in values.values()) / len(two)
+        self._at_once = max(1, min(self.batch, int(MEMORY / max(1, largest))))
+        return list(values)
 
     # ------------------------------------------------------------ the central unit
 
@@ -246,8 +253,8 @@ class _Spread:
                 users.setdefault(start, []).append(layer)
         order = sorted(users, key=lambda start: (depth[users[start][-1]], start))
         rows: dict[str, dict[int, Tensor]] = {layer: {} for layer in wanted}
-        for at in range(0, len(order), self.batch):
-            starts = order[at : at + self.batch]
+        for at in range(0, len(order), self._at_once):
+            starts = order[at : at + self._at_once]
             layers = [each for each in wanted if any(each in users[start] for start in starts)]
             hits = self.reached([[self._block(axis, each, step)] for each in starts], layers)
             for layer, hit in hits.items():
