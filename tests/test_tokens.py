@@ -11,10 +11,12 @@ from types import ModuleType
 import pytest
 import torch
 from conftest import Run, lively
+from PIL import Image
 from torch import Tensor, nn
 
+from phosphene.datasets import Stream
 from phosphene.errors import BadRequest, UnknownName
-from phosphene.exemplars import find_peaks
+from phosphene.exemplars import find_exemplars, find_peaks
 from phosphene.images import read_png
 from phosphene.notebook import synthesize
 from phosphene.objectives import Objective
@@ -186,6 +188,20 @@ def test_peaks_are_those_of_patches_and_no_class_token_is_one(vit: Subject) -> N
     for image, channel in ((0, 0), (2, 4)):
         row, column = places[image, channel].tolist()
         assert whole[image, channel, row, column] == whole[image, channel].max()
+
+
+def test_an_index_is_of_one_reading(vit: Subject, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "train" / "a"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (32, 32), (80 * i, 40, 0)).save(folder / f"{i}.png")
+    data = Stream(tmp_path / "data", "all", 32)
+    former = vit.as_read_by(1)
+    for first, then in ((former, vit), (vit, former)):
+        index = tmp_path / f"index-{first.reading_version()}"
+        find_exemplars(first, ["block"], data, index, k=2)
+        with pytest.raises(BadRequest, match="another reading"):
+            find_exemplars(then, ["block"], data, index, k=2)
 
 
 # ---------------------------------------------------------------- sequences

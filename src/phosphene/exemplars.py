@@ -469,7 +469,8 @@ def _read(
             "for no more, or delete it or give another folder to look at the photographs again"
         )
     same = identity.keys() - {"k"}
-    if wrong := sorted(key for key in same if said.get(key) != identity[key]):
+    was, wanted = ({"reading": READINGS[0], **each} for each in (said, identity))
+    if wrong := sorted(key for key in {*same, "reading"} if was.get(key) != wanted[key]):
         raise BadRequest(
             f"{file} was made with another {wrong[0]}; give another folder for it, or what it was made with"
         )
