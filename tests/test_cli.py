@@ -300,7 +300,7 @@ def test_a_batch_whose_records_nothing_would_read_is_refused_before_the_climb(
         vector = np.random.default_rng(n).normal(size=256)
         np.save(tmp_path / f"{n}.npy", vector)
         options += ["--direction", f"conv5={tmp_path / f'{n}.npy'}"]
-    assert "give a smaller --batch" in synthesize(*options).refused()
+    assert "give a smaller batch" in synthesize(*options).refused()
     assert not (tmp_path / "out").exists()
     synthesize(*options, "--batch", 2).fine()
 

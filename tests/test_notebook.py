@@ -206,8 +206,9 @@ def test_a_call_that_was_stopped_goes_on(
         assert np.array_equal(
             read_png(tmp_path / "kept" / record.image), result.picture(result.records.index(record))
         )
-    with pytest.raises(BadRequest, match="was made with another climb"):
+    with pytest.raises(BadRequest, match=r"was made with another climb \(steps 3, now 4\)") as told:
         phosphene.synthesize(subject, "fc:0", **{**call, "steps": 4})
+    assert "--" not in str(told.value)
 
 
 def test_another_network_of_the_same_name_is_not_taken_for_the_same(tmp_path: Path) -> None:

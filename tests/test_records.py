@@ -289,3 +289,17 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "deeper"):
         with pytest.raises(OutOfSpace, match="cannot make the folder"):
             Folder(path).create()
+
+
+def test_the_atlas_says_which_code_is_kept_and_what_the_last_one_came_to() -> None:
+    from phosphene.atlas.findings import _facts
+
+    def facts(**changes: Any) -> dict[str, str]:
+        return dict(_facts(dataclasses.replace(RECORD, **changes), {}))
+
+    best = facts(kept_step=1, last_score=0.25, versions={"torch": "2.13.0", "cpu": "a CPU"})
+    assert best["code kept"] == "the best, of step 1"
+    assert best["score of the last code"] == "0.25"
+    assert (best["torch version"], best["cpu"]) == ("2.13.0", "a CPU")
+    assert facts(kept_step=2, last_score=1.25)["code kept"] == "the last"
+    assert "code kept" not in facts()

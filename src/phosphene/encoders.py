@@ -27,7 +27,7 @@ def encoder_of(generated: Generated, trusted: str = "") -> Subject:
         )
     if name.startswith("python:") and name != trusted:
         raise BadRequest(
-            f"this generator inverts {name}, which is code; where you trust it, name it as --encoder or subject"
+            f"this generator inverts {name}, which is code; where you trust it, name it as the encoder or the subject"
         )
     encoder = load_subject(name)
     if inverted and inverted not in (encoder.identity, encoder.former_identity):

@@ -132,7 +132,7 @@ def _results(
             yield with_records(result, request, hashes)
         return
     folder, done = Folder(Path(out)), 0
-    check_kept(folder, request, members)
+    check_kept(folder, request, members, "give another folder as out to keep it")
     for found, records in climb_batches(
         folder,
         request,

@@ -277,8 +277,13 @@ DECIDING = ("subject", "prior", "climb", "start", "prior_file", "bounds", "readi
 """Of a request, what a user asks for; the machine is what it happens to be."""
 
 
-def check_kept(folder: Folder, request: Request, members: Sequence[Member]) -> None:
-    """`BadRequest` where the folder holds one of these pictures as another request made it: it would be lost."""
+def check_kept(
+    folder: Folder,
+    request: Request,
+    members: Sequence[Member],
+    remedy: str = "give another --out to keep it, or --anew to replace it",
+) -> None:
+    """Refuse a folder that holds one of these pictures as another request made it: it would be lost."""
     wanted = asdict(request)
     for member in members:
         file = folder.path / f"{file_name(member)}.json"
@@ -288,8 +293,7 @@ def check_kept(folder: Folder, request: Request, members: Sequence[Member]) -> N
             continue
         if others := [part for part in DECIDING if kept.get(part) != wanted[part]]:
             raise BadRequest(
-                f"{file} was made with another {_told_apart(kept, wanted, others[0])}; "
-                "give another --out to keep it, or --anew to replace it"
+                f"{file} was made with another {_told_apart(kept, wanted, others[0])}; {remedy}"
             )
 
 
@@ -310,7 +314,7 @@ def _check_size(request: Request, chunk: Sequence[Member]) -> None:
     if length > most:
         raise BadRequest(
             f"a record names its whole batch, and of {len(chunk)} such targets it would have "
-            f"{length / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are taken: give a smaller --batch"
+            f"{length / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are taken: give a smaller batch"
         )
 
 

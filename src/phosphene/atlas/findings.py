@@ -127,10 +127,18 @@ def _facts(record: Record, climb: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from (
         (f"{short(str(part))} sha256", short(str(value))) for part, value in record.weights.items()
     )
-    yield from (
-        (f"{short(str(name))} version", short(str(value)))
-        for name, value in record.versions.items()
-    )
+    if record.kept_step is not None:
+        last = record.kept_step >= len(record.curve)
+        yield "code kept", "the last" if last else f"the best, of step {record.kept_step}"
+    if record.last_score is not None:
+        yield "score of the last code", f"{record.last_score:.4g}"
+    for name, value in record.versions.items():
+        program = "" if name in MACHINE else " version"
+        yield f"{short(str(name))}{program}", short(str(value))
+
+
+MACHINE = ("machine", "cpu", "cpu_capability", "gpu")
+"""What a record tells beside its programs' versions."""
 
 
 def _evaluation(form: Entry) -> Iterator[Finding]:
