@@ -192,6 +192,17 @@ def test_a_picture_below_its_climb_is_told(
     assert told in page if told else "had reached" not in page
 
 
+def test_the_first_folder_has_the_first_picture(tmp_path: Path) -> None:
+    """Even where its climb was filmed and the others were not."""
+    write_picture(tmp_path / "b", "x", lone("fc:0"), animated=True, score=1.0)
+    other = {"request": {"prior": "fourier"}, "pixels": colours(7)}
+    write_picture(tmp_path / "a", "x", lone("fc:0"), score=2.0, **other)
+    for runs, first in ((("b", "a"), 1.0), (("a", "b"), 2.0)):
+        atlas = collect([tmp_path / run for run in runs])
+        (card,) = atlas.subjects[0].layers[0].cards
+        assert card.pictures[0].score == first
+
+
 def test_everything_to_press_has_a_name_of_its_own(tmp_path: Path) -> None:
     """Two priors, two folders of one of them, one seed, and the same in another position."""
     for i, (name, prior) in enumerate((("a", "tiny-fc6"), ("b", "fourier"), ("c", "fourier"))):

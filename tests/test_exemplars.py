@@ -489,3 +489,15 @@ def test_names_that_are_not_utf_8_by_command(phosphene: Run, zoo: Path, tmp_path
     said = json.loads((out / "exemplars.json").read_text())
     assert (said["data"], said["classes"]) == (r"s\xe9t", [r"caf\xe9"])
     assert phosphene("atlas", out, "--out", tmp_path / os.fsdecode(b"site\xe9")).fine()
+
+
+def test_a_logit_below_zero_is_not_called_silent(
+    phosphene: Run, zoo: Path, data: Stream, tmp_path: Path
+) -> None:
+    """A channel behind a ReLU is, where it answers with 0."""
+    words = ("exemplars", zoo / "subject.safetensors", "--images", tmp_path / "data")
+    lines = phosphene(*words, "fc8:1", "conv5:1", "--out", tmp_path / "out").fine().splitlines()
+    (logit,) = (line for line in lines if "fc8:1" in line)
+    (channel,) = (line for line in lines if "conv5:1" in line)
+    assert "%" not in logit
+    assert "%" in channel

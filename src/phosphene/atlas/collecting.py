@@ -130,9 +130,15 @@ def _combination(target: str, place: str, found: list[Finding]) -> Combination:
 
 
 def _pictures(found: list[Finding], target: str) -> tuple[Picture, ...]:
-    """The pictures of this very target first, by seed; the same one from several folders once, filmed if it can be."""
-    filmed = sorted(_of(Picture, found), key=lambda picture: picture.animation is not None)
-    distinct = {(picture.target, picture.seed, picture.image_sha256): picture for picture in filmed}
+    """Return the pictures of this very target first, by seed, then in the order of their folders.
+
+    The same one from several folders comes once, filmed if it can be.
+    """
+    distinct: dict[tuple[str, int, str], Picture] = {}
+    for picture in _of(Picture, found):
+        key = (picture.target, picture.seed, picture.image_sha256)
+        if key not in distinct or (picture.animation and not distinct[key].animation):
+            distinct[key] = picture
     return tuple(
         sorted(distinct.values(), key=lambda picture: (picture.target != target, picture.seed))
     )

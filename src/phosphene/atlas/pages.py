@@ -142,6 +142,7 @@ def environment(atlas: Atlas) -> Environment:
     }
     made.globals |= {"sample": sample, "median_score": median_score, "moving": moving}
     made.globals |= {"labels": labels, "is_code": is_code}
+    made.tests["code"] = is_code
     return made
 
 
