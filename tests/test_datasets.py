@@ -789,7 +789,8 @@ def test_a_cache_of_version_0_1_0_is_read_where_nothing_was_written_since(tmp_pa
     old = cache / f"data-train-{print_of[:16]}.npz"
     cache.mkdir()
     np.savez(old, images=255 - whole.images, labels=whole.labels)
-    kept = load(folder, "train", cache=cache)
+    with pytest.warns(Notice, match=r"was decoded by version 0\.1\.0"):
+        kept = load(folder, "train", cache=cache)
     assert np.array_equal(kept.images, 255 - whole.images), "a run goes on with what it began with"
     assert kept.fingerprint == print_of
     assert kept.labels.tolist() == whole.labels.tolist()

@@ -319,6 +319,12 @@ class _Kept:
         old = folder / f"{source.name}-{source.split}-{before[:16]}.npz"
         paths = (path for _, path in source.files)
         if old.exists() and written_before(paths, old.stat().st_mtime):
+            warnings.warn(
+                f"{old} was decoded by version 0.1.0, which followed no colour profile; what began "
+                "with it goes on with it, and another folder decodes anew",
+                Notice,
+                stacklevel=3,
+            )
             return cls(old, wanted, before)
         now = wanted.fingerprint
         return cls(folder / f"{source.name}-{source.split}-{now[:16]}.npz", wanted, now)
