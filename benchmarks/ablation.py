@@ -28,12 +28,13 @@ from phosphene.fidelity import reconstructed
 from phosphene.metrics import judge_channels, recognised
 from phosphene.parameterizations import Generated
 from phosphene.priors import CodeStatistics
+from phosphene.runtime import Runtime
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS, Member, climb_all, joined
 from phosphene.tensors import as_images
-from phosphene.training.begin import beginning
 from phosphene.training.generator import with_code
 from phosphene.training.image import train_image
+from phosphene.training.initialization import initialized
 from phosphene.training.run import Recipe, read_recipe
 
 SUBJECT, LAYER = "caffenet-objects", "fc6"
@@ -122,9 +123,11 @@ def trained(
     recipe: Recipe, encoder: Subject, photographs: datasets.Photographs, run: Path, name: str
 ) -> Generated:
     """The variant's generator; the beginning is found once for all that share it."""
-    generator, statistics, begun = beginning(recipe, encoder, photographs, run / "begin", "cpu")
+    generator, statistics, begun = initialized(recipe, encoder, photographs, Runtime(run / "begin"))
     folder = run / name.replace(" ", "-").replace(",", "").replace("'", "")
-    generator, _, _ = train_image(recipe, encoder, generator, photographs, folder, begun=begun)
+    generator, _, _ = train_image(
+        recipe, encoder, generator, photographs, Runtime(folder), begun=begun
+    )
     return Generated(generator, CodeStatistics.of(statistics), SUBJECT, LAYER)
 
 

@@ -15,6 +15,7 @@ import copy
 import tempfile
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from phosphene import datasets
 from phosphene.networks import build
 from phosphene.parameterizations import load_generated
+from phosphene.runtime import Runtime, deadline_in
 from phosphene.subjects import load_subject
 from phosphene.training.generator import train_generator
 from phosphene.training.run import RECIPES, Waiting, placed, read_recipe
@@ -87,34 +89,33 @@ def subject_rows(recipe: Any, train: datasets.Photographs, options: Any) -> Any:
         x = torch.zeros(2, 3, size, size, device=options.device)
         with FlopCounterMode(display=False) as counter:
             network(x).sum().backward()
-        run = partial(
-            train_subject, at_size, train, train, device=options.device, time_budget=options.seconds
-        )
-        speed, waiting = rate(run, recipe["batch"])
+        run = partial(train_subject, at_size, train, train)
+        speed, waiting = rate(run, recipe["batch"], options)
         yield size, speed, counter.get_total_flops() / 2, waiting
 
 
 def generator_rows(recipe: Any, train: datasets.Photographs, options: Any) -> Any:
     """Arithmetic is counted without R1, where the counter cannot follow: the share of the peak is a little low."""
-    encoder, begin = load_subject("caffenet-objects"), load_generated("objects-fc6")
+    encoder, init_from = load_subject("caffenet-objects"), load_generated("objects-fc6")
 
     few = {**copy.deepcopy(recipe), "image": {**recipe["image"], "steps": 2, "r1": 0.0}}
     with FlopCounterMode(display=False) as counter, tempfile.TemporaryDirectory() as folder:
-        train_generator(few, encoder, train, folder, begin=begin, device=options.device)
-    run = partial(train_generator, begin=begin, device=options.device, time_budget=options.seconds)
-    speed, waiting = rate(partial(run, recipe, encoder, train), recipe["image"]["batch"])
+        train_generator(
+            few, encoder, train, Runtime(Path(folder), options.device), init_from=init_from
+        )
+    run = partial(train_generator, init_from=init_from)
+    speed, waiting = rate(partial(run, recipe, encoder, train), recipe["image"]["batch"], options)
     images = recipe["image"]["batch"] * few["image"]["steps"]
     yield recipe["architecture"]["size"], speed, counter.get_total_flops() / images, waiting
 
 
-def rate(run: Any, batch: int) -> tuple[float, float]:
+def rate(run: Any, batch: int, options: Any) -> tuple[float, float]:
     """Photographs a second between the first and the last report of a run, and its last share of waiting."""
     told: list[tuple[float, int, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        run(
-            run=folder,
-            report=lambda step, steps, figures: told.append((time.monotonic(), step, figures)),
-        )
+        deadline = deadline_in(options.seconds)
+        report = lambda step, steps, figures: told.append((time.monotonic(), step, figures))  # noqa: E731
+        run(run=Runtime(Path(folder), options.device, deadline=deadline, progress=report))
     told = [each for each in told if "loss" in each[2]]
     if len(told) < 2:
         raise SystemExit("too slow for two reports, of every twentieth step; give more --seconds")

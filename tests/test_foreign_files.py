@@ -24,6 +24,7 @@ from phosphene.files import read_json, read_text
 from phosphene.images import read_image
 from phosphene.networks import build
 from phosphene.networks.deepsim import read_bounds
+from phosphene.runtime import Runtime
 from phosphene.subjects import load_subject
 from phosphene.training.run import RunFolder, read_recipe
 
@@ -132,7 +133,7 @@ def opened_as_data(file: Path) -> object:
 
 
 def opened_as_checkpoint(file: Path) -> object:
-    return RunFolder(file.parent, "identity").load({})
+    return RunFolder(Runtime(file.parent), "identity").load({})
 
 
 @POINTERS

@@ -9,7 +9,7 @@ from conftest import statistics_of
 from phosphene.parameterizations import Fourier, Generated, Pixels
 from phosphene.priors import BoxDecay, CodeStatistics, Free, Gaussian, paper_box
 from phosphene.tensors import blurred, center_crop, total_variation
-from phosphene.training.begin import code_statistics
+from phosphene.training.initialization import code_statistics
 
 
 def drawn(n: int = 500, code: int = 6) -> torch.Tensor:

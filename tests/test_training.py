@@ -45,14 +45,13 @@ from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
 from phosphene.notebook import synthesize
 from phosphene.parameterizations import Generated, load_generated
+from phosphene.runtime import Processes, Runtime, deadline_in, silent
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS
-from phosphene.training import again
 from phosphene.training import run as runs
-from phosphene.training.adversary import duel, falling
+from phosphene.training import verify
+from phosphene.training.adversary import Adversary, adversarial_step, cosine_decay
 from phosphene.training.augment import jitter_colours, mixed, random_crops
-from phosphene.training.begin import begin_map, beginning
-from phosphene.training.crew import Crew
 from phosphene.training.generator import (
     Trained,
     generator_card,
@@ -60,7 +59,8 @@ from phosphene.training.generator import (
     train_generator,
     with_code,
 )
-from phosphene.training.image import codes_beyond, misnamed
+from phosphene.training.image import class_kl, extrapolated_codes
+from phosphene.training.initialization import initialize_map, initialized
 from phosphene.training.latents import Views, regress, whiten
 from phosphene.training.modified import with_modified
 from phosphene.training.run import Averaged, RunFolder, epoch_order, one_cycle, read_recipe, seeded
@@ -164,9 +164,16 @@ def encoder() -> Subject:
     )
 
 
+def runtime_of(folder: Path, options: dict[str, Any]) -> Runtime:
+    """The runtime of some options: seconds of a `time_budget`, and who hears of the `report`."""
+    deadline = deadline_in(options.pop("time_budget", None))
+    return Runtime(folder, deadline=deadline, progress=options.pop("report", silent))
+
+
 def subject_bits(folder: Path, photographs: Make, **options: Any) -> tuple[Bits, RunFolder, bool]:
+    runtime = runtime_of(folder, options)
     network, run, finished = train_subject(
-        SUBJECT, photographs(40, 16), photographs(10, 16), folder, **options
+        SUBJECT, photographs(40, 16), photographs(10, 16), runtime, **options
     )
     return network.state_dict(), run, finished
 
@@ -174,7 +181,8 @@ def subject_bits(folder: Path, photographs: Make, **options: Any) -> tuple[Bits,
 def generator_bits(
     folder: Path, encoder: Subject, photographs: Make, **options: Any
 ) -> tuple[Bits, Trained]:
-    trained = train_generator(GENERATOR, encoder, photographs(12, 16), folder, **options)
+    runtime = runtime_of(folder, options)
+    trained = train_generator(GENERATOR, encoder, photographs(12, 16), runtime, **options)
     bits = {f"generator.{name}": value for name, value in trained.generator.state_dict().items()}
     bits |= {f"code.{name}": value for name, value in trained.statistics.items()}
     for helper, network in trained.helpers.items():
@@ -308,32 +316,32 @@ def test_a_trained_subject_is_trained_on(
     tmp_path: Path, photographs: Make, after_steps: Any
 ) -> None:
     """From its weights, to the same bits; with other classes but its last layer is kept; another shape is refused."""
-    begin = load_subject(write_subject(tmp_path / "s.safetensors"))
+    init_from = load_subject(write_subject(tmp_path / "s.safetensors"))
     still = {**SUBJECT, "lr": 0.0, "cooldown": {**SUBJECT["cooldown"], "lr": 0.0}}
     few = {**still, "architecture": {**SUBJECT["architecture"], "classes": 12}}
     for recipe, kept in ((still, True), (few, False)):
         folder = tmp_path / str(kept)
         network, _, _ = train_subject(
-            recipe, photographs(40, 16), photographs(10, 16), folder, begin=begin
+            recipe, photographs(40, 16), photographs(10, 16), folder, init_from=init_from
         )
-        ours, theirs = network.state_dict(), begin.network.state_dict()
+        ours, theirs = network.state_dict(), init_from.network.state_dict()
         changed = {
             name
             for name in ours
             if name.endswith("weight") and not torch.equal(ours[name], theirs[name])
         }
         assert changed == (set() if kept else {"fc8.weight"})
-    whole, _, _ = subject_bits(tmp_path / "whole", photographs, begin=begin)
+    whole, _, _ = subject_bits(tmp_path / "whole", photographs, init_from=init_from)
     after_steps(3, kill)
     with pytest.raises(Killed):
-        subject_bits(tmp_path / "killed", photographs, begin=begin)
+        subject_bits(tmp_path / "killed", photographs, init_from=init_from)
     with pytest.raises(BadRequest, match="another recipe"):
         subject_bits(tmp_path / "killed", photographs)
-    assert same(subject_bits(tmp_path / "killed", photographs, begin=begin)[0], whole)
+    assert same(subject_bits(tmp_path / "killed", photographs, init_from=init_from)[0], whole)
     other = {**SUBJECT, "architecture": {**SUBJECT["architecture"], "width": 32}}
     with pytest.raises(BadRequest, match="another architecture"):
         train_subject(
-            other, photographs(40, 16), photographs(10, 16), tmp_path / "other", begin=begin
+            other, photographs(40, 16), photographs(10, 16), tmp_path / "other", init_from=init_from
         )
 
 
@@ -481,13 +489,13 @@ def test_codes_beyond_classes_named_and_falling_rates_resume_to_the_same_bits(
 @pytest.mark.parametrize("shape", [(7,), (3, 2, 4)], ids=["vector", "map"])
 def test_codes_beyond_lie_between_and_beyond_those_of_photographs(shape: tuple[int, ...]) -> None:
     codes = torch.randn(16, *shape, generator=seeded(0)).relu()
-    made = codes_beyond(codes, 0.5, seeded(1))
+    made = extrapolated_codes(codes, 0.5, seeded(1))
     assert made.shape == (8, *shape)
-    assert torch.equal(made, codes_beyond(codes, 0.5, seeded(1)))
+    assert torch.equal(made, extrapolated_codes(codes, 0.5, seeded(1)))
     assert made.min() >= 0, "codes after a ReLU stay so"
-    assert len(codes_beyond(codes, 0.0, seeded(1))) == 0
+    assert len(extrapolated_codes(codes, 0.0, seeded(1))) == 0
     line = torch.tensor([[1.0, 2.0], [3.0, 6.0]])  # all mixtures lie on the line through both
-    spread = codes_beyond(line, 500.0, seeded(2))
+    spread = extrapolated_codes(line, 500.0, seeded(2))
     torch.testing.assert_close(spread[:, 1], torch.maximum(2 * spread[:, 0], torch.tensor(2.0)))
     assert spread[:, 0].max() > 3.2, "further out than either"
     assert spread[:, 0].max() <= 2 + 1.5, "by up to half of the distance from the mean"
@@ -495,22 +503,22 @@ def test_codes_beyond_lie_between_and_beyond_those_of_photographs(shape: tuple[i
 
 def test_misnamed_is_the_divergence_of_classes() -> None:
     wanted = torch.tensor([[0.0, 0.0], [3.0, 1.0]])
-    assert misnamed(wanted + 5, wanted).item() == pytest.approx(0.0, abs=1e-6), (
+    assert class_kl(wanted + 5, wanted).item() == pytest.approx(0.0, abs=1e-6), (
         "logits mean the same, moved together"
     )
     got = torch.tensor(
         [[math.log(3.0), 0.0], [3.0, 1.0]]
     )  # classes ¾ and ¼, where both should have a half
-    assert misnamed(got, wanted).item() == pytest.approx(math.log(2 / math.sqrt(3)) / 2)
+    assert class_kl(got, wanted).item() == pytest.approx(math.log(2 / math.sqrt(3)) / 2)
 
 
 def test_rates_fall_in_a_cosine_over_the_last_share_of_the_steps() -> None:
-    shares = [falling({"steps": 100, "fall": 0.5}, step) for step in range(101)]
+    shares = [cosine_decay({"steps": 100, "fall": 0.5}, step) for step in range(101)]
     assert shares[:51] == [1.0] * 51
     assert shares[75] == pytest.approx(0.5)
     assert shares[100] == pytest.approx(0.0)
     assert shares == sorted(shares, reverse=True)
-    assert falling({"steps": 100}, 99) == 1.0
+    assert cosine_decay({"steps": 100}, 99) == 1.0
 
 
 def test_of_codes_beyond_only_the_generator_learns() -> None:
@@ -520,7 +528,7 @@ def test_of_codes_beyond_only_the_generator_learns() -> None:
         torch.manual_seed(0)
         discriminator = Discriminator([(3, 1)], 5, 4)
         generator = nn.Parameter(torch.rand(4 + extra, 3, 8, 8, generator=seeded(3)))
-        climber, judge = (
+        generator_optimizer, judge = (
             torch.optim.SGD(who, lr=0.1) for who in ([generator], discriminator.parameters())
         )
         code, x = (
@@ -536,7 +544,8 @@ def test_of_codes_beyond_only_the_generator_learns() -> None:
             "steps": 1,
         }
         loss = generator.sum() * 0
-        duel(stage, 0, climber, judge, discriminator, loss, [x], [generator], code, "cpu", Crew())
+        adversary = Adversary(stage, discriminator, generator_optimizer, judge, Runtime(Path()))
+        adversarial_step(adversary, 0, loss, [x], [generator], code)
         moved = generator.detach() - torch.rand(4 + extra, 3, 8, 8, generator=seeded(3))
         return torch.cat([p.detach().flatten() for p in discriminator.parameters()]), moved
 
@@ -585,11 +594,11 @@ def test_a_polite_signal_saves_stops_and_is_resumed(
 
 def test_what_a_killed_run_logged_is_not_logged_twice(tmp_path: Path) -> None:
     network = torch.nn.Linear(1, 1)
-    killed = RunFolder(tmp_path, "one")
+    killed = RunFolder(Runtime(tmp_path), "one")
     killed.log(step=1, loss=0.5)
     killed.save({"network": network}, 1)
     killed.log(step=2, loss=0.25)
-    again = RunFolder(tmp_path, "one")
+    again = RunFolder(Runtime(tmp_path), "one")
     assert again.load({"network": network}) == 1
     again.log(step=2, loss=0.25)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
@@ -610,7 +619,7 @@ def strict_lines(file: Path) -> list[dict[str, Any]]:
 def test_the_first_step_whose_loss_is_not_finite_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checks: str
 ) -> None:
-    run, done = RunFolder(tmp_path, "one"), []
+    run, done = RunFolder(Runtime(tmp_path), "one"), []
     if "accelerator" in checks:
         monkeypatch.setattr(RunFolder, "watch", note_only)
     with pytest.raises(BadRequest, match=r"at step 7 the loss is no longer .*; what was saved"):
@@ -633,7 +642,7 @@ def take_steps(
 
 def note_only(run: RunFolder, loss: Tensor) -> None:
     """Watch a loss without reading the note, as where that would wait for an accelerator."""
-    once = SimpleNamespace(crew=Crew(0, 2), _step=run._step, _diverged=run._diverged)
+    once = SimpleNamespace(processes=Processes(0, 2), _step=run._step, _diverged=run._diverged)
     plain_watch(once, loss)  # type: ignore[arg-type]
     run._diverged = once._diverged
 
@@ -659,7 +668,7 @@ def test_without_a_log_the_note_is_read_within_twenty_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RunFolder, "watch", note_only)
-    run, done = RunFolder(tmp_path, "one"), []
+    run, done = RunFolder(Runtime(tmp_path), "one"), []
     with pytest.raises(BadRequest, match="at step 24 "):
         take_steps(run, lambda step: math.inf if step == 23 else 1.0, done)
     assert done == [*range(41)]
@@ -865,10 +874,9 @@ def test_a_generators_run_refuses_another_encoder_and_other_data(
     tmp_path: Path, photographs: Make, encoder: Subject
 ) -> None:
     generator_bits(tmp_path, encoder, photographs, time_budget=1e9)
-    encoder.card["sha256"] = "another"
+    other = replace(encoder, card={**encoder.card, "sha256": "another"})
     with pytest.raises(BadRequest, match="another recipe or other data"):
-        generator_bits(tmp_path, encoder, photographs)
-    encoder.card["sha256"] = "e"
+        generator_bits(tmp_path, other, photographs)
     with pytest.raises(BadRequest, match="another recipe or other data"):
         train_generator(GENERATOR, encoder, photographs(13, 16), tmp_path)
 
@@ -923,40 +931,47 @@ def test_a_published_generator_is_trained_on(
 ) -> None:
     """Only the last stage runs, from the file's weights; killed, it ends with the same bits."""
     _, trained = generator_bits(tmp_path / "run", encoder, photographs)
-    begin, discriminator = published(tmp_path / "g.safetensors", encoder, photographs, trained)
+    init_from, discriminator = published(tmp_path / "g.safetensors", encoder, photographs, trained)
     still = {**GENERATOR, "image": {**GENERATOR["image"], "lr": 0.0, "lr_discriminator": 0.0}}
     kept = train_generator(
         still,
         encoder,
         photographs(12, 16),
         tmp_path / "still",
-        begin=begin,
+        init_from=init_from,
         discriminator=discriminator,
     )
-    assert same(kept.generator.state_dict(), begin.generator.state_dict()), "no step, no change"
+    assert same(kept.generator.state_dict(), init_from.generator.state_dict()), "no step, no change"
     state = kept.helpers["image_discriminator"].state_dict()
     assert same(state, discriminator.part("image_discriminator"))
     bits, _ = generator_bits(
-        tmp_path / "whole", encoder, photographs, begin=begin, discriminator=discriminator
+        tmp_path / "whole", encoder, photographs, init_from=init_from, discriminator=discriminator
     )
     assert not torch.equal(
-        bits["generator.decoder.last.weight"], begin.generator.state_dict()["decoder.last.weight"]
+        bits["generator.decoder.last.weight"],
+        init_from.generator.state_dict()["decoder.last.weight"],
     )
     after_steps(2, kill)
     with pytest.raises(Killed):
         generator_bits(
-            tmp_path / "killed", encoder, photographs, begin=begin, discriminator=discriminator
+            tmp_path / "killed",
+            encoder,
+            photographs,
+            init_from=init_from,
+            discriminator=discriminator,
         )
     again, resumed = generator_bits(
-        tmp_path / "killed", encoder, photographs, begin=begin, discriminator=discriminator
+        tmp_path / "killed", encoder, photographs, init_from=init_from, discriminator=discriminator
     )
     assert resumed.finished
     assert same(again, bits)
     with pytest.raises(BadRequest, match="another recipe"):
-        generator_bits(tmp_path / "killed", encoder, photographs, begin=begin)
+        generator_bits(tmp_path / "killed", encoder, photographs, init_from=init_from)
     other = {**GENERATOR, "architecture": {**GENERATOR["architecture"], "hidden": 8}}
     with pytest.raises(BadRequest, match="another architecture"):
-        train_generator(other, encoder, photographs(12, 16), tmp_path / "other", begin=begin)
+        train_generator(
+            other, encoder, photographs(12, 16), tmp_path / "other", init_from=init_from
+        )
 
 
 @pytest.fixture
@@ -1046,7 +1061,7 @@ def test_a_generator_of_the_papers_layout_begins_from_nothing(
 @pytest.fixture(autouse=True)
 def _few_exact_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A map of 4,096 units would take half a minute of eigenvalues."""
-    monkeypatch.setattr("phosphene.training.begin.EXACT", 100)
+    monkeypatch.setattr("phosphene.training.initialization.EXACT", 100)
 
 
 def resumes_and_climbs(
@@ -1158,7 +1173,7 @@ def test_the_beginning_is_the_teachers_picture_where_the_code_tells_all(
     recipe["architecture"] |= {"rank": 16}
     recipe["begin"] |= {"views": 400}
     own = load_generated(teacher).generator
-    generator, _, _ = beginning(recipe, subject, photographs(40, 16), tmp_path / "run", "cpu")
+    generator, _, _ = initialized(recipe, subject, photographs(40, 16), Runtime(tmp_path / "run"))
     codes = torch.randn(200, 16).relu()
     goal, got = own.latents(codes), generator.latents(codes)
     unexplained = (goal - got).square().mean() / (goal - goal.mean(0)).square().mean()
@@ -1174,7 +1189,7 @@ def test_a_convolution_is_fitted_in_closed_form() -> None:
     with torch.no_grad():
         views = Views(codes, planted(codes), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1))
         whiten(network, views)
-        begin_map(network, views)
+        initialize_map(network, views)
         fitted = network.map.linear(
             network.map.resized((codes - network.code_mean) / network.code_std)
         )
@@ -1623,20 +1638,20 @@ def test_verifying_goes_by_the_names_of_classes(tmp_path: Path) -> None:
     images = rng.integers(0, 256, (60, SEEN, SEEN, 3), np.uint8)
     labels = np.arange(60) % 10
     val = Photographs("some", images, labels, subject.classes, "", "")
-    wanted = again.measured(str(file), subject.card, val)
+    wanted = verify.measured(str(file), subject.card, val)
     assert 0 < wanted["top5"] < 1
     order = rng.permutation(10)
     shuffled = tuple(subject.classes[number] for number in order)
     other = replace(val, labels=np.argsort(order)[labels], classes=shuffled)
-    assert again.measured(str(file), subject.card, other) == wanted
+    assert verify.measured(str(file), subject.card, other) == wanted
     few = replace(val, labels=labels % 2, classes=subject.classes[3:5])
     top1, top5 = accuracy(subject.network, replace(few, labels=labels % 2 + 3), SEEN)
-    found = again.measured(str(file), subject.card, few)
+    found = verify.measured(str(file), subject.card, few)
     assert (found["top1"], found["top5"]) == (top1, top5)
     with pytest.raises(BadFile, match="'dog'"):
-        again.measured(str(file), subject.card, replace(few, classes=(subject.classes[3], "dog")))
+        verify.measured(str(file), subject.card, replace(few, classes=(subject.classes[3], "dog")))
     with pytest.raises(BadFile, match="without a class"):
-        again.measured(str(file), subject.card, replace(val, labels=labels - 1))
+        verify.measured(str(file), subject.card, replace(val, labels=labels - 1))
 
 
 def test_whether_a_class_is_kept_goes_by_names(encoder: Subject) -> None:
@@ -1956,9 +1971,9 @@ def test_two_processes_train_a_generator_and_resume_to_the_same_bits(tmp_path: P
         one, other = (load_file(tmp_path / run / "two.safetensors") for run in ("whole", stage))
         assert same(one, other)
     alone = tmp_path / "alone"
-    begin = [*words, "--run", alone, "--device", "cpu"]
+    init_from = [*words, "--run", alone, "--device", "cpu"]
     subprocess.run(
-        [Path(sys.executable).parent / "phosphene", "train", *map(str, begin)], check=True
+        [Path(sys.executable).parent / "phosphene", "train", *map(str, init_from)], check=True
     )
     assert not same(load_file(alone / "two.safetensors"), one), "two see other photographs than one"
 
@@ -1982,14 +1997,14 @@ def test_what_a_generators_training_cannot_do_is_told(
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 2
-    assert "--discriminator goes with --from" in capfd.readouterr().err
+    assert "--discriminator goes with --init-from" in capfd.readouterr().err
     assert not (tmp_path / "r").exists()
 
 
-def test_a_crew_of_one_changes_nothing() -> None:
-    alone, batch = Crew(), torch.arange(7)
-    assert torch.equal(alone.share(batch), batch)
+def test_one_process_alone_changes_nothing() -> None:
+    alone, batch = Processes(), torch.arange(7)
+    assert torch.equal(alone.shard(batch), batch)
     assert [alone.any(here) for here in (True, False)] == [True, False]
     assert alone.counters == ()
-    shares = [Crew(rank, 2).share(torch.arange(6)).tolist() for rank in (0, 1)]
+    shares = [Processes(rank, 2).shard(torch.arange(6)).tolist() for rank in (0, 1)]
     assert shares == [[0, 2, 4], [1, 3, 5]]

@@ -18,6 +18,7 @@ from phosphene.claims.linear_probe import LinearProbe
 from phosphene.datasets import Photographs
 from phosphene.images import to_pixels, write_png
 from phosphene.parameterizations import load_generated
+from phosphene.runtime import Runtime
 from phosphene.statistics import Figure, bootstrap, mean, paired_difference, share
 from phosphene.tensors import as_images
 from phosphene.texts import safe
@@ -207,7 +208,11 @@ def another_task(experiment: Experiment) -> Part:
     if not file.exists():
         experiment.report("C8: training on textures")
         network, run, finished = train_subject(
-            recipe, train, val, place, begin=experiment.network(TRAINED), device=experiment.device
+            recipe,
+            train,
+            val,
+            Runtime(place, experiment.device),
+            init_from=experiment.network(TRAINED),
         )
         if not finished:
             signal.raise_signal(signal.SIGINT)  # which training took for its own
@@ -218,7 +223,7 @@ def another_task(experiment: Experiment) -> Part:
             val,
             network,
             history=run.history,
-            begin=experiment.network(TRAINED),
+            init_from=experiment.network(TRAINED),
         )
         weights.write(
             file, {f"network.{key}": value for key, value in network.state_dict().items()}, card

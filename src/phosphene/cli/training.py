@@ -31,10 +31,12 @@ def train_subject(
     without: Annotated[
         Path | None, typer.Option(help="Folder of shards whose keys are left out of training.")
     ] = None,
-    begin: Annotated[
+    init_from: Annotated[
         str | None,
         typer.Option(
-            "--from", help="A trained subject to begin from, whatever its classes, by name or file."
+            "--init-from",
+            "--from",
+            help="A trained subject to begin from, whatever its classes, by name or file.",
         ),
     ] = None,
     out_file: Annotated[
@@ -51,16 +53,16 @@ def train_subject(
     Several processes share each batch: torchrun --nproc-per-node 2 --no-python -- phosphene train subject …
     """
     from phosphene import datasets
+    from phosphene.runtime import Runtime, deadline_in, started_processes
     from phosphene.subjects import load_subject
-    from phosphene.training.crew import crew
     from phosphene.training.modified import with_modified
     from phosphene.training.run import read_recipe
     from phosphene.training.subject import subject_card, train_subject
 
     where = choose_machine(device, "bfloat16", threads)["device"]
-    _check_places(run, out_file, [data], recipe, begin)
+    _check_places(run, out_file, [data], recipe, init_from)
     steps = read_recipe(recipe, "subject")
-    begun = load_subject(begin) if begin else None
+    begun = load_subject(init_from) if init_from else None
     with progress.status("decoding photographs"):
         train = datasets.load(data, "train", without=without, cache=run / "cache")
         val = datasets.load(data, "val", cache=run / "cache")
@@ -69,28 +71,29 @@ def train_subject(
 
     def snapshot(share: float, network: Any) -> None:
         tag = f"{name}@{100 * share:g}%"
-        card = subject_card(tag, steps, train, val, network, history=[], begin=begun)
+        card = subject_card(tag, steps, train, val, network, history=[], init_from=begun)
         _publish(run / f"{tag}.safetensors", {"network": network}, card, False, told=False)
 
-    with crew(where) as together, progress.training_bar(together.leads) as report:
+    with (
+        started_processes(where) as processes,
+        progress.training_bar(processes.is_main) as report,
+    ):
+        deadline = deadline_in(_seconds(time_budget))
+        runtime = Runtime(run, where, processes, deadline, report)
         network, folder, finished = train_subject(
             steps,
             train,
             val,
-            run,
-            begin=begun,
-            crew=together,
-            device=where,
-            time_budget=_seconds(time_budget),
-            report=report,
+            runtime,
+            init_from=begun,
             snapshot=snapshot,
         )
-    if not together.leads:
+    if not processes.is_main:
         return
     _publish(
         out_file or run / f"{name}.safetensors",
         {"network": network},
-        subject_card(name, steps, train, val, network, history=folder.history, begin=begun),
+        subject_card(name, steps, train, val, network, history=folder.history, init_from=begun),
         finished,
     )
     _end(finished, time_budget)
@@ -111,10 +114,12 @@ def train_generator(
     layer: Annotated[
         str | None, typer.Option(help="Its code layer.", show_default="the recipe's")
     ] = None,
-    begin: Annotated[
+    init_from: Annotated[
         str | None,
         typer.Option(
-            "--from", help="A trained generator, by name or file, to run only the last stage on."
+            "--init-from",
+            "--from",
+            help="A trained generator, by name or file, to run only the last stage on.",
         ),
     ] = None,
     discriminator: Annotated[
@@ -140,41 +145,42 @@ def train_generator(
     """
     from phosphene import datasets, weights
     from phosphene.parameterizations import load_generated
+    from phosphene.runtime import Runtime, deadline_in, started_processes
     from phosphene.subjects import load_subject
-    from phosphene.training.crew import crew
     from phosphene.training.generator import generator_card, train_generator, with_code
     from phosphene.training.run import read_recipe
 
+    if discriminator and not init_from:
+        raise BadRequest(
+            "--discriminator goes with --init-from: it is what was trained beside that generator"
+        )
     where = choose_machine(device, "bfloat16", threads)["device"]
-    _check_places(run, out_file, data, recipe, begin, encoder, discriminator)
+    _check_places(run, out_file, data, recipe, init_from, encoder, discriminator)
     network = load_subject(encoder)
     steps = with_code(read_recipe(recipe, "generator"), network, layer)
-    if discriminator and not begin:
-        raise BadRequest(
-            "--discriminator goes with --from: it is what was trained beside that generator"
-        )
-    begun = load_generated(begin) if begin else None
+    begun = load_generated(init_from) if init_from else None
     judge = weights.read(discriminator, "training") if discriminator else None
     with progress.status("decoding photographs"):
         train, val = (
             datasets.load_joined(data, split, run / "cache", labelled=False)
             for split in ("train", "val")
         )
-    with crew(where) as together, progress.training_bar(together.leads) as report:
+    with (
+        started_processes(where) as processes,
+        progress.training_bar(processes.is_main) as report,
+    ):
+        deadline = deadline_in(_seconds(time_budget))
+        runtime = Runtime(run, where, processes, deadline, report)
         trained = train_generator(
             steps,
             network,
             train,
-            run,
-            begin=begun,
+            runtime,
+            init_from=begun,
             discriminator=judge,
             held_out=val,
-            crew=together,
-            device=where,
-            time_budget=_seconds(time_budget),
-            report=report,
         )
-    if not together.leads:
+    if not processes.is_main:
         return
     name = name or Path(recipe).stem
     with progress.status("held-out error"):

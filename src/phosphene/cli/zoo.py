@@ -97,7 +97,7 @@ def zoo_verify(
     With --accuracy, a figure that is more than half a point from its card's is a failure.
     """
     from phosphene import datasets, weights
-    from phosphene.training.again import held_out, measured
+    from phosphene.training.verify import held_out, measured
 
     if not data:
         refuse_options(context, ("device", "threads"), "files that are not run without --accuracy")

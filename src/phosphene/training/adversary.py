@@ -3,51 +3,66 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.networks.discriminator import Discriminator
-from phosphene.training.crew import Crew
+from phosphene.runtime import Runtime
 from phosphene.training.run import Recipe, descend
 from phosphene.training.stages import mixed_precision
 
 
-def duel(
-    stage: Recipe,
+@dataclass(frozen=True, eq=False)
+class Adversary:
+    """A discriminator, and the optimizers of it and of its generator, for a `stage` of a recipe."""
+
+    stage: Recipe
+    discriminator: Discriminator
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    runtime: Runtime
+
+
+def adversarial_step(
+    adversary: Adversary,
     step: int,
-    climber: torch.optim.Optimizer,
-    judge: torch.optim.Optimizer,
-    discriminator: Discriminator,
     loss: Tensor,
     real: list[Tensor],
     fake: list[Tensor],
     code: Tensor,
-    device: str,
-    crew: Crew,
 ) -> dict[str, Tensor]:
-    """A step of the generator, on its `loss` and the verdict, and one of the discriminator; the latter's figures.
+    """Take a step of the generator and one of the discriminator, and return the latter's figures.
 
-    Of images and codes beyond the number that is real only the generator learns: no photograph has such a code, so the
+    The generator minimizes its `loss` and fools the discriminator. Of images and codes beyond the
+    number that is real only the generator learns: no photograph has such a code, so the
     discriminator could tell them by it.
     """
-    n, share = len(real[0]), falling(stage, step)
-    loss = loss + stage["adversarial"] * _fooling(discriminator, fake, code, device)
-    descend(climber, share * stage["lr"], loss, crew)
+    stage, discriminator = adversary.stage, adversary.discriminator
+    device, processes = adversary.runtime.device, adversary.runtime.processes
+    n = len(real[0])
+    share = cosine_decay(stage, step)
+    loss = loss + stage["adversarial"] * _generator_loss(discriminator, fake, code, device)
+    descend(adversary.generator_optimizer, share * stage["lr"], loss, processes)
     penalty = stage["r1"] * stage["r1_every"] if step % stage["r1_every"] == 0 else 0.0
-    judged = _judging(discriminator, real, [maps[:n] for maps in fake], code[:n], device, penalty)
-    descend(judge, share * stage["lr_discriminator"], judged["loss"], crew)
-    return judged
+    fakes = [maps[:n] for maps in fake]
+    figures = _discriminator_loss(discriminator, real, fakes, code[:n], device, penalty)
+    rate = share * stage["lr_discriminator"]
+    descend(adversary.discriminator_optimizer, rate, figures["loss"], processes)
+    return figures
 
 
-def falling(stage: Recipe, step: int) -> float:
+def cosine_decay(stage: Recipe, step: int) -> float:
     """The rates' share of their full value: 1, and over the last `fall` of the recipe's steps down to 0 in a cosine."""
     left = (1 - step / stage["steps"]) / fall if (fall := stage.get("fall", 0.0)) else 1.0
     return (1 - math.cos(math.pi * min(1.0, max(0.0, left)))) / 2
 
 
-def _fooling(discriminator: Discriminator, fake: list[Tensor], code: Tensor, device: str) -> Tensor:
+def _generator_loss(
+    discriminator: Discriminator, fake: list[Tensor], code: Tensor, device: str
+) -> Tensor:
     """The generator's side: the non-saturating loss of Goodfellow et al. (2014), mean over heads and positions."""
     discriminator.requires_grad_(False)  # the discriminator's own gradients are not wanted here
     with mixed_precision(device):
@@ -56,7 +71,7 @@ def _fooling(discriminator: Discriminator, fake: list[Tensor], code: Tensor, dev
     return torch.stack([F.softplus(-logit.float()).mean() for logit in logits]).mean()
 
 
-def _judging(
+def _discriminator_loss(
     discriminator: Discriminator,
     real: list[Tensor],
     fake: list[Tensor],

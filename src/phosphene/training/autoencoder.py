@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +10,14 @@ from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
 from phosphene.networks.generator import Decoder, LatentEncoder
+from phosphene.runtime import Runtime
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images
 from phosphene.training.augment import random_crops
-from phosphene.training.crew import ALONE, Crew
 from phosphene.training.run import (
     TOLD,
     Averaged,
     Recipe,
-    Report,
     RunFolder,
     Stateful,
     descend,
@@ -27,7 +25,6 @@ from phosphene.training.run import (
     placed,
     recipe_hash,
     seeded,
-    silent,
 )
 from phosphene.training.stages import DECODER
 
@@ -56,12 +53,7 @@ def train_autoencoder(
     recipe: Recipe,
     comparator: Subject,
     photographs: Photographs,
-    run: str | Path,
-    *,
-    crew: Crew = ALONE,
-    device: str = "cpu",
-    time_budget: float | None = None,
-    report: Report = silent,
+    runtime: Runtime,
 ) -> tuple[Autoencoder, bool]:
     """Train on random crops of the photographs; returns the averaged autoencoder and whether it is finished.
 
@@ -73,25 +65,21 @@ def train_autoencoder(
     shape = {part: own[part] for part in DECODER if part in own}
     shape["encoder"] = stage["encoder"]
     seen_by = {"comparator": comparator.identity}
-    folder = RunFolder(
-        Path(run),
-        recipe_hash(
-            {"shape": shape, **stage, "seed": recipe["seed"], **seen_by}, photographs.fingerprint
-        ),
-        crew=crew,
-    )
+    settings = {"shape": shape, **stage, "seed": recipe["seed"], **seen_by}
+    folder = RunFolder(runtime, recipe_hash(settings, photographs.fingerprint))
+    device, processes = runtime.device, runtime.processes
     torch.manual_seed(recipe["seed"])
     network = placed(Autoencoder(**shape), device)
     optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
     averaged = Averaged(network, 0.998)
     images = torch.from_numpy(photographs.images).to(device)
-    batch, steps = crew.part(stage["batch"]), stage["steps"]
+    batch, steps = processes.local_batch(stage["batch"]), stage["steps"]
     latent_shape = (shape["latent"], stage["crop"] // 8, stage["crop"] // 8)
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
     comparator.check_gradient(stage["layers"])
     with comparator.reading(stage["layers"]) as read:
-        for step in folder.steps(parts, steps, time_budget=time_budget):
-            generator = seeded(recipe["seed"], 2, step, *crew.counters)
+        for step in folder.steps(parts, steps):
+            generator = seeded(recipe["seed"], 2, step, *processes.counters)
             chosen = torch.randint(len(images), (batch,), generator=generator).to(device)
             x = as_images(images[chosen])
             x = random_crops(x, stage["crop"], generator, scale=tuple(stage["scale"]), ratio=1.1)
@@ -103,20 +91,21 @@ def train_autoencoder(
                 with torch.no_grad():
                     wanted = read(comparator.prepare(x))
                 got = read(comparator.prepare(y))
-                features = apart([got[layer] for layer in wanted], list(wanted.values()))
+                features = feature_distance([got[layer] for layer in wanted], list(wanted.values()))
             image = (y - x).abs().mean()
             loss = stage["image"] * image + stage["feature"] * features
             loss = loss + stage["penalty"] * latents.float().square().mean()
             folder.watch(loss)
-            descend(optimizer, stage["lr"] * one_cycle(step / steps), loss, crew)
+            descend(optimizer, stage["lr"] * one_cycle(step / steps), loss, processes)
             averaged.update(network, step + 1)
             if step % TOLD == 0:
-                report(step + 1, steps, {"image": image.item(), "feature": features.item()})
+                figures = {"image": image.item(), "feature": features.item()}
+                runtime.progress(step + 1, steps, figures)
     finished = folder.load(parts) == steps
     return averaged.network(Autoencoder(**shape)), finished
 
 
-def apart(got: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+def feature_distance(got: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
     """How far feature maps are apart: LPIPS' form (Zhang et al. 2018) without its learnt weights.
 
     Mean over maps and positions of the squared difference of unit-length channel vectors, in [0, 4].

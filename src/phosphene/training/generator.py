@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,14 +31,14 @@ from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.parameterizations import Generated, check_generator
 from phosphene.priors import CodeStatistics
 from phosphene.probe import find_layer
+from phosphene.runtime import Runtime
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images, center_crop, device_of, resized
 from phosphene.training.autoencoder import Autoencoder, train_autoencoder
-from phosphene.training.begin import beginning, code_statistics
-from phosphene.training.crew import ALONE, Crew
 from phosphene.training.image import check_image, train_image
+from phosphene.training.initialization import code_statistics, initialized
 from phosphene.training.latents import cached_views, train_latent, train_reader, whiten
-from phosphene.training.run import Clock, Recipe, Report, placed, silent
+from phosphene.training.run import Recipe, placed
 from phosphene.training.stages import mixed_precision, stage_identity
 
 
@@ -64,117 +66,90 @@ def train_generator(
     recipe: Recipe,
     encoder: Subject,
     photographs: Photographs,
-    run: str | Path,
+    run: Runtime | str | Path,
     *,
-    begin: Generated | None = None,
+    init_from: Generated | None = None,
     discriminator: weights.Weights | None = None,
     held_out: Photographs | None = None,
-    crew: Crew = ALONE,
-    device: str = "cpu",
-    time_budget: float | None = None,
-    report: Report = silent,
 ) -> Trained:
-    """Train all stages as far as the budget (seconds) goes, and measure the code's statistics.
+    """Train all stages until the runtime's deadline, and measure the code's statistics.
 
-    With a trained generator to `begin` from, only the last stage is run, on it, and with its `discriminator` where
-    there is one; the statistics are its own. The last stage shows what it makes of some `held_out` photographs.
-    A `crew` of processes shares each batch.
+    With a trained generator to `init_from`, only the last stage is run, on it, and with its
+    `discriminator` where there is one; the statistics are its own. The last stage shows what it
+    makes of some `held_out` photographs. The processes share each batch.
     """
-    run, clock = Path(run), Clock(time_budget)
+    runtime = Runtime.of(run)
     _check_code(recipe, encoder)
     _check_card(recipe, encoder, photographs)
-    if begin is None and "begin" not in recipe:
+    if init_from is None and "begin" not in recipe:
         _check_views(recipe, photographs)
     if recipe["image"]["steps"]:
         check_image(recipe, encoder)
-    placed(encoder.network, device)
-
-    def last_stage(
-        generator: ImageGenerator,
-        begun: tuple[str, ...] = (),
-        judge: dict[str, Tensor] | None = None,
-    ) -> tuple[ImageGenerator, Discriminator, bool]:
-        return train_image(
-            recipe,
-            encoder,
-            generator,
-            photographs,
-            run / "image",
-            begun=begun,
-            discriminator_state=judge,
-            held_out=held_out,
-            crew=crew,
-            device=device,
-            time_budget=clock.left(),
-            report=report,
-        )
-
-    if begin is not None:
-        begun = (str(begin.card["sha256"]), *([discriminator.sha256] if discriminator else []))
-        state = discriminator.part("image_discriminator") if discriminator else None
-        generator, judge, finished = last_stage(_begun(recipe, begin), begun, state)
-        kept = {
-            name: getattr(begin.statistics, name) for name in CodeStatistics.__dataclass_fields__
-        }
-        return Trained(generator, kept, {"image_discriminator": judge}, finished, begun)
-    if "begin" in recipe:
-        generator, statistics, begun = beginning(recipe, encoder, photographs, run, device, crew)
-        generator, judge, finished = last_stage(generator, begun)
-        return Trained(generator, statistics, {"image_discriminator": judge}, finished, begun)
-    autoencoder, finished = train_autoencoder(
+    placed(encoder.network, runtime.device)
+    last_stage = partial(
+        train_image,
         recipe,
         encoder,
-        photographs,
-        run / "autoencoder",
-        crew=crew,
-        device=device,
-        time_budget=time_budget,
-        report=report,
+        photographs=photographs,
+        runtime=runtime.within("image"),
+        held_out=held_out,
     )
-    generator = fresh_generator(recipe, autoencoder)
-    helpers: dict[str, nn.Module] = {"latent_encoder": autoencoder.encoder}
+    if init_from is None and "begin" not in recipe:
+        return _train_all_stages(recipe, encoder, photographs, runtime, last_stage)
+    if init_from is None:
+        generator, statistics, begun = initialized(recipe, encoder, photographs, runtime)
+        state = None
+    else:
+        begun = (str(init_from.card["sha256"]), *([discriminator.sha256] if discriminator else []))
+        state = discriminator.part("image_discriminator") if discriminator else None
+        generator = _continued(recipe, init_from)
+        statistics = {
+            name: getattr(init_from.statistics, name)
+            for name in CodeStatistics.__dataclass_fields__
+        }
+    generator, judge, finished = last_stage(generator, begun=begun, discriminator_state=state)
+    return Trained(generator, statistics, {"image_discriminator": judge}, finished, begun)
+
+
+def _train_all_stages(
+    recipe: Recipe,
+    encoder: Subject,
+    photographs: Photographs,
+    runtime: Runtime,
+    last_stage: Callable[[ImageGenerator], tuple[ImageGenerator, Discriminator, bool]],
+) -> Trained:
+    """Train the four stages; `BadRequest` where time runs out before there is a generator."""
+    autoencoder, finished = train_autoencoder(
+        recipe, encoder, photographs, runtime.within("autoencoder")
+    )
     if not finished:
         raise BadRequest(_NOTHING_YET)
-    views = cached_views(recipe, encoder, autoencoder, photographs, run, device, crew)
-    whiten(generator, views)
-    reader, finished = train_reader(
-        recipe,
-        views,
-        run / "reader",
-        stage_identity(recipe, encoder, photographs, "reader"),
-        crew=crew,
-        device=device,
-        time_budget=clock.left(),
-        report=report,
-    )
+    begun = fresh_generator(recipe, autoencoder)
+    views = cached_views(recipe, encoder, autoencoder, photographs, runtime)
+    whiten(begun, views)
+    identity = stage_identity(recipe, encoder, photographs, "reader")
+    reader, finished = train_reader(recipe, views, runtime.within("reader"), identity)
     if not finished:
         raise BadRequest(_NOTHING_YET)
-    helpers["reader"] = reader
+    helpers: dict[str, nn.Module] = {"latent_encoder": autoencoder.encoder, "reader": reader}
+    identity = stage_identity(recipe, encoder, photographs, "latent")
+    generator: ImageGenerator
     generator, helpers["latent_discriminator"], finished = train_latent(
-        recipe,
-        generator,
-        reader,
-        views,
-        run / "latent",
-        stage_identity(recipe, encoder, photographs, "latent"),
-        crew=crew,
-        device=device,
-        time_budget=clock.left(),
-        report=report,
+        recipe, begun, reader, views, runtime.within("latent"), identity
     )
     if finished and recipe["image"]["steps"]:
         generator, helpers["image_discriminator"], finished = last_stage(generator)
     return Trained(generator, code_statistics(views.codes), helpers, finished)
 
 
-def _begun(recipe: Recipe, begin: Generated) -> ImageGenerator:
+def _continued(recipe: Recipe, trained: Generated) -> ImageGenerator:
     """A trained generator to go on from; `BadRequest` where the recipe makes another."""
-    if begin.card.get("architecture") != recipe["architecture"]:
+    if trained.card.get("architecture") != recipe["architecture"]:
         raise BadRequest(
-            f"{begin.card['name']} is of another architecture than the recipe's: "
-            f"{begin.card.get('architecture')}, not {dict(recipe['architecture'])}"
+            f"{trained.card['name']} is of another architecture than the recipe's: "
+            f"{trained.card.get('architecture')}, not {dict(recipe['architecture'])}"
         )
-    return cast("ImageGenerator", copy.deepcopy(begin.generator))
+    return cast("ImageGenerator", copy.deepcopy(trained.generator))
 
 
 def with_code(recipe: Recipe, encoder: Subject, layer: str | None) -> Recipe:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,23 +19,21 @@ from phosphene.errors import BadRequest
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.generator import ImageGenerator
 from phosphene.probe import find_layer
+from phosphene.runtime import Runtime
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import center_crop
-from phosphene.training.adversary import duel
-from phosphene.training.autoencoder import apart
-from phosphene.training.crew import ALONE, Crew
+from phosphene.training.adversary import Adversary, adversarial_step
+from phosphene.training.autoencoder import feature_distance
 from phosphene.training.gallery import Gallery
 from phosphene.training.run import (
     TOLD,
     Averaged,
     Recipe,
-    Report,
     RunFolder,
     Stateful,
     Waiting,
     placed,
     seeded,
-    silent,
 )
 from phosphene.training.stages import compiled, drawn_views, mixed_precision, stage_identity, tell
 
@@ -46,15 +43,11 @@ def train_image(
     encoder: Subject,
     generator: ImageGenerator,
     photographs: Photographs,
-    run: Path,
+    runtime: Runtime,
     *,
     begun: Sequence[str] = (),
     discriminator_state: dict[str, Tensor] | None = None,
     held_out: Photographs | None = None,
-    crew: Crew = ALONE,
-    device: str = "cpu",
-    time_budget: float | None = None,
-    report: Report = silent,
 ) -> tuple[ImageGenerator, Discriminator, bool]:
     """Stage 4: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2).
 
@@ -62,10 +55,12 @@ def train_image(
     discriminator. What the averaged weights make of some of the `held_out` photographs is kept every few minutes.
     Where the recipe has `beyond`, there are so many more codes, between and beyond those of the photographs, whose
     images should give the code again and fool the discriminator. Where it has `named`, the comparator should name an
-    image as it names its photograph. A `crew` of processes shares each batch.
+    image as it names its photograph. The processes share each batch.
     """
     stage = recipe["image"]
-    folder = RunFolder(run, stage_identity(recipe, encoder, photographs, "image", begun), crew=crew)
+    identity = stage_identity(recipe, encoder, photographs, "image", begun)
+    folder = RunFolder(runtime, identity)
+    device, processes = runtime.device, runtime.processes
     torch.manual_seed(recipe["seed"] + 2)
     generator = placed(generator, device).requires_grad_(True)
     comparator = _comparator(recipe, encoder, device)
@@ -75,19 +70,26 @@ def train_image(
         own = {name: value.clone() for name, value in discriminator_state.items()}
         weights.fill(discriminator, own, "the discriminator's file").requires_grad_(True).train()
     discriminator = placed(discriminator, device)
-    climber = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99), fused=True)
-    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99), fused=True)
+    generator_optimizer = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99), fused=True)
+    discriminator_optimizer = torch.optim.Adam(
+        discriminator.parameters(), betas=(0.5, 0.99), fused=True
+    )
+    adversary = Adversary(
+        stage, discriminator, generator_optimizer, discriminator_optimizer, runtime
+    )
     averaged = Averaged(generator, stage["ema"])
     parts: dict[str, Stateful] = {
         "generator": generator,
         "discriminator": discriminator,
-        "climber": climber,
-        "judge": judge,
+        "generator_optimizer": generator_optimizer,
+        "discriminator_optimizer": discriminator_optimizer,
         "averaged": averaged,
     }
     images = torch.from_numpy(photographs.images).to(device)
-    batch, steps, waiting = crew.part(stage["batch"]), stage["steps"], Waiting(device)
-    gallery = Gallery(held_out, generator.image_size, device) if held_out and crew.leads else None
+    batch, steps, waiting = processes.local_batch(stage["batch"]), stage["steps"], Waiting(device)
+    gallery = (
+        Gallery(held_out, generator.image_size, device) if held_out and processes.is_main else None
+    )
     with _looking(recipe, encoder, comparator, generator.code_shape) as look:
 
         def tried(
@@ -99,9 +101,9 @@ def train_image(
             return y, got, *_losses(stage, generator, x, y, codes, wanted, got)
 
         seen, attempt = compiled(look, device), compiled(tried, device)
-        for step in folder.steps(parts, steps, time_budget=time_budget):
+        for step in folder.steps(parts, steps):
             with waiting.sample(step % TOLD == 0) as ready:
-                rng = seeded(recipe["seed"], 4, step, *crew.counters)
+                rng = seeded(recipe["seed"], 4, step, *processes.counters)
                 chosen = torch.randint(len(images), (batch,), generator=rng).to(
                     device, non_blocking=True
                 )
@@ -110,15 +112,13 @@ def train_image(
                 with torch.no_grad(), mixed_precision(device):
                     wanted = seen(x)
                 codes = torch.cat(
-                    [wanted.code, codes_beyond(wanted.code, stage.get("beyond", 0.0), rng)]
+                    [wanted.code, extrapolated_codes(wanted.code, stage.get("beyond", 0.0), rng)]
                 )
                 y, got, figures, loss = attempt(codes, x, wanted)
                 folder.watch(loss)
                 real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
                 code = generator.whitened(codes).flatten(1)
-                figures |= duel(
-                    stage, step, climber, judge, discriminator, loss, real, fake, code, device, crew
-                )
+                figures |= adversarial_step(adversary, step, loss, real, fake, code)
                 folder.watch(figures["loss"])
                 averaged.update(generator, step + 1)
             if gallery and gallery.due():
@@ -126,7 +126,7 @@ def train_image(
                     lambda x: look(x).code, partial(functional_call, generator, averaged.state)
                 )
                 folder.show("reconstructions", step, sheet)
-            tell(folder, report, step, steps, figures, waiting)
+            tell(folder, step, steps, figures, waiting)
     finished = folder.load(parts) == steps
     generator.load_state_dict(averaged.state)
     return generator.eval(), discriminator, finished
@@ -245,15 +245,15 @@ def _losses(
     shift = (got.code - codes) / generator.code_std
     figures = {
         "image": (y[:n] - x).abs().mean(),
-        "feature": apart([maps[:n] for maps in got.compared], wanted.compared),
+        "feature": feature_distance([maps[:n] for maps in got.compared], wanted.compared),
         "cycle": shift.square().mean(),
     }
     if got.logits is not None and wanted.logits is not None:
-        figures["named"] = misnamed(got.logits[:n], wanted.logits)
+        figures["named"] = class_kl(got.logits[:n], wanted.logits)
     return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()
 
 
-def misnamed(got: Tensor, wanted: Tensor) -> Tensor:
+def class_kl(got: Tensor, wanted: Tensor) -> Tensor:
     """Logits (batch, classes) twice → the mean Kullback–Leibler divergence of the first's classes from the second's, in
     nats (Hinton et al. 2015, at temperature 1)."""
     return F.kl_div(
@@ -264,7 +264,7 @@ def misnamed(got: Tensor, wanted: Tensor) -> Tensor:
     )
 
 
-def codes_beyond(codes: Tensor, share: float, rng: torch.Generator) -> Tensor:
+def extrapolated_codes(codes: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Codes between those of photographs and further out, where a climb leads: `share` of the number that is given.
 
     Each is a mixture of two (Reed et al. 2016, eq. 5), of any shares, then moved away from the batch's mean by up to

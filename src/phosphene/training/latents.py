@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -14,22 +13,20 @@ from phosphene.datasets import Photographs
 from phosphene.files import read_tensors, told_as_oserror, whole
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
+from phosphene.runtime import Runtime
 from phosphene.subjects import Subject
 from phosphene.tensors import center_crop
-from phosphene.training.adversary import duel
-from phosphene.training.autoencoder import Autoencoder, apart
-from phosphene.training.crew import ALONE, Crew
+from phosphene.training.adversary import Adversary, adversarial_step
+from phosphene.training.autoencoder import Autoencoder, feature_distance
 from phosphene.training.run import (
     Averaged,
     Recipe,
-    Report,
     RunFolder,
     Stateful,
     descend,
     one_cycle,
     placed,
     seeded,
-    silent,
 )
 from phosphene.training.stages import (
     drawn_views,
@@ -56,17 +53,13 @@ class Views:
 def train_reader(
     recipe: Recipe,
     views: Views,
-    run: Path,
+    runtime: Runtime,
     identity: str,
-    *,
-    crew: Crew = ALONE,
-    device: str = "cpu",
-    time_budget: float | None = None,
-    report: Report = silent,
 ) -> tuple[LatentReader, bool]:
     """Stage 2: a network that reads the code off a latent map, for the next stage to look through."""
     stage = recipe["reader"]
-    folder = RunFolder(run, identity, crew=crew)
+    folder = RunFolder(runtime, identity)
+    device, processes = runtime.device, runtime.processes
     torch.manual_seed(recipe["seed"] + 3)
     codes, latents = views.codes.to(device), views.latents.to(device)
     shape = {"latent": latents.shape[1], "code": codes.shape[1], "widths": stage["widths"]}
@@ -79,16 +72,18 @@ def train_reader(
     parts: dict[str, Stateful] = {"reader": reader, "optimizer": optimizer, "averaged": averaged}
     mean, std = codes.float().mean(0), codes.float().std(0).clamp(min=1e-3)
     steps = stage["steps"]
-    for step in folder.steps(parts, steps, time_budget=time_budget):
-        rng = seeded(recipe["seed"], 6, step, *crew.counters)
-        chosen = torch.randint(len(codes), (crew.part(stage["batch"]),), generator=rng).to(device)
+    for step in folder.steps(parts, steps):
+        rng = seeded(recipe["seed"], 6, step, *processes.counters)
+        chosen = torch.randint(
+            len(codes), (processes.local_batch(stage["batch"]),), generator=rng
+        ).to(device)
         with mixed_precision(device):
             _, read = reader(latents[chosen].float())
         unread = (read.float() - (codes[chosen].float() - mean) / std).square().mean()
         folder.watch(unread)
-        descend(optimizer, stage["lr"] * one_cycle(step / steps), unread, crew)
+        descend(optimizer, stage["lr"] * one_cycle(step / steps), unread, processes)
         averaged.update(reader, step + 1)
-        tell(folder, report, step, steps, {"unread": unread})
+        tell(folder, step, steps, {"unread": unread})
     finished = folder.load(parts) == steps
     return averaged.network(fresh()).requires_grad_(False), finished
 
@@ -98,13 +93,8 @@ def train_latent(
     generator: TwoStageGenerator,
     reader: LatentReader,
     views: Views,
-    run: Path,
+    runtime: Runtime,
     identity: str,
-    *,
-    crew: Crew = ALONE,
-    device: str = "cpu",
-    time_budget: float | None = None,
-    report: Report = silent,
 ) -> tuple[TwoStageGenerator, Discriminator, bool]:
     """Stage 3: squared error of the latents, what the reader sees in them, and a discriminator of both.
 
@@ -112,7 +102,8 @@ def train_latent(
     recipe's `adversarial_from` steps have settled the rest.
     """
     stage = recipe["latent"]
-    folder = RunFolder(run, identity, crew=crew)
+    folder = RunFolder(runtime, identity)
+    device, processes = runtime.device, runtime.processes
     torch.manual_seed(recipe["seed"] + 1)
     generator = placed(generator, device).requires_grad_(True)
     channels = [recipe["architecture"]["latent"], *recipe["reader"]["widths"]]
@@ -121,20 +112,27 @@ def train_latent(
     )
     discriminator = placed(discriminator, device)
     regress(generator, views)
-    climber = torch.optim.Adam(generator.map.parameters(), betas=(0.5, 0.99), fused=True)
-    judge = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.99), fused=True)
+    generator_optimizer = torch.optim.Adam(
+        generator.map.parameters(), betas=(0.5, 0.99), fused=True
+    )
+    discriminator_optimizer = torch.optim.Adam(
+        discriminator.parameters(), betas=(0.5, 0.99), fused=True
+    )
+    adversary = Adversary(
+        stage, discriminator, generator_optimizer, discriminator_optimizer, runtime
+    )
     averaged = Averaged(generator.map, stage["ema"])
     parts: dict[str, Stateful] = {
         "map": generator.map,
         "discriminator": discriminator,
-        "climber": climber,
-        "judge": judge,
+        "generator_optimizer": generator_optimizer,
+        "discriminator_optimizer": discriminator_optimizer,
         "averaged": averaged,
     }
     codes, latents = views.codes.to(device), views.latents.to(device)
-    batch, steps = crew.part(stage["batch"]), stage["steps"]
-    for step in folder.steps(parts, steps, time_budget=time_budget):
-        rng = seeded(recipe["seed"], 3, step, *crew.counters)
+    batch, steps = processes.local_batch(stage["batch"]), stage["steps"]
+    for step in folder.steps(parts, steps):
+        rng = seeded(recipe["seed"], 3, step, *processes.counters)
         chosen = torch.randint(len(codes), (batch,), generator=rng).to(device)
         code = (codes[chosen].float() - generator.code_mean) / generator.code_std
         real = latents[chosen].float()
@@ -144,21 +142,19 @@ def train_latent(
             fake = generator.map(code)
             fake_maps, fake_code = reader(fake)
         error = (fake.float() - real).square().mean()
-        feature = apart(fake_maps, real_maps)
+        feature = feature_distance(fake_maps, real_maps)
         cycle = (fake_code.float() - real_code.float()).square().mean()
         loss = stage["error"] * error + stage["feature"] * feature + stage["cycle"] * cycle
         figures = {"error": error, "feature": feature, "cycle": cycle}
         folder.watch(loss)
         if step < stage["adversarial_from"]:
-            descend(climber, stage["lr"], loss, crew)
+            descend(generator_optimizer, stage["lr"], loss, processes)
         else:
             maps = [real, *real_maps], [fake, *fake_maps]
-            figures |= duel(
-                stage, step, climber, judge, discriminator, loss, *maps, code, device, crew
-            )
+            figures |= adversarial_step(adversary, step, loss, *maps, code)
             folder.watch(figures["loss"])
         averaged.update(generator.map, step + 1)
-        tell(folder, report, step, steps, figures)
+        tell(folder, step, steps, figures)
     finished = folder.load(parts) == steps
     generator.map.load_state_dict(averaged.state)
     return generator.eval(), discriminator, finished
@@ -169,24 +165,22 @@ def cached_views(
     encoder: Subject,
     autoencoder: Autoencoder,
     photographs: Photographs,
-    run: Path,
-    device: str,
-    crew: Crew = ALONE,
+    runtime: Runtime,
 ) -> Views:
     """Codes and latents of `views` augmented views of each photograph, computed once and kept beside the run."""
     from safetensors.torch import save_file
 
     identity = stage_identity(recipe, encoder, photographs, "views")
-    file = run / f"views-{identity[:16]}.safetensors"
-    if crew.leads and not file.exists():
-        pairs = list(_encode(recipe, encoder, autoencoder, photographs, device))
+    file = runtime.folder / f"views-{identity[:16]}.safetensors"
+    if runtime.processes.is_main and not file.exists():
+        pairs = list(_encode(recipe, encoder, autoencoder, photographs, runtime.device))
         codes, latents = (torch.cat(part) for part in zip(*pairs, strict=True))
         mean = latents.float().mean((0, 2, 3), keepdim=True)
         std = latents.float().std((0, 2, 3), keepdim=True)
         latents = ((latents.float() - mean) / std).half()
         with whole(file) as scratch, told_as_oserror():
             save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
-    crew.wait()
+    runtime.processes.wait()
     kept = read_tensors(file)
     return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import read_text, really_is, whole, without_nan
 from phosphene.images import write_png
-from phosphene.training.crew import ALONE, Crew
+from phosphene.runtime import ALONE, Processes, Runtime
 
 try:
     import tomllib
@@ -40,6 +40,8 @@ MODELS = {"subject": "caffenet-objects", "generator": "objects-fc6"}
 NUMBERS = {int: "whole number from 0 on", float: "number from 0 on"}
 TOLD = 20
 """Figures are fetched from the device once in so many steps."""
+FORMER = {"generator_optimizer": "climber", "discriminator_optimizer": "judge"}
+"""Names of parts in checkpoints of version 0.1.0."""
 NEVER = torch.iinfo(torch.int64).max
 """Stands for the first step whose loss was not finite, as long as there was none."""
 
@@ -150,14 +152,6 @@ def recipe_hash(recipe: Recipe, data: str) -> str:
     return hashlib.sha256(json.dumps([recipe, data], sort_keys=True).encode()).hexdigest()
 
 
-Report = Callable[[int, int, dict[str, float]], None]
-"""Called after a step with the step, the number of steps, and the figures to show."""
-
-
-def silent(step: int, steps: int, figures: dict[str, float]) -> None:
-    """A report that nobody reads."""
-
-
 class Stateful(Protocol):
     """What a checkpoint can keep: a network, an optimizer, averaged weights."""
 
@@ -169,20 +163,27 @@ class Stateful(Protocol):
 class RunFolder:
     """A folder with one checkpoint, replaced whole or not at all, and a log of one JSON object a line.
 
-    A checkpoint carries the hash of its recipe and data; another recipe is refused, not mixed in. Of a crew, the
-    first process writes and all of them read.
+    A checkpoint carries the hash of its recipe and data; another recipe is refused, not mixed in. The
+    main process writes and all of them read.
     """
 
-    path: Path
+    runtime: Runtime
     identity: str
     history: list[dict[str, float]] = field(default_factory=list)
-    crew: Crew = field(default_factory=Crew)
     _board: Any = None
     _step: int = 0
     _diverged: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def path(self) -> Path:
+        return self.runtime.folder
+
+    @property
+    def processes(self) -> Processes:
+        return self.runtime.processes
 
     @property
     def checkpoint(self) -> Path:
@@ -204,18 +205,18 @@ class RunFolder:
                 "give another --run folder, or the recipe it began with"
             )
         self.history = state["history"]
-        if self.crew.leads:  # what a killed run logged after it will be logged again
+        if self.processes.is_main:  # what a killed run logged after it will be logged again
             with whole(self.path / "log.jsonl") as scratch:
                 scratch.write_text("".join(map(_line, self.history)), encoding="utf-8")
         for name, part in parts.items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(state[name] if name in state else state[FORMER[name]])
         return int(state["step"])
 
     def save(self, parts: Mapping[str, Stateful], step: int) -> None:
         """Replace the checkpoint; `BadRequest` where a loss or a weight was not finite."""
-        if self.crew.size == 1:
+        if self.processes.size == 1:
             self.refuse_diverged()
-        if not self.crew.leads:
+        if not self.processes.is_main:
             return
         state = {name: part.state_dict() for name, part in parts.items()}
         numbers = (
@@ -243,10 +244,10 @@ class RunFolder:
 
         `BadRequest` where a loss was not finite. In log.jsonl, null stands for any other NaN.
         """
-        if self.crew.size == 1:  # a crew finds out together, in `steps`
+        if self.processes.size == 1:  # several find out together, in `steps`
             self.refuse_diverged()
         self.history.append(values)
-        if not self.crew.leads:
+        if not self.processes.is_main:
             return
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(_line(values))
@@ -262,13 +263,13 @@ class RunFolder:
         """
         now = torch.where(loss.detach().isfinite(), NEVER, self._step)
         self._diverged = now if self._diverged is None else torch.minimum(self._diverged, now)
-        if self.crew.size == 1 and loss.device.type == "cpu":
+        if self.processes.size == 1 and loss.device.type == "cpu":
             self.refuse_diverged()
 
     def refuse_diverged(self) -> None:
-        """`BadRequest` with the first step whose loss was not finite, in any process of the crew."""
+        """`BadRequest` with the first step whose loss was not finite, in any process."""
         here = NEVER if self._diverged is None else int(self._diverged)
-        if (first := self.crew.least(here)) == NEVER:
+        if (first := self.processes.minimum(here)) == NEVER:
             return
         kept = (
             f"what was saved before is kept in {self.checkpoint}"
@@ -282,7 +283,7 @@ class RunFolder:
 
     def show(self, name: str, step: int, pixels: npt.NDArray[np.uint8]) -> None:
         """Keep a picture (height, width, 3) of this step, as NAME-STEP.png and for TensorBoard."""
-        if not self.crew.leads:
+        if not self.processes.is_main:
             return
         write_png(self.path / "pictures" / f"{name}-{step:06}.png", pixels)
         if board := self._tensorboard():
@@ -305,22 +306,22 @@ class RunFolder:
         parts: Mapping[str, Stateful],
         total: int,
         *,
-        time_budget: float | None = None,
         every: float = 180.0,
     ) -> Iterator[int]:
-        """The steps that are still to be done, from the last checkpoint to the end, the budget or a signal.
+        """Yield the steps that are to be done, from the last checkpoint to the end.
+
+        A deadline or a signal ends them earlier.
 
         A checkpoint is written after the first step, so that a disk without space is told of at once, at the end,
         and in between every `every` seconds, or sooner where writing takes less than a hundredth of the time.
-        `time_budget` is in seconds.
         """
-        step, clock, due = self.load(parts), Clock(time_budget), 0.0
+        step, due = self.load(parts), 0.0
         saved = step if self.checkpoint.exists() else -1
         with stop_signal() as stopped, self._closing_board():
-            while step < total and not self.crew.any(clock.over() or bool(stopped)):
+            while step < total and not self.processes.any(self.runtime.is_over() or bool(stopped)):
                 self._step = step
                 yield step
-                if self.crew.size > 1 or step % TOLD == 0:
+                if self.processes.size > 1 or step % TOLD == 0:
                     self.refuse_diverged()
                 step += 1
                 if (begun := time.monotonic()) > due:
@@ -329,7 +330,7 @@ class RunFolder:
                     due = now + min(every, 100 * (now - begun))
             if step != saved:
                 self.save(parts, step)
-            self.crew.wait()  # what the first has written is read by all
+            self.processes.wait()  # what the first has written is read by all
 
     @contextmanager
     def _closing_board(self) -> Iterator[None]:
@@ -362,24 +363,6 @@ def stop_signal() -> Iterator[list[str]]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-
-
-class Clock:
-    """Says how much of a time budget (seconds, None for no end) is used up since it was made."""
-
-    def __init__(self, budget: float | None):
-        self.begun, self.budget = time.monotonic(), budget
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.begun
-
-    def over(self) -> bool:
-        return self.budget is not None and self.seconds >= self.budget
-
-    def left(self) -> float | None:
-        """Seconds of the budget that are left, or None without one."""
-        return None if self.budget is None else self.budget - self.seconds
 
 
 class Waiting:
@@ -417,14 +400,19 @@ class Waiting:
 
 
 def descend(
-    optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, crew: Crew = ALONE
+    optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, processes: Processes = ALONE
 ) -> None:
-    """One step down the loss's gradient, at this learning rate; of a `crew`, down the mean of its members' losses."""
+    """Take a step down the loss's gradient at this learning rate.
+
+    Several `processes` step down the mean of their losses.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    crew.agree(each for group in optimizer.param_groups for each in group["params"])
+    processes.average_gradients(
+        each for group in optimizer.param_groups for each in group["params"]
+    )
     optimizer.step()
 
 

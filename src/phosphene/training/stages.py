@@ -13,7 +13,7 @@ from phosphene.errors import BadRequest
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images
 from phosphene.training.augment import random_crops
-from phosphene.training.run import TOLD, Recipe, Report, RunFolder, Waiting, recipe_hash
+from phosphene.training.run import TOLD, Recipe, RunFolder, Waiting, recipe_hash
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,7 +85,6 @@ def kept_codes(codes: Tensor, encoder: Subject, layer: str) -> Tensor:
 
 def tell(
     folder: RunFolder,
-    report: Report,
     step: int,
     steps: int,
     figures: dict[str, Tensor],
@@ -94,7 +93,8 @@ def tell(
     """Figures are fetched from the device only for the steps that are told. The log has none that a clock made."""
     if step % TOLD == 0:
         numbers = {name: value.item() for name, value in figures.items()}
-        report(step + 1, steps, numbers | ({} if waiting is None else {"waiting": waiting.share}))
+        waited = {} if waiting is None else {"waiting": waiting.share}
+        folder.runtime.progress(step + 1, steps, numbers | waited)
         if step % 100 == 0:
             folder.log(step=step, **numbers)
 

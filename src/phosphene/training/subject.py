@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks import build
+from phosphene.runtime import Processes, Runtime
 from phosphene.statistics import wilson
 from phosphene.subjects import Subject, check_card
 from phosphene.tensors import as_images, device_of, resized
 from phosphene.training.augment import jitter_colours, mixed, random_crops
-from phosphene.training.crew import Crew
 from phosphene.training.run import (
     TOLD,
     Averaged,
     Recipe,
-    Report,
     RunFolder,
     Stateful,
     Waiting,
@@ -34,7 +33,6 @@ from phosphene.training.run import (
     placed,
     recipe_hash,
     seeded,
-    silent,
 )
 from phosphene.weights import rehearse
 
@@ -69,44 +67,42 @@ def train_subject(
     recipe: Recipe,
     train: Photographs,
     val: Photographs,
-    run: str | Path,
+    run: Runtime | str | Path,
     *,
-    begin: Subject | None = None,
-    crew: Crew | None = None,
-    device: str = "cpu",
-    time_budget: float | None = None,
-    report: Report = silent,
+    init_from: Subject | None = None,
     snapshot: Snapshot | None = None,
 ) -> tuple[nn.Module, RunFolder, bool]:
-    """Train until the recipe's end, the budget's (seconds), or a signal.
+    """Train until the recipe's end, the deadline, or a signal.
 
     After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole (Touvron et al. 2019).
     Returns the network with averaged weights, the run (with its history), and whether the recipe's end was
     reached. The data order, crops and dropout are functions of the recipe's seed and the step, so a resumed
-    run takes the same steps. A `crew` of processes shares each batch. `snapshot` gets the averaged network after
+    run takes the same steps. The processes share each batch. `snapshot` gets the averaged network after
     each share of the steps that the recipe's `snapshots` lists. A trained subject to `begin` from gives its weights.
     """
-    crew, begun = crew or Crew(), {"begun": begin.card["sha256"]} if begin else {}
-    folder = RunFolder(Path(run), recipe_hash({**recipe, **begun}, train.fingerprint), crew=crew)
+    runtime = Runtime.of(run)
+    device, processes = runtime.device, runtime.processes
+    begun = {"begun": init_from.card["sha256"]} if init_from else {}
+    folder = RunFolder(runtime, recipe_hash({**recipe, **begun}, train.fingerprint))
     torch.manual_seed(recipe["seed"])
-    network = placed(_fresh(recipe, begin), device)
+    network = placed(_fresh(recipe, init_from), device)
     optimizer = _choice(recipe, "optimizer", OPTIMIZERS, "sgd")(
         _groups(network, recipe["weight_decay"])
     )
     schedule = _choice(recipe, "schedule", SCHEDULES, "one-cycle")
     averaged = Averaged(network, recipe["ema"])
     _check_classes(network, train)
-    _check_card(recipe, train, network, begin)
+    _check_card(recipe, train, network, init_from)
     main, steps, an_epoch = _lengths(recipe, train)
     taken = {max(1, round(share * steps)): share for share in recipe.get("snapshots", [])}
     data = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
-    joined, step, waiting = crew.joined(network), -1, Waiting(device)
+    joined, step, waiting = processes.distributed(network), -1, Waiting(device)
     whole = lambda: averaged.network(build(recipe["architecture"]))  # noqa: E731
-    for step in folder.steps(parts, steps, time_budget=time_budget):
-        rng, told = seeded(recipe["seed"], 1, step, *crew.counters), step % TOLD == 0
+    for step in folder.steps(parts, steps):
+        rng, told = seeded(recipe["seed"], 1, step, *processes.counters), step % TOLD == 0
         with waiting.sample(told) as ready:
-            batch = _batch(recipe, data, step, main, an_epoch, rng, crew)
+            batch = _batch(recipe, data, step, main, an_epoch, rng, processes)
             ready()
             rate = (
                 recipe["lr"] * schedule(step / main)
@@ -123,18 +119,18 @@ def train_subject(
             descend(optimizer, rate, loss)
             averaged.update(network, step + 1)
         if told:
-            report(step + 1, steps, {"loss": loss.item(), "waiting": waiting.share})
-        if crew.leads and snapshot is not None and step + 1 in taken:
+            runtime.progress(step + 1, steps, {"loss": loss.item(), "waiting": waiting.share})
+        if processes.is_main and snapshot is not None and step + 1 in taken:
             snapshot(taken[step + 1], whole())
-        if crew.leads and (
+        if processes.is_main and (
             (step + 1) % (an_epoch * recipe["evaluate_every"]) == 0 or step + 1 == steps
         ):
             top1, top5 = accuracy(whole(), val, _size(recipe, 1.0))
             folder.log(
                 step=step + 1, epoch=(step + 1) / an_epoch, loss=loss.item(), top1=top1, top5=top5
             )
-            report(step + 1, steps, {"top1": top1, "top5": top5})
-    done = folder.load(parts) if crew.leads else step + 1
+            runtime.progress(step + 1, steps, {"top1": top1, "top5": top5})
+    done = folder.load(parts) if processes.is_main else step + 1
     return whole(), folder, done == steps
 
 
@@ -143,21 +139,22 @@ def _body(architecture: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in architecture.items() if k not in ("classes", "dropout")}
 
 
-def _fresh(recipe: Recipe, begin: Subject | None) -> nn.Module:
+def _fresh(recipe: Recipe, init_from: Subject | None) -> nn.Module:
     """The recipe's network, untrained or with a trained one's weights; other classes get an untrained last layer."""
     network = build(recipe["architecture"])
-    if begin is None:
+    if init_from is None:
         return network
-    theirs = begin.card.get("architecture", {})
+    theirs = init_from.card.get("architecture", {})
     if _body(theirs) != _body(recipe["architecture"]):
         raise BadRequest(
-            f"{begin.name} is of another architecture than the recipe's: {theirs}, not {dict(recipe['architecture'])}"
+            f"{init_from.name} is of another architecture than the recipe's: {theirs}, "
+            f"not {dict(recipe['architecture'])}"
         )
     ours = network.state_dict()
     network.load_state_dict(
         {
             n: v if v.shape == ours[n].shape else ours[n]
-            for n, v in begin.network.state_dict().items()
+            for n, v in init_from.network.state_dict().items()
         }
     )
     return network
@@ -199,7 +196,7 @@ def _batch(
     main: int,
     an_epoch: int,
     rng: torch.Generator,
-    crew: Crew,
+    processes: Processes,
 ) -> _Batch:
     """This process's share of a step's photographs, cropped, coloured and mixed where the network is."""
     images, labels = data
@@ -207,7 +204,7 @@ def _batch(
     chosen = epoch_order(len(images), recipe["seed"], epoch)[
         place * recipe["batch"] : (place + 1) * recipe["batch"]
     ]
-    chosen = crew.share(chosen).to(images.device)
+    chosen = processes.shard(chosen).to(images.device)
     x = as_images(images[chosen])
     crop = recipe["crop"] if step < main else recipe["cooldown"]["crop"]
     x = random_crops(x, _size(recipe, step / main), rng, scale=tuple(crop))
@@ -266,12 +263,12 @@ def subject_card(
     network: nn.Module,
     *,
     history: list[dict[str, float]],
-    begin: Subject | None = None,
+    init_from: Subject | None = None,
 ) -> dict[str, Any]:
     """What the weights file says of the subject, its accuracy with a 95 % interval among it."""
     top1, top5 = accuracy(network, val, _size(recipe, 1.0))
     return {
-        **_planned_card(name, recipe, train, network, begin),
+        **_planned_card(name, recipe, train, network, init_from),
         "measured": {
             "top1": top1,
             "top5": top5,
@@ -283,7 +280,7 @@ def subject_card(
 
 
 def _planned_card(
-    name: str, recipe: Recipe, train: Photographs, network: nn.Module, begin: Subject | None
+    name: str, recipe: Recipe, train: Photographs, network: nn.Module, init_from: Subject | None
 ) -> dict[str, Any]:
     """Return what the weights file will say that is known before the first step."""
     size = _size(recipe, 1.0)
@@ -303,14 +300,14 @@ def _planned_card(
             "fingerprint": train.fingerprint,
             "licence": train.licence,
         },
-        "begun_from": [begin.card["sha256"]] if begin else [],
+        "begun_from": [init_from.card["sha256"]] if init_from else [],
     }
 
 
 def _check_card(
-    recipe: Recipe, train: Photographs, network: nn.Module, begin: Subject | None
+    recipe: Recipe, train: Photographs, network: nn.Module, init_from: Subject | None
 ) -> None:
     """`BadFile` or `BadRequest` where the file that the run would write could not be opened."""
     source = f"a subject of {train.name}"
-    planned = _planned_card(train.name, recipe, train, network, begin)
+    planned = _planned_card(train.name, recipe, train, network, init_from)
     check_card(rehearse(planned, network, source), network, source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -18,9 +17,9 @@ from phosphene.files import read_tensors, told_as_oserror, whole
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated
+from phosphene.runtime import Runtime
 from phosphene.subjects import Subject
 from phosphene.tensors import center_crop
-from phosphene.training.crew import ALONE, Crew
 from phosphene.training.latents import Views, regress, whiten, whiten_code
 from phosphene.training.run import Recipe, placed, seeded
 from phosphene.training.stages import (
@@ -37,13 +36,11 @@ EXACT = 4096
 """Units of a code up to which its principal axes are found exactly."""
 
 
-def beginning(
+def initialized(
     recipe: Recipe,
     encoder: Subject,
     photographs: Photographs,
-    run: Path,
-    device: str,
-    crew: Crew = ALONE,
+    runtime: Runtime,
 ) -> tuple[ImageGenerator, dict[str, Tensor], tuple[str, ...]]:
     """A generator that has never seen an image, the statistics of its code, and the sha256 of its teacher, if any.
 
@@ -62,26 +59,26 @@ def beginning(
     alone: Recipe = {part: value for part, value in recipe.items() if part != "image"} | {
         "image": {}
     }
-    file = (
-        run
-        / f"begin-{stage_identity(alone, encoder, photographs, 'image', begun)[:16]}.safetensors"
-    )
-    if crew.leads and not file.exists():
+    identity = stage_identity(alone, encoder, photographs, "image", begun)
+    file = runtime.folder / f"begin-{identity[:16]}.safetensors"
+    if runtime.processes.is_main and not file.exists():
         if teacher is None:
-            codes = torch.cat([codes for codes, _ in _shown(recipe, encoder, photographs, device)])
+            codes = torch.cat(
+                [codes for codes, _ in _shown(recipe, encoder, photographs, runtime.device)]
+            )
             whiten_code(generator, codes)
         else:
-            views = _drawn(recipe, encoder, teacher, photographs, device)
+            views = _drawn(recipe, encoder, teacher, photographs, runtime.device)
             codes = views.codes
             follower = cast("TwoStageGenerator", generator)
             follower.decoder.load_state_dict(teacher.generator.decoder.state_dict())  # type: ignore[union-attr]
             whiten(follower, views)
-            begin_map(follower, views)
+            initialize_map(follower, views)
         kept = {f"network.{name}": value for name, value in generator.state_dict().items()}
         kept |= {f"code.{name}": value for name, value in code_statistics(codes).items()}
         with whole(file) as scratch, told_as_oserror():
             save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
-    crew.wait()
+    runtime.processes.wait()
     tensors = read_tensors(file)
     generator.load_state_dict(
         {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("network.")}
@@ -163,7 +160,7 @@ def _some_views(
         yield drawn_views(pictures, recipe, seeded(recipe["seed"], 9, at))
 
 
-def begin_map(generator: TwoStageGenerator, views: Views) -> None:
+def initialize_map(generator: TwoStageGenerator, views: Views) -> None:
     """Set the linear part of the generator's map to the ridge regression of latents on whitened codes."""
     if isinstance(generator.map, MapToLatent):
         _regress_maps(generator, generator.map, views)

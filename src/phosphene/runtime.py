@@ -1,0 +1,151 @@
+"""Where and how long-running work runs: one value in place of many arguments."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from phosphene.errors import BadRequest
+
+MAX_WAIT = timedelta(hours=12)
+"""How long processes wait for one that does something alone, such as encoding all photographs."""
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called after a step with the step, the number of steps, and the figures to show."""
+
+
+def silent(step: int, steps: int, figures: dict[str, float]) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's `rank` among `size` that train as one, by torch's own distributed package.
+
+    With a size of 1 nothing here changes anything.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the first, which writes files and shows progress."""
+        return self.rank == 0
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """Return what makes this process's random numbers its own; nothing when it is alone."""
+        return (self.rank,) if self.size > 1 else ()
+
+    def local_batch(self, batch: int) -> int:
+        """Return how many of a batch this process takes; `BadRequest` if it cannot be divided."""
+        if batch % self.size:
+            raise BadRequest(
+                f"a batch of {batch} cannot be shared by {self.size} processes; change the recipe's"
+            )
+        return batch // self.size
+
+    def shard(self, batch: Tensor) -> Tensor:
+        """Return this process's equal share of a batch; `BadRequest` if it cannot be divided."""
+        self.local_batch(len(batch))
+        return batch[self.rank :: self.size]
+
+    def distributed(self, network: nn.Module) -> nn.Module:
+        """Return the network with gradients averaged over all processes in its backward pass."""
+        return nn.parallel.DistributedDataParallel(network) if self.size > 1 else network
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Average the gradients over all processes.
+
+        This is for losses that DistributedDataParallel does not know: those with several backward
+        passes in a step, or with gradients of gradients.
+        """
+        if self.size == 1:
+            return
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, mean in zip(gradients, (together / self.size).split(sizes), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def any(self, here: bool) -> bool:
+        """Return whether it is so in any process, so that all of them stop at the same step."""
+        return bool(-self.minimum(-int(here)))
+
+    def minimum(self, here: int) -> int:
+        """Return the smallest of the numbers that the processes have."""
+        if self.size == 1:
+            return here
+        number = torch.tensor(here)
+        if dist.get_backend() == "nccl":
+            number = number.cuda()
+        dist.all_reduce(number, dist.ReduceOp.MIN)
+        return int(number)
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def started_processes(device: str) -> Iterator[Processes]:
+    """Lend the processes that torchrun started; without torchrun, this one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=MAX_WAIT)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where work keeps its files, what it runs on, until when, and who hears of its progress.
+
+    `folder` is made where it is missing. `deadline` is a time of `time.monotonic()`, in seconds.
+    """
+
+    folder: Path
+    device: str = "cpu"
+    processes: Processes = ALONE
+    deadline: float = math.inf
+    progress: Progress = silent
+
+    @classmethod
+    def of(cls, place: Runtime | str | Path) -> Runtime:
+        """Return a runtime as it is, or one for a folder."""
+        return place if isinstance(place, Runtime) else cls(Path(place))
+
+    def within(self, name: str) -> Runtime:
+        """Return the same for a folder inside this one."""
+        return replace(self, folder=self.folder / name)
+
+    def is_over(self) -> bool:
+        """Return whether the deadline has passed."""
+        return time.monotonic() >= self.deadline
+
+
+def deadline_in(seconds: float | None) -> float:
+    """Return the deadline of a time budget that begins now; None is no end."""
+    return math.inf if seconds is None else time.monotonic() + seconds
