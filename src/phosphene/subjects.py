@@ -182,7 +182,8 @@ class Subject:
         blank = torch.zeros(
             self.at_most(2), 3, *self.size, device=parameter.device
         )  # two tell a batch from its images
-        return layer_shapes(self.network, self.prepare(blank), self.tokens)
+        with looking_without_gradients():
+            return layer_shapes(self.network, self.prepare(blank), self.tokens)
 
     def as_read_by(self, version: int) -> Subject:
         """Return the subject as a record of this version of reading means it (see `READINGS`)."""
@@ -326,14 +327,16 @@ def _behaviour(subject: Subject) -> dict[str, str]:
     if sum(each.numel() for each in subject.network.parameters()) <= _MOST_COPIED:
         with suppress(Exception):  # of every kind: not every network can be copied or made double
             copied = replace(subject, network=copy.deepcopy(subject.network).cpu().double())
-            sizes = layer_sizes(copied.network, copied.prepare(image.double()))
+            with looking_without_gradients():
+                sizes = layer_sizes(copied.network, copied.prepare(image.double()))
             least = 1e-9 * max([size for size in sizes.values() if math.isfinite(size)], default=0)
             return {layer: "0" if size <= least else f"{size:.3e}" for layer, size in sizes.items()}
     device = next(subject.network.parameters(), torch.zeros(())).device
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        sizes = layer_sizes(subject.network, subject.prepare(image.to(device)))
+        with looking_without_gradients():
+            sizes = layer_sizes(subject.network, subject.prepare(image.to(device)))
     finally:
         torch.set_num_threads(threads)
     return {"": f"{sizes.get('', 0.0):.2e}"}
