@@ -116,7 +116,6 @@ def _results(
 ) -> Iterator[PreferredInputs]:
     """Yield each batch's result with its records, and keep it in the folder where there is one."""
     if out is None:
-        hashes = weights_of(subject, parameterization)
         for result in climb_all(
             subject,
             members,
@@ -129,7 +128,7 @@ def _results(
             every_frame=every_frame,
             report=report,
         ):
-            yield with_records(result, request, hashes)
+            yield with_records(result, request, weights_of(subject, parameterization))
         return
     folder, done = Folder(Path(out)), 0
     check_kept(folder, request, members, "give another folder as out to keep it")

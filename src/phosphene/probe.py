@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -285,12 +286,20 @@ def layer_shapes(
         for path, module in network.named_modules():
             if path and not isinstance(module, torch.jit.ScriptModule):  # it takes no hook
                 handles.append(module.register_forward_hook(note(path)))
-        with torch.no_grad():
+        with _without_gradient():
             run(network, inputs)
     finally:
         for handle in handles:
             handle.remove()
     return shapes
+
+
+@contextmanager
+def _without_gradient() -> Iterator[None]:
+    """Run what is only looked at; a re-entrant checkpoint warns that this is useless in training."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "None of the inputs have requires_grad")
+        yield
 
 
 _SEQUENCE = (
@@ -343,7 +352,7 @@ def _sequences(network: nn.Module, inputs: Tensor) -> set[str]:
         for path, module in network.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
                 handles.append(module.register_forward_hook(note(path)))
-        with torch.no_grad():
+        with _without_gradient():
             run(network, inputs)
     finally:
         for handle in handles:
@@ -391,7 +400,7 @@ def layer_sizes(network: nn.Module, inputs: Tensor) -> dict[str, float]:
         for path, module in network.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
                 handles.append(module.register_forward_hook(note(path)))
-        with torch.no_grad():
+        with _without_gradient():
             run(network, inputs)
     finally:
         for handle in handles:
