@@ -236,3 +236,20 @@ def test_priors_that_lie_in_memory_are_told_apart(subject: Subject) -> None:
         for prior in ("pixels", Pixels(16, 14), Pixels(18, 14))
     ]
     assert names == ["pixels", "Pixels(16, 14) given in Python", "Pixels(18, 14) given in Python"]
+
+
+def test_a_result_says_which_unit_did_not_climb() -> None:
+    shut = network()
+    nn.init.zeros_(shut.fc.weight[1])
+    result = phosphene.synthesize(shut, ["fc:0", "fc:1"], **FEW)
+    assert "(" not in repr(result[0])
+    assert repr(result[1]).endswith("(no higher than its start)>")
+    with pytest.raises(phosphene.PhospheneError, match="no picture in this part"):
+        result[2:].save("nowhere")
+
+
+def test_what_is_given_is_told_shortly() -> None:
+    image = np.zeros((3, 73, 73), "float32")
+    for slip in ({"start": image}, {"seeds": image + 0.5}):
+        with pytest.raises(phosphene.PhospheneError, match=r"got array\(.{,40}$"):
+            phosphene.synthesize(network(), "fc:0", **{**FEW, **slip})

@@ -248,6 +248,35 @@ def test_sequences_keep_channels_and_positions() -> None:
     assert score(subject, "conv:5", images) == wanted[0, 5, 8]
 
 
+class Last(nn.Module):
+    """Maps with their channels last, as of a Swin transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs, self.fewer = nn.Conv2d(3, 5, 2, 2), nn.Conv2d(5, 6, 4, 4, 1)
+        self.norms = nn.ModuleList([nn.LayerNorm(5), nn.LayerNorm(6)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.norms[0](self.pairs(images).permute(0, 2, 3, 1))
+        maps = self.norms[1](self.fewer(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return maps.mean((1, 2))
+
+
+@pytest.mark.parametrize("size", [(16, 36), (36, 16), (24, 24)])
+def test_channels_that_come_last_are_read_first(size: tuple[int, int]) -> None:
+    subject = wrap(lively(Last()), size=size)
+    shapes = subject.shapes()
+    assert shapes["pairs"] == shapes["norms.0"] == (5, size[0] // 2, size[1] // 2)
+    assert shapes["fewer"] == shapes["norms.1"]
+    images = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        wanted = subject.network.norms[0](subject.network.pairs(images).permute(0, 2, 3, 1))
+        with subject.reading(["norms.0"]) as read:
+            assert torch.equal(read(images)["norms.0"], wanted.permute(0, 3, 1, 2))
+    former = subject.as_read_by(1).shapes()["norms.0"]  # version 0.1.0 knew those of squares
+    assert former == (shapes["norms.0"] if size[0] == size[1] else tuple(wanted.shape[1:]))
+
+
 def test_a_flatten_of_positions_keeps_its_channels() -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(2), nn.ReLU())
     shapes = layer_shapes(network, torch.rand(2, 3, 8, 8), Tokens())
@@ -360,6 +389,16 @@ def test_timm_tells_the_tokens(
     subject = load_subject(name)
     assert subject.shapes()[layer] == shape
     assert subject.token_names(layer) == tokens
+
+
+def test_a_transformer_of_a_library_tells_them_inside_one_s_own_network(timm: ModuleType) -> None:
+    small = {"embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 3}
+    five = timm.create_model("vit_small_patch14_reg4_dinov2", img_size=28, **small)
+    subject = wrap(nn.Sequential(five, nn.ReLU()), size=28)
+    assert subject.shapes()["0.blocks.0"] == (8, 2, 2)
+    assert subject.token_names("0.blocks.0") == ("class", *(f"register{i}" for i in range(4)))
+    two = timm.create_model("deit_tiny_distilled_patch16_224", img_size=32, **small)
+    assert wrap(two, size=32).token_names("blocks.0") == ("class", "distillation")
 
 
 def test_torchvision_tells_the_class_token(torchvision: ModuleType) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
@@ -158,12 +159,13 @@ def _members(
     """Return one member for each unit and seed; `BadRequest` where they are of another form."""
     given = [units] if isinstance(units, (str, Target, Unit, Direction)) else units
     if not isinstance(given, (list, tuple)):
-        raise BadRequest(f"units are texts such as 'conv5:7'; got {units!r}")
+        raise BadRequest(f"units are texts such as 'conv5:7'; got {shortened(units)}")
     targets = [target for unit in given for target in _targets(subject, unit)]
     try:
         numbers = list(map(operator.index, seeds if isinstance(seeds, Iterable) else [seeds]))
     except TypeError:
-        raise BadRequest(f"seeds are whole numbers such as 3 or [0, 1]; got {seeds!r}") from None
+        told = shortened(seeds)
+        raise BadRequest(f"seeds are whole numbers such as 3 or [0, 1]; got {told}") from None
     if not numbers:
         raise BadRequest("no seeds given; for example 0 or [0, 1]")
     members = [Member(target, seed) for target in targets for seed in numbers]
@@ -180,7 +182,7 @@ def _targets(subject: Subject, unit: object) -> list[Target]:
         return subject.targets(unit)
     layer = subject.output or "LAYER"
     example = f"{layer}:{unit}" if isinstance(unit, int) else f"{layer}:0"
-    raise BadRequest(f"a unit is a text such as {example!r}; got {unit!r}")
+    raise BadRequest(f"a unit is a text such as {example!r}; got {shortened(unit)}")
 
 
 def _checked_machine(device: str, precision: str, batch: int, every_frame: int) -> str:
@@ -208,7 +210,8 @@ def _name(prior: str | Path | Parameterization) -> str:
 def _image(start: object) -> dict[str, str]:
     """Return what a record says of a start image that lies in no file."""
     if not isinstance(start, Tensor):
-        raise BadRequest(f"a start is random, mean, or an image as a tensor; got {start!r}")
+        told = shortened(start)
+        raise BadRequest(f"a start is random, mean, or an image as a tensor; got {told}")
     values = start.detach().cpu().contiguous().numpy().tobytes()
     told = hashlib.sha256(f"{tuple(start.shape)} {start.dtype} ".encode() + values)
     return {"file": "an image given in Python", "sha256": told.hexdigest()}

@@ -160,7 +160,7 @@ class _Redirecting(TorchFunctionMode):
         name = str(getattr(function, "__name__", "")).partition(".")[0].strip("_")
         if name not in _FLAT or not isinstance(values, Tensor) or not values.requires_grad:
             return function(*args, **(kwargs or {}))
-        arrived: list[Tensor] = []
+        arrived: list[Tensor | None] = []
         if values.ndim > 1:  # images come first; one number for each has no direction to go on in
             values.register_hook(lambda gradient: _let_through(gradient, arrived))
         result = function(*args, **(kwargs or {}))
@@ -168,9 +168,11 @@ class _Redirecting(TorchFunctionMode):
         return result
 
 
-def _let_through(gradient: Tensor, arrived: Sequence[Tensor]) -> Tensor | None:
-    """The gradient ahead of a ReLU, given the one that arrived behind it."""
-    if not arrived:
+def _let_through(gradient: Tensor | None, arrived: Sequence[Tensor | None]) -> Tensor | None:
+    """The gradient ahead of a ReLU, given the one that arrived behind it; None keeps it."""
+    if (
+        gradient is None or not arrived or arrived[-1] is None
+    ):  # it is cut behind, as by quantization
         return None
     stopped = (gradient.flatten(1) == 0).all(1).view(-1, *[1] * (gradient.ndim - 1))
     return torch.where(stopped, arrived[-1].clamp(min=0), gradient)
@@ -185,8 +187,7 @@ def probe(
     The forward pass stops at the deepest layer asked for. A key made by `before(layer)` reads the
     layer ahead of its closing ReLU where it has one (it is absent otherwise). A layer that runs
     several times gives the first run that keeps the batch, one that returns several tensors its
-    first tensor. Maps of square images that have their channels last are given with their channels
-    first.
+    first tensor. Maps that have their channels last are given with their channels first.
 
     `tokens` says how values of three axes are read. Patches, (batch, tokens, channels), become a map
     (batch, channels, rows, columns); the tokens ahead of them, (batch, channels), are given under
@@ -196,7 +197,8 @@ def probe(
     """
     layers = list(dict.fromkeys(layers))
     found: dict[str, Tensor] = {}
-    square, images = True, 0
+    images: int = 0
+    size: tuple[int, int] | None = None
     lines: set[str] | None = set() if tokens is None else None  # None until the first pass tells
     handles = []
     plain = [layer for layer in layers if not layer.endswith(_BEFORE)]
@@ -209,7 +211,7 @@ def probe(
     def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
             if lines is not None and lacks(layer):
-                found[layer] = _channels_first(first_tensor(output), square, layer in lines)
+                found[layer] = _channels_first(first_tensor(output), size, layer in lines)
                 if not any(map(lacks, wanted)):
                     raise _Deepest
                 found[layer] = found[layer].clone()  # an in-place ReLU after it would overwrite it
@@ -219,7 +221,7 @@ def probe(
     def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if lines is not None and lacks(key):
-                first = _channels_first(inputs[0], square, key.removesuffix(_BEFORE) in lines)
+                first = _channels_first(inputs[0], size, key.removesuffix(_BEFORE) in lines)
                 found[key] = first.clone()  # an in-place ReLU would overwrite it
 
         return hook
@@ -235,8 +237,8 @@ def probe(
             handles.append(find_layer(network, layer).register_forward_hook(keep(layer)))
 
         def read(inputs: Tensor) -> dict[str, Tensor]:
-            nonlocal square, images, lines
-            square, images = inputs.shape[-1] == inputs.shape[-2], len(inputs)
+            nonlocal size, images, lines
+            size, images = _shape_of_maps(inputs, tokens), len(inputs)
             lines = sequences(network, inputs) if lines is None else lines
             found.clear()
             try:
@@ -269,13 +271,13 @@ def layer_shapes(
     windows into the batch, or gives the same for all images, has no units and is left out.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    handles, square, images = [], inputs.shape[-1] == inputs.shape[-2], len(inputs)
+    handles, size, images = [], _shape_of_maps(inputs, tokens), len(inputs)
     lines = sequences(network, inputs) if tokens else set()
 
     def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def hook(module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
             with suppress(UnknownName):  # a module whose output is no tensor has no units
-                value = _channels_first(first_tensor(output), square, path in lines)
+                value = _channels_first(first_tensor(output), size, path in lines)
                 if value.shape[:1] == (images,) and path not in shapes:
                     given = _patches({path: value}, tokens, lines, inputs)
                     shapes.update({key: tuple(each.shape[1:]) for key, each in given.items()})
@@ -495,15 +497,37 @@ def _closing_activation(layer: nn.Module) -> nn.Module | None:
     )
 
 
-def _channels_first(layer: Tensor, square: bool, line: bool) -> Tensor:
+def _shape_of_maps(inputs: Tensor, tokens: Tokens | None) -> tuple[int, int] | None:
+    """Return the size of the images that tells a map's axes; version 0.1.0 knew squares alone."""
+    height, width = inputs.shape[-2:]
+    return None if tokens is None and height != width else (height, width)
+
+
+def _channels_first(layer: Tensor, size: tuple[int, int] | None, line: bool) -> Tensor:
     """Return a layer's values with the channels ahead of the positions.
 
-    Maps of a square image are square: where the two sides that are equal come first, the channels
-    come last. Three axes are (batch, tokens, channels), unless the layer is a line.
+    Maps have the shape of the image, `size`: where the first two sides have it and the last two do
+    not, the channels come last; with None, they come first. Three axes are (batch, tokens,
+    channels), unless the layer is a line.
     """
-    if layer.ndim == 4 and square and layer.shape[1] == layer.shape[2] != layer.shape[3]:
+    if layer.ndim == 4 and size is not None and _channels_last(layer.shape[1:], size):
         return layer.permute(0, 3, 1, 2)
     return layer.transpose(1, 2) if layer.ndim == 3 and not line else layer
+
+
+def _channels_last(shape: Sequence[int], size: tuple[int, int]) -> bool:
+    """Return whether a map of three axes has its channels last, by the shape of the image."""
+    first, second, third = shape
+    if size[0] == size[1]:
+        return first == second != third
+    return _shrunk((first, second), size) and not _shrunk((second, third), size)
+
+
+def _shrunk(sides: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Return whether one stride makes both sides of an image's, each to within one position."""
+    both = list(zip(size, sides, strict=True))
+    least = max(image / (side + 1) for image, side in both)
+    return all(side == 1 or least < image / (side - 1) for image, side in both)
 
 
 def first_tensor(output: object) -> Tensor:

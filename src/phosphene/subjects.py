@@ -37,6 +37,7 @@ from phosphene.networks.outside import (
     number_type,
     seeded_by_zero,
     sha256_of_weights,
+    told_tokens,
     wrong_scale,
 )
 from phosphene.probe import (
@@ -361,7 +362,7 @@ def load_subject(name: str | Path) -> Subject:
             outside.card,
             outside.batch,
             outside.layout,
-            Tokens(outside.tokens),
+            Tokens(told_tokens(outside.network)),
         )
         beside = '; beside it, its factory may give {"size": PIXELS}'
         return _tried(subject, beside) if str(name).startswith("python:") else subject
@@ -505,7 +506,8 @@ def wrap(
     options = checked_options(name, network, said)
     options["output"] = options["output"] or _last_layer(network)
     layout = fitting_layout(network, options["size"])
-    subject = Subject(name, network, **options, layout=layout)
+    tokens = Tokens(told_tokens(network))
+    subject = Subject(name, network, **options, layout=layout, tokens=tokens)
     return _tried(subject, "; wrap(network, size=PIXELS) sets another size")
 
 

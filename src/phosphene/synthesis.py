@@ -202,8 +202,10 @@ class PreferredInputs:
 
     def __repr__(self) -> str:
         shown = [
-            f"{member.target} {score:.2f}"
-            for member, score in zip(self.members[:4], self.scores.tolist(), strict=False)
+            f"{member.target} {score:.2f}" + (f" ({status})" if status != "climbed" else "")
+            for member, score, status in zip(
+                self.members[:4], self.scores.tolist(), self.statuses, strict=False
+            )
         ]
         more = [f"and {len(self) - 4:,} more"] if len(self) > 4 else []
         return f"<PreferredInputs: {', '.join([*shown, *more])}>"
@@ -232,6 +234,8 @@ class PreferredInputs:
 
         A picture of another run that has the same name is replaced only when `anew` is true.
         """
+        if not self:
+            raise BadRequest("there is no picture in this part of the result")
         if len(self.records) != len(self):
             raise BadRequest("only what phosphene.synthesize returned has records to save")
         into = Folder(Path(folder))

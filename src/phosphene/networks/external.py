@@ -97,7 +97,6 @@ def _torchvision(text: str) -> External:
         "sha256": sha256_of_weights(network),
     }
     output = logits_layer(network, len(classes))
-    named = ("class",) if hasattr(network, "class_token") else None
     return External(
         network,
         (side, side),
@@ -106,7 +105,6 @@ def _torchvision(text: str) -> External:
         classes,
         output,
         card,
-        tokens=named,
     )
 
 
@@ -180,21 +178,7 @@ def _timm(text: str) -> External:
         classes,
         _timm_output(network),
         card,
-        tokens=_timm_tokens(network),
     )
-
-
-def _timm_tokens(network: Any) -> tuple[str, ...] | None:
-    """Return timm's names of the tokens ahead of the patches, None for a network without any told."""
-    count = getattr(network, "num_prefix_tokens", None)
-    if not isinstance(count, int):
-        return None
-    named = [
-        name
-        for name, part in (("class", "cls_token"), ("distillation", "dist_token"))
-        if getattr(network, part, None) is not None
-    ][:count]
-    return (*named, *(f"register{i}" for i in range(count - len(named))))
 
 
 def _timm_trained(library: ModuleType, model: str) -> nn.Module:

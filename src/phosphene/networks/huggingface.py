@@ -66,16 +66,8 @@ def load_transformers(text: str) -> External:
         card["size_0_1_0"] = [256, 256]
         if _stated(config) is None:
             card["assumed"] = f"{said[0]} × {said[1]} pixels; its image processor does not resize"
-    outside = External(
-        network,
-        said,
-        mean,
-        std,
-        classes,
-        logits_layer(network, config.num_labels),
-        card,
-        tokens=_tokens(config),
-    )
+    output = logits_layer(network, config.num_labels)
+    outside = External(network, said, mean, std, classes, output, card)
     return checked(name, outside, lambda images: network(images).logits)
 
 
@@ -91,16 +83,6 @@ def _stated(config: Any) -> tuple[int, int] | None:
         return said, said
     if isinstance(said, (list, tuple)) and len(said) == 2:
         return int(said[0]), int(said[1])
-    return None
-
-
-def _tokens(config: Any) -> tuple[str, ...] | None:
-    """Return names of the tokens ahead of the patches, as far as a configuration tells them."""
-    if config.model_type == "deit":
-        return "class", "distillation"
-    registers = getattr(config, "num_register_tokens", None)
-    if isinstance(registers, int):
-        return "class", *(f"register{i}" for i in range(registers))
     return None
 
 

@@ -37,8 +37,7 @@ class External:
     `mean` and `std` are on RGB in [0, 1]. `output` is the layer whose channels are the classes ("" lets the
     caller guess). `card` says where it is from: source, weights, licence, version of the library. `batch` is the
     most images that it takes at once, 0 for any number; `layout` the order of their numbers in memory, which a
-    program that was traced with one may insist on. `tokens` names those ahead of the patches in a
-    transformer's layers, such as ("class", "register0"), None where it is not known.
+    program that was traced with one may insist on.
     """
 
     network: nn.Module
@@ -50,7 +49,6 @@ class External:
     card: dict[str, Any] = field(default_factory=dict)
     batch: int = 0
     layout: torch.memory_format = torch.channels_last
-    tokens: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -133,6 +131,45 @@ def bare(name: str, network: nn.Module) -> nn.Module:
         if not isinstance(within, nn.Module):
             return network
         network = within
+
+
+def told_tokens(network: nn.Module) -> tuple[str, ...] | None:
+    """Return names of the tokens ahead of a transformer's patches, such as ("class", "register0").
+
+    timm's and torchvision's modules and the configurations of 🤗 transformers tell them, also where
+    such a network is a part of another. None where nothing does.
+    """
+    for module in network.modules():
+        for told in (_told_by_timm, _told_by_torchvision, _told_by_transformers):
+            if (names := told(module)) is not None:
+                return names
+    return None
+
+
+def _told_by_timm(module: nn.Module) -> tuple[str, ...] | None:
+    count = getattr(module, "num_prefix_tokens", None)
+    if not isinstance(count, int):
+        return None
+    named = [
+        name
+        for name, part in (("class", "cls_token"), ("distillation", "dist_token"))
+        if getattr(module, part, None) is not None
+    ][:count]
+    return (*named, *(f"register{i}" for i in range(count - len(named))))
+
+
+def _told_by_torchvision(module: nn.Module) -> tuple[str, ...] | None:
+    return ("class",) if isinstance(getattr(module, "class_token", None), nn.Parameter) else None
+
+
+def _told_by_transformers(module: nn.Module) -> tuple[str, ...] | None:
+    config = getattr(module, "config", None)
+    if getattr(config, "model_type", None) == "deit":
+        return "class", "distillation"
+    registers = getattr(config, "num_register_tokens", None)
+    if isinstance(registers, int):
+        return "class", *(f"register{i}" for i in range(registers))
+    return None
 
 
 _WRAPPERS = (
