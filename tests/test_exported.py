@@ -129,6 +129,20 @@ def test_a_program_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
         load_subject(file)
 
 
+def test_of_several_answers_the_first_is_taken(tmp_path: Path) -> None:
+    images, network = torch.rand(2, 3, SIDE, SIDE), lively(Ending(nn.Identity()))
+    for number, kind in enumerate((lambda x: {"logits": x, "more": -x}, lambda x: (x, -x))):
+        several = lively(Ending(kind))
+        several.load_state_dict(network.state_dict())
+        subject = load_subject(
+            export(several, tmp_path / f"{number}.pt2", images, dynamic=ANY_BATCH)
+        )
+        assert subject.output == "head.fc"
+        (target,) = subject.targets("head.fc:1")
+        assert synthesize(subject, [target], prior="pixels", steps=8).statuses == ("climbed",)
+        torch.testing.assert_close(subject(images), network(subject.prepare(images)))
+
+
 @pytest.mark.parametrize(
     ("network", "output"),
     [

@@ -210,8 +210,8 @@ def _name(prior: str | Path | Parameterization) -> str:
 def _image(start: object) -> dict[str, str]:
     """Return what a record says of a start image that lies in no file."""
     if not isinstance(start, Tensor):
-        told = shortened(start)
-        raise BadRequest(f"a start is random, mean, or an image as a tensor; got {told}")
+        given = shortened(start)
+        raise BadRequest(f"a start is random, mean, or an image as a tensor; got {given}")
     values = start.detach().cpu().contiguous().numpy().tobytes()
     told = hashlib.sha256(f"{tuple(start.shape)} {start.dtype} ".encode() + values)
     return {"file": "an image given in Python", "sha256": told.hexdigest()}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from phosphene.errors import BadRequest, UnknownName
-from phosphene.tensors import device_of
+from phosphene.tensors import device_of, first_tensor
 
 Read = Callable[[Tensor], dict[str, Tensor]]
 
@@ -528,14 +528,3 @@ def _shrunk(sides: tuple[int, int], size: tuple[int, int]) -> bool:
     both = list(zip(size, sides, strict=True))
     least = max(image / (side + 1) for image, side in both)
     return all(side == 1 or least < image / (side - 1) for image, side in both)
-
-
-def first_tensor(output: object) -> Tensor:
-    """A layer's output, or the first tensor of several: what a tuple or a dict begins with."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, (tuple, list)) and output:
-        return first_tensor(output[0])
-    if isinstance(output, dict) and output:
-        return first_tensor(next(iter(output.values())))
-    raise UnknownName(f"a layer returns {type(output).__name__}, not a tensor")

@@ -43,7 +43,6 @@ from phosphene.networks.outside import (
 from phosphene.probe import (
     Read,
     Tokens,
-    first_tensor,
     layer_path,
     layer_shapes,
     layer_sizes,
@@ -51,7 +50,7 @@ from phosphene.probe import (
     probe,
     run,
 )
-from phosphene.tensors import device_of, resized
+from phosphene.tensors import device_of, first_tensor, resized
 from phosphene.units import Target, Term, Unit, channel_range, is_token, parse
 
 READINGS = (1, 2)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from phosphene.errors import UnknownName
+
 Pictures = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 
 
@@ -74,3 +76,14 @@ def total_variation(images: Tensor) -> Tensor:
     rows = images[..., 1:, :] - images[..., :-1, :]
     columns = images[..., 1:] - images[..., :-1]
     return rows.abs().mean((1, 2, 3)) + columns.abs().mean((1, 2, 3))
+
+
+def first_tensor(output: object) -> Tensor:
+    """A layer's output, or the first tensor of several: what a tuple or a dict begins with."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (tuple, list)) and output:
+        return first_tensor(output[0])
+    if isinstance(output, dict) and output:
+        return first_tensor(next(iter(output.values())))
+    raise UnknownName(f"a layer returns {type(output).__name__}, not a tensor")

@@ -24,6 +24,7 @@ import torch
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.files import PROGRAM, read_json, really_is
 from phosphene.networks.outside import External, checked, checked_options, one_line, sha256_of
+from phosphene.tensors import first_tensor
 
 LARGEST = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
@@ -103,7 +104,7 @@ def load_program(path: Path) -> External:
     return checked(
         str(path),
         External(network, **options, card=card, batch=batch, layout=torch.contiguous_format),
-        network,
+        lambda images: first_tensor(network(images)),
     )
 
 
