@@ -39,7 +39,6 @@ from phosphene.evaluation import (
     as_images,
     features,
     judge_channels,
-    kid,
     mean,
     recognised,
     share,
@@ -250,13 +249,38 @@ def judged(
     judge: Subject, images: Tensor, labels: Tensor, classes: tuple[str, ...], natural: Tensor
 ) -> dict[str, Figure]:
     """Measure what a judge names, where it knows the classes, and how far its features are."""
-    told = {"kid": kid(features(judge, images)[1], natural)}
+    told = {"kid": kernel_distance(features(judge, images)[1], natural)}
     try:
         channels = judge_channels(judge, classes)
     except Exception:  # it does not know all of the classes
         return told
     right = recognised(judge, images, labels, channels)
     return told | {"first": share(right[:, 0].tolist()), "five": share(right[:, 1].tolist())}
+
+
+def kernel_distance(one: Tensor, other: Tensor) -> Figure:
+    """Measure the unbiased KID (Bińkowski et al. 2018) of features (n, d) and (m, d), all at once.
+
+    The interval is that of a jackknife over the n.
+    """
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (x.double() @ y.double().T / x.shape[1] + 1) ** 3
+
+    own, between, theirs = (
+        kernel(one, one).fill_diagonal_(0),
+        kernel(one, other),
+        kernel(other, other),
+    )
+    n, m = between.shape
+    constant = float(theirs.fill_diagonal_(0).sum()) / (m * (m - 1))
+    value = float(own.sum()) / (n * (n - 1)) - 2 * float(between.mean()) + constant
+    rows, crossed = own.sum(1), between.sum(1)
+    without = (own.sum() - 2 * rows) / ((n - 1) * (n - 2)) - 2 * (between.sum() - crossed) / (
+        m * (n - 1)
+    )
+    spread = float(((n - 1) / n * (without - without.mean()).square().sum()).sqrt())
+    return Figure(value, value - 1.96 * spread, value + 1.96 * spread, n)
 
 
 @torch.no_grad()

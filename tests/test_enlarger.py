@@ -21,7 +21,7 @@ from phosphene.images import write_png
 from phosphene.networks import build
 from phosphene.networks.enlarger import EnlargedGenerator, Enlarger, enlarged
 from phosphene.parameterizations import Generated, load_generated
-from phosphene.training.enlarge import Pairs, cached_pairs, drawn, style, train_enlarger, view
+from phosphene.training.enlarge import Pairs, cached_pairs, drawn, style, train_enlarger, view, worn
 from phosphene.training.run import Recipe, read_recipe, seeded
 
 TINY = {"widths": [8, 8, 4], "blocks": [1, 1, 1]}
@@ -95,13 +95,23 @@ def test_a_batch_holds_pieces_of_one_place() -> None:
     row = torch.arange(64, dtype=torch.uint8)[:, None].expand(64, 64)
     large = torch.stack([row, row.T, torch.zeros_like(row)], 2)[None]
     again, beyond = large[:, ::2, ::2] + 100, large[:, ::2, ::2] + 150
-    stage: Recipe = {"photographs": 1, "again": 1, "beyond": 1, "crop": 16, "blur": 0.0}
+    stage: Recipe = {"photographs": 1, "again": 1, "beyond": 1, "crop": 16, "blur": 0, "noise": 0}
     small, wanted = drawn(Pairs(large, again, beyond), stage, seeded(3, 1))
     assert (small.shape, wanted.shape) == ((3, 3, 16, 16), (3, 3, 32, 32))
     halved = torch.nn.functional.avg_pool2d(wanted, 2) * 255
-    assert torch.allclose(small[0] * 255, halved[0], atol=1)
+    assert torch.allclose(small[0, :, 1:-1, 1:-1] * 255, halved[0, :, 1:-1, 1:-1], atol=1)
     assert torch.allclose(small[1, :2] * 255, halved[1, :2] + 100, atol=1)
     assert torch.allclose(small[2, :2] * 255, halved[2, :2] + 150, atol=1)
+
+
+def test_a_worn_picture_is_softer_and_rougher_but_the_same() -> None:
+    image = torch.rand(1, 3, 32, 32).round()
+    soft = worn(image, 2.0, 0.0, seeded(0))
+    assert soft.std() < image.std()
+    assert torch.equal(soft, worn(image, 2.0, 0.0, seeded(0)))
+    rough = worn(image * 0 + 0.5, 0.0, 0.1, seeded(0)) - 0.5
+    assert 0 < rough.std() <= 0.1
+    assert rough.mean().abs() < 0.02
 
 
 def test_style_forgets_where_things_are() -> None:

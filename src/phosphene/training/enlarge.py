@@ -1,10 +1,10 @@
 """Train an enlarger, a second stage for generators.
 
 It is to enlarge what a climb through a first stage draws, which is smoother than a photograph made
-small, and has faults of its own. So it learns on three kinds of pictures: photographs made small,
-whose enlargement is known; the prior's reconstructions of photographs, which show the same thing,
-though not at the same place; and the prior's images of codes beyond those of photographs, of which
-only a discriminator can say what they lack.
+small, and has faults of its own. So it learns on three kinds of pictures: photographs made small
+and worn, whose enlargement is known; the prior's reconstructions of photographs, which show the
+same thing, though not at the same place; and the prior's images of codes beyond those of
+photographs, of which only a discriminator can say what they lack.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from phosphene.images import Pixels, contact_sheet, to_pixels
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.enlarger import Enlarger, enlarged
-from phosphene.networks.generator import ImageGenerator
+from phosphene.networks.generator import ImageGenerator, smoothed
 from phosphene.parameterizations import Generated, blurred, seen_part
 from phosphene.probe import probe
 from phosphene.subjects import Subject, load_subject, resized
@@ -59,6 +59,14 @@ NO_CODE = 1
 """Units of the code that the discriminator is given, all of them zero: it has to do without."""
 AT_ONCE = 64
 """Photographs that the prior makes again at once."""
+GRAINS = (1, 2, 4)
+"""Sides of the grains of a worn picture, in pixels."""
+COLOURED = 0.4
+"""The deviation of its grains' colours, that of their grey being one."""
+QUIET = 0.3
+"""The share of its grains that is there where a picture has nothing to show."""
+BUSIEST = 2.5
+"""How many times as many as on the average there are at most, for the rest of them."""
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
 
@@ -211,7 +219,6 @@ def drawn(
     room = pairs.again.shape[1] - crop + 1
     corners = torch.randint(room, (n, 2), generator=rng).tolist()
     flipped = torch.rand(n, 1, 1, 1, generator=rng).to(device) < 0.5
-    blur = (stage["blur"] * torch.rand(known, generator=rng)).tolist()
     wanted = as_images(
         [
             piece(pairs.large[i], 2 * row, 2 * column, 2 * crop)
@@ -219,7 +226,7 @@ def drawn(
         ]
     ).to(device)
     halved = resized(wanted[:known], (crop, crop))
-    small = [blurred(each[None], sigma) for each, sigma in zip(halved, blur, strict=True)]
+    small = [worn(each[None], stage["blur"], stage["noise"], rng) for each in halved]
     made = [pairs.again] * stage["again"] + [pairs.beyond] * stage["beyond"]
     small += [
         as_images([piece(images[i], row, column, crop)]).to(device)
@@ -228,6 +235,30 @@ def drawn(
     both = torch.cat(small), wanted
     x, y = (torch.where(flipped, images.flip(3), images) for images in both)
     return x, y
+
+
+def worn(image: Tensor, blur: float, noise: float, rng: torch.Generator) -> Tensor:
+    """Wear an image (1, 3, 4n, 4m) in [0, 1] as a generator does: soft, with grains and blocks.
+
+    It is blurred by up to `blur` pixels. Of standard deviation up to `noise` are then added grains
+    of one, two and four pixels, grey for the most part, more where there is more to see. Over both
+    goes a share of the filter with which a decoder ends.
+    """
+    softness, roughness, filtered = torch.rand(3, generator=rng).tolist()
+    soft = blurred(image, blur * softness)
+    height, width = image.shape[-2:]
+    grains = torch.zeros_like(image)
+    for side in GRAINS:
+        drawn_at = (height // side, width // side)
+        grey = torch.randn(1, 1, *drawn_at, generator=rng)
+        colours = torch.randn(1, 3, *drawn_at, generator=rng)
+        grains += F.interpolate((grey + COLOURED * colours).to(image), scale_factor=side)
+    grains /= (len(GRAINS) * (1 + COLOURED**2)) ** 0.5
+    contrast = (soft - blurred(soft, 2.0)).abs().mean(1, keepdim=True).expand_as(soft)
+    busy = blurred(contrast, 2.0)
+    strength = QUIET + (1 - QUIET) * (busy / busy.mean().clamp(min=1e-4)).clamp(max=BUSIEST)
+    rough = soft + noise * roughness * strength * grains
+    return torch.lerp(rough, smoothed(rough), filtered).clamp(0, 1)
 
 
 def piece(picture: Tensor, row: int, column: int, side: int) -> Any:
