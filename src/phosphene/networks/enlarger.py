@@ -18,8 +18,9 @@ class Enlarger(nn.Module):
     A bicubic enlargement, plus what a network adds to it, which begins near nothing. The network
     sees no code, so one serves every prior. It works at a quarter, at half and at the whole of the
     small picture's resolution (`widths` channels, `blocks` residual ones each), where convolutions
-    are cheap and see far, and doubles by a pixel shuffle, which is filtered against the
-    checkerboard that it would leave. `ValueError` where these are not three each, or out of range.
+    are cheap and see far. Maps are doubled linearly, and the picture by a pixel shuffle, which is
+    filtered, against the hatching and the checkerboards that they would leave else. `ValueError`
+    where widths or blocks are not three, or out of range.
     """
 
     def __init__(self, widths: Sequence[int] = (96, 64, 24), blocks: Sequence[int] = (2, 1, 1)):
@@ -56,9 +57,9 @@ class Enlarger(nn.Module):
         x = (2 * images - 1).contiguous(memory_format=torch.channels_last)
         middle = self.middle(F.pixel_unshuffle(x, 2))
         low = self.low(self.down(F.leaky_relu(middle, 0.2)))
-        middle = self.refine(middle + self.up(F.interpolate(low, scale_factor=2)))
+        middle = self.refine(middle + self.up(_doubled(low)))
         middle = F.leaky_relu(middle, 0.2)
-        high = self.finish(self.high(x) + self.over(F.interpolate(middle, scale_factor=2)))
+        high = self.finish(self.high(x) + self.over(_doubled(middle)))
         return smoothed(F.pixel_shuffle(self.last(F.leaky_relu(high, 0.2)), 2))
 
 
@@ -79,6 +80,11 @@ class EnlargedGenerator(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.enlarger(self.generator(codes))
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Double maps (batch, c, n, m) linearly: no convolution after it can tell where it is."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def enlarged(images: Tensor) -> Tensor:
