@@ -3,14 +3,15 @@
 
     python benchmarks/enlarger.py ENLARGER PHOTOGRAPHS --keep FOLDER [--out FILE.json]
         [--prior objects-fc6] [--subjects NAME …] [--judges NAME …] [--every 40] [--number 500]
-        [--through] [--only-climb]
+        [--sets small again] [--through] [--only-climb]
 
 ENLARGER is a weights file, PHOTOGRAPHS a folder with photographs of 192 pixels and more, of the
 judges' classes, that had no part in its training. Judged are
 
 * preferred inputs of every so many output units of the subjects, climbed once through the prior and
   kept in FOLDER; with --through also climbed through prior and enlarger, which costs a climb more;
-* the prior's reconstructions of the photographs, and the photographs made small.
+* of the `--sets`, "again", the prior's reconstructions of the photographs, and "small", the
+  photographs made small.
 
 Each is enlarged bilinearly, bicubically and by the enlarger. Told are the share that each judge
 names, first and among five, the kernel distance (KID) of its features from those of the
@@ -53,6 +54,7 @@ from phosphene.synthesis import CLIMBS, Member, climb_all, joined
 
 BATCH = 25
 SHOWN = 24
+SETS = ("small", "again")
 
 Way = Callable[[Tensor], Tensor]
 
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--prior", default="objects-fc6")
     parser.add_argument("--subjects", nargs="*", default=["efficientnet-lite0", "caffenet-objects"])
     parser.add_argument("--judges", nargs="*", default=["efficientnet-lite2", "resnet18-objects"])
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=SETS)
     parser.add_argument("--every", type=int, default=40)
     parser.add_argument("--number", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
@@ -102,23 +105,25 @@ def main() -> None:
         torch.from_numpy(data.labels)[chosen],
     )
     seen = look(judges, photographs)
-    small = resized(photographs, (prior.image_size,) * 2)
-    with encoding(prior, "cpu") as encoded, torch.no_grad():
-        again = torch.cat([prior.images(encoded(part)) for part in small.split(BATCH)])
     found: dict[str, Any] = {
         "enlarger": weights.read(options.enlarger).sha256,
         "prior": prior.card["sha256"],
+        "photographs": tell(
+            "photographs", judges, {"as they are": photographs}, labels, data.classes, seen
+        ),
     }
-    found["photographs"] = tell(
-        "photographs", judges, {"as they are": photographs}, labels, data.classes, seen
-    )
-    sets = {"photographs made small": small, "reconstructions": again}
-    for name, images in sets.items():
-        made = {way: enlarge(images) for way, enlarge in ways.items()}
-        found[name] = tell(
-            name, judges, made, labels, data.classes, seen, photographs if images is small else None
-        )
-        show(options.keep / f"{name}.png", {"photograph": photographs, **made})
+    small = resized(photographs, (prior.image_size, prior.image_size))
+    if "small" in options.sets:
+        made = {way: enlarge(small) for way, enlarge in ways.items()}
+        name = "photographs made small"
+        found[name] = tell(name, judges, made, labels, data.classes, seen, photographs)
+        show(options.keep / "small.png", {"photograph": photographs, **made})
+    if "again" in options.sets:
+        with encoding(prior, "cpu") as encoded, torch.no_grad():
+            again = torch.cat([prior.images(encoded(part)) for part in small.split(BATCH)])
+        made = {way: enlarge(again) for way, enlarge in ways.items()}
+        found["reconstructions"] = tell("reconstructions", judges, made, labels, data.classes, seen)
+        show(options.keep / "again.png", {"photograph": photographs, **made})
     for subject in subjects:
         images, units = climbs[subject.name]
         made = {way: enlarge(images) for way, enlarge in ways.items()}
