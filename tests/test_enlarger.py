@@ -24,6 +24,7 @@ from phosphene.parameterizations import Generated, load_generated
 from phosphene.training.enlarge import Pairs, cached_pairs, drawn, style, train_enlarger, view, worn
 from phosphene.training.run import Recipe, read_recipe, seeded
 
+TRAINED = Path(__file__).parent.parent / "weights" / "enlarger.safetensors"
 TINY = {"widths": [8, 8, 4], "blocks": [1, 1, 1]}
 
 
@@ -40,6 +41,20 @@ def test_begins_as_the_plain_enlargement_and_costs_no_more_than_the_first_stage(
         assert torch.allclose(enlarger(images), enlarged(images).clamp(0, 1), atol=0.02)
     generator = load_generated("objects-fc6").generator
     assert flops(enlarger, images[:1]) <= flops(generator, torch.zeros(1, 1024))
+
+
+def test_the_trained_one_sharpens_and_keeps_what_it_enlarges() -> None:
+    if not TRAINED.is_file():
+        pytest.skip("its weights are not here")
+    file = weights.read(TRAINED, "enlarger")
+    enlarger = weights.fill(build(file.card["architecture"]), file.part("network"), TRAINED.name)
+    images = load_generated("objects-fc6").images(torch.rand(2, 1024) * 2)
+    with torch.no_grad():
+        large, plain = enlarger(images), enlarged(images).clamp(0, 1)
+    rough = lambda x: (x[..., 1:] - x[..., :-1]).abs().mean()  # noqa: E731
+    assert rough(large) > 1.1 * rough(plain)
+    apart = torch.nn.functional.avg_pool2d(large - plain, 4).abs().mean()
+    assert apart < 0.03
 
 
 def test_doubles_pictures_of_any_sides_that_are_multiples_of_four() -> None:
