@@ -9,6 +9,7 @@ from torch import nn
 
 from phosphene.errors import BadFile, UnknownName
 from phosphene.networks.caffenet import CaffeNet
+from phosphene.networks.enlarger import Enlarger
 from phosphene.networks.generator import DirectGenerator, TwoStageGenerator
 from phosphene.networks.googlenet import GoogLeNet
 from phosphene.networks.resnet import ResNet
@@ -19,6 +20,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "googlenet": GoogLeNet,
     "two-stage": TwoStageGenerator,
     "direct": DirectGenerator,
+    "enlarger": Enlarger,
 }
 
 

@@ -267,7 +267,7 @@ class Decoder(nn.Module):
         x = self.low(latents.contiguous(memory_format=torch.channels_last))
         x = self.middle(F.interpolate(x, scale_factor=2))
         x = self.high(F.interpolate(x, scale_factor=2))
-        return _smoothed(F.pixel_shuffle(self.last(x), 2))
+        return smoothed(F.pixel_shuffle(self.last(x), 2))
 
 
 def _resolution(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
@@ -277,7 +277,7 @@ def _resolution(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     )
 
 
-def _smoothed(x: Tensor) -> Tensor:
+def smoothed(x: Tensor) -> Tensor:
     """Maps filtered with (1, 2, 1) / 4 along both axes: what alternates from pixel to pixel is gone."""
     x = F.pad(x.float(), (1, 1, 1, 1), mode="replicate")
     x = (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4

@@ -1,0 +1,448 @@
+"""Train an enlarger, a second stage for generators.
+
+It is to enlarge what a climb through a first stage draws, which is smoother than a photograph made
+small, and has faults of its own. So it learns on three kinds of pictures: photographs made small
+and worn, whose enlargement is known; the prior's reconstructions of photographs, which show the
+same thing, though not at the same place; and the prior's images of codes beyond those of
+photographs, of which only a discriminator can say what they lack.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from phosphene import weights
+from phosphene.datasets import Stream
+from phosphene.encoders import encoder_of
+from phosphene.errors import BadRequest
+from phosphene.files import told_as_oserror, whole
+from phosphene.images import Pixels, contact_sheet, to_pixels
+from phosphene.networks import build
+from phosphene.networks.discriminator import Discriminator
+from phosphene.networks.enlarger import Enlarger, enlarged
+from phosphene.networks.generator import ImageGenerator, smoothed
+from phosphene.parameterizations import Generated
+from phosphene.runtime import Runtime
+from phosphene.subjects import Subject, load_subject
+from phosphene.tensors import as_images, blurred, center_crop, resized
+from phosphene.training.adversary import Adversary, adversarial_step
+from phosphene.training.autoencoder import feature_distance
+from phosphene.training.gallery import EVERY
+from phosphene.training.image import class_kl, extrapolated_codes
+from phosphene.training.run import (
+    Averaged,
+    Recipe,
+    RunFolder,
+    Stateful,
+    placed,
+    recipe_hash,
+    seeded,
+)
+from phosphene.training.stages import mixed_precision, tell
+
+NO_CODE = 1
+"""Units of the code that the discriminator is given, all of them zero: it has to do without."""
+AT_ONCE = 64
+"""Photographs that the prior makes again at once."""
+GRAINS = (1, 2, 4)
+"""Sides of the grains of a worn picture, in pixels."""
+COLOURED = 0.4
+"""The deviation of its grains' colours, that of their grey being one."""
+QUIET = 0.3
+"""The share of its grains that is there where a picture has nothing to show."""
+BUSIEST = 2.5
+"""How many times as many as on the average there are at most, for the rest of them."""
+SHOWN = 8
+"""Pictures of each kind on a contact sheet."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Photographs `large`, uint8 (n, 2 size, 2 size, 3), and what the prior makes of them.
+
+    Those are (n, size, size, 3): each photograph `again`, from its code, and an image of a code
+    `beyond` those of photographs.
+    """
+
+    large: Tensor
+    again: Tensor
+    beyond: Tensor
+
+    def __len__(self) -> int:
+        return len(self.large)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedEnlarger:
+    """The enlarger with averaged weights, and `helpers`, what a later run goes on from.
+
+    Those are the weights of `enlarger`, not averaged, and of `discriminator`, and the `averaged`
+    ones. `steps` are done, with those of earlier runs; `finished` is true at the recipe's end.
+    """
+
+    enlarger: Enlarger
+    helpers: dict[str, dict[str, Tensor]]
+    finished: bool
+    steps: int
+
+
+def train_enlarger(
+    recipe: Recipe,
+    prior: Generated,
+    photographs: Stream,
+    run: Runtime | str | Path,
+    *,
+    init_from: weights.Weights | None = None,
+    held_out: Stream | None = None,
+) -> TrainedEnlarger:
+    """Train until the deadline; a killed run goes on from its folder.
+
+    `begin` is a file of `helpers` that another run left. Of `held_out` photographs a sheet is kept
+    every few minutes. `BadRequest` where the recipe asks for what cannot be.
+    """
+    runtime = Runtime.of(run)
+    device = runtime.device
+    stage = recipe["enlarge"]
+    begun_at = time.monotonic()
+    crop = stage["crop"]
+    if crop % 16 or not 0 < crop <= prior.image_size:
+        raise BadRequest(
+            f"[enlarge] crop is a multiple of 16, at most {prior.image_size}; got {crop}"
+        )
+    begun = init_from.sha256 if init_from else ""
+    before = int(init_from.card.get("steps", 0)) if init_from else 0
+    pairs = cached_pairs(recipe["seed"], prior, photographs, runtime)
+    folder = RunFolder(
+        runtime,
+        recipe_hash(_lasting(recipe), f"{photographs.fingerprint}:{prior.card['sha256']}:{begun}"),
+    )
+    torch.manual_seed(recipe["seed"])
+    enlarger = cast("Enlarger", build(dict(recipe["architecture"])))
+    comparator = _comparator(stage, device)
+    discriminator = Discriminator(_heads(stage, comparator), NO_CODE, stage["width"])
+    if init_from is not None:
+        for name, network in (("enlarger", enlarger), ("discriminator", discriminator)):
+            weights.fill(network, init_from.part(name), init_from.path.name).requires_grad_(
+                True
+            ).train()
+    placed(enlarger, device)
+    placed(discriminator, device)
+    generator_optimizer = torch.optim.Adam(enlarger.parameters(), betas=(0.5, 0.99), fused=True)
+    discriminator_optimizer = torch.optim.Adam(
+        discriminator.parameters(), betas=(0.5, 0.99), fused=True
+    )
+    adversary = Adversary(
+        stage, discriminator, generator_optimizer, discriminator_optimizer, runtime
+    )
+    averaged = Averaged(enlarger, stage["ema"])
+    if init_from is not None:
+        averaged.load_state_dict(init_from.part("averaged"))
+    parts: dict[str, Stateful] = {
+        "enlarger": enlarger,
+        "discriminator": discriminator,
+        "generator_optimizer": generator_optimizer,
+        "discriminator_optimizer": discriminator_optimizer,
+        "averaged": averaged,
+    }
+    gallery = _Gallery(recipe["seed"], prior, held_out, device) if held_out else None
+    no_code = torch.zeros(_batch(stage), NO_CODE, device=device)
+    with _looking(stage, comparator) as look:
+        for step in folder.steps(parts, stage["steps"]):
+            small, wanted = drawn(pairs, stage, seeded(recipe["seed"], 6, before + step), device)
+            with torch.no_grad(), mixed_precision(device):
+                real = look(wanted)
+            with mixed_precision(device):
+                y = enlarger(small)
+                got = look(y)
+                figures, loss = _losses(stage, small, wanted, y, real, got)
+            real_maps = [wanted - 0.5, *real.judged]
+            fake_maps = [y - 0.5, *got.judged]
+            folder.watch(loss)
+            figures |= adversarial_step(adversary, step, loss, real_maps, fake_maps, no_code)
+            folder.watch(figures["loss"])
+            averaged.update(enlarger, before + step + 1)
+            if gallery and gallery.due(time.monotonic() - begun_at):
+                enlarge = lambda x: functional_call(enlarger, averaged.state, x)  # noqa: E731
+                folder.show("enlarged", step, gallery.sheet(enlarge))
+            tell(folder, step, stage["steps"], figures)
+    steps = folder.load(parts)
+    networks: dict[str, Stateful] = {
+        "enlarger": enlarger,
+        "discriminator": discriminator,
+        "averaged": averaged,
+    }
+    helpers = {
+        name: {key: value.detach().clone() for key, value in network.state_dict().items()}
+        for name, network in networks.items()
+    }
+    enlarger.load_state_dict(averaged.state)
+    return TrainedEnlarger(enlarger.eval(), helpers, steps == stage["steps"], before + steps)
+
+
+def _lasting(recipe: Recipe) -> Recipe:
+    """Leave out what may change while a run goes on: at constant rates, the number of steps."""
+    stage = recipe["enlarge"]
+    kept = {key: value for key, value in stage.items() if key != "steps" or stage["fall"]}
+    return {**recipe, "enlarge": kept}
+
+
+def drawn(
+    pairs: Pairs, stage: Recipe, rng: torch.Generator, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Draw a batch, both in [0, 1]: what is to be enlarged, and pieces of photographs.
+
+    The first is (batch, 3, crop, crop), photographs made small, then reconstructions, then images
+    of codes beyond; the second, (batch, 3, 2 crop, 2 crop), is from the same place.
+    """
+    n = _batch(stage)
+    crop = stage["crop"]
+    known = stage["photographs"]
+    number = torch.randint(len(pairs), (n,), generator=rng).tolist()
+    room = pairs.again.shape[1] - crop + 1
+    corners = torch.randint(room, (n, 2), generator=rng).tolist()
+    flipped = torch.rand(n, 1, 1, 1, generator=rng).to(device) < 0.5
+    wanted = as_images(
+        [
+            piece(pairs.large[i], 2 * row, 2 * column, 2 * crop)
+            for i, (row, column) in zip(number, corners, strict=True)
+        ]
+    ).to(device)
+    halved = resized(wanted[:known], (crop, crop))
+    small = [worn(each[None], stage["blur"], stage["noise"], rng) for each in halved]
+    made = [pairs.again] * stage["again"] + [pairs.beyond] * stage["beyond"]
+    small += [
+        as_images([piece(images[i], row, column, crop)]).to(device)
+        for images, i, (row, column) in zip(made, number[known:], corners[known:], strict=True)
+    ]
+    both = torch.cat(small), wanted
+    x, y = (torch.where(flipped, images.flip(3), images) for images in both)
+    return x, y
+
+
+def worn(image: Tensor, blur: float, noise: float, rng: torch.Generator) -> Tensor:
+    """Wear an image (1, 3, 4n, 4m) in [0, 1] as a generator does: soft, with grains and blocks.
+
+    It is blurred by up to `blur` pixels. Of standard deviation up to `noise` are then added grains
+    of one, two and four pixels, grey for the most part, more where there is more to see. Over both
+    goes a share of the filter with which a decoder ends.
+    """
+    softness, roughness, filtered = torch.rand(3, generator=rng).tolist()
+    soft = blurred(image, blur * softness)
+    height, width = image.shape[-2:]
+    grains = torch.zeros_like(image)
+    for side in GRAINS:
+        drawn_at = (height // side, width // side)
+        grey = torch.randn(1, 1, *drawn_at, generator=rng)
+        colours = torch.randn(1, 3, *drawn_at, generator=rng)
+        grains += F.interpolate((grey + COLOURED * colours).to(image), scale_factor=side)
+    grains /= (len(GRAINS) * (1 + COLOURED**2)) ** 0.5
+    contrast = (soft - blurred(soft, 2.0)).abs().mean(1, keepdim=True).expand_as(soft)
+    busy = blurred(contrast, 2.0)
+    strength = QUIET + (1 - QUIET) * (busy / busy.mean().clamp(min=1e-4)).clamp(max=BUSIEST)
+    rough = soft + noise * roughness * strength * grains
+    return torch.lerp(rough, smoothed(rough), filtered).clamp(0, 1)
+
+
+def piece(picture: Tensor, row: int, column: int, side: int) -> Any:
+    """Cut a square of `side` pixels from a picture (height, width, 3), as numpy's array."""
+    return picture[row : row + side, column : column + side].numpy()
+
+
+def cached_pairs(seed: int, prior: Generated, photographs: Stream, runtime: Runtime) -> Pairs:
+    """Draw a view of each photograph, and what the prior makes of it, once; keep them."""
+    from safetensors.torch import load_file, save_file
+
+    name = recipe_hash({"seed": seed}, f"{photographs.fingerprint}:{prior.card['sha256']}")
+    file = runtime.folder / f"pairs-{name[:16]}.safetensors"
+    if not file.exists():
+        found = _pairs(seed, prior, photographs, None, runtime.device)
+        runtime.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"large": found.large, "again": found.again, "beyond": found.beyond}
+        with whole(file) as scratch, told_as_oserror():
+            save_file(tensors, scratch)
+    return Pairs(**load_file(file))
+
+
+def _pairs(
+    seed: int, prior: Generated, photographs: Stream, wanted: list[int] | None, device: str
+) -> Pairs:
+    """Make pairs of all photographs, or of those `wanted`, which are numbered in order."""
+    n = len(photographs) if wanted is None else len(wanted)
+    size = prior.image_size
+    large = torch.empty(n, 2 * size, 2 * size, 3, dtype=torch.uint8)
+    again, beyond = (torch.empty(n, size, size, 3, dtype=torch.uint8) for _ in range(2))
+    encoder = encoder_of(prior)
+    generator = placed(cast("ImageGenerator", prior.generator), device)
+    placed(encoder.network, device)
+    at = 0
+    with encoder.reading([prior.layer]) as read, torch.no_grad():
+        for pictures in _batches(photographs, wanted):
+            rng = seeded(seed, 7, at)
+            views = torch.cat([view(x, 2 * size, rng) for x in as_images(pictures)]).to(device)
+            seen = center_crop(resized(views, (size, size)), prior.seen)
+            with mixed_precision(device):
+                maps = read(encoder.prepare(seen))
+                codes = maps[prior.layer].float().reshape(len(views), *generator.code_shape)
+                made = generator(codes), generator(extrapolated_codes(codes, 1.0, rng))
+            for whole_set, images in zip((large, again, beyond), (views, *made), strict=True):
+                pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
+                whole_set[at : at + len(views)] = pixels.permute(0, 2, 3, 1).cpu()
+            at += len(views)
+    return Pairs(large, again, beyond)
+
+
+def _batches(photographs: Stream, wanted: list[int] | None) -> Iterator[list[Any]]:
+    """Read pixels uint8 (size, size, 3), some photographs at a time."""
+    pictures: list[Any] = []
+    for _, pixels, _ in photographs.photographs(wanted):
+        pictures.append(pixels)
+        if len(pictures) == AT_ONCE:
+            yield pictures
+            pictures = []
+    if pictures:
+        yield pictures
+
+
+def view(image: Tensor, size: int, rng: torch.Generator) -> Tensor:
+    """Cut a square of at least `size` pixels from an image (3, side, side): (1, 3, size, size)."""
+    side = image.shape[-1]
+    piece = int(torch.randint(min(size, side), side + 1, (), generator=rng))
+    top, left = torch.randint(side - piece + 1, (2,), generator=rng).tolist()
+    return resized(image[None, :, top : top + piece, left : left + piece], (size, size))
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """Feature maps of a batch, to compare, to liken and to judge, and the comparator's logits."""
+
+    compared: list[Tensor]
+    likened: list[Tensor]
+    judged: list[Tensor]
+    logits: Tensor | None
+
+
+def _batch(stage: Recipe) -> int:
+    return int(stage["photographs"] + stage["again"] + stage["beyond"])
+
+
+def _comparator(stage: Recipe, device: str) -> Subject:
+    """Load the network whose features are compared; it looks at the pixels as they are."""
+    comparator = replace(load_subject(stage["comparator"]), size=(2 * stage["crop"],) * 2)
+    placed(comparator.network, device).requires_grad_(False)
+    return comparator
+
+
+def _heads(stage: Recipe, comparator: Subject) -> list[tuple[int, int]]:
+    """Find channels and halvings of the discriminator's heads, the picture's first."""
+    shapes = comparator.shapes()
+    judged, halvings = stage["judged"], stage["halvings"]
+    flat = [layer for layer in judged if len(shapes.get(layer, ())) != 3]
+    if flat or len(halvings) != 1 + len(judged):
+        raise BadRequest(
+            f"judged are maps, and halvings has a number for the picture and for each of them; "
+            f"got {judged} and {halvings}"
+        )
+    channels = [3, *(shapes[layer][0] for layer in judged)]
+    return list(zip(channels, halvings, strict=True))
+
+
+@contextmanager
+def _looking(stage: Recipe, comparator: Subject) -> Iterator[Callable[[Tensor], _Glance]]:
+    """Lend a function from pictures to what the comparator sees.
+
+    At each position of the maps to judge, the mean square of the channels is one.
+    """
+    groups = [stage["compared"], stage["likened"], stage["judged"]]
+    output = [comparator.output] if stage["named"] else []
+    with comparator.reading(list(dict.fromkeys(chain(*groups, output)))) as read:
+
+        def look(images: Tensor) -> _Glance:
+            maps = read(comparator.prepare(images))
+            compared, likened, judged = ([maps[each] for each in group] for group in groups)
+            even = [F.normalize(each.float(), dim=1) * each.shape[1] ** 0.5 for each in judged]
+            logits = maps[comparator.output] if output else None
+            return _Glance(compared, [style(each) for each in likened], even, logits)
+
+        yield look
+
+
+def style(maps: Tensor) -> Tensor:
+    """Forget where things are: maps (n, c, h, w) to their means and deviations, (n, 2 c, 1, 1)."""
+    maps = maps.float()
+    both = [maps.mean((2, 3), keepdim=True), maps.std((2, 3), keepdim=True)]
+    return torch.cat(both, 1)
+
+
+def _losses(
+    stage: Recipe, small: Tensor, wanted: Tensor, y: Tensor, real: _Glance, got: _Glance
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Measure enlargements y: the figures, and their weighted sum.
+
+    Photographs made small are compared with the photographs; reconstructions only by what does not
+    hang on a place, and by their classes; all of them with what was enlarged.
+    """
+    known = stage["photographs"]
+    of = slice(0, known + stage["again"])
+    half = (small.shape[-2] // 2, small.shape[-1] // 2)
+    figures = {"same": (resized(y, half) - resized(small, half)).abs().mean()}
+    if known:
+        figures["image"] = (y[:known] - wanted[:known]).abs().mean()
+        figures["feature"] = feature_distance(
+            [maps[:known] for maps in got.compared], [maps[:known] for maps in real.compared]
+        )
+    if of.stop:
+        figures["likeness"] = feature_distance(
+            [maps[of] for maps in got.likened], [maps[of] for maps in real.likened]
+        )
+    if of.stop and got.logits is not None and real.logits is not None:
+        figures["named"] = class_kl(got.logits[of], real.logits[of])
+    return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()
+
+
+class _Gallery:
+    """Held-out photographs, and the prior's images of them, enlarged in both ways."""
+
+    def __init__(self, seed: int, prior: Generated, held_out: Stream, device: str):
+        n = len(held_out)
+        chosen = np.linspace(0, n - 1, min(SHOWN, n)).round().astype(int).tolist()
+        pairs = _pairs(seed, prior, held_out, chosen, device)
+        sets = (pairs.large, pairs.again, pairs.beyond)
+        self.large, again, beyond = (as_images(images.numpy()).to(device) for images in sets)
+        halved = resized(self.large, (prior.image_size, prior.image_size))
+        self.small = {"made small": halved, "made again": again, "beyond": beyond}
+        self._due = 0.0
+
+    def due(self, seconds: float) -> bool:
+        """Say whether it is time for a sheet, so many seconds after the run began."""
+        if seconds < self._due:
+            return False
+        self._due = seconds + EVERY
+        return True
+
+    @torch.no_grad()
+    def sheet(self, enlarge: Callable[[Tensor], Tensor]) -> Pixels:
+        """Draw the photographs, then for each kind the bicubic enlargement and the network's."""
+        rows = {"photograph": self.large}
+        for kind, images in self.small.items():
+            rows[f"{kind}, bicubic"] = enlarged(images).clamp(0, 1)
+            rows[f"{kind}, enlarged"] = enlarge(images)
+        n = len(self.large)
+        labels = [label if i == 0 else "" for label in rows for i in range(n)]
+        pictures = [to_pixels(image) for images in rows.values() for image in images.cpu().numpy()]
+        return contact_sheet(pictures, labels, n)
