@@ -419,6 +419,12 @@ def told(data: Photographs) -> set[tuple[str, int]]:
     return {(data.classes[label], int(level)) for label, level in pairs}
 
 
+def test_a_named_class_without_training_photographs_is_told(tmp_path: Path) -> None:
+    folder = shards(tmp_path, meta={"classes": ["ant", "bee", "cat", "dog"]})
+    with pytest.warns(Notice, match="no training photographs of 1 of 4 classes: dog"):
+        load(folder, "train")
+
+
 def test_held_out_classes_have_the_numbers_of_the_training_split(tmp_path: Path) -> None:
     folder = shaded(tmp_path, train="ant bee cat", val="bee cat")
     with pytest.warns(Notice, match="no validation photographs of 1 of 3 classes: ant"):

@@ -342,3 +342,10 @@ def test_a_killed_pass_of_exemplars_leaves_nothing_behind(
     names = [*out.rglob("*"), *out.rglob(".*")]
     assert not [each for each in names if each.name.endswith(".tmp")]
     assert len([*(out / "tiles").iterdir()]) == 100
+
+
+def test_a_new_file_has_the_permissions_that_new_files_have(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    with files.whole(tmp_path / "new") as scratch:
+        scratch.touch(0o600)  # as some libraries make theirs
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -81,12 +81,22 @@ def _scratch(parent: Path, name: str) -> Iterator[Path]:
 def _take_the_place(scratch: Path, place: Path) -> None:
     if place.exists():
         shutil.copymode(place, scratch)
+    else:
+        scratch.chmod(0o666 & ~_umask())  # libraries make files that their maker alone may read
     try:
         os.replace(scratch, place)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
         shutil.copyfile(scratch, place)  # a file that is a mount point cannot be replaced
+
+
+@lru_cache
+def _umask() -> int:
+    """Return the permissions that this process withholds from new files."""
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
 
 
 def sweep(folder: Path) -> None:

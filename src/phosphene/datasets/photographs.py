@@ -403,9 +403,10 @@ def _classes(folder: str | Path, source: Source, labels: Labels, labelled: bool)
         )
     there = {*labels.tolist()}
     missing = [name for number, name in enumerate(classes) if number not in there]
-    if labelled and source.split == "val" and missing:
+    kinds = {"train": "training", "val": "validation"}
+    if labelled and source.split in kinds and missing:
         warnings.warn(
-            f"{source.name}: there are no validation photographs of {len(missing):,} of "
+            f"{source.name}: there are no {kinds[source.split]} photographs of {len(missing):,} of "
             f"{len(classes):,} classes: {listed(missing)}",
             Notice,
             stacklevel=3,
