@@ -419,6 +419,18 @@ def told(data: Photographs) -> set[tuple[str, int]]:
     return {(data.classes[label], int(level)) for label, level in pairs}
 
 
+def test_shards_of_the_hub_hold_images_as_bytes_and_a_path(tmp_path: Path) -> None:
+    plain = load(shards(tmp_path / "plain"), "train")
+    folder = shards(tmp_path / "hub")
+    for file in folder.glob("*.parquet"):
+        table = parquet.read_table(file).to_pydict()
+        table["image"] = [
+            {"bytes": raw, "path": f"{i}.png"} for i, raw in enumerate(table["image"])
+        ]
+        parquet.write_table(pyarrow.table(table), file)
+    assert np.array_equal(load(folder, "train").images, plain.images)
+
+
 def test_a_named_class_without_training_photographs_is_told(tmp_path: Path) -> None:
     folder = shards(tmp_path, meta={"classes": ["ant", "bee", "cat", "dog"]})
     with pytest.warns(Notice, match="no training photographs of 1 of 4 classes: dog"):

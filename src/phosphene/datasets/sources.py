@@ -162,11 +162,15 @@ def _shard_rows(files: list[Path], labelled: bool, keyed: bool) -> Iterator[Row]
         bare = not labelled and "label" not in _column_names(file)
         images, *rest = columns(file, "image", *([] if bare else ["label"]))
         labels = rest[0] if rest else itertools.repeat(None)
-        for number, (raw, label, key) in enumerate(zip(images, labels, keys, strict=False)):
+        for number, (image, label, key) in enumerate(zip(images, labels, keys, strict=False)):
+            raw = (
+                image.get("bytes") if isinstance(image, dict) else image
+            )  # as the hub's shards have it
             known = isinstance(label, int) or (label is None and not labelled)
             if not (raw is None or isinstance(raw, bytes)) or not known:
                 raise BadFile(
-                    f"{file}, row {number}: image holds encoded bytes and label a whole number"
+                    f"{file}, row {number}: image holds encoded bytes, or bytes and a path as the "
+                    "hub's shards do, and label a whole number"
                 )
             yield Row(
                 f"{file}, row {number}", UNKNOWN if label is None else label, str(key), raw or None
