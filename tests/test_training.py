@@ -63,7 +63,15 @@ from phosphene.training.image import class_kl, extrapolated_codes
 from phosphene.training.initialization import initialize_map, initialized
 from phosphene.training.latents import Views, regress, whiten
 from phosphene.training.modified import with_modified
-from phosphene.training.run import Averaged, RunFolder, epoch_order, one_cycle, read_recipe, seeded
+from phosphene.training.run import (
+    Averaged,
+    RunFolder,
+    check_complete,
+    epoch_order,
+    one_cycle,
+    read_recipe,
+    seeded,
+)
 from phosphene.training.subject import accuracy, subject_card, train_subject
 
 SUBJECT: dict[str, Any] = {
@@ -1240,6 +1248,17 @@ def test_three_classes_are_enough(tmp_path: Path, photographs: Make) -> None:
     few = {**SUBJECT, "architecture": {**SUBJECT["architecture"], "classes": 3}}
     _, run, _ = train_subject(few, data, data, tmp_path)
     assert run.history[-1]["top5"] == 1.0
+
+
+def test_a_subject_s_recipe_is_whole_before_photographs_are_read() -> None:
+    whole = read_recipe("caffenet-scenes")
+    check_complete(whole)
+    for key in ("batch", "cooldown"):
+        lacking = {name: value for name, value in whole.items() if name != key}
+        with pytest.raises(BadRequest, match=f"lacks '{key}', such as {key} = "):
+            check_complete(lacking)
+    with pytest.raises(BadRequest, match="cooldown, lacks 'lr'"):
+        check_complete({**whole, "cooldown": {"epochs": 1, "crop": [0.5, 1.0]}})
 
 
 def test_a_recipe_is_a_name_or_a_file_and_says_what_it_lacks(tmp_path: Path) -> None:

@@ -56,12 +56,13 @@ def train_subject(
     from phosphene.runtime import Runtime, deadline_in, started_processes
     from phosphene.subjects import load_subject
     from phosphene.training.modified import with_modified
-    from phosphene.training.run import read_recipe
+    from phosphene.training.run import check_complete, read_recipe
     from phosphene.training.subject import subject_card, train_subject
 
     where = choose_machine(device, "bfloat16", threads)["device"]
     _check_places(run, out_file, [data], recipe, init_from)
     steps = read_recipe(recipe, "subject")
+    check_complete(steps)
     begun = load_subject(init_from) if init_from else None
     with progress.status("decoding photographs"):
         train = datasets.load(data, "train", without=without, cache=run / "cache")

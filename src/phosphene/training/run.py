@@ -37,6 +37,8 @@ N = TypeVar("N", bound=nn.Module)
 RECIPES = Path(__file__).parent.parent / "recipes"
 MODELS = {"subject": "caffenet-objects", "generator": "objects-fc6"}
 """The bundled recipe that shows what values a recipe of this kind takes."""
+OPTIONAL = {"snapshots"}
+"""Keys of the bundled recipe of a subject that another one may lack."""
 NUMBERS = {int: "whole number from 0 on", float: "number from 0 on"}
 TOLD = 20
 """Figures are fetched from the device once in so many steps."""
@@ -107,6 +109,21 @@ def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
     if model.is_file() and file != model:
         _check_values(recipe, tomllib.loads(model.read_text(encoding="utf-8")), f"recipe {file}:")
     return recipe
+
+
+def check_complete(recipe: Recipe) -> None:
+    """`BadRequest` where a subject's recipe lacks what training needs."""
+    model = RECIPES / f"{MODELS['subject']}.toml"
+    _check_whole(recipe, tomllib.loads(model.read_text(encoding="utf-8")), "the recipe")
+
+
+def _check_whole(given: Recipe, model: Recipe, where: str) -> None:
+    """`BadRequest` where a recipe lacks what the bundled one has and training needs."""
+    for key in sorted(model.keys() - OPTIONAL):
+        if key not in given:
+            raise BadRequest(f"{where} lacks {key!r}, such as {key} = {model[key]!r}")
+        if isinstance(model[key], dict) and key != "architecture":
+            _check_whole(given[key], model[key], f"{where}, {key},")
 
 
 def _check_json(value: Any, where: str) -> None:
