@@ -280,6 +280,7 @@ def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
     desk.findings.rows = [{"layer": "conv1", "share": UP}]
     desk.findings.pictures = [("A picture.", tmp_path / "pictures" / "a.webp")]
     first, again = desk.run(), desk.run()
+    assert (first.kept, again.kept) == (False, True)
     assert desk.times == 1
     assert json.dumps(again.as_json()) == json.dumps(
         {**first.as_json(), "rows": again.findings.rows}

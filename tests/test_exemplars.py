@@ -474,6 +474,7 @@ def test_photographs_without_classes_by_command(
     assert again.fine()
     assert again.err.count("left out") == 1
     assert "1 .heic; the first is x.heic" in again.err
+    assert "kept the pass of an earlier run over 4 photographs" in again.err
 
 
 def test_names_that_are_not_utf_8_by_command(phosphene: Run, zoo: Path, tmp_path: Path) -> None:

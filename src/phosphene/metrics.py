@@ -39,8 +39,10 @@ def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
         ]
         best = max(fits)[0]
         if best == 0 or sum(fit == best for fit, _ in fits) > 1:
+            having = "several classes" if best else "no class"
             raise BadRequest(
-                f"judge {judge.name} has {'several classes' if best else 'no class'} named {name!r}"
+                f"judge {judge.name} has {having} named {name!r}; take a judge whose names tell "
+                "them apart, such as efficientnet-lite2, or add a synonym to the name"
             )
         channels.append(max(fits)[1])
     return channels

@@ -35,6 +35,8 @@ class Result:
     format: int = FORMAT
     earlier: bool = False
     """Whether other code than this measured it."""
+    kept: bool = False
+    """Whether an earlier run measured it."""
 
     @property
     def note(self) -> str:
@@ -102,7 +104,7 @@ def run(claims: Sequence[Claim], experiment: Experiment, resume: bool = True) ->
         kept = read(claim, experiment.out)
         kept = None if kept is None else _compared(kept, json.loads(json.dumps(identity)))
         if kept is not None and (resume or not kept.earlier):
-            yield kept
+            yield replace(kept, kept=True)
             continue
         begun = time.monotonic()
         findings = claim.measure(experiment)

@@ -15,6 +15,7 @@ from phosphene.cli.shell import (
     Device,
     Threads,
     choose_machine,
+    err,
     is_given,
     out,
     print_json,
@@ -85,6 +86,12 @@ def exemplars(
         found = find_exemplars(
             network, layers, data, file, k=k, batch=batch, device=where, report=report
         )
+    total = next(iter(found.values())).seen
+    if not seen:
+        err.print(
+            f"phosphene: kept the pass of an earlier run over {total:,} photographs in {file}",
+            soft_wrap=True,
+        )
     with progress.status("cutting them out"):
         channels = list({(unit.layer, unit.channel): unit for unit in named}.values())
         rows = describe(network, channels, found, data, out_folder) if named else []
@@ -110,7 +117,6 @@ def exemplars(
             f"contact sheet: {out_folder / 'exemplars.png'}",
             soft_wrap=True,
         )
-    total = next(iter(found.values())).seen
     out.print(
         f"{file}: {len(found)} layers, {total:,} photographs",
         soft_wrap=True,

@@ -19,6 +19,7 @@ from phosphene.cli.shell import (
     Precision,
     Threads,
     choose_machine,
+    err,
     out,
     print_json,
     print_table,
@@ -181,7 +182,10 @@ def claims(
         experiment.report = told
         for claim in chosen:
             try:
-                done += [result.as_json() for result in run([claim], experiment, not anew)]
+                for measured in run([claim], experiment, not anew):
+                    done.append(measured.as_json())
+                    if measured.kept:
+                        err.print(f"phosphene: {claim.name}: kept what an earlier run measured")
             except PhospheneError as error:
                 missing += 1
                 warn(f"{claim.name}: {error}")
