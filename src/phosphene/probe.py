@@ -26,7 +26,7 @@ _BEFORE = "~"
 _FLAT = frozenset(
     {"relu", "relu6", "clamp", "clamp_min", "threshold", "hardtanh", "hardswish", "hardsigmoid"}
 )
-"""Functions with a flat part, where no gradient comes back; `x.relu_()` and `aten.relu` count too."""
+"""Functions with a flat part, where no gradient comes back. `x.relu_()` and `aten.relu` count."""
 
 
 MOST_TOKENS = 8
@@ -139,15 +139,16 @@ def run(network: nn.Module, inputs: Tensor) -> object:
 def redirected() -> Iterator[None]:
     """Let a gradient through the ReLUs of every pass in the `with` that would stop it.
 
-    This is the rule of Olah et al. (2017): where a ReLU lets nothing of an image's gradient through,
-    the part of it that asks for more goes on as if the ReLU were not there. Values stay as they are.
+    This is the rule of Olah et al. (2017): where a ReLU lets nothing of an image's gradient
+    through, the part of it that asks for more goes on as if the ReLU were not there. Values stay as
+    they are.
     """
     with _Redirecting():
         yield
 
 
 class _Redirecting(TorchFunctionMode):
-    """Sees modules, functions, methods and exported operators alike; compiled scripts it does not."""
+    """Redirect in modules, functions, methods and exported operators; not in compiled scripts."""
 
     def __torch_function__(
         self,
@@ -169,7 +170,7 @@ class _Redirecting(TorchFunctionMode):
 
 
 def _let_through(gradient: Tensor | None, arrived: Sequence[Tensor | None]) -> Tensor | None:
-    """The gradient ahead of a ReLU, given the one that arrived behind it; None keeps it."""
+    """Return the gradient ahead of a ReLU, given the one that arrived behind it; None keeps it."""
     if (
         gradient is None or not arrived or arrived[-1] is None
     ):  # it is cut behind, as by quantization
@@ -189,10 +190,11 @@ def probe(
     several times gives the first run that keeps the batch, one that returns several tensors its
     first tensor. Maps that have their channels last are given with their channels first.
 
-    `tokens` says how values of three axes are read. Patches, (batch, tokens, channels), become a map
-    (batch, channels, rows, columns); the tokens ahead of them, (batch, channels), are given under
-    the keys made by `at_token(layer, name)`. Other tokens are given as (batch, channels, tokens). The
-    layers of a sequence, such as those of nn.Conv1d, keep their order: (batch, channels, length).
+    `tokens` says how values of three axes are read. Patches, (batch, tokens, channels), become a
+    map (batch, channels, rows, columns); the tokens ahead of them, (batch, channels), are given
+    under the keys made by `at_token(layer, name)`. Other tokens are given as (batch, channels,
+    tokens). The layers of a sequence, such as those of nn.Conv1d, keep their order: (batch,
+    channels, length).
     With None, as version 0.1.0 did, all three axes are (batch, tokens, channels).
     """
     layers = list(dict.fromkeys(layers))
@@ -205,7 +207,7 @@ def probe(
     wanted = set(plain)
 
     def lacks(key: str) -> bool:
-        """Whether no run that keeps the batch was seen: windows or tokens may be folded into it."""
+        """Return whether no run kept the batch: windows or tokens may be folded into it."""
         return key not in found or found[key].shape[:1] != (images,)
 
     def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
@@ -262,6 +264,28 @@ def probe(
             handle.remove()
 
 
+Note = Callable[[str, nn.Module, tuple[Tensor, ...], object], None]
+"""Called with a module's path, the module, what it read and what it made."""
+
+
+@contextmanager
+def _noting(network: nn.Module, note: Note) -> Iterator[None]:
+    """Have `note` called after each run of each module; the network's own path is ""."""
+
+    def hook(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        return lambda module, read, output: note(path, module, read, output)
+
+    handles = []
+    try:
+        for path, module in network.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):  # it takes no hook
+                handles.append(module.register_forward_hook(hook(path)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def layer_shapes(
     network: nn.Module, inputs: Tensor, tokens: Tokens | None = None
 ) -> dict[str, tuple[int, ...]]:
@@ -271,34 +295,24 @@ def layer_shapes(
     windows into the batch, or gives the same for all images, has no units and is left out.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    handles, size, images = [], _shape_of_maps(inputs, tokens), len(inputs)
+    size, images = _shape_of_maps(inputs, tokens), len(inputs)
     lines = sequences(network, inputs) if tokens else set()
 
-    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def hook(module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
-            with suppress(UnknownName):  # a module whose output is no tensor has no units
-                value = _channels_first(first_tensor(output), size, path in lines)
-                if value.shape[:1] == (images,) and path not in shapes:
-                    given = _patches({path: value}, tokens, lines, inputs)
-                    shapes.update({key: tuple(each.shape[1:]) for key, each in given.items()})
+    def note(path: str, module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
+        with suppress(UnknownName):  # a module whose output is no tensor has no units
+            value = _channels_first(first_tensor(output), size, path in lines)
+            if path and value.shape[:1] == (images,) and path not in shapes:
+                given = _patches({path: value}, tokens, lines, inputs)
+                shapes.update({key: tuple(each.shape[1:]) for key, each in given.items()})
 
-        return hook
-
-    try:
-        for path, module in network.named_modules():
-            if path and not isinstance(module, torch.jit.ScriptModule):  # it takes no hook
-                handles.append(module.register_forward_hook(note(path)))
-        with _without_gradient():
-            run(network, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _noting(network, note), _without_gradient():
+        run(network, inputs)
     return shapes
 
 
 @contextmanager
 def _without_gradient() -> Iterator[None]:
-    """Run what is only looked at; a re-entrant checkpoint warns that this is useless in training."""
+    """Take no gradients, and silence the warning of a re-entrant checkpoint about that."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "None of the inputs have requires_grad")
         yield
@@ -334,31 +348,20 @@ _kept: WeakKeyDictionary[nn.Module, dict[object, set[str]]] = WeakKeyDictionary(
 def _sequences(network: nn.Module, inputs: Tensor) -> set[str]:
     found: set[str] = set()
     last: dict[tuple[int, ...], bool] = {}  # by shape: is it a sequence?
-    handles = []
 
-    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def hook(module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
-            with suppress(UnknownName):
-                value = first_tensor(output)
-                if value.ndim != 3:
-                    return
-                shape = tuple(value.shape)
-                follows = not isinstance(module, _TOKEN) and last.get(shape, False)
-                last[shape] = _makes_sequences(module) or follows
-                if last[shape]:
-                    found.add(path)
+    def note(path: str, module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
+        with suppress(UnknownName):
+            value = first_tensor(output)
+            if value.ndim != 3:
+                return
+            shape = tuple(value.shape)
+            follows = not isinstance(module, _TOKEN) and last.get(shape, False)
+            last[shape] = _makes_sequences(module) or follows
+            if last[shape]:
+                found.add(path)
 
-        return hook
-
-    try:
-        for path, module in network.named_modules():
-            if not isinstance(module, torch.jit.ScriptModule):
-                handles.append(module.register_forward_hook(note(path)))
-        with _without_gradient():
-            run(network, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _noting(network, note), _without_gradient():
+        run(network, inputs)
     return found
 
 
@@ -386,27 +389,16 @@ def _patches(
 
 
 def layer_sizes(network: nn.Module, inputs: Tensor) -> dict[str, float]:
-    """Return the root mean square of what each layer makes of these inputs, the network's own as ""."""
+    """Return the root mean square of each layer's output; the network's own is under ""."""
     sizes: dict[str, float] = {}
-    handles = []
 
-    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def hook(module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
-            with suppress(UnknownName):
-                made = first_tensor(output).double()
-                sizes.setdefault(path, float(made.square().mean().sqrt()))
+    def note(path: str, module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
+        with suppress(UnknownName):
+            made = first_tensor(output).double()
+            sizes.setdefault(path, float(made.square().mean().sqrt()))
 
-        return hook
-
-    try:
-        for path, module in network.named_modules():
-            if not isinstance(module, torch.jit.ScriptModule):
-                handles.append(module.register_forward_hook(note(path)))
-        with _without_gradient():
-            run(network, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _noting(network, note), _without_gradient():
+        run(network, inputs)
     return sizes
 
 
@@ -447,30 +439,21 @@ def lost_gradient(network: nn.Module, inputs: Tensor, layer: str) -> str:
 def _ran(network: nn.Module, inputs: Tensor, layer: str) -> list[_Ran]:
     """Return the modules that run up to a layer, in the order of their completion."""
     ran: list[_Ran] = []
-    handles = []
 
-    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def hook(module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
-            kind = type(module).__name__
-            quantized = "quantized" in type(module).__module__
-            first = read[0] if read and isinstance(read[0], Tensor) else None
-            with suppress(UnknownName):  # a module whose output is no tensor
-                made = first_tensor(output)
-                ran.append(_Ran(path, f"quantized {kind}" if quantized else kind, first, made))
-            if path == layer:
-                raise _Deepest
+    def note(path: str, module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
+        if not path:
+            return
+        kind = type(module).__name__
+        quantized = "quantized" in type(module).__module__
+        first = read[0] if read and isinstance(read[0], Tensor) else None
+        with suppress(UnknownName):  # a module whose output is no tensor
+            made = first_tensor(output)
+            ran.append(_Ran(path, f"quantized {kind}" if quantized else kind, first, made))
+        if path == layer:
+            raise _Deepest
 
-        return hook
-
-    try:
-        for path, module in network.named_modules():
-            if path and not isinstance(module, torch.jit.ScriptModule):
-                handles.append(module.register_forward_hook(note(path)))
-        with suppress(_Deepest):
-            run(network, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _noting(network, note), suppress(_Deepest):
+        run(network, inputs)
     return ran
 
 
