@@ -1,7 +1,8 @@
-"""The paper's claims, measured. Expectations are written before, and each verdict follows from them.
+"""The paper's claims, measured.
 
-A claim is one file, `cN_NAME.py`, with a `CLAIM`. Where some or all of it can be asked of any network,
-the file also has `ANY_NETWORK`, a claim as well.
+Expectations are written before, and each verdict follows from them. A claim is one file,
+`cN_NAME.py`, with a `CLAIM`. Where some or all of it can be asked of any network, the file also has
+`ANY_NETWORK`, which is a claim as well.
 """
 
 from __future__ import annotations

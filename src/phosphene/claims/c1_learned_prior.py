@@ -20,7 +20,10 @@ STEPS, PHOTOGRAPHS = 200, 1000
 TUNED_ON = 10
 """Units on which each arm is tuned; none of them is tested."""
 TUNED_WITH = "resnet18-objects"
-"""Arms are tuned on output units of this network where the subject is the default, whose own are all tested."""
+"""Arms are tuned on output units of this network where the subject is the default.
+
+All output units of the default subject are tested.
+"""
 
 Settings = dict[str, Any]
 ARMS: dict[str, tuple[str, list[Settings]]] = {
@@ -54,12 +57,18 @@ ARMS: dict[str, tuple[str, list[Settings]]] = {
         [{"shift": s, "rate": r} for s, r in product((0, 2, 6), (0.03, 0.1))],
     ),
 }
-"""The prior of each arm ("" for the experiment's generator), and the settings among which it is tuned, six for each."""
+"""The prior of each arm, and the six settings among which it is tuned.
+
+"" stands for the experiment's generator.
+"""
 GENERATOR, *BASELINES = ARMS
 
 
 def measure(experiment: Experiment) -> Findings:
-    """All output units through every arm, with equally many steps and the arm's best settings on ten other units."""
+    """Climb all output units through every arm.
+
+    Every arm has equally many steps and the settings that were best for it on ten other units.
+    """
     classes, layer = experiment.network(experiment.subject).classes, experiment.named
     tested, tuner, others = _units(experiment)
     others = others[:1] if experiment.quick else others
@@ -139,11 +148,12 @@ def measure(experiment: Experiment) -> Findings:
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
-    """How much more often the generator's picture of a unit is named first than each baseline's, and how much nearer
-    it is to a photograph, over all judges.
+    """Return how the generator's pictures compare with each baseline's, over all judges.
 
-    Each unit has for each arm two lists, one entry for each judge: `named`, whether it is named first and among five,
-    and `far`, the distance to the nearest photograph.
+    The figures say how much more often its picture of a unit is named first, and how much nearer it
+    is to a photograph. Each unit has for each arm two lists with one entry for each judge: `named`
+    says whether the picture is named first and among five, `far` is the distance to the nearest
+    photograph.
     """
     mine = [named(unit, GENERATOR) for unit in units]
     found = {"generator": statistics.share(mine, "named first, mean over the judges")}
@@ -160,7 +170,7 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
 
 
 def _units(experiment: Experiment) -> tuple[list[int], str, list[int]]:
-    """The channels that are tested, the network on whose units arms are tuned, and which of its channels."""
+    """Return the tested channels, the network on whose units arms are tuned, and its channels."""
     outputs = len(experiment.network(experiment.subject).classes)
     if experiment.subject == Experiment.subject:
         tuner = experiment.network(TUNED_WITH)
@@ -185,7 +195,7 @@ def _tuning_score(
     subject: str,
     channels: Sequence[int],
 ) -> float:
-    """How often the judges name the pictures that these settings make of the units that are tuned on."""
+    """Return how often the judges name these settings' pictures of the units that are tuned on."""
     network = experiment.network(subject)
     units = [f"{network.output}:{channel}" for channel in channels]
     shots = experiment.climbed(
@@ -210,7 +220,8 @@ def _seeded(seed: int) -> torch.Generator:
 CLAIM = Claim(
     "C1",
     "A learned prior against hand-designed ones",
-    "With a learned prior preferred inputs look real and can be named; with hand-designed priors they cannot.",
+    "With a learned prior preferred inputs look real and can be named; "
+    "with hand-designed priors they cannot.",
     tuple(
         Expectation(name.format(arm), says.format(arm))
         for name, says in (

@@ -18,8 +18,11 @@ HALF = 0.5
 
 
 def measure(experiment: Experiment) -> Findings:
-    """Output units of a scene network and of an object network, each through its own prior, the other's, one that was
-    trained on both, and one that was trained longest."""
+    """Climb output units of a scene network and of an object network through four priors.
+
+    These are the network's own, the other network's, one that was trained on both, and one that was
+    trained longest.
+    """
     units: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     shown = []
@@ -73,8 +76,13 @@ def measure(experiment: Experiment) -> Findings:
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
-    """Each unit has `subject`, `named` (by prior: a list, one for each judge, of whether first and among five),
-    `activation` (by prior) and `photographs`, each judge's share of photographs named among five."""
+    """Return the claim's figures of its units.
+
+    Each unit has `subject`, `named`, `activation` and `photographs`. `named` holds for each prior a
+    list with one entry for each judge: whether the picture is named first, and among five.
+    `activation` holds a number for each prior, `photographs` each judge's share of photographs that
+    are named among five.
+    """
     scenes = [unit for unit in units if unit["subject"] == SCENES]
     foreign = OWN["caffenet-objects"]
     natural = [sum(unit["photographs"]) / len(unit["photographs"]) for unit in scenes]
@@ -83,7 +91,8 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
             [named(unit, foreign, 1) for unit in scenes],
             [HALF * often for often in natural],
             level,
-            f"share of scene units' pictures through {foreign} named among five, less half that of photographs",
+            f"share of scene units' pictures through {foreign} named among five, "
+            "less half that of photographs",
         ),
         "still excites": bootstrap(
             [unit["activation"][foreign] / unit["activation"][OWN[SCENES]] for unit in scenes],
@@ -108,7 +117,8 @@ CLAIM = Claim(
     (
         Expectation(
             "carries over",
-            "scene units' pictures through the objects' prior are named half as often as photographs",
+            "scene units' pictures through the objects' prior are named half as often as "
+            "photographs",
         ),
         Expectation(
             "still excites",

@@ -18,14 +18,20 @@ MATRIX = {
     LITE: "lite0-pool",
     "googlenet-objects": "",
 }
-"""Subjects of C4, each with the prior that inverts it, if there is one; all by the same recipe and as long."""
+"""Subjects of C4, each with the prior that inverts it, or "".
+
+All were trained by the same recipe and equally long.
+"""
 GRID = ({"rate": 0.1}, {"rate": 0.2}, {"rate": 0.4})
 """The small search of every cell of C4: step sizes."""
 TUNED_ON, TESTED = 10, 50
 
 
 def measure(experiment: Experiment) -> Findings:
-    """Every subject's output units through every prior, each cell with its own best step size on ten other units."""
+    """Climb every subject's output units through every prior.
+
+    Each cell has the step size that was best for it on ten other units.
+    """
     classes = experiment.network("caffenet-objects").classes
     tested = experiment.some(len(classes), TESTED, 40)
     others = [c for c in range(len(classes)) if c not in tested][
@@ -82,7 +88,10 @@ def _cell(
     which: Sequence[int],
     how: Mapping[str, Any],
 ) -> tuple[Shots, list[list[list[float]]]]:
-    """Pictures of some classes of the objects, and for each judge and picture whether it is named first, among five."""
+    """Return pictures of some classes of the objects, and how they are named.
+
+    For each judge and picture there are two numbers: whether it is named first, and among five.
+    """
     network, classes = experiment.network(subject), experiment.network("caffenet-objects").classes
     channels = judge_channels(network, classes)
     asked = [f"{network.output}:{channels[c]}" for c in which]
@@ -96,7 +105,11 @@ def _cell(
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
-    """Each unit has `subject` and `named`: by prior a list, one for each judge, of whether first and among five."""
+    """Return the claim's figures of its units.
+
+    Each unit has `subject` and `named`. `named` holds for each prior a list with one entry for each
+    judge: whether the picture is named first, and among five.
+    """
     found = {}
     for subject, own in MATRIX.items():
         if own:

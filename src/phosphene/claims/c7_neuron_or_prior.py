@@ -24,11 +24,14 @@ from phosphene.training.modified import KINDS, TILES
 SUBJECT = "caffenet-modified"
 SEEDS = 3
 READS_ON = 60
-"""Photographs of each class that the linear probe learns from, and as many others that it is tested on."""
+"""Photographs of each class that the linear probe learns from; as many others are its test."""
 
 
 def measure(experiment: Experiment) -> Findings:
-    """Twins: units of a class and of its modified copy, in one network; and a control, the same network untrained."""
+    """Compare twins: units of a class and of its modified copy, in one network.
+
+    The control is the same network untrained.
+    """
     control = measure_control(experiment)
     network = experiment.network(SUBJECT)
     seeds = [experiment.seed + i for i in range(SEEDS)]
@@ -114,7 +117,11 @@ def measure_control(experiment: Experiment) -> Findings:
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
-    """Each unit has `kind` and `auc`: how often the linear probe finds the twin's picture the more modified of two."""
+    """Return the claim's figures of its units.
+
+    Each unit has `kind` and `auc`: how often the linear probe finds the twin's picture the more
+    modified of two.
+    """
     return {
         kind: bootstrap(
             [unit["auc"] - 0.5 for unit in units if unit.get("kind") == kind],

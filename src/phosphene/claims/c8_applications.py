@@ -1,4 +1,7 @@
-"""C8: what else the method is good for: two units at once, real starts, features as they develop, another task."""
+"""C8: what else the method is good for.
+
+Its uses are two units at once, real starts, features as they develop, and another task.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ from phosphene.training.subject import subject_card, train_subject
 
 PAIRS, STARTS, TEXTURE_SEEDS = 25, 30, 5
 START_STEPS = 50
-"""Of climbs from a photograph: of what a code began with, the default climb leaves 2 % after 200, and 36 % after 50."""
+"""Steps of climbs from a photograph.
+
+Of what a code began with, the default climb leaves 2 % after 200 steps, and 36 % after 50.
+"""
 TRAINED = "caffenet-objects"
 SNAPSHOTS = (f"{TRAINED}@1%", f"{TRAINED}@10%")
 """The same recipe after these shares of its steps."""
@@ -44,7 +50,7 @@ QUICK_EPOCHS = 5
 
 
 def measure(experiment: Experiment) -> Findings:
-    """The four uses, one after the other."""
+    """Measure the four uses, one after the other."""
     units: list[dict[str, Any]] = []
     pictures = []
     rows: list[dict[str, Any]] = []
@@ -60,7 +66,10 @@ Part = tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[str, Any]]
 
 
 def two_at_once(experiment: Experiment) -> Part:
-    """Two output units, by the product of their probabilities: does a judge find both classes among its first five?"""
+    """Climb two output units at once, by the product of their probabilities.
+
+    It is measured whether a judge finds both classes among its first five.
+    """
     layer, classes = experiment.named, experiment.network(experiment.subject).classes
     order = np.random.default_rng((experiment.seed, 80)).permutation(len(classes))[
         : 2 * min(PAIRS, len(classes) // 2)
@@ -106,7 +115,10 @@ def two_at_once(experiment: Experiment) -> Part:
 
 
 def real_starts(experiment: Experiment) -> Part:
-    """Climbs from photographs of another class: is the goal named at their end, and how near do they stay?"""
+    """Climb from photographs of another class.
+
+    It is measured whether the goal is named at the end, and how near the pictures stay.
+    """
     layer, classes = experiment.named, experiment.network(experiment.subject).classes
     size = load_generated(experiment.prior).image_size
     photographs, labels = experiment.drawn(experiment.objects, "val", STARTS, size, 82, classes)
@@ -164,7 +176,7 @@ def real_starts(experiment: Experiment) -> Part:
 
 
 def while_training(experiment: Experiment) -> Part:
-    """What the same output units prefer as training goes on: snapshots, and the finished network."""
+    """Climb the same output units in snapshots of the training and in the finished network."""
     network = experiment.network(TRAINED)
     channels = experiment.some(len(network.classes), 50, 83)
     names = [f"{network.output}:{channel}" for channel in channels]
@@ -197,7 +209,10 @@ def while_training(experiment: Experiment) -> Part:
 
 
 def another_task(experiment: Experiment) -> Part:
-    """The subject trained on to name textures: does a linear probe that learned textures name its units' pictures?"""
+    """Train the subject on to name textures, and climb its output units.
+
+    It is measured whether a linear probe that learned textures names these pictures.
+    """
     data = experiment.photographs(experiment.textures, "all")
     train, val = (_every_second(data, i) for i in range(2))
     recipe = {**read_recipe(TRAINED, "subject"), **TEXTURES}
@@ -265,7 +280,10 @@ def another_task(experiment: Experiment) -> Part:
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
-    """Each unit has `use` and what that use measures; see the parts."""
+    """Return the claim's figures of its units.
+
+    Each unit has `use` and what that use measures; see the parts.
+    """
     use = {
         name: [unit for unit in units if unit["use"] == name]
         for name in ("two", "start", "training", "textures")
@@ -305,7 +323,10 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
 
 
 def _among_five(experiment: Experiment, images: Tensor, goals: Sequence[Sequence[int]]) -> Tensor:
-    """(n, judges, goals) of 0 and 1: is each of an image's goals among a judge's first five?"""
+    """Return whether each of an image's goals is among a judge's first five.
+
+    The shape is (n, judges, goals), the values are 0 and 1.
+    """
     classes = experiment.network(experiment.subject).classes
     sides = [[goal[i] for goal in goals] for i in range(len(goals[0]))]
     found = [
@@ -327,7 +348,8 @@ def _every_second(data: Photographs, first: int) -> Photographs:
 CLAIM = Claim(
     "C8",
     "What it is good for",
-    "Two units at once, a real image to begin with, features as they develop in training, other tasks.",
+    "Two units at once, a real image to begin with, features as they develop in training, "
+    "other tasks.",
     (
         Expectation(
             "two at once",
@@ -342,7 +364,8 @@ CLAIM = Claim(
         ),
         Expectation(
             "develops",
-            "pictures can be named more often when training has ended than after its first hundredth",
+            "pictures can be named more often when training has ended than after its first "
+            "hundredth",
         ),
         Expectation(
             "textures",

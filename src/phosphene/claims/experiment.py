@@ -254,7 +254,10 @@ class Experiment:
         return {**chosen, "judges": list(self.judges), "networks": networks}
 
     def fingerprints(self, names: Sequence[str]) -> dict[str, str]:
-        """Those of some of the experiment's photographs, by name; `BadRequest` where they were not given."""
+        """Return the fingerprints of some of the experiment's photographs, by name.
+
+        `BadRequest` where they were not given.
+        """
         if missing := [f"--{name} DATA" for name in names if not getattr(self, name)]:
             raise BadRequest(f"photographs are needed: {', '.join(missing)}")
         return {name: Stream(getattr(self, name), SPLITS[name], 1).fingerprint for name in names}

@@ -19,7 +19,10 @@ from phosphene.statistics import Figure
 
 FORMAT = 2
 UNCOMPARED = {1: {"code", "data"}}
-"""What of an older format's identity cannot be compared: 0.1.0 knew data and code by other hashes."""
+"""What of an older format's identity cannot be compared.
+
+Version 0.1.0 knew data and code by other hashes.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,22 @@ class Result:
 
     @property
     def note(self) -> str:
-        """Where other code measured it, a sentence that says so; else ""."""
+        """Return a sentence that says that other code measured it, or "" where this code did."""
         if not self.earlier:
             return ""
         return (
-            f"Measured with version {self.versions.get('phosphene', 'unknown')} of phosphene, by other "
-            "code than this; --anew measures it again."
+            f"Measured with version {self.versions.get('phosphene', 'unknown')} of phosphene, "
+            "by other code than this; --anew measures it again."
         )
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """One for each expectation."""
+        """Return one verdict for each expectation."""
         return self.claim.verdicts(self.findings.numbers)
 
     @property
     def verdict(self) -> Verdict:
-        """The claim's own."""
+        """Return the verdict of the claim itself."""
         return self.claim.verdict(self.findings.numbers)
 
     def as_json(self) -> dict[str, Any]:
@@ -89,9 +92,10 @@ class Result:
 
 
 def run(claims: Sequence[Claim], experiment: Experiment, resume: bool = True) -> Iterator[Result]:
-    """Measure each claim, or read what was found with the same networks, data, seed and number of units.
+    """Measure each claim, or read what an earlier run found.
 
-    What other code found is marked as `earlier`, or without `resume` measured again.
+    What was found is read where networks, data, seed and number of units are the same.
+    What other code found is marked as `earlier`; without `resume` it is measured again.
     """
     for claim in claims:
         needed = {name: weights.locate(name)[1] for name in claim.needs}
@@ -114,7 +118,10 @@ def run(claims: Sequence[Claim], experiment: Experiment, resume: bool = True) ->
 
 
 def _compared(kept: Result, identity: dict[str, Any]) -> Result | None:
-    """Return what was kept, marked where other code measured it; None where it is of something else."""
+    """Return what was kept, marked where other code measured it.
+
+    None where it is of something else.
+    """
     if kept.identity == identity:
         return kept
     left_out = UNCOMPARED.get(kept.format, {"code"})
@@ -126,15 +133,18 @@ def _compared(kept: Result, identity: dict[str, Any]) -> Result | None:
 
 
 def _code(claim: Claim) -> str:
-    """Return one hash of what measures a claim: its own file, and all of the package that it reaches."""
+    """Return one hash of the code that measures a claim.
+
+    This is its own file, and all of the package that it reaches.
+    """
     own = getattr(claim.measure, "__module__", "").removeprefix("phosphene.")
     return code_hash([own, "claims.claim", "claims.experiment"])
 
 
 def read(claim: Claim, out: Path) -> Result | None:
-    """Return what an earlier run found, from OUT/NAME.json or else from the report's OUT/claims.json.
+    """Return what an earlier run found, from OUT/NAME.json or else from OUT/claims.json.
 
-    None where nothing is there, or something of another form.
+    The second is the report's. None where nothing is there, or something of another form.
     """
     try:
         if (file := out / f"{claim.name}.json").exists():
@@ -163,7 +173,7 @@ def read(claim: Claim, out: Path) -> Result | None:
 
 
 def figure(found: dict[str, Any]) -> Figure:
-    """A figure as JSON has it; what could not be measured is NaN again."""
+    """Return a figure from its JSON, with NaN for what could not be measured."""
     value, low, high = (
         float("nan") if found[part] is None else float(found[part])
         for part in ("value", "low", "high")

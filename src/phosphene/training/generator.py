@@ -157,7 +157,8 @@ def with_code(recipe: Recipe, encoder: Subject, layer: str | None) -> Recipe:
     layer = layer or recipe.get("code_layer")
     if layer is None:
         raise BadRequest(
-            f"the recipe names no code layer; give one with --layer (phosphene layers {encoder.name})"
+            "the recipe names no code layer; give one with --layer "
+            f"(phosphene layers {encoder.name})"
         )
     find_layer(encoder.network, layer, encoder.name)
     shape = encoder.shapes().get(layer, ())
@@ -223,7 +224,7 @@ def _planned_card(
 
 
 def _check_views(recipe: Recipe, train: Photographs) -> None:
-    """`BadRequest` where there are too few views of photographs for the spread of their codes."""
+    """Refuse too few views of photographs for the spread of their codes, with `BadRequest`."""
     if len(train) * recipe["views"]["number"] < 2:
         raise BadRequest(
             f"{train.name} has {len(train)} photograph for training, and the recipe takes one view "
@@ -232,7 +233,10 @@ def _check_views(recipe: Recipe, train: Photographs) -> None:
 
 
 def _check_card(recipe: Recipe, encoder: Subject, train: Photographs) -> None:
-    """`BadFile` or `BadRequest` where the file that the run would write could not be opened."""
+    """Check that the file that the run would write could be opened.
+
+    `BadFile` or `BadRequest` where it could not.
+    """
     with torch.device("meta"):
         network = build(dict(recipe["architecture"]))
     source = f"a generator of {train.name}"

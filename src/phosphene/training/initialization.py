@@ -98,7 +98,8 @@ def _check(recipe: Recipe, teacher: Generated | None) -> None:
     if teacher is None:
         if own["name"] == "two-stage":
             raise BadRequest(
-                "a two-stage generator begins from another, [begin] generator, or has all four stages"
+                "a two-stage generator begins from another, [begin] generator, or has all four "
+                "stages"
             )
         return
     theirs = teacher.card.get("architecture", {})

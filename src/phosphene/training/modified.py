@@ -40,12 +40,14 @@ def with_modified(photographs: Photographs, extra: Sequence[Mapping[str, Any]]) 
         kind, classes = part.get("kind"), part.get("classes")
         if kind not in KINDS or not isinstance(classes, list):
             raise BadRequest(
-                f"an extra class has a kind ({', '.join(KINDS)}) and a list of classes; got {dict(part)}"
+                f"an extra class has a kind ({', '.join(KINDS)}) and a list of classes; "
+                f"got {dict(part)}"
             )
         for label in classes:
             if not isinstance(label, int) or not 0 <= label < len(photographs.classes):
                 raise BadRequest(
-                    f"{photographs.name} has {len(photographs.classes)} classes, and no class {label!r}"
+                    f"{photographs.name} has {len(photographs.classes)} classes, "
+                    f"and no class {label!r}"
                 )
             places = np.flatnonzero(photographs.labels == label)
             if len(places):  # held-out photographs may have none of a class

@@ -112,13 +112,16 @@ def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
 
 
 def check_complete(recipe: Recipe) -> None:
-    """`BadRequest` where a subject's recipe lacks what training needs."""
+    """Refuse a subject's recipe that lacks what training needs, with `BadRequest`."""
     model = RECIPES / f"{MODELS['subject']}.toml"
     _check_whole(recipe, tomllib.loads(model.read_text(encoding="utf-8")), "the recipe")
 
 
 def _check_whole(given: Recipe, model: Recipe, where: str) -> None:
-    """`BadRequest` where a recipe lacks what the bundled one has and training needs."""
+    """Refuse a recipe that lacks what the bundled one has and training needs.
+
+    `BadRequest` names what is lacking and gives an example.
+    """
     for key in sorted(model.keys() - OPTIONAL):
         if key not in given:
             raise BadRequest(f"{where} lacks {key!r}, such as {key} = {model[key]!r}")
@@ -127,7 +130,7 @@ def _check_whole(given: Recipe, model: Recipe, where: str) -> None:
 
 
 def _check_json(value: Any, where: str) -> None:
-    """`BadRequest` for a value that JSON has no word for, since a card holds its recipe."""
+    """Refuse a value that JSON has no word for, with `BadRequest`: a card holds its recipe."""
     if isinstance(value, dict):
         for key, each in value.items():
             _check_json(each, f"{where} {key}")
@@ -180,8 +183,8 @@ class Stateful(Protocol):
 class RunFolder:
     """A folder with one checkpoint, replaced whole or not at all, and a log of one JSON object a line.
 
-    A checkpoint carries the hash of its recipe and data; another recipe is refused, not mixed in. The
-    main process writes and all of them read.
+    A checkpoint carries the hash of its recipe and data; another recipe is refused, not mixed in.
+    The main process writes and all of them read.
     """
 
     runtime: Runtime
@@ -214,7 +217,8 @@ class RunFolder:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load has no common error of its own
             raise BadFile(
-                f"{self.checkpoint} cannot be read ({really_is(self.checkpoint) or error}); give another --run folder"
+                f"{self.checkpoint} cannot be read ({really_is(self.checkpoint) or error}); "
+                "give another --run folder"
             ) from None
         if not isinstance(state, dict) or state.get("identity") != self.identity:
             raise BadRequest(
@@ -257,8 +261,9 @@ class RunFolder:
                 raise OSError(str(error)) from None
 
     def log(self, **values: float) -> None:
-        """Keep the values of a `step`: in the history, in log.jsonl, and for TensorBoard if installed.
+        """Keep the values of a `step` in the history, in log.jsonl and for TensorBoard.
 
+        TensorBoard gets them where it is installed.
         `BadRequest` where a loss was not finite. In log.jsonl, null stands for any other NaN.
         """
         if self.processes.size == 1:  # several find out together, in `steps`
@@ -284,7 +289,7 @@ class RunFolder:
             self.refuse_diverged()
 
     def refuse_diverged(self) -> None:
-        """`BadRequest` with the first step whose loss was not finite, in any process."""
+        """Raise `BadRequest` with the first step whose loss was not finite, in any process."""
         here = NEVER if self._diverged is None else int(self._diverged)
         if (first := self.processes.minimum(here)) == NEVER:
             return

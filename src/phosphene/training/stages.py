@@ -73,7 +73,10 @@ def drawn_views(pictures: Tensor, recipe: Recipe, generator: torch.Generator) ->
 
 
 def kept_codes(codes: Tensor, encoder: Subject, layer: str) -> Tensor:
-    """Return codes in half precision, on the CPU; `BadRequest` where one is not a finite number then."""
+    """Return codes in half precision, on the CPU.
+
+    `BadRequest` where one is not a finite number then.
+    """
     half = codes.half().cpu()
     if not bool(half.isfinite().all()):
         raise BadRequest(

@@ -74,11 +74,12 @@ def train_subject(
 ) -> tuple[nn.Module, RunFolder, bool]:
     """Train until the recipe's end, the deadline, or a signal.
 
-    After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole (Touvron et al. 2019).
-    Returns the network with averaged weights, the run (with its history), and whether the recipe's end was
-    reached. The data order, crops and dropout are functions of the recipe's seed and the step, so a resumed
-    run takes the same steps. The processes share each batch. `snapshot` gets the averaged network after
-    each share of the steps that the recipe's `snapshots` lists. A trained subject to `begin` from gives its weights.
+    After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole
+    (Touvron et al. 2019). The result is the network with averaged weights, the run with its
+    history, and whether the recipe's end was reached. The data order, crops and dropout are functions of the
+    recipe's seed and the step, so a resumed run takes the same steps. The processes share each
+    batch. `snapshot` gets the averaged network after each share of the steps that the recipe's
+    `snapshots` lists. The training begins with the weights of `init_from`, if it is given.
     """
     runtime = Runtime.of(run)
     device, processes = runtime.device, runtime.processes
@@ -307,7 +308,10 @@ def _planned_card(
 def _check_card(
     recipe: Recipe, train: Photographs, network: nn.Module, init_from: Subject | None
 ) -> None:
-    """`BadFile` or `BadRequest` where the file that the run would write could not be opened."""
+    """Check that the file that the run would write could be opened.
+
+    `BadFile` or `BadRequest` where it could not.
+    """
     source = f"a subject of {train.name}"
     planned = _planned_card(train.name, recipe, train, network, init_from)
     check_card(rehearse(planned, network, source), network, source)
