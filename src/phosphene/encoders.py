@@ -17,8 +17,9 @@ from phosphene.tensors import center_crop
 def encoder_of(generated: Generated, trusted: str = "") -> Subject:
     """The encoder whose code the generator reads.
 
-    The name comes from a file, so one that is code, `python:…`, is loaded only where it is the `trusted` one.
-    `BadRequest` where it is not, or where the generator names none; `BadFile` where that encoder has other weights now.
+    The name comes from a file, so one that is code, `python:…`, is loaded only where it is the
+    `trusted` one. `BadRequest` where it is not, or where the generator names none; `BadFile` where
+    that encoder has other weights now.
     """
     name, inverted = generated.encoder, generated.card.get("encoder_sha256")
     if not name:
@@ -27,7 +28,8 @@ def encoder_of(generated: Generated, trusted: str = "") -> Subject:
         )
     if name.startswith("python:") and name != trusted:
         raise BadRequest(
-            f"this generator inverts {name}, which is code; where you trust it, name it as the encoder or the subject"
+            f"this generator inverts {name}, which is code; where you trust it, name it as the "
+            "encoder or the subject"
         )
     encoder = load_subject(name)
     if inverted and inverted not in (encoder.identity, encoder.former_identity):

@@ -45,11 +45,12 @@ SHARES = (0.01, 0.1, 0.5, 0.9, 0.99)
 class Exemplars:
     """What one pass over `seen` photographs found for every channel of one layer.
 
-    A photograph's activation of a channel is its largest over all positions. `values` (channels, k) are the largest
-    of them, best first and the earlier photograph first among equals, `photographs` (channels, k) whose they are (−1
-    where fewer were seen), `positions` (channels, k, 2) the row and column of each peak, 0 without a map. `sample`
-    (m, channels) has every `every`-th photograph's, `silent` (channels,) counts those that were not above 0.
-    `numbers` (m,) are whose the sample is: a photograph that is `damaged` has a number, and was not seen.
+    A photograph's activation of a channel is its largest over all positions. `values` (channels, k)
+    are the largest of them, best first and the earlier photograph first among equals, `photographs`
+    (channels, k) whose they are (−1 where fewer were seen), `positions` (channels, k, 2) the row
+    and column of each peak, 0 without a map. `sample` (m, channels) has every `every`-th
+    photograph's, `silent` (channels,) counts those that were not above 0. `numbers` (m,) are whose
+    the sample is: a photograph that is `damaged` has a number, and was not seen.
     """
 
     values: Tensor
@@ -64,12 +65,12 @@ class Exemplars:
 
     @property
     def after(self) -> int:
-        """The number of the photograph after the last one that was looked at."""
+        """Return the number of the photograph after the last one that was looked at."""
         return self.seen + len(self.damaged)
 
     @property
     def whole(self) -> list[int]:
-        """The numbers of the photographs that were seen."""
+        """Return the numbers of the photographs that were seen."""
         return [number for number in range(self.after) if number not in self.damaged]
 
     @classmethod
@@ -154,12 +155,12 @@ def find_exemplars(
     every: float = 30.0,
     report: Callable[[int], None] = lambda seen: None,
 ) -> dict[str, Exemplars]:
-    """One pass over the photographs for every channel of some layers, or what is left of it.
+    """Make one pass over the photographs for every channel of some layers, or its rest.
 
-    The index `file` (safetensors) is written every so many seconds and at the end; a pass that was interrupted goes on
-    where it was, and one that is done is only read. A photograph that cannot be read is left out, and said.
-    An index that holds more than `k` exemplars of each channel serves too. `BadRequest` where the
-    file is of another subject or other data, or holds fewer.
+    The index `file` (safetensors) is written every so many seconds and at the end; a pass that was
+    interrupted goes on where it was, and one that is done is only read. A photograph that cannot be
+    read is left out, and said. An index that holds more than `k` exemplars of each channel serves
+    too. `BadRequest` where the file is of another subject or other data, or holds fewer.
     """
     for layer in layers:
         find_layer(subject.network, layer, subject.name)
@@ -428,9 +429,10 @@ def _write(file: Path, found: dict[str, Exemplars], identity: dict[str, Any]) ->
 def _read(
     file: Path, identity: dict[str, Any], data: Stream, subject: Subject
 ) -> tuple[dict[str, Exemplars], bool]:
-    """Return what an index holds, and whether its pass came to its end; nothing where there is none.
+    """Return what an index holds, and whether its pass came to its end.
 
-    What it says of photographs that cannot be read goes to the data's `damage`.
+    Where there is no index, it holds nothing. What it says of photographs that cannot be read goes
+    to the data's `damage`.
     """
     if not file.exists():
         return {}, False
@@ -456,8 +458,8 @@ def _read(
     if said.get("subject") == subject.former_identity != subject.identity:
         if not subject.made_by_library:
             raise BadRequest(
-                f"{file} was made by version 0.1.0, which did not note how {subject.name} looks and "
-                "computes; delete it, or give another folder"
+                f"{file} was made by version 0.1.0, which did not note how {subject.name} looks "
+                "and computes; delete it, or give another folder"
             )
         said["subject"] = subject.identity
     former = data.is_former(str(said.get("data")))
@@ -465,14 +467,15 @@ def _read(
         said["data"] = identity["data"]
     if found and _kept_k(found) < identity["k"]:
         raise BadRequest(
-            f"{file} holds {_kept_k(found)} exemplars of each unit, fewer than {identity['k']}; ask "
-            "for no more, or delete it or give another folder to look at the photographs again"
+            f"{file} holds {_kept_k(found)} exemplars of each unit, fewer than {identity['k']}; "
+            "ask for no more, or delete it or give another folder to look at the photographs again"
         )
     same = identity.keys() - {"k"}
     was, wanted = ({"reading": READINGS[0], **each} for each in (said, identity))
     if wrong := sorted(key for key in {*same, "reading"} if was.get(key) != wanted[key]):
         raise BadRequest(
-            f"{file} was made with another {wrong[0]}; give another folder for it, or what it was made with"
+            f"{file} was made with another {wrong[0]}; give another folder for it, "
+            "or what it was made with"
         )
     if former:
         _check_former(file, data, lambda: _agrees(subject, found, data))
@@ -490,8 +493,8 @@ def _check_former(file: Path, data: Stream, agrees: Callable[[], bool]) -> None:
     activations that it has, which only an index of few photographs can tell.
     """
     what = (
-        f"{file} is of version 0.1.0, which told photographs by their names and sizes, and read none "
-        "of their colour profiles"
+        f"{file} is of version 0.1.0, which told photographs by their names and sizes, and read "
+        "none of their colour profiles"
     )
     again = "delete it, or give another --out, to look at them again"
     before = data.written_before(file.stat().st_mtime)
@@ -502,7 +505,7 @@ def _check_former(file: Path, data: Stream, agrees: Callable[[], bool]) -> None:
 
 
 def _agrees(subject: Subject, found: Mapping[str, Exemplars], data: Stream) -> bool:
-    """Return whether all photographs give the activations that an index has of every one of them."""
+    """Return whether all photographs give the activations that an index has of each."""
     first = next(iter(found.values()))
     if first.every > 1:
         return False

@@ -86,7 +86,7 @@ class Observer:
 
     @property
     def labelled(self) -> bool:
-        """Whether the classes of all photographs are known."""
+        """Return whether the classes of all photographs are known."""
         return bool(self.classes) and bool((self.labels >= 0).all())
 
     @property
@@ -118,9 +118,9 @@ class Observer:
 def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -> Fidelity:
     """Encode held-out photographs and generate them again; generate from random codes; let a judge look at both.
 
-    Distances are taken in the judge's features. The nearest training photograph tells whether the generator copies:
-    its random pictures should be no nearer to one than photographs held out are. An encoder that is code, `python:…`,
-    is loaded only where it is the `trusted` one.
+    Distances are taken in the judge's features. The nearest training photograph tells whether the
+    generator copies: its random pictures should be no nearer to one than photographs held out are.
+    An encoder that is code, `python:…`, is loaded only where it is the `trusted` one.
     """
     encoder, device = encoder_of(generated, trusted), observer.device
     encoder.network.to(device)
@@ -148,8 +148,9 @@ def reconstructed(
 ) -> Again:
     """The photographs (n, 3, size, size) through encoder and generator, and the pictures through the encoder again.
 
-    `image_error` is the mean absolute one on [0, 1], `code_error` squared, in standard deviations, `code_cosine` that
-    of the two codes, `class_kept` whether the encoder's own network names the photograph's class.
+    `image_error` is the mean absolute one on [0, 1], `code_error` squared, in standard deviations,
+    `code_cosine` that of the two codes, `class_kept` whether the encoder's own network names the
+    photograph's class.
     """
     made, found, batch = [], [], encoder.at_most(batch)
     device, layer = generated.statistics.mean.device, generated.layer

@@ -1,4 +1,7 @@
-"""The one call for Python: units of any network to their preferred inputs, with progress and records."""
+"""The one call for Python: from units of any network to their preferred inputs.
+
+It shows its progress and writes records.
+"""
 
 from __future__ import annotations
 
@@ -64,15 +67,16 @@ def synthesize(
 ) -> PreferredInputs:
     """Return the preferred inputs of units of any network, each with its record.
 
-    `subject`: a bundled or external name, a `Subject`, or any `nn.Module` that reads `size` pixels with
-    ImageNet's usual normalisation (`phosphene.wrap` sets another). `units`: texts such as "conv5:0-31",
-    "class:lion" (see `phosphene.units`). `prior`: a generator's name, "pixels" or "fourier". `start`:
-    "random", "mean", or an image (3, height, width) in [0, 1] of the parameterization's size.
+    `subject`: a bundled or external name, a `Subject`, or any `nn.Module` that reads `size` pixels
+    with ImageNet's usual normalisation (`phosphene.wrap` sets another). `units`: texts such as
+    "conv5:0-31", "class:lion" (see `phosphene.units`). `prior`: a generator's name, "pixels" or
+    "fourier". `start`: "random", "mean", or an image (3, height, width) in [0, 1] of the
+    parameterization's size.
 
-    `out`: a folder in which each picture is kept with its record as soon as its batch is finished; the
-    same call goes on from there when it was stopped. A folder holds no codes: those of pictures that
-    were kept are NaN. `quiet`: no progress; unless told, it is shown on a terminal and in a notebook.
-    Other keywords are settings of the climb (see `phosphene.Climb`): `steps=100`.
+    `out`: a folder in which each picture is kept with its record as soon as its batch is finished;
+    the same call goes on from there when it was stopped. A folder holds no codes: those of pictures
+    that were kept are NaN. `quiet`: no progress; unless told, it is shown on a terminal and in a
+    notebook. Other keywords are settings of the climb (see `phosphene.Climb`): `steps=100`.
 
         >>> phosphene.synthesize("caffenet-objects", ["class:lion", "conv5:7"], steps=100)
     """

@@ -25,8 +25,9 @@ and 0.24 to 0.37 where the climb has failed.
 class Objective:
     """The score of member i of a batch is target i's weighted sum of activations; members never mix.
 
-    `kind="probability"` scores units by their log-probabilities among their layer's channels (a softmax over them),
-    which also pushes the rivals down, and of several units leaves none out; directions keep the activation.
+    `kind="probability"` scores units by their log-probabilities among their layer's channels (a
+    softmax over them), which also pushes the rivals down, and of several units leaves none out;
+    directions keep the activation.
     """
 
     def __init__(self, targets: Sequence[Target], kind: Kind = "activation"):
@@ -34,37 +35,45 @@ class Objective:
         self.kind = kind
 
     def of(self, members: Sequence[int]) -> Objective:
-        """The same for some members of the batch."""
+        """Return the same objective for some members of the batch."""
         return Objective([self.targets[i] for i in members], self.kind)
 
     @property
     def layers(self) -> list[str]:
-        """What `probe` must read: every layer of every target, and each from before its closing ReLU."""
+        """Return what `probe` must read.
+
+        That is every layer of every target, and each from before its closing ReLU.
+        """
         layers = sorted({layer for target in self.targets for layer in target.layers})
         return layers + [before(layer) for layer in layers]
 
     def scores(self, activations: Mapping[str, Tensor]) -> Tensor:
-        """The activations themselves, (batch,) float32: what a picture is reported with."""
+        """Return the activations themselves, (batch,) float32: a picture is reported with them."""
         return torch.stack([_sum(target, activations, i) for i, target in enumerate(self.targets)])
 
     def __call__(self, activations: Mapping[str, Tensor]) -> list[Tensor]:
-        """What the climb follows, one number for each member: as `scores`, but never flat where a ReLU is shut.
+        """Return what the climb follows, one number for each member.
 
-        They stay apart, because 0 · NaN is NaN: on its way back a stacked score would reach every member's layers.
+        They are as `scores`, but never flat where a ReLU is shut. They stay apart, because 0 · NaN
+        is NaN: on its way back a stacked score would reach every member's layers.
         """
         return [self._slope(target, activations, i) for i, target in enumerate(self.targets)]
 
     def shut(self, activations: Mapping[str, Tensor]) -> list[bool]:
-        """Whose score a closing ReLU holds at 0, so that the climb follows the value before it."""
+        """Return, for each member, whether a closing ReLU holds its score at 0.
+
+        The climb then follows the value before the ReLU.
+        """
         if self.kind == "probability":
             return [False] * len(self.targets)
         pairs = zip(self.scores(activations), self(activations), strict=True)
         return [bool(score != followed) for score, followed in pairs]
 
     def faint(self, activations: Mapping[str, Tensor]) -> list[bool]:
-        """Whose unit is exceeded by more than `FAINT` of its layer's channels, and by three or more.
+        """Return, for each member, whether too many other channels exceed its unit.
 
-        A sum, a direction and a unit that is to fall are never faint.
+        These are more than `FAINT` of its layer's channels, and three or more. A sum, a direction
+        and a unit that is to fall are never faint.
         """
         return [_is_faint(target, activations, i) for i, target in enumerate(self.targets)]
 
@@ -104,9 +113,10 @@ def _sum(
 
 
 def _values(unit: Unit | Direction, activations: Mapping[str, Tensor], key: str) -> Tensor:
-    """Return what `probe` gives under a key, or at the token ahead of the patches that a unit names.
+    """Return what `probe` gives under a key.
 
-    `UnknownName` where the layer has no such token.
+    Where a unit names a token ahead of the patches, it is what `probe` gives there. `UnknownName`
+    where the layer has no such token.
     """
     if not is_token(unit.position):
         return activations[key]
@@ -116,7 +126,7 @@ def _values(unit: Unit | Direction, activations: Mapping[str, Tensor], key: str)
 
 
 def _read(unit: Unit | Direction, layer: Tensor) -> Tensor:
-    """One member's layer, (channels, …), to the value of a unit or along a direction."""
+    """Return the value of a unit or along a direction in one member's layer, (channels, …)."""
     if isinstance(unit, Direction):
         vector = torch.tensor(unit.vector, device=layer.device)
         return _pool(layer.float(), unit.position) @ (vector / vector.norm())
@@ -124,7 +134,10 @@ def _read(unit: Unit | Direction, layer: Tensor) -> Tensor:
 
 
 def _pool(layer: Tensor, position: Position) -> Tensor:
-    """Return (channels,) of a member's (channels, rows, columns), (channels, tokens) or (channels,)."""
+    """Return one value for each channel, (channels,).
+
+    `layer` is of one member: (channels, rows, columns), (channels, tokens) or (channels,).
+    """
     if layer.ndim == 1:
         return layer
     if position == "max":

@@ -24,8 +24,8 @@ from phosphene.priors import CodeStatistics
 class Parameterization(ABC):
     """Codes to RGB images in [0, 1], (batch, 3, image_size, image_size), and where to begin.
 
-    The subject is shown the central `seen` pixels. Start codes are drawn on the CPU and then moved, so one
-    seed means one start on every machine, alone or in a batch.
+    The subject is shown the central `seen` pixels. Start codes are drawn on the CPU and then moved,
+    so one seed means one start on every machine, alone or in a batch.
     """
 
     image_size: int
@@ -179,7 +179,7 @@ def load_generated(
 
 
 def check_generator(network: nn.Module, card: Mapping[str, Any], source: str) -> None:
-    """`BadFile` where what a card describes is no generator."""
+    """Refuse a card that describes no generator with `BadFile`."""
     if not hasattr(network, "image_size"):
         raise BadFile(
             f"{source} is no generator: architecture {card['architecture']} makes no images"

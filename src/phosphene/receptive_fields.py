@@ -1,9 +1,9 @@
 """Which input pixels can affect a unit, found by watching where a NaN spreads.
 
 A NaN put into some pixels reaches a unit if and only if some path leads there from one of them,
-through convolutions, ReLUs and poolings alike. So a box is exact, whatever the weights. Since a unit
-is reached from a block of lines if and only if it is reached from one of them, the search goes from
-coarse blocks to single lines, and looks only into those blocks in which a box may end.
+through convolutions, ReLUs and poolings alike. So a box is exact, whatever the weights. Since a
+unit is reached from a block of lines if and only if it is reached from one of them, the search goes
+from coarse blocks to single lines, and looks only into those blocks in which a box may end.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Box:
 @dataclass(frozen=True)
 class Fields:
     """The receptive fields of all units of a layer's map: (first, beyond the last) input row that reaches each of its
-    rows, and input column that reaches each of its columns. A layer without a map has one row and one column.
+    rows, and input column that reaches each of its columns. A layer without a map has one row and
+    one column.
     """
 
     rows: tuple[tuple[int, int], ...]
@@ -139,7 +140,10 @@ class _Spread:
         self._kind = number_type(network)
 
     def reached(self, parts: Sequence[Sequence[Box]], layers: Sequence[str]) -> dict[str, Tensor]:
-        """Return bool (parts, rows, columns) by layer: does a NaN in all boxes of a part get there?"""
+        """Return bool (parts, rows, columns) by layer.
+
+        It is true where a NaN in all boxes of a part gets to that place.
+        """
         hits: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         # cuDNN's fast algorithms mix neighbours: a NaN would spread further
         exact = torch.backends.cudnn.flags(enabled=False)
@@ -171,7 +175,7 @@ class _Spread:
         return self._order(alone) if alone else []
 
     def _order(self, layers: Sequence[str]) -> list[str]:
-        """Return the layers in the order in which they run, once an image's activations are weighed."""
+        """Weigh an image's activations, and return the layers in the order in which they run."""
         two = self._images([[]] * min(2, self.batch))  # two tell a batch from its images
         with probe(self.network, layers, self.tokens) as read, torch.no_grad():
             values = {key: value for key, value in read(two).items() if key in layers}
@@ -203,7 +207,10 @@ class _Spread:
         return [layer for layer, hit in hits.items() if hit == wanted]
 
     def searched(self, layer: str, guess: Box | None) -> Box | None:
-        """Return the box of a layer's central unit, by bisection; None where no pixel reaches it."""
+        """Return the box of a layer's central unit, by bisection.
+
+        None where no pixel reaches the unit.
+        """
         height, width = self.size
         if not self.centre([[self.whole]], [layer])[layer][0]:
             return None
@@ -387,7 +394,8 @@ def _remembered(
     Weights may change, since they do not matter; modules may not.
     """
     known: dict[str, T | None]
-    known = _kept.setdefault(network, {}).setdefault((what, str(network), size), {})  # type: ignore[assignment]
+    of_network = _kept.setdefault(network, {})
+    known = of_network.setdefault((what, str(network), size), {})  # type: ignore[assignment]
     if missing := [layer for layer in dict.fromkeys(layers) if layer not in known]:
         found = find(missing)
         known |= {layer: found.get(layer) for layer in missing}

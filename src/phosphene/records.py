@@ -24,11 +24,12 @@ LARGEST = 16 << 20
 class Record:
     """Everything that `phosphene synthesize --record FILE` needs, and what came out.
 
-    `request` holds the arguments of the call for this one picture; `weights` the sha256 of each file that
-    took part; `score` is the target's activation on the picture, `start_score` on the start; `status` is
-    "climbed", "no higher than its start", "dead" or "stopped: …"; `image_sha256` is of the picture's 8-bit pixels.
-    `kept_step` is the step of the curve that the picture shows, as many as there are steps where that is the last
-    code; `last_score` is the activation on the last code's picture. Version 0.1.0 kept the last one and told neither.
+    `request` holds the arguments of the call for this one picture; `weights` the sha256 of each
+    file that took part; `score` is the target's activation on the picture, `start_score` on the
+    start; `status` is "climbed", "no higher than its start", "dead" or "stopped: …"; `image_sha256`
+    is of the picture's 8-bit pixels. `kept_step` is the step of the curve that the picture shows,
+    as many as there are steps where that is the last code; `last_score` is the activation on the
+    last code's picture. Version 0.1.0 kept the last one and told neither.
     """
 
     target: str
@@ -77,8 +78,9 @@ class Folder:
         weights: dict[str, str],
         unnamed: Mapping[str, Any] = MappingProxyType({}),
     ) -> Record | None:
-        """The record of that name if the same request with the same weights made it and its picture is whole.
+        """Return the record of that name, or None.
 
+        It is returned if the same request with the same weights made it and its picture is whole.
         `unnamed` are the settings of a climb that older records do not name, with what they were.
         """
         try:
@@ -107,7 +109,7 @@ class Folder:
 
 
 def completed(request: dict[str, Any], unnamed: Mapping[str, Any]) -> dict[str, Any]:
-    """A request whose climb names all of its settings."""
+    """Return a request whose climb names all of its settings."""
     climb = request.get("climb")
     return {**request, "climb": {**unnamed, **climb}} if isinstance(climb, dict) else request
 

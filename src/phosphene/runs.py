@@ -180,9 +180,9 @@ def climb_into(
 ) -> Iterator[Record]:
     """Climb batch by batch and yield each record once its picture is safe on disk.
 
-    With `resume`, a batch whose pictures the folder already holds, whole and from the same request, is not climbed
-    again; `keeping` hears of how many pictures are kept, `report` of steps that are climbed.
-    The contact sheet is written after every batch, which has as many as the subject takes.
+    With `resume`, a batch whose pictures the folder already holds, whole and from the same request,
+    is not climbed again; `keeping` hears of how many pictures are kept, `report` of steps that are
+    climbed. The contact sheet is written after every batch, which has as many as the subject takes.
     """
     finished: list[Record] = []
     for result, made in climb_batches(
@@ -217,7 +217,10 @@ def climb_batches(
     resume: bool = True,
     report: Callable[[int], None] = lambda steps: None,
 ) -> Iterator[tuple[PreferredInputs | None, list[Record]]]:
-    """Climb batch by batch; yield each result, None where its pictures were kept, and its records."""
+    """Climb batch by batch; yield each result and its records.
+
+    The result is None where its pictures were kept.
+    """
     check(members)
     batch = subject.at_most(checked_batch(batch))
     check_places(folder, members, *_read(request))
@@ -283,7 +286,10 @@ def check_kept(
     members: Sequence[Member],
     remedy: str = "give another --out to keep it, or --anew to replace it",
 ) -> None:
-    """Refuse a folder that holds one of these pictures as another request made it: it would be lost."""
+    """Refuse a folder that holds one of these pictures as another request made it.
+
+    That picture would be lost.
+    """
     wanted = asdict(request)
     for member in members:
         file = folder.path / f"{file_name(member)}.json"
@@ -325,7 +331,7 @@ def _read(request: Request) -> tuple[str, ...]:
 
 
 def _told_apart(kept: dict[str, Any], wanted: dict[str, Any], part: str) -> str:
-    """A part of two requests that differs; of two climbs, also which settings do."""
+    """Return the part of two requests that differs; of two climbs, also which settings do."""
     old, new = kept.get(part), wanted[part]
     if part != "climb" or not isinstance(old, dict):
         return part
@@ -397,9 +403,10 @@ def weights_of(subject: Subject, parameterization: Parameterization) -> dict[str
 def check_weights(
     record: Record, subject: Subject, parameterization: Parameterization, file: Path
 ) -> None:
-    """`BadFile` where a record's picture was made with other networks than those that are here.
+    """Refuse a record whose picture was made with other networks than those that are here.
 
-    A record of version 0.1.0 is compared as that version did, by the hash of the weights alone.
+    The error is `BadFile`. A record of version 0.1.0 is compared as that version did, by the hash
+    of the weights alone.
     """
     here = weights_of(subject, parameterization)
     if record.weights.get("subject") == subject.former_identity:

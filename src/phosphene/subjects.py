@@ -77,8 +77,8 @@ LONGEST_NAME = 500
 class Subject:
     """A frozen network that reads `size` (height, width) pixels, normalised by `mean` and `std` on [0, 1] RGB.
 
-    `output` is the layer whose channels are the classes ("" when unknown). `card` holds what its weights
-    file says of it. `batch` is the most images that it takes at once, 0 for any number, and
+    `output` is the layer whose channels are the classes ("" when unknown). `card` holds what its
+    weights file says of it. `batch` is the most images that it takes at once, 0 for any number, and
     `layout` the order of their numbers in memory. `tokens` says how values of three axes are read.
     """
 
@@ -139,7 +139,10 @@ class Subject:
 
     @property
     def former_identity(self) -> str:
-        """Return the hash by which version 0.1.0 knew the subject, without code and way of looking."""
+        """Return the hash by which version 0.1.0 knew the subject.
+
+        It does not cover the code and the way of looking.
+        """
         return str(self.card.get("sha256", self.name))
 
     @property
@@ -152,7 +155,7 @@ class Subject:
         return probe(self.network, layers, self.tokens)
 
     def check_gradient(self, layers: Iterable[str]) -> None:
-        """`BadRequest` where no gradient comes through the network from one of these layers."""
+        """Refuse layers with `BadRequest` where no gradient comes through the network from one."""
         rng = torch.Generator().manual_seed(0)
         drawn = torch.rand(self.at_most(2), 3, *self.size, generator=rng)
         for layer in sorted(set(layers)):
@@ -240,18 +243,21 @@ class Subject:
         if channels is None:
             if term.layer != self.output:
                 raise UnknownName(
-                    f"{term.layer}:{term.channels}: only the output layer ({self.output or 'unknown here'}) "
-                    f"has names; {term.layer} has channels 0 … {shape[0] - 1}"
+                    f"{term.layer}:{term.channels}: only the output layer "
+                    f"({self.output or 'unknown here'}) has names; "
+                    f"{term.layer} has channels 0 … {shape[0] - 1}"
                 )
             channels = [self._class(term.channels)]
         if wrong := [channel for channel in channels if channel >= shape[0]]:
             raise UnknownName(
-                f"{self.name}: {term.layer} has {shape[0]} channels, 0 … {shape[0] - 1}; got {wrong[0]}"
+                f"{self.name}: {term.layer} has {shape[0]} channels, 0 … {shape[0] - 1}; "
+                f"got {wrong[0]}"
             )
         if is_token(term.position) and term.position not in self.token_names(term.layer):
             there = ", ".join(f"@{name}" for name in self.token_names(term.layer)) or "none"
             raise UnknownName(
-                f"{term.layer} has no token @{term.position} ahead of its patches; there is: {there}"
+                f"{term.layer} has no token @{term.position} ahead of its patches; "
+                f"there is: {there}"
             )
         if isinstance(term.position, tuple):
             limits = tuple(shape[1:])
@@ -261,8 +267,8 @@ class Subject:
                 )
             if any(p >= limit for p, limit in zip(term.position, limits, strict=True)):
                 raise BadRequest(
-                    f"{term.layer} has a map of {limits[0]} rows and {limits[1]} columns, counted from 0; "
-                    f"got @{term.position[0]},{term.position[1]}"
+                    f"{term.layer} has a map of {limits[0]} rows and {limits[1]} columns, "
+                    f"counted from 0; got @{term.position[0]},{term.position[1]}"
                 )
         position = term.position if len(shape) > 1 else "centre"
         return [Unit(term.layer, channel, position) for channel in channels]
@@ -270,15 +276,17 @@ class Subject:
     def _output(self) -> str:
         if not self.output or not self.classes:
             raise UnknownName(
-                f"{self.name} has no class names; write LAYER:CHANNEL (`phosphene layers {self.name}`)"
+                f"{self.name} has no class names; write LAYER:CHANNEL "
+                f"(`phosphene layers {self.name}`)"
             )
         return self.output
 
     def _class(self, name: str, quoted: bool = True) -> int:
         """Return the class that a name means.
 
-        A whole name comes first, then a synonym, both in the letters as typed before any others. A bare
-        number that names no class is a channel. The last resort is the only class with that word in it.
+        A whole name comes first, then a synonym, both in the letters as typed before any others. A
+        bare number that names no class is a channel. The last resort is the only class with that
+        word in it.
         """
         if not self.classes:
             raise UnknownName(f"{self.name} has no class names; write LAYER:CHANNEL")
@@ -345,7 +353,8 @@ def _behaviour(subject: Subject) -> dict[str, str]:
 def load_subject(name: str | Path) -> Subject:
     """A subject by bundled name, file, or `torchvision:`, `timm:`, `hf:`, `python:`, `efficientnet-lite…` name.
 
-    `NAME@random` is the same network untrained, its weights drawn with seed 0: the control of what training did.
+    `NAME@random` is the same network untrained, its weights drawn with seed 0: the control of what
+    training did.
     """
     name = ALIASES.get(str(name), name)
     if is_external(str(name)):
@@ -392,7 +401,10 @@ def load_subject(name: str | Path) -> Subject:
 
 
 def check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
-    """`BadFile` where a card's network, preprocessing or class names are not of the form of a subject's."""
+    """Refuse a card that is not of the form of a subject's with `BadFile`.
+
+    Its network, preprocessing and class names are looked at.
+    """
     if hasattr(network, "image_size"):
         raise BadFile(f"{source} is no subject: architecture {card['architecture']} makes images")
     look, classes, output = (
@@ -475,7 +487,7 @@ def _answer(subject: Subject, images: int) -> Tensor | None:
 
 
 def _check_memory(subject: Subject) -> None:
-    """`BadRequest` where the same images get another answer the second time."""
+    """Refuse a subject with `BadRequest` where the same images get two different answers."""
     with looking_without_gradients():
         first, second = (_answer(subject, subject.at_most(2)) for _ in range(2))
     if first is not None and second is not None:
@@ -526,7 +538,10 @@ def _plain(name: str) -> str:
 
 
 def _named(wanted: str, names: Sequence[str], synonyms: Sequence[Sequence[str]]) -> list[int]:
-    """Return the classes that have exactly this name, by the strictest comparison that finds any."""
+    """Return the classes that have exactly this name.
+
+    The strictest comparison that finds any decides.
+    """
     folded = wanted.lower()
     tests: list[Callable[[int], bool]] = [
         lambda i: names[i] == wanted,

@@ -64,19 +64,19 @@ _RANGES: dict[str, tuple[type[float], int]] = {
 class Climb:
     """How to climb. Step sizes fall linearly from `rate` to `last_rate` over `steps`.
 
-    `rule` "mean": gradient over its mean magnitude, in the paper's code units (Nguyen et al. 2016); "whitened":
-    in coordinates where natural codes are white, of root mean square `rate`; "adam": Adam on the codes.
-    `prior` "box": 0 … μ + `sigmas`·σ, then × `decay`; "gaussian": × `decay` towards the mean, then that box;
-    "none": × `decay` (of pixels and Fourier towards grey). `lower` "code": where natural codes lie below 0, so may
-    the climb's; "zero": none does. `start`: a random start is drawn from the code's Gaussian, or from N(0, 1) in the
-    paper's code units.
-    `cycle`: the share of the way to E(G(code)) taken at each step (PPGN's ε₁, Nguyen et al. 2017). `shift`: the
-    crop moves by up to so many pixels at each step. `tv`, `blur` (pixels): for parameterizations without a
-    learned prior.
-    `redirect`: a gradient of zero is taken again through the ReLUs that shut it out (Olah et al. 2017). `tries`: a
-    climb that ends no higher than its random start, or with a unit that others of its layer exceed
-    (`objectives.FAINT`), begins again from other starts, up to so many times in all; the highest is kept.
-    `keep`: the picture is of the "best" code on the way, or of the "last".
+    `rule` "mean": gradient over its mean magnitude, in the paper's code units (Nguyen et al. 2016);
+    "whitened": in coordinates where natural codes are white, of root mean square `rate`; "adam":
+    Adam on the codes. `prior` "box": 0 … μ + `sigmas`·σ, then × `decay`; "gaussian": × `decay`
+    towards the mean, then that box; "none": × `decay` (of pixels and Fourier towards grey). `lower`
+    "code": where natural codes lie below 0, so may the climb's; "zero": none does. `start`: a
+    random start is drawn from the code's Gaussian, or from N(0, 1) in the paper's code units.
+    `cycle`: the share of the way to E(G(code)) taken at each step (PPGN's ε₁, Nguyen et al. 2017).
+    `shift`: the crop moves by up to so many pixels at each step. `tv`, `blur` (pixels): for
+    parameterizations without a learned prior. `redirect`: a gradient of zero is taken again through
+    the ReLUs that shut it out (Olah et al. 2017). `tries`: a climb that ends no higher than its
+    random start, or with a unit that others of its layer exceed (`objectives.FAINT`), begins again
+    from other starts, up to so many times in all; the highest is kept. `keep`: the picture is of
+    the "best" code on the way, or of the "last".
     """
 
     steps: int = 200
@@ -175,12 +175,13 @@ class Member:
 class PreferredInputs:
     """What a climb returns, one entry for each member.
 
-    `images` float32 RGB in [0, 1] (n, 3, size, size), as an 8-bit picture holds them; `codes` (n, …); `scores`
-    and `start_scores`: each target's activation on the picture and on the start, measured in float32 on the
-    8-bit pixels; `curves` (n, steps) the objective at each step; `statuses`: "climbed", `NOT_ABOVE`, "dead" (no
-    start had a gradient) or "stopped: …"; `frames` (frames, n, 3, size, size) where an animation was asked for.
-    `kept` (n,): the step whose code the picture shows, `steps` where that is the last one; `last_scores` (n,): the
-    activation on the last code's picture. `records` say how each picture came to be, where `synthesize` made them.
+    `images` float32 RGB in [0, 1] (n, 3, size, size), as an 8-bit picture holds them; `codes` (n,
+    …); `scores` and `start_scores`: each target's activation on the picture and on the start,
+    measured in float32 on the 8-bit pixels; `curves` (n, steps) the objective at each step;
+    `statuses`: "climbed", `NOT_ABOVE`, "dead" (no start had a gradient) or "stopped: …"; `frames`
+    (frames, n, 3, size, size) where an animation was asked for. `kept` (n,): the step whose code
+    the picture shows, `steps` where that is the last one; `last_scores` (n,): the activation on the
+    last code's picture. `records` say how each picture came to be, where `synthesize` made them.
 
     A result can be indexed, cut and iterated over: each part is a result of its own.
     """
@@ -386,7 +387,8 @@ def climb_batch(
 
     `steps` forward and backward passes; one of each to see who can start (again, up to seven times,
     for members that cannot); two forward passes that measure the start and the end, and a third for
-    the best code. Members whose gradient vanishes, or that must try again, take passes of their own.
+    the best code. Members whose gradient vanishes, or that must try again, take passes of their
+    own.
     """
     if precision not in PRECISIONS:
         raise BadRequest(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
@@ -425,7 +427,10 @@ def _climbed(
     attempt: int,
     report: Callable[[int], None] = lambda steps: None,
 ) -> tuple[PreferredInputs, list[int]]:
-    """Climb once, from the starts of this attempt, and say who failed. The main loop of phosphene."""
+    """Climb once, from the starts of this attempt, and say who failed.
+
+    This is the main loop of phosphene.
+    """
     climb, parameterization = how.climb, how.parameterization
     objective = Objective([member.target for member in members], climb.objective)
     prior, rule = _prior(climb, parameterization), RULES[climb.rule](parameterization)
@@ -473,7 +478,7 @@ def _climbed(
 def _with_higher(
     result: PreferredInputs, tried: Sequence[int], again: PreferredInputs
 ) -> PreferredInputs:
-    """The result with those of the members that tried again and came higher."""
+    """Return the result with those of the members that tried again and came higher."""
     higher = (again.scores > result.scores[list(tried)]).nonzero().flatten().tolist()
     if not higher:
         return result
@@ -610,7 +615,7 @@ class _Look:
         )
 
     def smooth(self, scores: list[Tensor], images: Tensor) -> list[Tensor]:
-        """The scores less what the images' total variation costs."""
+        """Return the scores less what the images' total variation costs."""
         if not self.climb.tv:
             return scores
         rough = self.climb.tv * total_variation(images) * len(images[0, 0])
@@ -628,7 +633,10 @@ def _ascent(
     shifts: Sequence[tuple[int, int]] | None,
     going: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The images of codes, the score of each that the climb follows, and its gradient there."""
+    """Return the images of codes, the scores that the climb follows, and their gradient.
+
+    The gradient has the shape of `codes`.
+    """
     codes = codes.detach().requires_grad_()
     with look.precision():
         shown = look.parameterization.images(codes)
@@ -653,7 +661,7 @@ def _opened(
     shifts: Sequence[tuple[int, int]] | None,
     going: Sequence[int],
 ) -> Tensor:
-    """The gradient; of members that have none, the one that shut ReLUs kept back."""
+    """Return the gradient; of members that have none, the one that shut ReLUs kept back."""
     moves = _moves(gradient)
     shut = [i for i in going if not moves[i]]
     if not shut:
@@ -697,7 +705,7 @@ def _measured(codes: Tensor, objective: Objective, look: _Look) -> _Measured:
 def _kept(
     codes: Tensor, objective: Objective, look: _Look, state: _State
 ) -> tuple[_Measured, Tensor, Tensor]:
-    """What is kept of each climb, the scores of the last codes, and the steps that are kept.
+    """Return what is kept of each climb, the scores of the last codes, and the steps kept.
 
     On the way a score is of a moving, blurred or unrounded image; so the best code and the last one
     are both measured on their 8-bit pictures, and the better is kept.
@@ -750,9 +758,10 @@ STARTS = 8
 def _random_starts(
     members: Sequence[Member], objective: Objective, look: _Look, device: str, attempt: int
 ) -> tuple[Tensor, list[bool]]:
-    """Of each member the first of its starts that its unit answers; and who can climb from there.
+    """Return a start for each member, and whether the member can climb from there.
 
-    Where it answers none of them, it is the one at which it comes nearest to an answer.
+    It is the first of the member's random starts that its unit answers. Where the unit answers none
+    of them, it is the one at which the unit comes nearest to an answer.
     """
     first = attempt * STARTS
 
@@ -779,7 +788,7 @@ def _random_starts(
 
 @dataclass(frozen=True, order=True)
 class _Promise:
-    """What a start holds out: whether the unit answers it and can climb from it, and how near it is."""
+    """What a start holds out: does the unit answer it, can it climb from it, and how near is it?"""
 
     answers: bool
     climbs: bool
@@ -787,7 +796,10 @@ class _Promise:
 
 
 def _promises(codes: Tensor, objective: Objective, look: _Look) -> list[_Promise]:
-    """What each start holds out. A gradient that is not finite counts: the climb reports it."""
+    """Return what each start holds out.
+
+    A gradient that is not finite counts: the climb reports it.
+    """
     codes, everyone = codes.detach().requires_grad_(), range(len(codes))
     activations = look.plainly(look.parameterization.images(codes))
     followed = objective(activations)
@@ -806,7 +818,7 @@ def _promises(codes: Tensor, objective: Objective, look: _Look) -> list[_Promise
 
 
 def _moves(gradient: Tensor) -> list[bool]:
-    """Whose gradient is not zero."""
+    """Return, for each member, whether its gradient is not zero."""
     found: list[bool] = (gradient.flatten(1) != 0).any(1).tolist()
     return found
 
@@ -819,22 +831,25 @@ def _drawn(parameterization: Parameterization, seed: int, climb: Climb) -> Tenso
 
 
 def _paper_unit(parameterization: Parameterization) -> float:
-    """How large one unit of the paper's code is in this one: the ratio of mean standard deviations."""
+    """Return how large one unit of the paper's code is in this one.
+
+    That is the ratio of the mean standard deviations.
+    """
     if not isinstance(parameterization, Generated):
         return 1.0
     return float(parameterization.statistics.std.mean()) / PAPER_SIGMA
 
 
 def _check_gradient(targets: Sequence[Target], look: _Look) -> None:
-    """`BadRequest` where no gradient comes through the network from a target's layer."""
+    """Refuse a target with `BadRequest` where no gradient comes through from its layer."""
     look.subject.check_gradient({layer for target in targets for layer in target.layers})
 
 
 def _gradient(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> Tensor:
     """Each member's gradient, (batch, …); one that is not finite is taken again without the other members.
 
-    A member's zero gradient still runs through every layer that the batch needs, and 0 · NaN is NaN. A score that
-    no code reaches has a gradient of zero.
+    A member's zero gradient still runs through every layer that the batch needs, and 0 · NaN is
+    NaN. A score that no code reaches has a gradient of zero.
     """
     reached = [i for i in going if scores[i].requires_grad]
     if not reached:
@@ -931,10 +946,10 @@ RULES: dict[str, Callable[[Parameterization], Rule]] = {
 
 
 def _each(values: Tensor, like: Tensor) -> Tensor:
-    """One value for each member, shaped to divide `like`; never zero."""
+    """Return one value for each member, shaped to divide `like`; never zero."""
     return _rows(values.clamp(min=torch.finfo(torch.float32).tiny * 1e8), like)
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:
-    """One value for each member, shaped to meet `like`."""
+    """Return one value for each member, shaped to meet `like`."""
     return values.view(-1, *[1] * (like.ndim - 1))

@@ -43,8 +43,8 @@ _SEPARATOR = re.compile(r"""\s([+-])\s(?=(?:[^"]*"[^"]*")*[^"]*$)""")
 class Unit:
     """A channel of a layer, read at one position or over all of them.
 
-    `layer` is a `named_modules()` path, `position` is (row, column) counted from 0. In a layer without
-    a map the position has no meaning and is "centre".
+    `layer` is a `named_modules()` path, `position` is (row, column) counted from 0. In a layer
+    without a map the position has no meaning and is "centre".
     """
 
     layer: str
@@ -227,6 +227,7 @@ def _position(text: str | None, term: str) -> Position:
     match = re.fullmatch(r"([0-9]{1,9})\s*,\s*([0-9]{1,9})", text)
     if match is None:
         raise BadRequest(
-            f"position @{text} in {term.strip()!r} is neither @ROW,COLUMN nor @centre, @max, @mean, @class"
+            f"position @{text} in {term.strip()!r} is neither @ROW,COLUMN "
+            "nor @centre, @max, @mean, @class"
         )
     return int(match[1]), int(match[2])

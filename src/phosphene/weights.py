@@ -1,8 +1,9 @@
 """Weights files: one safetensors file is one whole network, and a damaged one is refused.
 
-The tensors lie beside a JSON card in the file's own metadata (kind, architecture, preprocessing or code
-layer, class names, data and licence, recipe, measured figures) and a digest over card and tensors. The
-bundled files are checked against `zoo/manifest.json` too. Reading never runs code from a file.
+The tensors lie beside a JSON card in the file's own metadata (kind, architecture, preprocessing or
+code layer, class names, data and licence, recipe, measured figures) and a digest over card and
+tensors. The bundled files are checked against `zoo/manifest.json` too. Reading never runs code from
+a file.
 """
 
 from __future__ import annotations
@@ -86,11 +87,12 @@ def write(
 ) -> str:
     """Write a weights file in half precision (vectors stay float32) and return its sha256.
 
-    With 8 `bits` a number, matrices and filters that are called weight, and axes, have 255 equal steps for each output;
-    with 4, they have 16 for each 32 inputs of one, where there are so many. The steps' sizes lie beside them. Other
-    statistics have neither: a spread may be small, and is divided by. `filters` are the bits of filters, if others.
-    Numbers that are too large for half precision stay float32. A card or a tensor that `read` would
-    refuse is not written: `BadFile`. In the card, null stands for NaN.
+    With 8 `bits` a number, matrices and filters that are called weight, and axes, have 255 equal
+    steps for each output; with 4, they have 16 for each 32 inputs of one, where there are so many.
+    The steps' sizes lie beside them. Other statistics have neither: a spread may be small, and is
+    divided by. `filters` are the bits of filters, if others. Numbers that are too large for half
+    precision stay float32. A card or a tensor that `read` would refuse is not written: `BadFile`.
+    In the card, null stands for NaN.
     """
     from safetensors.torch import save
 
@@ -283,7 +285,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.M
             or not tensors[name].isfinite().all()
         ):
             raise BadFile(
-                f"{source} is damaged: {name} holds {tensors[name].dtype} or numbers that are not finite"
+                f"{source} is damaged: {name} holds {tensors[name].dtype} "
+                "or numbers that are not finite"
             )
     network.load_state_dict(tensors, assign=True)
     for parameter in network.parameters():
@@ -292,9 +295,10 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.M
 
 
 def rehearse(card: Mapping[str, Any], network: nn.Module, source: str) -> dict[str, Any]:
-    """Return a card as `read` would give it once it is written; `BadRequest` where `read` would refuse.
+    """Return a card as `read` would give it once it is written.
 
-    A training run calls this before its first step. `network` is what it will write.
+    `BadRequest` where `read` would refuse it. A training run calls this before its first step.
+    `network` is what it will write.
     """
     text = json.dumps(without_nan({**card, "format": FORMAT}), sort_keys=True)
     if (size := 2 * sum(value.numel() for value in network.state_dict().values())) > LARGEST:
@@ -354,7 +358,8 @@ def _card(text: str, path: Path) -> dict[str, Any]:
         raise BadFile(f"{path}: its card lacks one of {', '.join(needed)}")
     if card["format"] > FORMAT:
         raise BadFile(
-            f"{path} has format {card['format']}, this version reads up to {FORMAT}; update phosphene"
+            f"{path} has format {card['format']}, this version reads up to {FORMAT}; "
+            "update phosphene"
         )
     if any(not 0 <= value <= 65536 for value in leaves if isinstance(value, (int, float))):
         raise BadFile(f"{path}: its architecture has a number outside 0 … 65536")
