@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from phosphene.networks.discriminator import Discriminator
 from phosphene.runtime import Runtime
-from phosphene.training.run import Recipe, descend
+from phosphene.training.run import Recipe, Stateful, descend
 from phosphene.training.stages import mixed_precision
 
 
@@ -24,6 +25,22 @@ class Adversary:
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     runtime: Runtime
+
+    @classmethod
+    def of(
+        cls, stage: Recipe, learning: nn.Module, discriminator: Discriminator, runtime: Runtime
+    ) -> Adversary:
+        """Return a discriminator against a network that is `learning`, each with an Adam."""
+        adam = partial(torch.optim.Adam, betas=(0.5, 0.99), fused=True)
+        ours, theirs = adam(learning.parameters()), adam(discriminator.parameters())
+        return cls(stage, discriminator, ours, theirs, runtime)
+
+    def optimizers(self) -> dict[str, Stateful]:
+        """Return the optimizers as parts of a checkpoint."""
+        return {
+            "generator_optimizer": self.generator_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
 
 
 def adversarial_step(

@@ -139,21 +139,14 @@ def train_enlarger(
             ).train()
     placed(enlarger, device)
     placed(discriminator, device)
-    generator_optimizer = torch.optim.Adam(enlarger.parameters(), betas=(0.5, 0.99), fused=True)
-    discriminator_optimizer = torch.optim.Adam(
-        discriminator.parameters(), betas=(0.5, 0.99), fused=True
-    )
-    adversary = Adversary(
-        stage, discriminator, generator_optimizer, discriminator_optimizer, runtime
-    )
+    adversary = Adversary.of(stage, enlarger, discriminator, runtime)
     averaged = Averaged(enlarger, stage["ema"])
     if init_from is not None:
         averaged.load_state_dict(init_from.part("averaged"))
     parts: dict[str, Stateful] = {
         "enlarger": enlarger,
         "discriminator": discriminator,
-        "generator_optimizer": generator_optimizer,
-        "discriminator_optimizer": discriminator_optimizer,
+        **adversary.optimizers(),
         "averaged": averaged,
     }
     gallery = _Gallery(recipe["seed"], prior, held_out, device) if held_out else None

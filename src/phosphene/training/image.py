@@ -70,19 +70,12 @@ def train_image(
         own = {name: value.clone() for name, value in discriminator_state.items()}
         weights.fill(discriminator, own, "the discriminator's file").requires_grad_(True).train()
     discriminator = placed(discriminator, device)
-    generator_optimizer = torch.optim.Adam(generator.parameters(), betas=(0.5, 0.99), fused=True)
-    discriminator_optimizer = torch.optim.Adam(
-        discriminator.parameters(), betas=(0.5, 0.99), fused=True
-    )
-    adversary = Adversary(
-        stage, discriminator, generator_optimizer, discriminator_optimizer, runtime
-    )
+    adversary = Adversary.of(stage, generator, discriminator, runtime)
     averaged = Averaged(generator, stage["ema"])
     parts: dict[str, Stateful] = {
         "generator": generator,
         "discriminator": discriminator,
-        "generator_optimizer": generator_optimizer,
-        "discriminator_optimizer": discriminator_optimizer,
+        **adversary.optimizers(),
         "averaged": averaged,
     }
     images = torch.from_numpy(photographs.images).to(device)

@@ -112,21 +112,12 @@ def train_latent(
     )
     discriminator = placed(discriminator, device)
     regress(generator, views)
-    generator_optimizer = torch.optim.Adam(
-        generator.map.parameters(), betas=(0.5, 0.99), fused=True
-    )
-    discriminator_optimizer = torch.optim.Adam(
-        discriminator.parameters(), betas=(0.5, 0.99), fused=True
-    )
-    adversary = Adversary(
-        stage, discriminator, generator_optimizer, discriminator_optimizer, runtime
-    )
+    adversary = Adversary.of(stage, generator.map, discriminator, runtime)
     averaged = Averaged(generator.map, stage["ema"])
     parts: dict[str, Stateful] = {
         "map": generator.map,
         "discriminator": discriminator,
-        "generator_optimizer": generator_optimizer,
-        "discriminator_optimizer": discriminator_optimizer,
+        **adversary.optimizers(),
         "averaged": averaged,
     }
     codes, latents = views.codes.to(device), views.latents.to(device)
@@ -148,7 +139,7 @@ def train_latent(
         figures = {"error": error, "feature": feature, "cycle": cycle}
         folder.watch(loss)
         if step < stage["adversarial_from"]:
-            descend(generator_optimizer, stage["lr"], loss, processes)
+            descend(adversary.generator_optimizer, stage["lr"], loss, processes)
         else:
             maps = [real, *real_maps], [fake, *fake_maps]
             figures |= adversarial_step(adversary, step, loss, *maps, code)
