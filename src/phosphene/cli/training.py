@@ -13,6 +13,12 @@ from phosphene.cli import progress
 from phosphene.cli.shell import Device, Interrupted, Threads, choose_machine, out
 from phosphene.errors import BadRequest
 
+Run = Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")]
+OutFile = Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")]
+TimeBudget = Annotated[
+    float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)
+]
+
 app = typer.Typer(no_args_is_help=True, help="Train a subject or a generator from a recipe.")
 
 
@@ -27,7 +33,7 @@ def train_subject(
             help="Parquet shards or class folders, with train and val, or hf:NAME.",
         ),
     ],
-    run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
+    run: Run,
     without: Annotated[
         Path | None, typer.Option(help="Folder of shards whose keys are left out of training.")
     ] = None,
@@ -39,12 +45,8 @@ def train_subject(
             help="A trained subject to begin from, whatever its classes, by name or file.",
         ),
     ] = None,
-    out_file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Weights file to write.")
-    ] = None,
-    time_budget: Annotated[
-        float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)
-    ] = None,
+    out_file: OutFile = None,
+    time_budget: TimeBudget = None,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
@@ -110,7 +112,7 @@ def train_generator(
             help="Parquet shards or class folders, with train and val, or hf:NAME; or several.",
         ),
     ],
-    run: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")],
+    run: Run,
     encoder: Annotated[str, typer.Option(help="The subject to invert.")] = "caffenet-objects",
     layer: Annotated[
         str | None, typer.Option(help="Its code layer.", show_default="the recipe's")
@@ -129,12 +131,8 @@ def train_generator(
     name: Annotated[
         str | None, typer.Option(help="What to call it.", show_default="the recipe's name")
     ] = None,
-    out_file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Weights file to write.")
-    ] = None,
-    time_budget: Annotated[
-        float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)
-    ] = None,
+    out_file: OutFile = None,
+    time_budget: TimeBudget = None,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
