@@ -29,4 +29,7 @@ class OutOfSpace(PhospheneError):
 
 
 class Notice(UserWarning):
-    """What a user should know and what is nobody's mistake; the command line prints it as a line."""
+    """What a user should know and what is nobody's mistake.
+
+    The command line prints it as a line.
+    """

@@ -23,7 +23,7 @@ from typing import Any
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, Unreachable
 
 FORGOTTEN = 86_400
-"""Seconds after which scratch of another machine, or of another container, counts as left behind."""
+"""Seconds after which scratch of another machine or container counts as left behind."""
 _OURS = re.compile(r"\..+\.phosphene-([0-9a-f]{8})-(\d+)\.tmp")
 _OLDER = re.compile(
     r"\..+\.(?:png|webp|json|jsonl|safetensors|npz|pt|html|svg)\.(\d+)\.tmp|\.atlas-[a-z0-9_]{8}"
@@ -218,7 +218,10 @@ def _check_parent(parent: Path, path: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Return the tensors of a safetensors file that a run has kept; `BadFile` where it is damaged."""
+    """Return the tensors of a safetensors file that a run has kept.
+
+    `BadFile` where it is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -234,7 +237,10 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def in_utf8(path: Path) -> Iterator[Path]:
-    """Lend a path in UTF-8 to a file, for readers that take no other: a link, where its own is none."""
+    """Lend a path in UTF-8 to a file, for readers that take no other.
+
+    It is a link where the file's own path is not in UTF-8.
+    """
     if os.fsencode(path).decode(errors="ignore") == str(path):
         yield path
         return
@@ -312,9 +318,10 @@ def pointer_of(content: bytes) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text in UTF-8, or in UTF-16 where its byte order mark says so, without the mark.
+    """Return a file's text without its byte order mark.
 
-    `OSError` where the file cannot be read, `ValueError` where it is no text.
+    It is read as UTF-8, or as UTF-16 where the mark says so. `OSError` where the file cannot be
+    read, `ValueError` where it is no text.
     """
     raw = path.read_bytes()
     if kind := pointer_of(raw):

@@ -48,7 +48,10 @@ SRGB_WITHIN = 2
 
 
 def read_image(path: str | Path, size: int, colours: str = COLOURS) -> Pixels:
-    """Return a photograph's central square, resized to `size` pixels; `BadFile` where it is none."""
+    """Return a photograph's central square, resized to `size` pixels.
+
+    `BadFile` where the file is no photograph.
+    """
     picture = opened(path, colours=colours)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
@@ -88,7 +91,8 @@ def opened(path: str | Path | IO[bytes], name: str = "", colours: str = COLOURS)
             with Image.open(path, formats=formats) as file:
                 if file.width * file.height > LARGEST:
                     raise BadFile(
-                        f"{name} has {file.width} × {file.height} pixels; at most {LARGEST:,} are read"
+                        f"{name} has {file.width} × {file.height} pixels; "
+                        f"at most {LARGEST:,} are read"
                     )
                 if not colours:
                     return _in_srgb(ImageOps.exif_transpose(file), b"")
@@ -151,7 +155,10 @@ WHITE_IS_ZERO, SIGNED = 0, 2
 
 
 def _in_8_bits(file: Image.Image, name: str) -> Image.Image:
-    """Return a file's first picture, upright, in a mode of 8 bits; `BadFile` where it has no scale."""
+    """Return a file's first picture, upright, in a mode of 8 bits.
+
+    `BadFile` where it has no scale.
+    """
     file.load()
     tags = getattr(file, "tag_v2", {})
     kind, transparent = file.format, file.info.get("transparency")
@@ -172,8 +179,8 @@ def _in_8_bits(file: Image.Image, name: str) -> Image.Image:
         values = values / (2**bits - 1)
     elif not (values.min() >= 0 and values.max() <= 1):  # nor where one is no number
         raise BadFile(
-            f"{name} holds floats from {values.min():g} to {values.max():g}; floats are read from 0, "
-            "black, to 1, white: scale them, or save it with 8 or 16 bits"
+            f"{name} holds floats from {values.min():g} to {values.max():g}; floats are read from "
+            "0, black, to 1, white: scale them, or save it with 8 or 16 bits"
         )
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # which Pillow heeds in 8 bits only
         values = 1 - values

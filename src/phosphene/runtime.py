@@ -40,7 +40,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the first, which writes files and shows progress."""
+        """Return whether this process is the first, which writes files and shows progress."""
         return self.rank == 0
 
     @property

@@ -79,7 +79,10 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def first_tensor(output: object) -> Tensor:
-    """A layer's output, or the first tensor of several: what a tuple or a dict begins with."""
+    """Return a layer's output, or the first tensor of several.
+
+    This is what a tuple or a dict begins with.
+    """
     if isinstance(output, Tensor):
         return output
     if isinstance(output, (tuple, list)) and output:

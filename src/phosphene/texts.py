@@ -1,4 +1,7 @@
-"""Texts of others, made safe: what a terminal or a page shows of them, and the names of their files."""
+"""Texts of others, made safe.
+
+These are what a terminal or a page shows of them, and the names of their files.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ def clean(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Return JSON in which each character that acts is written as \uXXXX; its values are the same."""
+    r"""Return JSON in which each character that acts is written as \uXXXX.
+
+    Its values are the same.
+    """
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] != "\n" else "\n", text)
 
 

@@ -35,12 +35,15 @@ class Picture:
 
     @property
     def folder(self) -> Path:
-        """The folder that the picture lies in."""
+        """Return the folder that the picture lies in."""
         return self.record.parent
 
     @property
     def fell_from(self) -> tuple[int, float] | None:
-        """The step at which the climb stood clearly higher than the picture does, and its score."""
+        """Return the step at which the climb stood clearly higher than the picture, and its score.
+
+        None where it did not, or where the two are not on one scale.
+        """
         curve = [value if math.isfinite(value) else -math.inf for value in self.curve]
         if self.objective != "activation" or not curve or not math.isfinite(self.score):
             return None  # another objective is not on the scale of the score
@@ -173,7 +176,10 @@ class Card:
 
     @property
     def better(self) -> Picture | None:
-        """The best picture, where it excites the unit more than any that was measured."""
+        """Return the best picture where it excites the unit more than any that was measured.
+
+        None where it does not.
+        """
         figures = [figure for each in self.evaluations for figure in each.figures]
         measured = [each.value for each in figures if each.name == "score"]
         best = max((value for value in measured if isinstance(value, float)), default=math.inf)
@@ -212,7 +218,7 @@ class Layer:
 
     @cached_property
     def signed(self) -> bool:
-        """Whether some unit is known to go below 0, where 0 is no silence."""
+        """Return whether some unit is known to go below 0; there, 0 is no silence."""
         found = (exemplars for card in self.cards for exemplars in card.exemplars)
         return any(value < 0 for exemplars in found for _, value in exemplars.quantiles)
 

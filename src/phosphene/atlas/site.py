@@ -28,7 +28,10 @@ LIST = Path("assets", "files.txt")
 
 
 STUCK = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS)
-"""What the system says of a folder that cannot be renamed: a mount point, or one in another's folder."""
+"""What the system says of a folder that cannot be renamed.
+
+Such a folder is a mount point, or lies in a folder of another user.
+"""
 
 
 def build(runs: Sequence[Path], site: Path, title: str = "") -> Atlas:
@@ -67,9 +70,10 @@ def _listed(site: Path) -> set[str]:
 
 @contextmanager
 def _in_place_of(site: Path) -> Iterator[Path]:
-    """Lend a new folder that takes the site's place at the end; on any failure the site stays as it was.
+    """Lend a new folder that takes the site's place at the end.
 
-    A folder that cannot be renamed gets the new files one by one, each whole, the pages last.
+    On any failure the site stays as it was. A folder that cannot be renamed gets
+    the new files one by one, each whole, the pages last.
     """
     place = Path(os.path.realpath(site))
     try:

@@ -189,7 +189,8 @@ def synthesize(
     starts = _seeds(seeds)
     if len(targets) * len(starts) > MOST_TARGETS:
         raise BadRequest(
-            f"{len(targets):,} units from {len(starts):,} seeds; at most {MOST_TARGETS:,} pictures a call"
+            f"{len(targets):,} units from {len(starts):,} seeds; "
+            f"at most {MOST_TARGETS:,} pictures a call"
         )
     members = list(
         dict.fromkeys(Member(target, seed) for target in targets for seed in starts)
@@ -293,7 +294,7 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
 
 
 def _explained(record: Any) -> str:
-    """The status of a picture that no climb came to, with its cause or a remedy."""
+    """Return the status of a picture that no climb came to, with its cause or a remedy."""
     from phosphene.synthesis import NOT_ABOVE
 
     if record.status == "dead":
@@ -316,7 +317,8 @@ def _direction(subject: Subject, text: str) -> Target:
     (probe_target,) = subject.targets(f"{layer}:0")
     if layer not in subject.shapes():
         raise BadRequest(
-            f"--direction takes LAYER=FILE.npy; {layer!r} is no layer's name (phosphene layers SUBJECT)"
+            f"--direction takes LAYER=FILE.npy; {layer!r} is no layer's name "
+            "(phosphene layers SUBJECT)"
         )
     channels = subject.shapes()[layer][0]
     try:

@@ -131,7 +131,8 @@ def evaluate(
     images: Annotated[
         str | None,
         typer.Option(
-            help="Photographs to compare with, as for train: a split to look through and one held out."
+            help="Photographs to compare with, as for train: a split to look through and one "
+            "held out."
         ),
     ] = None,
     judge: Annotated[str, typer.Option(help="A network that took no part.")] = "efficientnet-lite2",
@@ -181,7 +182,8 @@ def evaluate(
     if not of_folder:
         if images is None:
             raise BadRequest(
-                f"{run} is no folder of pictures; a generator is measured on photographs: --images DATA"
+                f"{run} is no folder of pictures; "
+                "a generator is measured on photographs: --images DATA"
             )
         with progress.status("looking at photographs"):
             generated = load_generated(run)

@@ -26,9 +26,9 @@ FIRST_LOOK, LONG = 10.0, 600.0
 def foreseeing(
     advance: Callable[[int], None], pictures: int, steps: int, batch: int
 ) -> Callable[[int], None]:
-    """Return `advance` for a climb, which also tells once how long a long run takes, and what halves it.
+    """Return `advance` for a climb, which also tells once how long a long run takes.
 
-    The time is that of the first batch's first steps.
+    It tells as well what halves the time. The time is that of the first batch's first steps.
     """
     began, done, told = time.monotonic(), 0, False
 
@@ -63,7 +63,10 @@ def foreseen(pictures: int, seconds: float, steps: int, batch: int) -> str:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has held, on the accelerator where it holds some; 0 if unknown."""
+    """Return the most bytes that this process has held; 0 where this is unknown.
+
+    They are those on the accelerator where it holds some there.
+    """
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():

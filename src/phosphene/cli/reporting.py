@@ -139,7 +139,8 @@ def claims(
 
     What was measured once is read again; stopped, the same command goes on. OUT/report.html shows it all.
 
-    What another version's code measured is shown with a note that says so, or with --anew measured again.
+    What another version's code measured is shown with a note that says so, or with --anew measured
+    again.
 
     Of a network of your own, C1, C5 and C7's control can be measured.
     """
@@ -213,7 +214,8 @@ def _chosen(names: Sequence[str], default: bool) -> list[Claim]:
     for name in names:
         if name in CLAIMS and name not in there:
             raise BadRequest(
-                f"{name} is not for a network of one's own; {', '.join(there)} can be measured of any"
+                f"{name} is not for a network of one's own; "
+                f"{', '.join(there)} can be measured of any"
             )
         if name not in (*CLAIMS, "all"):
             near = get_close_matches(name.upper(), there, n=3) or there

@@ -61,7 +61,10 @@ def warn(message: str) -> None:
 
 @contextmanager
 def tells_notices() -> Iterator[None]:
-    """Print each notice as a line, once, and of several processes that train together by the first."""
+    """Print each notice as a line, once.
+
+    Of several processes that train together, the first prints it.
+    """
     told = set()
     others = warnings.showwarning
 
@@ -140,8 +143,8 @@ def print_json(value: Any) -> None:
 def print_table(table: Table) -> None:
     """Print a table on stdout with nothing cut.
 
-    Into a pipe or a file it is as wide as its content. On a terminal a cell that is too long goes on
-    in the next line.
+    Into a pipe or a file it is as wide as its content. On a terminal a cell that is too long goes
+    on in the next line.
     """
     for column in table.columns:
         column.overflow = "fold"

@@ -202,7 +202,10 @@ def train_generator(
 def _check_places(
     run: Path, out_file: Path | None, data: Sequence[Path], *inputs: str | Path | None
 ) -> None:
-    """Refuse before any work a run's folder, or a weights file, that cannot or must not be written."""
+    """Refuse a run's folder or a weights file that cannot or must not be written.
+
+    This is checked before any work.
+    """
     from phosphene.datasets import check_apart
     from phosphene.files import outlet, outlet_folder
 

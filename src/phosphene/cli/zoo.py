@@ -86,7 +86,8 @@ def zoo_verify(
         list[Path] | None,
         typer.Option(
             "--accuracy",
-            help="Photographs, once or more: also measure again what the cards say of their val splits.",
+            help="Photographs, once or more: also measure again what the cards say of their val "
+            "splits.",
         ),
     ] = None,
     device: Device = "auto",

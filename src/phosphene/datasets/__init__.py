@@ -1,4 +1,6 @@
-"""Photographs, mostly labelled, from folders and parquet shards. The only room that reads data sets.
+"""Photographs, mostly labelled, from folders and parquet shards.
+
+This is the only room that reads data sets.
 
 Columns of a shard: `image` (encoded bytes), `label` (an integer), `key` (a string). A folder of
 such shards has `train.parquet`, or `train-00-of-02.parquet` and so on, `val.parquet`, and a

@@ -76,7 +76,10 @@ def _columns(name: str, table: Any, labelled: bool) -> tuple[str, str | None]:
 def _numbering(
     name: str, tables: Sequence[Any], label: str | None, labelled: bool
 ) -> tuple[tuple[str, ...], list[list[int]]]:
-    """Return the class names, the first table's first, and for each other table its numbers there."""
+    """Return the class names, the first table's first.
+
+    Beside them, return for each other table the numbers that its labels have among them.
+    """
     if label is None:
         return (), [[] for _ in tables[1:]]
     named = [getattr(table.features.get(label), "names", None) or [] for table in tables]

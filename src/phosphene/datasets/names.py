@@ -39,7 +39,10 @@ def check_split(split: str) -> None:
 
 
 def kind_of(name: str) -> str | None:
-    """Return what a file, folder or table of this name is: train, val, test, all; None for others."""
+    """Return what a file, folder or table of this name is: train, val, test or all.
+
+    None for other names.
+    """
     found = NUMBERED.fullmatch(name)
     word = found["word"].lower() if found else ""
     return next((kind for kind, words in WORDS.items() if word in words), None)

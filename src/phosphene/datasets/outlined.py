@@ -48,7 +48,7 @@ class Outlined:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells these photographs, and how they are read, from others."""
+        """Return what tells these photographs, and how they are read, from others."""
         return fingerprint(f"{self._split}:{self.size}:{self._every}", self._source.files)
 
     def __len__(self) -> int:

@@ -114,7 +114,7 @@ class Stream:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells these photographs, and how they are read, from others."""
+        """Return what tells these photographs, and how they are read, from others."""
         how = f"{self.split}:{self.size}:{self._every}"
         return fingerprint(how, self._source.files, self._source.more)
 
@@ -211,7 +211,8 @@ def joined(parts: Sequence[Photographs]) -> Photographs:
         return first
     if sizes := {part.images.shape[1:3] for part in parts} - {first.images.shape[1:3]}:
         raise BadRequest(
-            f"photographs of {first.images.shape[1:3]} pixels cannot be joined with those of {sizes}"
+            f"photographs of {first.images.shape[1:3]} pixels cannot be joined "
+            f"with those of {sizes}"
         )
     before = np.cumsum([0, *(len(part.classes) for part in parts[:-1])])
     labels = [
@@ -241,7 +242,10 @@ def renumbered(photographs: Photographs, classes: Sequence[str], whose: str) -> 
 
 
 def open_source(folder: str | Path, split: str, labelled: bool) -> Source:
-    """Return where a split of a data set lies; `labelled` refuses one whose classes are not told."""
+    """Return where a split of a data set lies.
+
+    `labelled` refuses one whose classes are not told.
+    """
     if str(folder).startswith("hf:"):
         return hub_source(str(folder)[3:], split, labelled)
     return folder_source(Path(folder), split, labelled)
@@ -278,7 +282,7 @@ class _Wanted:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells the photographs and their classes from others."""
+        """Return what tells the photographs and their classes from others."""
         without = (f"without {key}" for key in sorted(self.barred))
         how = f"{self.source.split}:{self.size}:{self.limit}"
         more = (*self.source.classes, *without, *self.source.more)
@@ -286,7 +290,7 @@ class _Wanted:
 
     @property
     def former(self) -> str:
-        """What version 0.1.0 took for that."""
+        """Return what version 0.1.0 took for the fingerprint."""
         without = (f"without {key};" for key in sorted(self.barred))
         how = _former_how(self.source.split, self.size, self.limit)
         return former(how, (*without, *self.source.formerly()))
@@ -392,8 +396,8 @@ def _classes(folder: str | Path, source: Source, labels: Labels, labelled: bool)
     if labelled and hidden:
         raise BadFile(
             f"{folder}: {hidden:,} of {len(labels):,} photographs of split {source.split!r} have "
-            f"label {labels.min()}: their classes are hidden, so nothing can be learnt from them or "
-            "measured on them; give a split with labels"
+            f"label {labels.min()}: their classes are hidden, so nothing can be learnt from them "
+            "or measured on them; give a split with labels"
         )
     if labelled and labels.max() >= len(classes):
         named = "meta.json names them" if source.classes else "the training split has no more"

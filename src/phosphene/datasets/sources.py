@@ -247,7 +247,7 @@ class _Tree:
 
     @property
     def names(self) -> list[str]:
-        """The folders that have pictures, in order."""
+        """Return the folders that have pictures, in order."""
         return sorted({folder for _, folder in self.pictures} - {""})
 
 
@@ -355,8 +355,8 @@ def _in_class_folders(folder: Path, split: str, tree: _Tree) -> _Tree:
     loose = [file for file, name in tree.pictures if not name]
     if not tree.names:
         raise BadFile(
-            f"{folder}: the photographs of split {split!r} lie in no class folders, so they have no "
-            "classes; put them into <class>/*.jpg"
+            f"{folder}: the photographs of split {split!r} lie in no class folders, so they have "
+            "no classes; put them into <class>/*.jpg"
         )
     if loose:
         _warn_left_out(folder, loose, "lie in no class folder")
@@ -455,7 +455,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _licence(folder: Path, meta: dict[str, Any]) -> str:
-    """What `meta.json` says, or the line of the data's README that begins with "Licence:"."""
+    """Return the licence that a data set states.
+
+    It is what `meta.json` says, or the line of the data's README that begins with "Licence:".
+    """
     if stated := meta.get("licence", meta.get("license")):
         return str(stated)
     readme = folder / "README.md"

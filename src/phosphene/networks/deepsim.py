@@ -366,7 +366,8 @@ def _finite(name: str, value: Tensor, path: Path) -> Tensor:
     value = value.detach().to(torch.float32).contiguous()
     if not value.isfinite().all():
         raise BadFile(
-            f"{path} is damaged: {name!r} has values that are infinite or not numbers; fetch it again"
+            f"{path} is damaged: {name!r} has values that are infinite or not numbers; "
+            "fetch it again"
         )
     return value
 

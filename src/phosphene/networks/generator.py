@@ -65,7 +65,8 @@ class TwoStageGenerator(ImageGenerator):
         super().__init__(code, size, seen)
         if size != 16 * grid or not all(0 <= number <= 64 for number in (*blocks, *decoder_blocks)):
             raise ValueError(
-                f"size is 16 × grid, blocks at most 64; got {size}, {grid}, {blocks}, {decoder_blocks}"
+                "size is 16 × grid, blocks at most 64; "
+                f"got {size}, {grid}, {blocks}, {decoder_blocks}"
             )
         self.register_buffer("latent_mean", torch.zeros(1, latent, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent, 1, 1))
@@ -107,7 +108,8 @@ class DirectGenerator(ImageGenerator):
         self.grid = size >> len(widths)
         if not 4 <= self.grid <= 7 or self.grid << len(widths) != size:
             raise ValueError(
-                f"size is 4 … 7 doubled as often as there are widths; got {size} and {len(widths)} widths"
+                "size is 4 … 7 doubled as often as there are widths; "
+                f"got {size} and {len(widths)} widths"
             )
         first = widths[0]
         units = first * self.grid**2

@@ -128,7 +128,8 @@ def _from_hub(name: str, repository: str, random: bool) -> Path:
         folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted))
     if lacking := _lacking(folder, random):
         raise BadFile(
-            f"{name} has no {lacking} on the hub, so it is no image classifier that can be read safely"
+            f"{name} has no {lacking} on the hub, "
+            "so it is no image classifier that can be read safely"
         )
     return folder
 

@@ -78,7 +78,10 @@ _KEEPING = ("Cast", "Flatten", "Identity", "Log", "Reshape", "Squeeze", "Unsquee
 
 
 def _logits(graph: Any, network: nn.Module) -> str:
-    """Return the layer of the logits where the graph ends in a softmax or a sigmoid of them, else ""."""
+    """Return the layer of the logits where the graph ends in a softmax or a sigmoid of them.
+
+    "" where it ends otherwise.
+    """
     made_by = {name: node for node in graph.node for name in node.output}
     node = made_by.get(graph.output[0].name)
     while node is not None and node.op_type in _KEEPING:
@@ -111,7 +114,8 @@ def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:
     )
     if total > LARGEST:
         raise BadFile(
-            f"{path} and the tensors beside it have {total:,} bytes; more than {LARGEST:,} is not read"
+            f"{path} and the tensors beside it have {total:,} bytes; "
+            f"more than {LARGEST:,} is not read"
         )
     helper.load_external_data_for_model(model, str(path.parent))
     onnx.checker.check_model(model)

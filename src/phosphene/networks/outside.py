@@ -107,7 +107,10 @@ nearly all do."""
 
 
 def wrong_scale(key: str, numbers: Sequence[float]) -> str:
-    """Return what is wrong with a `mean` or `std` that is not for RGB in 0 … 1; "" where nothing is."""
+    """Return what is wrong with a `mean` or `std` that is not for RGB in 0 … 1.
+
+    "" where nothing is wrong.
+    """
     if max(map(abs, numbers)) <= _FURTHEST[key]:
         return ""
     told = ", ".join(f"{number:g}" for number in numbers)
@@ -277,7 +280,7 @@ def checked(name: str, outside: External, look: Callable[[Tensor], Tensor]) -> E
 
 
 def check_repeats(name: str, first: Tensor, second: Tensor) -> None:
-    """`BadRequest` where what a network said twice of the same images is not the same."""
+    """Refuse a network that did not say the same twice of the same images, with `BadRequest`."""
     if first.shape != second.shape or not torch.allclose(
         first.double(), second.double(), rtol=1e-3, atol=1e-6, equal_nan=True
     ):
@@ -341,7 +344,10 @@ def _advice(network: nn.Module, told: str) -> str:
 
 
 def _channels_read(told: str) -> int:
-    """Return how many channels an image should have by what the error says, 3 where it is silent."""
+    """Return how many channels an image should have by what the error says.
+
+    3 where it does not say.
+    """
     if found := re.search(r"to have (\d+) channels, but got 3 channels", told):
         return int(found[1])
     if found := re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x", told):

@@ -76,10 +76,11 @@ def train_subject(
 
     After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole
     (Touvron et al. 2019). The result is the network with averaged weights, the run with its
-    history, and whether the recipe's end was reached. The data order, crops and dropout are functions of the
-    recipe's seed and the step, so a resumed run takes the same steps. The processes share each
-    batch. `snapshot` gets the averaged network after each share of the steps that the recipe's
-    `snapshots` lists. The training begins with the weights of `init_from`, if it is given.
+    history, and whether the recipe's end was reached. The data order, crops and dropout are
+    functions of the recipe's seed and the step, so a resumed run takes the same steps. The
+    processes share each batch. `snapshot` gets the averaged network after
+    each share of the steps that the recipe's `snapshots` lists. The training begins with the
+    weights of `init_from`, if it is given.
     """
     runtime = Runtime.of(run)
     device, processes = runtime.device, runtime.processes
