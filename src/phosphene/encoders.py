@@ -1,4 +1,7 @@
-"""The network that a generator inverts: found by what its file says, and trusted only as far as that goes."""
+"""The network that a generator inverts.
+
+It is found by what the generator's file says, and trusted only as far as that goes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which photographs excite a unit most, where, and how its activation is spread over all of them."""
+"""Which photographs excite a unit most, where, and how its activation spreads over all of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ from phosphene.weights import digest_of
 
 FORMAT = 1
 MOST_SAMPLED = 2048
-"""Photographs whose activations are all kept, evenly spaced among those seen; from them come the quantiles."""
+"""Photographs whose activations are all kept, evenly spaced among those seen.
+
+The quantiles come from them.
+"""
 MOST_ROWS, MOST_COLUMNS = 50, 20
 """Units on a contact sheet, and exemplars of each."""
 LARGEST_STRIP, LARGEST_TILE = 16_000_000, 2048
@@ -112,16 +115,25 @@ class Exemplars:
         self.seen += len(peaks)
 
     def quantiles(self, channel: int, shares: Sequence[float]) -> Tensor:
-        """(len(shares),): the activations of a channel that these shares of photographs stay below, from the sample."""
+        """Return the activations of a channel that these shares of photographs stay below.
+
+        They are (len(shares),), taken from the sample.
+        """
         return self.sample[:, channel].quantile(torch.tensor(shares))
 
     def best(self, channel: int) -> list[int]:
-        """The numbers of a channel's exemplars, fewer than k where fewer photographs were seen."""
+        """Return the numbers of a channel's exemplars.
+
+        They are fewer than k where fewer photographs were seen.
+        """
         return [number for number in self.photographs[channel].tolist() if number >= 0]
 
     def nearest(self, channel: int, n: int = 6) -> list[tuple[int, float]]:
-        """The channels that prefer the same photographs: those whose activations in the sample correlate most with
-        this one's, with the correlation; none for a channel that does not vary."""
+        """Return the channels that prefer the same photographs, each with its correlation.
+
+        They are those whose activations in the sample correlate most with this one's. There are
+        none for a channel that does not vary.
+        """
         spread = self.sample - self.sample.mean(0)
         length = spread.norm(dim=0)
         if not length[channel] > 0:  # nor where it is no number
@@ -133,9 +145,11 @@ class Exemplars:
 
 
 def find_peaks(layer: Tensor) -> tuple[Tensor, Tensor]:
-    """For activations (batch, channels, …), the largest of each channel over all positions, (batch, channels), and
-    where it is, (batch, channels, 2): row and column, 0 without a map. What is no number is nobody's peak. Both are
-    on the CPU."""
+    """Return the largest activation of each channel over all positions, and where it is.
+
+    `layer` is (batch, channels, …). The values are (batch, channels), the places (batch, channels,
+    2): row and column, 0 without a map. Both are on the CPU. What is no number is nobody's peak.
+    """
     maps = layer.float().nan_to_num(nan=float("-inf"))
     maps = maps.flatten(2) if maps.ndim > 2 else maps[..., None]
     columns = layer.shape[3] if layer.ndim == 4 else 1
@@ -215,12 +229,13 @@ def describe(
     data: Stream,
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """Write what was found of some units for people and for pages, and return it, a row for each unit.
+    """Write what was found of some units for people and for pages, and return it.
 
-    In the folder: `exemplars.json` with the rows, `tiles/` with a strip of whole photographs for
-    each unit, and `exemplars.png`, a contact sheet of the first units' first exemplars, cut to the
-    receptive field of their peaks. Boxes are (top, left, bottom, right) as shares of the
-    photograph's side. A strip of many photographs has several lines, and smaller ones.
+    The result has a row for each unit. In the folder: `exemplars.json` with the rows, `tiles/` with
+    a strip of whole photographs for each unit, and `exemplars.png`, a contact sheet of the first
+    units' first exemplars, cut to the receptive field of their peaks. Boxes are (top, left, bottom,
+    right) as shares of the photograph's side. A strip of many photographs has several lines, and
+    smaller ones.
     """
     best = {unit: found[unit.layer].best(unit.channel) for unit in units}
     places = data.places({number for numbers in best.values() for number in numbers})
@@ -366,8 +381,11 @@ def _write_rows(
 def seen_box(
     field: Fields | None, position: Sequence[int], size: tuple[int, int]
 ) -> tuple[float, ...]:
-    """The receptive field of a unit at a position, (top, left, bottom, right) as shares of the input's height and
-    width; all of it where the field is not known."""
+    """Return the receptive field of a unit at a position.
+
+    It is (top, left, bottom, right) as shares of the input's height and width, and all of the input
+    where the field is not known.
+    """
     row, column = position
     box = field.box(row, column) if field else Box(0, 0, *size)
     height, width = size
@@ -375,7 +393,10 @@ def seen_box(
 
 
 def cut_out(picture: images.Pixels, box: Sequence[float]) -> images.Pixels:
-    """What of a square picture lies in a box (shares of its side), enlarged to the same square, the rest white."""
+    """Return the part of a square picture that lies in a box (shares of its side).
+
+    It is enlarged to the same square; the rest is white.
+    """
     side = len(picture)
     top, left, bottom, right = (round(side * edge) for edge in box)
     crop = Image.fromarray(picture).crop((left, top, max(right, left + 1), max(bottom, top + 1)))

@@ -1,4 +1,7 @@
-"""How far a generator can be looked through: what survives of photographs, and what it makes of random codes."""
+"""How far a generator can be looked through.
+
+That is what survives of photographs, and what it makes of random codes.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import as_images, center_crop, resized
 
 RANDOM_CODES, REFERENCES = 200, 2000
-"""Codes drawn from the stored Gaussian, and training photographs among which the nearest is looked for."""
+"""Codes drawn from the stored Gaussian, and training photographs to look for the nearest in."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Again:
-    """Photographs (n, 3, h, w), what the generator made of their codes, and (n,) figures of each."""
+    """Photographs, what the generator made of their codes, and figures of each.
+
+    Photographs and reconstructions are (n, 3, h, w), each figure is (n,).
+    """
 
     photographs: Tensor
     reconstructions: Tensor
@@ -95,7 +101,10 @@ class Observer:
         return self._channels is not None
 
     def hits(self, images: Tensor) -> Tensor:
-        """(n, 2) of 0 and 1: is each held-out photograph's class named first of its picture, and among five?"""
+        """Return (n, 2) of 0 and 1, a row for each held-out photograph.
+
+        Is its class named first of its picture, and among the first five?
+        """
         return recognised(self.judge, images, self.labels, self._channels or [])
 
     @cached_property
@@ -105,7 +114,10 @@ class Observer:
 
     @cached_property
     def seen(self) -> tuple[list[Tensor], Tensor]:
-        """The perceptual vectors of the held-out photographs, fifty at a time, and their pooled features."""
+        """Return the held-out photographs' perceptual vectors and pooled features.
+
+        The vectors are a list, with a tensor for each fifty photographs.
+        """
         each = [features(self.judge, x) for x in self.photographs.split(50)]
         return [vectors for vectors, _ in each], torch.cat([pooled for _, pooled in each])
 
@@ -116,11 +128,12 @@ class Observer:
 
 
 def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -> Fidelity:
-    """Encode held-out photographs and generate them again; generate from random codes; let a judge look at both.
+    """Encode held-out photographs and generate them again, and let a judge look at both.
 
-    Distances are taken in the judge's features. The nearest training photograph tells whether the
-    generator copies: its random pictures should be no nearer to one than photographs held out are.
-    An encoder that is code, `python:…`, is loaded only where it is the `trusted` one.
+    The judge looks at pictures of random codes too. Distances are taken in the judge's features.
+    The nearest training photograph tells whether the generator copies: its random pictures should
+    be no nearer to one than photographs held out are. An encoder that is code, `python:…`, is
+    loaded only where it is the `trusted` one.
     """
     encoder, device = encoder_of(generated, trusted), observer.device
     encoder.network.to(device)
@@ -146,11 +159,11 @@ def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -
 def reconstructed(
     generated: Generated, encoder: Subject, photographs: Tensor, labels: Tensor, batch: int = 50
 ) -> Again:
-    """The photographs (n, 3, size, size) through encoder and generator, and the pictures through the encoder again.
+    """Send photographs through encoder and generator, and the pictures through the encoder again.
 
-    `image_error` is the mean absolute one on [0, 1], `code_error` squared, in standard deviations,
-    `code_cosine` that of the two codes, `class_kept` whether the encoder's own network names the
-    photograph's class.
+    `photographs` are (n, 3, size, size). `image_error` is the mean absolute one on [0, 1],
+    `code_error` squared, in standard deviations, `code_cosine` that of the two codes, `class_kept`
+    whether the encoder's own network names the photograph's class.
     """
     made, found, batch = [], [], encoder.at_most(batch)
     device, layer = generated.statistics.mean.device, generated.layer

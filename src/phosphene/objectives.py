@@ -23,11 +23,11 @@ and 0.24 to 0.37 where the climb has failed.
 
 
 class Objective:
-    """The score of member i of a batch is target i's weighted sum of activations; members never mix.
+    """The score of member i of a batch is target i's weighted sum of activations.
 
-    `kind="probability"` scores units by their log-probabilities among their layer's channels (a
-    softmax over them), which also pushes the rivals down, and of several units leaves none out;
-    directions keep the activation.
+    Members never mix. `kind="probability"` scores units by their log-probabilities among their
+    layer's channels (a softmax over them), which also pushes the rivals down, and of several units
+    leaves none out; directions keep the activation.
     """
 
     def __init__(self, targets: Sequence[Target], kind: Kind = "activation"):

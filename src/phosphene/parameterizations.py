@@ -1,4 +1,7 @@
-"""Ways to write an image as something that can be climbed: a generator's code, pixels, Fourier coefficients."""
+"""Ways to write an image as something that can be climbed.
+
+They are a generator's code, pixels and Fourier coefficients.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,14 @@ class Parameterization(ABC):
 
     @abstractmethod
     def start(self, seed: int, normal: bool = False) -> Tensor:
-        """The code, without a batch axis, at which the climb with this seed begins (`normal`: standard normal)."""
+        """Return the code, without a batch axis, at which the climb with this seed begins.
+
+        `normal`: it is drawn from the standard normal distribution.
+        """
 
     @abstractmethod
     def mean(self) -> Tensor:
-        """The code, without a batch axis, of the most ordinary start."""
+        """Return the code, without a batch axis, of the most ordinary start."""
 
     def above_zero(self) -> Parameterization:
         """Return the same with no code below 0, as version 0.1.0 climbed in every generator."""
@@ -122,7 +128,10 @@ class Pixels(Parameterization):
 
 
 class Fourier(Parameterization):
-    """Coefficients of a 2-D Fourier basis scaled by 1 / frequency, in decorrelated colours (Olah et al. 2017)."""
+    """Coefficients of a 2-D Fourier basis scaled by 1 / frequency, in decorrelated colours.
+
+    The method is that of Olah et al. (2017).
+    """
 
     def __init__(self, size: int, seen: int | None = None):
         self.image_size, self.seen = size, seen or size
@@ -153,13 +162,19 @@ class Fourier(Parameterization):
 
 
 COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
-"""Columns: the directions in which the colours of natural images vary independently (Olah et al. 2017)."""
+"""Columns: the directions in which the colours of natural images vary independently.
+
+They are those of Olah et al. (2017).
+"""
 
 
 def load_generated(
     name: str | Path, file: str | Path | None = None, bounds: str | Path | None = None
 ) -> Generated:
-    """A generator with its statistics: bundled by name, a weights file, or `deepsim:LAYER` (see `networks.deepsim`)."""
+    """Return a generator with its statistics.
+
+    It is a bundled one by name, a weights file, or `deepsim:LAYER` (see `networks.deepsim`).
+    """
     if str(name).startswith("deepsim:"):
         return _published(str(name), file, bounds)
     checked = weights.read(name, "generator")
@@ -222,7 +237,10 @@ def _statistics(
 
 
 def _published(name: str, file: str | Path | None, bounds: str | Path | None) -> Generated:
-    """A DeePSiM generator. Its release has no statistics: bounds (μ + 3σ) from a file, or rough ones."""
+    """Return a DeePSiM generator.
+
+    Its release has no statistics: bounds (μ + 3σ) come from a file, or are rough ones.
+    """
     layer = name.partition(":")[2]
     generator = load_deepsim(layer, file)
     if bounds is None:

@@ -48,9 +48,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Fields:
-    """The receptive fields of all units of a layer's map: (first, beyond the last) input row that reaches each of its
-    rows, and input column that reaches each of its columns. A layer without a map has one row and
-    one column.
+    """The receptive fields of all units of a layer's map.
+
+    They are the (first, beyond the last) input row that reaches each of its rows, and the input
+    column that reaches each of its columns. A layer without a map has one row and one column.
     """
 
     rows: tuple[tuple[int, int], ...]

@@ -1,4 +1,7 @@
-"""A folder of pictures: climb into it, keep what is finished, make a picture again from its record."""
+"""A folder of pictures.
+
+Climb into it, keep what is finished, and make a picture again from its record.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +52,13 @@ DEVICES = ("cpu", "cuda", "mps")
 
 @dataclass(frozen=True)
 class Request:
-    """All that decides a run's pictures but their targets and seeds. Files are kept with their hashes.
+    """All that decides a run's pictures but their targets and seeds.
 
-    `start` is "random", "mean" or {"file", "sha256"} of a photograph, with the "colours" that it is
-    read in where version 0.1.0 read it otherwise. `threads` counts because a machine's sums round
-    differently with another number of them. `reading` is the version of what the subject's layers
-    mean (see `subjects.READINGS`); records of version 0.1.0 lack it.
+    Files are kept with their hashes. `start` is "random", "mean" or {"file", "sha256"} of a
+    photograph, with the "colours" that it is read in where version 0.1.0 read it otherwise.
+    `threads` counts because a machine's sums round differently with another number of them.
+    `reading` is the version of what the subject's layers mean (see `subjects.READINGS`); records of
+    version 0.1.0 lack it.
     """
 
     subject: str
@@ -110,7 +114,10 @@ class Request:
 
     @classmethod
     def from_record(cls, record: Record, file: Path) -> tuple[Request, list[Member], int]:
-        """The request, the batch, and the picture's place in it; `BadFile` when the record is not whole."""
+        """Return the request, the batch, and the picture's place in it.
+
+        `BadFile` when the record is not whole.
+        """
         try:
             kept = dict(record.request)
             members = [

@@ -75,10 +75,11 @@ LONGEST_NAME = 500
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A frozen network that reads `size` (height, width) pixels, normalised by `mean` and `std` on [0, 1] RGB.
+    """A frozen network, and how it looks at images.
 
-    `output` is the layer whose channels are the classes ("" when unknown). `card` holds what its
-    weights file says of it. `batch` is the most images that it takes at once, 0 for any number, and
+    It reads `size` (height, width) pixels, normalised by `mean` and `std` on [0, 1] RGB. `output`
+    is the layer whose channels are the classes ("" when unknown). `card` holds what its weights
+    file says of it. `batch` is the most images that it takes at once, 0 for any number, and
     `layout` the order of their numbers in memory. `tokens` says how values of three axes are read.
     """
 
@@ -112,7 +113,10 @@ class Subject:
         return seen if kind == torch.float32 else seen.to(kind)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The network's output for RGB images in [0, 1]; where that is several tensors, the first: the logits."""
+        """Return the network's output for RGB images in [0, 1].
+
+        Where that is several tensors, it is the first: the logits.
+        """
         return first_tensor(self.network(self.prepare(images)))
 
     def at_most(self, images: int) -> int:
@@ -215,7 +219,8 @@ class Subject:
             units = self._units(term)
             if len(units) != 1:
                 raise BadRequest(
-                    f"{term.layer}:{term.channels} names {len(units)} units; a sum takes one unit in each term"
+                    f"{term.layer}:{term.channels} names {len(units)} units; "
+                    "a sum takes one unit in each term"
                 )
             found.append((term.weight, units[0]))
         return [
@@ -351,10 +356,11 @@ def _behaviour(subject: Subject) -> dict[str, str]:
 
 
 def load_subject(name: str | Path) -> Subject:
-    """A subject by bundled name, file, or `torchvision:`, `timm:`, `hf:`, `python:`, `efficientnet-lite…` name.
+    """Return a subject by its name or file.
 
-    `NAME@random` is the same network untrained, its weights drawn with seed 0: the control of what
-    training did.
+    The name is a bundled one, or begins with `torchvision:`, `timm:`, `hf:`, `python:` or
+    `efficientnet-lite`. `NAME@random` is the same network untrained, its weights drawn with seed 0:
+    the control of what training did.
     """
     name = ALIASES.get(str(name), name)
     if is_external(str(name)):

@@ -1,4 +1,7 @@
-"""The climb: from a start code to the input that a unit prefers. The main loop of phosphene lives here."""
+"""The climb: from a start code to the input that a unit prefers.
+
+The main loop of phosphene lives here.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ from phosphene.tensors import blurred, center_crop, device_of, total_variation
 from phosphene.units import Target
 
 PAPER_SIGMA = 3.74
-"""Mean standard deviation of the paper's code (CaffeNet fc6), the unit of its step sizes (method: §2)."""
+"""Mean standard deviation of the paper's code (CaffeNet fc6).
+
+It is the unit of the paper's step sizes (method: §2).
+"""
 
 
 NOT_ABOVE = "no higher than its start"
@@ -120,7 +126,10 @@ class Climb:
         return cls(**{**UNNAMED, **kept})
 
     def rate_at(self, step: int) -> float:
-        """The step size of step 0 … steps − 1; `last_rate` lies one step beyond, as in the 2016 code (act_max.py)."""
+        """Return the step size of step 0 … steps − 1.
+
+        `last_rate` lies one step beyond, as in the 2016 code (act_max.py).
+        """
         share = step / max(1, self.steps)
         return self.rate + (self.last_rate - self.rate) * share
 
@@ -156,7 +165,10 @@ CLIMBS: dict[str, Climb] = {
         steps=256, rate=0.05, last_rate=0.05, rule="adam", prior="none", decay=1.0, shift=4
     ),
 }
-"""Settings by name: ours, the paper's as coded (method: §2), and the two for baselines without a learned prior."""
+"""Settings by name.
+
+They are ours, the paper's as coded (method: §2), and the two for baselines without a learned prior.
+"""
 
 
 @dataclass(frozen=True)
@@ -267,7 +279,10 @@ class PreferredInputs:
 def load_parameterization(
     prior: str | Path | Parameterization, subject: Subject
 ) -> Parameterization:
-    """A parameterization by name: "pixels", "fourier" (both with an eighth of margin), or a generator's."""
+    """Return a parameterization by name.
+
+    The name is "pixels" or "fourier" (both have an eighth of margin), or a generator's.
+    """
     if isinstance(prior, Parameterization):
         return prior
     if not isinstance(prior, (str, Path)):
@@ -321,8 +336,10 @@ def climb_all(
     every_frame: int = 0,
     report: Callable[[int], None] = lambda steps: None,
 ) -> Iterator[PreferredInputs]:
-    """Climb any number of members, `batch` at a time, or as many as the subject takes; what is yielded is finished.
-    `report` hears of steps done."""
+    """Climb any number of members and yield each batch's result once it is finished.
+
+    A batch has `batch` members, or as many as the subject takes. `report` hears of steps done.
+    """
     check(members)
     batch = subject.at_most(checked_batch(batch))
     for at in range(0, len(members), batch):
@@ -521,7 +538,10 @@ def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
 
 
 def tiles(result: PreferredInputs) -> tuple[list[pictures.Pixels], list[str]]:
-    """Pictures and two-line labels for a contact sheet; a dead unit is a crossed-out tile, not a grey picture."""
+    """Return pictures and two-line labels for a contact sheet.
+
+    A dead unit is a crossed-out tile, not a grey picture.
+    """
     shown, labels = [], []
     for i, member in enumerate(result.members):
         shown.append(result.picture(i))
@@ -557,7 +577,10 @@ class _State:
     def after(
         self, step: int, score: Tensor, gradient: Tensor, codes: Tensor, moved: Tensor
     ) -> Tensor:
-        """The next codes: a member with a number that is not finite stays where it was, for good."""
+        """Return the next codes.
+
+        A member with a number that is not finite stays where it was, for good.
+        """
         flat = gradient.flatten(1)
         fine = score.isfinite() & flat.isfinite().all(1) & moved.flatten(1).isfinite().all(1)
         for i in (~fine).nonzero().flatten().tolist():
@@ -732,7 +755,10 @@ def _starts(
     device: str,
     attempt: int,
 ) -> tuple[Tensor, list[bool]]:
-    """Start codes (n, …), and who has a gradient there; a random start without one is drawn again."""
+    """Return start codes (n, …), and for each member whether it has a gradient there.
+
+    A random start without a gradient is drawn again.
+    """
     parameterization, n = look.parameterization, len(members)
     if isinstance(start, Tensor):
         side = parameterization.image_size
@@ -846,10 +872,11 @@ def _check_gradient(targets: Sequence[Target], look: _Look) -> None:
 
 
 def _gradient(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> Tensor:
-    """Each member's gradient, (batch, …); one that is not finite is taken again without the other members.
+    """Return each member's gradient, (batch, …).
 
-    A member's zero gradient still runs through every layer that the batch needs, and 0 · NaN is
-    NaN. A score that no code reaches has a gradient of zero.
+    One that is not finite is taken again without the other members: a member's zero gradient still
+    runs through every layer that the batch needs, and 0 · NaN is NaN. A score that no code reaches
+    has a gradient of zero.
     """
     reached = [i for i in going if scores[i].requires_grad]
     if not reached:
@@ -911,7 +938,10 @@ def _mean_rule(parameterization: Parameterization) -> Rule:
 
 
 def _whitened_rule(parameterization: Parameterization) -> Rule:
-    """The steepest ascent where natural codes are white: along Σ·gradient, of root mean square `rate` there."""
+    """Return the rule of the steepest ascent where natural codes are white.
+
+    It steps along Σ·gradient, with a root mean square of `rate` there.
+    """
     statistics = parameterization.statistics if isinstance(parameterization, Generated) else None
 
     def step(gradient: Tensor, rate: float) -> Tensor:

@@ -30,8 +30,8 @@ _TOKEN = re.compile(r"class|distillation|register[0-9]{1,3}")
 
 _TERM = re.compile(
     r"""\s*(?:(?P<weight>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?)\s*\*\s*)?   # 0.5*
-                       (?P<layer>[^\s:@*"]+):                                     # conv5:
-                       (?:"(?P<quoted>[^"]*)"|(?P<channels>[^@"]+?))              # 151, 0-31, "golden retriever"
+                       (?P<layer>[^\s:@*"]+):                             # conv5:
+                       (?:"(?P<quoted>[^"]*)"|(?P<channels>[^@"]+?))      # 151, 0-31, "golden retriever"
                        (?:@(?P<position>[^@"]+))?\s*$""",
     re.VERBOSE,
 )
@@ -67,7 +67,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction in a layer's channels: the score is the activations' product with the unit vector."""
+    """A direction in a layer's channels.
+
+    The score is the product of the activations with the unit vector.
+    """
 
     layer: str
     vector: tuple[float, ...]
@@ -84,7 +87,10 @@ class Direction:
 
 @dataclass(frozen=True)
 class Target:
-    """What one picture is climbed for: a weighted sum of units and directions. `label` is for people."""
+    """What one picture is climbed for: a weighted sum of units and directions.
+
+    `label` is for people.
+    """
 
     terms: tuple[tuple[float, Unit | Direction], ...]
     label: str = ""
@@ -155,8 +161,9 @@ def parse(text: str) -> list[Term]:
         match = _TERM.match(piece)
         if match is None:
             raise BadRequest(
-                f"cannot read {piece.strip()!r} as a unit; write LAYER:CHANNEL, LAYER:CHANNEL@ROW,COLUMN, "
-                "LAYER:CHANNEL@max or class:NAME, with ' + ' or ' - ' between several"
+                f"cannot read {piece.strip()!r} as a unit; write LAYER:CHANNEL, "
+                "LAYER:CHANNEL@ROW,COLUMN, LAYER:CHANNEL@max or class:NAME, "
+                "with ' + ' or ' - ' between several"
             )
         weight = float(match["weight"] or 1) * (-1 if sign == "-" else 1)
         quoted = match["quoted"] is not None

@@ -141,7 +141,10 @@ def _in_steps(name: str, value: Tensor) -> dict[str, Tensor]:
 
 
 def _in_halves(name: str, value: Tensor) -> dict[str, Tensor]:
-    """Two inputs' weights a byte, the first in its lower half; of some step sizes those with the least error."""
+    """Return two inputs' weights in each byte, the first in its lower half.
+
+    Of some step sizes it takes those with the least error.
+    """
     groups = value.unflatten(1, (-1, GROUP))
     farthest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
     best, least = torch.zeros_like(farthest), torch.full_like(farthest, torch.inf)
@@ -165,7 +168,10 @@ def _of_halves(value: Tensor, step: Tensor) -> Tensor:
 
 
 def _ordered(raw: bytes) -> bytes:
-    """The same file with its metadata in alphabetical order; the library's own is another in every process."""
+    """Return the same file with its metadata in alphabetical order.
+
+    The library's own order is another in every process.
+    """
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
     metadata = {"__metadata__": dict(sorted(header.pop("__metadata__").items()))}
@@ -175,7 +181,10 @@ def _ordered(raw: bytes) -> bytes:
 
 
 def read(name: str | Path, kind: str | None = None, others: Iterable[str] = ()) -> Weights:
-    """Read a weights file by its bundled name or by path, checking everything before it is believed."""
+    """Read a weights file by its bundled name or by path.
+
+    Everything is checked before it is believed.
+    """
     path, expected = locate(name, others)
     raw = _bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
@@ -228,20 +237,27 @@ def places() -> list[Path]:
 
 
 def _found(name: str, entry: Mapping[str, Any]) -> Path:
-    """The first place that has a file of the zoo, else the hub; what it holds is checked by its reader."""
+    """Return the path of a file of the zoo, in the first place that has it, else from the hub.
+
+    Its reader checks what it holds.
+    """
     for folder in places():
         if (folder / entry["file"]).is_file():
             return folder / str(entry["file"])
     if hub := os.environ.get("PHOSPHENE_HUB"):
         return from_hub(hub, entry["file"])
     raise Unreachable(
-        f"the weights of {name} ({entry['bytes'] / 1e6:.0f} MB) are not on this machine; put {entry['file']} into "
-        f"{places()[-1]}, or set PHOSPHENE_HUB to a repository OWNER/NAME of the Hugging Face hub that has it"
+        f"the weights of {name} ({entry['bytes'] / 1e6:.0f} MB) are not on this machine; "
+        f"put {entry['file']} into {places()[-1]}, or set PHOSPHENE_HUB to a repository OWNER/NAME "
+        "of the Hugging Face hub that has it"
     )
 
 
 def manifest() -> dict[str, dict[str, Any]]:
-    """The zoo: name → {file, sha256, bytes, kind, summary}, the files that the package lacks among them."""
+    """Return the zoo: name → {file, sha256, bytes, kind, summary}.
+
+    The files that the package lacks are among them.
+    """
     file = zoo_folder() / "manifest.json"
     if not file.exists():
         return {}
@@ -250,14 +266,20 @@ def manifest() -> dict[str, dict[str, Any]]:
 
 
 def figures(file: Weights) -> list[dict[str, Any]]:
-    """What was measured of a bundled file after it was made, as `phosphene evaluate` tells it, one for each judge."""
+    """Return what was measured of a bundled file after it was made, one entry for each judge.
+
+    The entries are as `phosphene evaluate` tells them.
+    """
     return [
         found for found in listed_figures().get(file.name, []) if found["sha256"] == file.sha256
     ]
 
 
 def listed_figures() -> dict[str, list[dict[str, Any]]]:
-    """What was measured of the zoo's generators: name → one entry for each judge, of whatever weights had the name."""
+    """Return what was measured of the zoo's generators: name → one entry for each judge.
+
+    An entry is of whatever weights had the name.
+    """
     file = zoo_folder() / "figures.json"
     known: dict[str, list[dict[str, Any]]] = (
         json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -271,7 +293,10 @@ def zoo_folder() -> Path:
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
-    """Put tensors into a network built on the meta device, so that no size is believed before it is checked."""
+    """Put tensors into a network built on the meta device, and return it.
+
+    So no size is believed before it is checked.
+    """
     own = network.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         if name not in tensors or name not in own or own[name].shape != tensors[name].shape:
