@@ -51,7 +51,8 @@ def main() -> None:
     train = datasets.load(options.photographs, "train", limit=4000)
     peak = matrix_multiplication(options.device)
     print(
-        f"matrix multiplication: {peak / 1e9:,.0f} GFLOP/s in bfloat16 ({torch.get_num_threads()} threads)\n"
+        f"matrix multiplication: {peak / 1e9:,.0f} GFLOP/s in bfloat16 "
+        f"({torch.get_num_threads()} threads)\n"
     )
     print("| recipe | pixels | images/s | GFLOP an image | share of the peak | waiting |")
     print("| --- | --- | --- | --- | --- | --- |")
@@ -61,7 +62,8 @@ def main() -> None:
         for pixels, speed, work, waiting in kind(recipe, train, options):
             share = speed * work / peak
             print(
-                f"| {name} | {pixels} | {speed:,.0f} | {work / 1e9:.2f} | {share:.0%} | {waiting:.1%} |",
+                f"| {name} | {pixels} | {speed:,.0f} | {work / 1e9:.2f} | {share:.0%} "
+                f"| {waiting:.1%} |",
                 flush=True,
             )
 
@@ -114,7 +116,9 @@ def rate(run: Any, batch: int, options: Any) -> tuple[float, float]:
     told: list[tuple[float, int, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         deadline = deadline_in(options.seconds)
-        report = lambda step, steps, figures: told.append((time.monotonic(), step, figures))  # noqa: E731
+        report = lambda step, steps, figures: told.append(  # noqa: E731
+            (time.monotonic(), step, figures)
+        )
         run(run=Runtime(Path(folder), options.device, deadline=deadline, progress=report))
     told = [each for each in told if "loss" in each[2]]
     if len(told) < 2:

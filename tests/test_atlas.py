@@ -123,7 +123,7 @@ def test_it_builds_with_torch_absent(tmp_path: Path) -> None:
 
 
 def unit_page(folder: Path, *runs: str, unit: str = "fc/0") -> Seen:
-    """The page of a unit in the site of some runs."""
+    """Return the page of a unit in the site of some runs."""
     build([folder / run for run in runs], folder / "site")
     (page,) = folder.glob(f"site/*/{unit}.html")
     return seen(page)
@@ -468,7 +468,7 @@ def test_what_a_reader_keeps_in_an_atlas_is_not_taken_away(tmp_path: Path) -> No
 
 
 def contents(site: Path) -> dict[str, bytes]:
-    """Every file of a site but the list of them, by its place."""
+    """Return every file of a site but the list of them, by its place."""
     files = (file for file in site.rglob("*") if file.is_file())
     return {file.relative_to(site).as_posix(): file.read_bytes() for file in files}
 
@@ -550,7 +550,10 @@ def test_what_was_killed_between_two_renames_is_brought_back(tmp_path: Path) -> 
 def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_clear(
     tmp_path: Path, after: float
 ) -> None:
-    """Killed while it draws, at several moments; the older site stays until the new one is whole."""
+    """A run is killed while it draws, at several moments.
+
+    The older site stays until the new one is whole.
+    """
     one, _ = two_runs(tmp_path)
     build([tmp_path / "one"], tmp_path / "site", "t")
     runs = [str(run) for run in write_all(tmp_path)]

@@ -383,7 +383,7 @@ def test_results_of_version_0_1_0_are_shown_and_say_so(tmp_path: Path, name: str
 
 
 def write_package(root: Path, **modules: str) -> Path:
-    """A package whose modules are named with __ for a dot."""
+    """Write a package whose modules are named with __ for a dot."""
     for name, text in modules.items():
         file = root / "pack" / Path(*name.split("__")).with_suffix(".py")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -798,7 +798,8 @@ def test_another_file_by_the_same_name_is_another_network(there: Path) -> None:
             "judges": ("judge.safetensors",),
             "prior": "generator.safetensors",
         }
-        return Experiment(there / "out", objects="photos", **files).identity  # type: ignore[arg-type]
+        made = Experiment(there / "out", objects="photos", **files)  # type: ignore[arg-type]
+        return made.identity
 
     before = identity()
     assert identity() == before

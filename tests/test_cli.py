@@ -917,7 +917,7 @@ LONG = [
 
 @pytest.fixture
 def long_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A factory of a network whose layers have long names, and these names."""
+    """Write a factory of a network whose layers have long names, and return these names."""
     (tmp_path / "long_of_test_cli.py").write_text(
         "from torch import nn\n"
         "def net():\n"

@@ -414,7 +414,7 @@ def shaded(folder: Path, **splits: str) -> Path:
 
 
 def told(data: Photographs) -> set[tuple[str, int]]:
-    """Each class with the grey of its photographs."""
+    """Return each class with the grey of its photographs."""
     pairs = zip(data.labels, data.images[:, 0, 0, 0], strict=True)
     return {(data.classes[label], int(level)) for label, level in pairs}
 
@@ -492,7 +492,7 @@ def test_held_out_labels_that_training_lacks_are_refused_in_shards(tmp_path: Pat
 
 
 def hub(folder: Path, **splits: tuple[list[str], list[int]]) -> str:
-    """A data set of Hugging Face's library, each split with its own class names and labels."""
+    """Save a data set of Hugging Face's library; each split has its own class names and labels."""
     library = pytest.importorskip("datasets")
     tables = {}
     for split, (names, labels) in splits.items():
@@ -705,7 +705,7 @@ def test_a_damaged_photograph_keeps_its_number(tmp_path: Path) -> None:
 
 
 def grown(file: Path, level: int) -> None:
-    """An uncompressed picture: of one size in bytes, whatever it shows."""
+    """Write an uncompressed picture, which has the same size in bytes whatever it shows."""
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (12, 12), (level,) * 3).save(file, "BMP")
 
@@ -795,7 +795,7 @@ def test_contents_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def former(folder: Path, *files: str) -> str:
-    """The fingerprint that version 0.1.0 gave to these files of a training split."""
+    """Return the fingerprint that version 0.1.0 gave to these files of a training split."""
     sizes = "".join(f"{name}:{(folder / name).stat().st_size};" for name in files)
     return hashlib.sha256(f"train:None:None{sizes}".encode()).hexdigest()
 

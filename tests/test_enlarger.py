@@ -139,7 +139,7 @@ def test_style_forgets_where_things_are() -> None:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    """The bundled recipe, made so small that a step takes moments."""
+    """Return the bundled recipe, made so small that a step takes moments."""
     found = read_recipe("enlarger")
     found["architecture"] = {"name": "enlarger", **TINY}
     found["pixels"] = 40
@@ -152,7 +152,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 @pytest.fixture
 def stream(tmp_path: Path, photographs: Callable[..., Photographs]) -> Callable[[int], Stream]:
-    """So many synthetic photographs of 40 pixels, in a folder of class folders."""
+    """Return a maker of synthetic photographs of 40 pixels, in a folder of class folders."""
 
     def make(n: int) -> Stream:
         folder = tmp_path / f"photographs-{n}"

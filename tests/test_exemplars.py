@@ -415,7 +415,10 @@ def test_a_photograph_that_changes_within_its_size_is_noticed(
 
 
 def former_index(subject: Subject, data: Stream, file: Path, tmp_path: Path) -> None:
-    """The index as version 0.1.0 wrote it: told by names and sizes, without whose the sample is."""
+    """Write the index as version 0.1.0 wrote it.
+
+    It is told by names and sizes, and does not say whose the sample is.
+    """
     found = find_exemplars(subject, LAYERS, data, file, k=K)
     parts = [Path(place) for place in data.places(range(N)).values()]
     sizes = "".join(f"{'/'.join(part.parts[-2:])}:{part.stat().st_size};" for part in parts)

@@ -483,7 +483,8 @@ def test_a_factory_in_the_current_directory(here: Path) -> None:
     [
         (
             "",
-            r"does not take an image of 224 × 224 pixels \(RuntimeError: .*\); beside it, its factory may give",
+            r"does not take an image of 224 × 224 pixels \(RuntimeError: .*\); "
+            r"beside it, its factory may give",
         ),
         ("size=8, classes=['a', 'b', 'c']", "has 2 outputs and 3 names of classes"),
     ],

@@ -22,7 +22,7 @@ from phosphene.networks import huggingface
 
 
 def homeless(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """What a command says to a number that has no HOME and no entry in passwd, in a folder."""
+    """Run a command in a folder as a user with no HOME and no entry in passwd."""
     user = ["unshare", "--user", "--map-user=12345"]
     if not shutil.which("unshare") or subprocess.run([*user, "true"], check=False).returncode:
         pytest.skip("no user namespaces here")
@@ -279,7 +279,10 @@ with whole(Path("a.json")) as scratch, scratch_folder(Path("."), "site") as fold
     print("writing", flush=True)
     time.sleep(600)
 """
-NEXT = "from pathlib import Path; from phosphene.files import write_json; write_json(Path('b.json'), 1)"
+NEXT = (
+    "from pathlib import Path; from phosphene.files import write_json; "
+    "write_json(Path('b.json'), 1)"
+)
 
 
 def test_the_next_run_clears_what_a_killed_one_left_and_nothing_that_lives(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def paths(name: str) -> set[str]:
 
 
 def without_resize(folder: Path, path: Path, **config: Any) -> Path:
-    """A copy of a folder whose image processor leaves the size as it is."""
+    """Copy a folder so that its image processor leaves the size as it is."""
     shutil.copytree(folder, path)
     for name, changes in (
         ("preprocessor_config.json", {"do_resize": False, "do_center_crop": False}),

@@ -134,7 +134,10 @@ RAMP = np.tile(np.arange(256) * 257, (4, 1))
 
 
 def tiff(values: np.ndarray, kind: int = 1, photometric: int = 1, order: str = "<") -> bytes:
-    """A grey TIFF of unsigned (1) or signed (2) whole numbers or floats (3), as it is written."""
+    """Return the bytes of a grey TIFF.
+
+    `kind` tells unsigned (1) or signed (2) whole numbers or floats (3).
+    """
     raw = values.astype(values.dtype.newbyteorder(order)).tobytes()
     (height, width), bits = values.shape, 8 * values.dtype.itemsize
     short = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 277: 1, 278: height}
@@ -210,7 +213,7 @@ def test_one_value_of_16_bits_is_transparent() -> None:
 
 
 def icc(space: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """A colour profile of version 4."""
+    """Return a colour profile of version 4."""
     places, body = [], b""
     at = 128 + 4 + 12 * len(tags)
     for name, data in tags.items():
@@ -243,7 +246,7 @@ WHITE = point(0.9642, 1.0, 0.8249)
 
 
 def p3(curve: bytes) -> bytes:
-    """A profile with the primaries of Display P3."""
+    """Return a profile with the primaries of Display P3."""
     primaries = {
         b"rXYZ": point(0.51512, 0.24120, -0.00105),
         b"gXYZ": point(0.29198, 0.69225, 0.04189),

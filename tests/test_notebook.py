@@ -1,4 +1,7 @@
-"""The call for Python: every slip is one clear line, results can be cut and kept, a stopped call goes on."""
+"""The call for Python.
+
+Every slip is one clear line, results can be cut and kept, and a stopped call goes on.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ CLIMB = ("--steps", "1", "--precision", "float32", "--device", "cpu", "--prior",
 
 @pytest.fixture
 def there(phosphene: Run, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with `run/`, its record `record.json`, `photos/`, and the weights of the zoo."""
+    """Make a folder with `run/`, its record `record.json`, `photos/`, and the zoo's weights."""
     monkeypatch.chdir(tmp_path)
     for name in ("subject", "generator"):
         (tmp_path / f"{name}.safetensors").symlink_to(zoo / f"{name}.safetensors")
@@ -55,7 +55,9 @@ REFUSED = {
     "atlas run --port 9000": "--port does not apply",
     "atlas --serve --title x": "--title does not apply",
     "claims C1 --objects photos --scenes photos": "--scenes does not apply to the claims C1",
-    "claims C1 C5 --objects photos --scenes photos --outlined photos": "--scenes, --outlined do not",
+    "claims C1 C5 --objects photos --scenes photos --outlined photos": (
+        "--scenes, --outlined do not"
+    ),
     "zoo verify --device cpu": "--device does not apply",
 }
 

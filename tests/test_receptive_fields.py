@@ -150,7 +150,10 @@ def test_the_batch_size_changes_no_box(batch: int) -> None:
 
 
 def line_by_line(network: nn.Module, size: tuple[int, int], layers: list[str]) -> dict[str, Fields]:
-    """The same by the plain definition: a NaN in each row and in each column, one after the other."""
+    """Return the same by the plain definition.
+
+    Each row and each column has a NaN, one after the other.
+    """
     found: dict[str, list[list[Tensor]]] = {layer: [[], []] for layer in layers}
     with probe(network, layers) as read, torch.no_grad():
         for axis in (0, 1):
@@ -171,13 +174,19 @@ def line_by_line(network: nn.Module, size: tuple[int, int], layers: list[str]) -
 
 
 def spans_of(lines: list[Tensor]) -> tuple[tuple[int, int], ...]:
-    """First line and one beyond the last that reach each unit, from a bool (units,) for each line."""
+    """Return the first line and one beyond the last that reach each unit.
+
+    `lines` holds a bool (units,) for each line.
+    """
     places = [[i for i, hit in enumerate(lines) if hit[unit]] for unit in range(len(lines[0]))]
     return tuple((each[0], each[-1] + 1) if each else (0, 0) for each in places)
 
 
 class Attends(nn.Module):
-    """Patches that look at each other within windows, then everywhere; and a token for the class."""
+    """Patches that look at each other within windows, then everywhere.
+
+    There is also a token for the class.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,14 +262,20 @@ def pooled() -> nn.Module:
 
 
 def shut() -> nn.Module:
-    """A gradient that vanishes: every ReLU is shut, so that it tells nothing of what a unit can see."""
+    """Return a network whose gradient vanishes, since every ReLU is shut.
+
+    Such a gradient tells nothing of what a unit can see.
+    """
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.ReLU())
     nn.init.constant_(network.get_parameter("0.bias"), -1e6)
     return network
 
 
 def constant() -> nn.Module:
-    """Two convolutions whose outer weights are 0: no gradient comes from what they can see."""
+    """Return two convolutions whose outer weights are 0.
+
+    No gradient comes from all that they can see.
+    """
     network = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Conv2d(4, 4, 5, 2))
     for value in network.parameters():
         if value.ndim == 4:
@@ -315,7 +330,10 @@ def test_what_was_found_is_kept_as_long_as_the_modules_are_the_same() -> None:
 
 
 class Twice(nn.Module):
-    """`shared` runs on windows that are folded into the batch, then on the whole; `folded` only so."""
+    """`shared` runs on windows that are folded into the batch, then on the whole.
+
+    `folded` runs on such windows only.
+    """
 
     def __init__(self) -> None:
         super().__init__()

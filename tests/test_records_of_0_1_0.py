@@ -37,7 +37,7 @@ SAME = ("image_sha256", "score", "start_score", "curve", "target", "label", "wei
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the fixture, with paths in place of their marks."""
+    """Copy the fixture, with paths in place of their marks."""
     copy = tmp_path / "records_0_1_0"
     shutil.copytree(HERE, copy)
     for file in (copy / "records").glob("*.json"):

@@ -337,7 +337,10 @@ def test_a_climb_leaves_the_global_random_numbers_alone(
 
 
 def test_n_steps_cost_n_passes_and_the_stated_measuring_ones(generated: Generated) -> None:
-    """One forward and backward pass sees who can start, three forward passes measure start, best, end."""
+    """One forward and backward pass sees who can start.
+
+    Three forward passes measure start, best and end.
+    """
     counted = Counted(lively(TinyNet()))
     generator = Counted(generated.generator)
     generator.image_size, generator.seen = IMAGE, SEEN
@@ -590,7 +593,10 @@ def test_a_functional_relus_silent_unit_is_tried_from_other_starts(generated: Ge
 
 
 class Block(nn.Module):
-    """A residual block of four channels, of which the first is shut by its bias; `close` ends it."""
+    """A residual block of four channels, of which the first is shut by its bias.
+
+    `close` ends the block.
+    """
 
     def __init__(self, close: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -684,7 +690,10 @@ class Sealed(nn.Module):
 
 
 def test_a_climb_that_fails_begins_again_from_another_start(generated: Generated) -> None:
-    """From the first start five other channels still exceed it; the second try starts on the spot."""
+    """From the first start five other channels still exceed it.
+
+    The second try starts on the spot.
+    """
     subject = tiny_subject(Sealed())
     with torch.no_grad():
         there = generated.images(generated.start(8 * 1_000_003)[None])[..., 1:15, 1:15]
@@ -728,7 +737,7 @@ def test_the_last_code_is_kept_where_it_is_the_best(subject: Subject, generated:
 
 
 def signed() -> Generated:
-    """A generator of codes that lie about zero, as logits and embeddings do."""
+    """Return a generator of codes that lie about zero, as logits and embeddings do."""
     torch.manual_seed(7)
     codes = torch.randn(400, CODE).double() * torch.linspace(0.5, 2, CODE)
     return Generated(lively(TinyGenerator()).double(), statistics_of(codes, axes=CODE))

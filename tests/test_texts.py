@@ -1,4 +1,7 @@
-"""Names of units, files and classes are printed as they are, and none of them acts on a terminal."""
+"""Names of units, files and classes are printed as they are.
+
+None of them acts on a terminal.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,7 @@ def test_on_a_terminal_too(tmp_path: Path) -> None:
 
 
 def on_a_terminal(command: list[str], folder: Path) -> str:
-    """What a command writes to a terminal of 200 columns."""
+    """Return what a command writes to a terminal of 200 columns."""
     ours, its = pty.openpty()
     environment = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
     with subprocess.Popen(

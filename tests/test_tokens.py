@@ -1,4 +1,7 @@
-"""Layers of three axes: patches in rows and columns, tokens ahead of them by name, sequences as they are."""
+"""Layers of three axes.
+
+Patches lie in rows and columns, tokens ahead of them have names, sequences stay as they are.
+"""
 
 from __future__ import annotations
 

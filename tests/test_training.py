@@ -173,7 +173,10 @@ def encoder() -> Subject:
 
 
 def runtime_of(folder: Path, options: dict[str, Any]) -> Runtime:
-    """The runtime of some options: seconds of a `time_budget`, and who hears of the `report`."""
+    """Return the runtime of some options.
+
+    These are the seconds of a `time_budget`, and who hears of the `report`.
+    """
     deadline = deadline_in(options.pop("time_budget", None))
     return Runtime(folder, deadline=deadline, progress=options.pop("report", silent))
 
@@ -614,7 +617,7 @@ def test_what_a_killed_run_logged_is_not_logged_twice(tmp_path: Path) -> None:
 
 
 def strict_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log, as a strict reader of JSON takes them: NaN is none."""
+    """Return the lines of a log as a strict reader of JSON takes them, which refuses NaN."""
 
     def strict(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -1644,13 +1647,13 @@ def coloured(folder: Path, **splits: str) -> Path:
 
 
 def test_accuracy_is_of_the_classes_that_were_trained(tmp_path: Path) -> None:
-    """Held-out folders that lack the first class once said of a perfect network that it is never right."""
+    """Held-out folders that lack the first class once gave a perfect network no accuracy at all."""
     folder = coloured(tmp_path, train="ant bee cat", val="bee cat")
     assert accuracy(ByColour(), datasets.load(folder, "val"), 16) == (1, 1)
 
 
 def test_verifying_goes_by_the_names_of_classes(tmp_path: Path) -> None:
-    """Photographs in another order of folders, and of some classes only, are measured as they are."""
+    """Photographs in another order of folders, and of some classes, are measured as they are."""
     file = write_subject(tmp_path / "subject.safetensors", recipe={})
     subject = load_subject(str(file))
     rng = np.random.default_rng(0)
@@ -1751,7 +1754,7 @@ FIRST: dict[str, Any] = {
 def published_subject(
     recipe: dict[str, Any], train: Photographs, val: Photographs, folder: Path
 ) -> Subject:
-    """A subject as the command writes and opens it."""
+    """Return a subject as the command writes and opens it."""
     network, run, _ = train_subject(recipe, train, val, folder / "run")
     card = subject_card("s", recipe, train, val, network, history=run.history)
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}

@@ -94,7 +94,10 @@ class Shut(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Patches as tokens (batch, tokens, channels), after a class token, as in a vision transformer."""
+    """Patches as tokens (batch, tokens, channels), after a class token.
+
+    A vision transformer has them in this order.
+    """
 
     def __init__(self) -> None:
         super().__init__()
