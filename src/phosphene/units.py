@@ -30,8 +30,8 @@ _TOKEN = re.compile(r"class|distillation|register[0-9]{1,3}")
 
 _TERM = re.compile(
     r"""\s*(?:(?P<weight>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?)\s*\*\s*)?   # 0.5*
-                       (?P<layer>[^\s:@*"]+):                             # conv5:
-                       (?:"(?P<quoted>[^"]*)"|(?P<channels>[^@"]+?))      # 151, 0-31, "golden retriever"
+                       (?P<layer>[^\s:@*"]+):                        # conv5:
+                       (?:"(?P<quoted>[^"]*)"|(?P<channels>[^@"]+?)) # 151, 0-31, "golden retriever"
                        (?:@(?P<position>[^@"]+))?\s*$""",
     re.VERBOSE,
 )
