@@ -35,6 +35,7 @@ from torch import Tensor
 
 from phosphene import datasets, weights
 from phosphene.encoders import encoding
+from phosphene.errors import BadRequest
 from phosphene.files import write_json
 from phosphene.images import contact_sheet, to_pixels, write_png
 from phosphene.metrics import features, judge_channels, recognised
@@ -251,7 +252,7 @@ def judged(
     told = {"kid": kernel_distance(features(judge, images)[1], natural)}
     try:
         channels = judge_channels(judge, classes)
-    except Exception:  # it does not know all of the classes
+    except BadRequest:  # it does not know all of the classes
         return told
     right = recognised(judge, images, labels, channels)
     return told | {"first": share(right[:, 0].tolist()), "five": share(right[:, 1].tolist())}
