@@ -35,7 +35,7 @@ from phosphene.claims import (
 from phosphene.claims import (
     experiment as experiments,
 )
-from phosphene.claims.claim import FEWEST
+from phosphene.claims.claim import MIN_VALUES
 from phosphene.claims.code import code_hash, reached
 from phosphene.claims.formatting import figure, told
 from phosphene.claims.report import write_report
@@ -76,7 +76,7 @@ def test_an_interval_covers_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("error", [0.0125, 0.05])
 def test_an_interval_of_few_values_misses_no_more_often(error: float) -> None:
     rng = np.random.default_rng(6)
-    found = [bootstrap(rng.normal(1, 1, FEWEST).tolist(), "", error) for _ in range(1500)]
+    found = [bootstrap(rng.normal(1, 1, MIN_VALUES).tolist(), "", error) for _ in range(1500)]
     missed = np.mean([not each.low < 1 < each.high for each in found])
     assert error / 2 < missed < error + 3 * (error / 1500) ** 0.5, (
         "the plain percentile interval misses 5 and 11 %"
@@ -674,7 +674,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {arm: (prior, grid[:2]) for arm, (prior, grid) in c1_learned_prior.ARMS.items()},
     )
     monkeypatch.setattr(c5_hidden_units, "EACH", 20)
-    monkeypatch.setattr(c5_hidden_units, "MOST_LAYERS", 3)
+    monkeypatch.setattr(c5_hidden_units, "MAX_LAYERS", 3)
     monkeypatch.setattr(
         experiments,
         "settings",

@@ -294,7 +294,7 @@ def test_a_direction_that_does_not_fit_is_one_line(
 def test_a_batch_whose_records_nothing_would_read_is_refused_before_the_climb(
     synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "LARGEST", 40_000)
+    monkeypatch.setattr(records, "MAX_BYTES", 40_000)
     options: list[object] = []
     for n in range(8):
         vector = np.random.default_rng(n).normal(size=256)
@@ -1124,7 +1124,7 @@ def test_help_and_version(phosphene: Run) -> None:
 def test_a_run_of_more_pictures_than_a_sheet_holds_says_so(
     synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "MOST_TILES", 2)
+    monkeypatch.setattr(runs, "MAX_TILES", 2)
     assert "its first 2 pictures" in synthesize("fc8:0-3").fine()
     two = images.contact_sheet(
         [read_png(tmp_path / "out" / "fc8-0-tench-s0.png")] * 2, ["a\nb"] * 2, 4, 2

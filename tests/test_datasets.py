@@ -20,7 +20,7 @@ from phosphene import datasets
 from phosphene.datasets import Photographs, Stream, fingerprints, load
 from phosphene.datasets.fingerprints import contents
 from phosphene.datasets.names import kind_of, places_of
-from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace, Unreachable
+from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace, Unavailable
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -137,7 +137,7 @@ def test_all_are_those_of_every_split_and_what_is_hidden_is_none(tmp_path: Path)
 def test_photographs_of_a_camera_do_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets.photographs, "MOST_PIXELS", 6)
+    monkeypatch.setattr(datasets.photographs, "MAX_PIXELS", 6)
     folder = class_folders(tmp_path)
     assert load(folder, "train").images.shape[1:] == (6, 6, 3)
     assert load(folder, "train", size=9).images.shape[1:] == (9, 9, 3), "asked for, it is given"
@@ -198,7 +198,7 @@ def test_parquet_without_its_library_says_what_to_install(
 ) -> None:
     folder = shards(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(Unreachable, match=r"phosphene\[data\]"):
+    with pytest.raises(Unavailable, match=r"phosphene\[data\]"):
         load(folder, "train")
 
 
@@ -375,7 +375,7 @@ def test_what_is_no_hugging_face_data_set_of_photographs_is_refused(
     assert "no split 'val'" in refused(f"hf:{tmp_path / 'texts'}", "val")
     (tmp_path / "empty").mkdir()
     for name in (tmp_path / "empty", "no such name"):
-        with pytest.raises(Unreachable, match=r"cannot be read.*save_to_disk"):
+        with pytest.raises(Unavailable, match=r"cannot be read.*save_to_disk"):
             load(f"hf:{name}", "train")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from phosphene.errors import BadFile, BadRequest, PhospheneError, UnknownName, Unreachable
+from phosphene.errors import BadFile, BadRequest, PhospheneError, Unavailable, UnknownName
 from phosphene.networks import deepsim
 from phosphene.networks.deepsim import (
     LAYOUTS,
@@ -389,7 +389,7 @@ def test_a_tensor_that_claims_more_than_its_file_holds_is_refused(tmp_path):
 def test_without_the_hub_s_package_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
-        Unreachable, match=r"pip install 'phosphene\[hub\]'.*upconvGAN_fc6.pt"
+        Unavailable, match=r"pip install 'phosphene\[hub\]'.*upconvGAN_fc6.pt"
     ) as caught:
         load_deepsim("fc6")
     assert "\n" not in str(caught.value)
@@ -402,7 +402,7 @@ def test_an_unreachable_hub_is_one_line(monkeypatch):
     monkeypatch.setitem(
         sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download)
     )
-    with pytest.raises(Unreachable, match=r"ConnectionError.*give that file") as caught:
+    with pytest.raises(Unavailable, match=r"ConnectionError.*give that file") as caught:
         load_deepsim("fc6")
     assert "\n" not in str(caught.value)
 

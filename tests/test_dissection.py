@@ -160,7 +160,7 @@ def test_an_object_in_few_photographs_is_not_counted(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = Outlined(write(tmp_path / "data"), "all", SIDE)
-    monkeypatch.setattr(dissection, "LEAST", N + 1)
+    monkeypatch.setattr(dissection, "MIN_PHOTOGRAPHS", N + 1)
     assert (dissect(subject, "1", data).iou == 0).all()
 
 

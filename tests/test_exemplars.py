@@ -165,7 +165,7 @@ def test_an_index_of_something_else_and_a_damaged_one_are_refused(
 
 
 def test_memory_does_not_grow_with_the_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exemplars, "MOST_SAMPLED", 16)
+    monkeypatch.setattr(exemplars, "MAX_SAMPLED", 16)
     found, values = (
         Exemplars.none_yet(3, 2),
         torch.rand(1000, 3, generator=torch.Generator().manual_seed(0)),
@@ -288,7 +288,7 @@ def test_a_thousand_large_photographs_make_a_strip_that_can_be_read(
 ) -> None:
     tall = exemplars._strip([np.full((300, 300, 3), n % 256, np.uint8) for n in range(1000)], 126)
     assert max(tall.shape) <= 16_383
-    assert tall.shape[0] * tall.shape[1] <= exemplars.LARGEST_STRIP + 126 * 16_383
+    assert tall.shape[0] * tall.shape[1] <= exemplars.MAX_STRIP + 126 * 16_383
     large = Stream(tmp_path / "data", "all", 2500)
     found = find_exemplars(subject, ["fc"], data, tmp_path / "index", k=3)
     describe(subject, [Unit("fc", 1)], found, large, tmp_path / "run")
@@ -303,7 +303,7 @@ def test_photographs_are_read_in_parts_that_fit_into_memory(
     found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=K)
     units = [Unit("conv", channel) for channel in range(6)]
     rows = describe(subject, units, found, data, tmp_path / "whole")
-    monkeypatch.setattr(exemplars, "MOST_HELD", 3 * SIDE**2 * (K + 1))
+    monkeypatch.setattr(exemplars, "MAX_HELD", 3 * SIDE**2 * (K + 1))
     assert describe(subject, units, found, data, tmp_path / "parts") == rows
     for name in ("exemplars.png", "exemplars.json", *(row["whole"] for row in rows)):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()

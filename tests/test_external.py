@@ -20,7 +20,7 @@ import torch
 from conftest import SAMPLES, Run, samples
 
 import phosphene
-from phosphene.errors import BadFile, BadRequest, OutOfSpace, UnknownName, Unreachable
+from phosphene.errors import BadFile, BadRequest, OutOfSpace, Unavailable, UnknownName
 from phosphene.images import read_png
 from phosphene.networks import external
 from phosphene.networks.external import LOADERS, load_external
@@ -220,13 +220,13 @@ def test_no_code_runs_from_a_weights_file(
 @pytest.mark.parametrize(
     ("failure", "error", "says"),
     [
-        (URLError(OSError("Name or service not known")), Unreachable, "Name or service not known"),
+        (URLError(OSError("Name or service not known")), Unavailable, "Name or service not known"),
         (
             HTTPError("https://x", 503, "Service Unavailable", {}, None),
-            Unreachable,
+            Unavailable,
             "Service Unavailable",
         ),  # type: ignore[arg-type]
-        (ConnectionResetError("reset by peer"), Unreachable, "reset by peer"),
+        (ConnectionResetError("reset by peer"), Unavailable, "reset by peer"),
         (RuntimeError('invalid hash value (expected "a", got "b")'), BadFile, "damaged"),
         (OSError(errno.ENOSPC, "No space left on device"), OutOfSpace, "No space left"),
     ],
@@ -247,7 +247,7 @@ def test_a_download_that_fails_is_one_line(
     with pytest.raises(error, match=says) as caught:
         load_subject("torchvision:squeezenet1_1")
     assert "\n" not in str(caught.value)
-    assert error is not Unreachable or "torchvision:squeezenet1_1@random" in str(caught.value)
+    assert error is not Unavailable or "torchvision:squeezenet1_1@random" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     hub_raises(monkeypatch, URLError(OSError("Name or service not known")))
     with pytest.raises(
-        Unreachable, match=r"Name or service not known\); timm:test_resnet@random"
+        Unavailable, match=r"Name or service not known\); timm:test_resnet@random"
     ) as caught:
         load_subject("timm:test_resnet")
     assert "\n" not in str(caught.value)
@@ -675,7 +675,7 @@ def test_a_missing_extra_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(Unreachable) as caught:
+    with pytest.raises(Unavailable) as caught:
         load_subject(name)
     assert str(caught.value) == f"{module} is not installed; pip install 'phosphene[{extra}]'"
 
@@ -687,7 +687,7 @@ def test_an_extra_built_for_another_torch_is_one_line(
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     monkeypatch.syspath_prepend(here)
     with pytest.raises(
-        Unreachable,
+        Unavailable,
         match=r"timm is installed but does not fit torch .* \(operator torchvision::nms",
     ):
         load_external("timm:resnet18")

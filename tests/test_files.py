@@ -272,8 +272,8 @@ def test_a_mounted_file_is_written_where_it_is(tmp_path: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from phosphene.files import scratch_folder, whole
-with whole(Path("a.json")) as scratch, scratch_folder(Path("."), "site") as folder:
+from phosphene.files import scratch_folder, atomic_path
+with atomic_path(Path("a.json")) as scratch, scratch_folder(Path("."), "site") as folder:
     scratch.write_text("half")
     (folder / "page.html").write_text("half")
     print("writing", flush=True)
@@ -349,6 +349,6 @@ def test_a_killed_pass_of_exemplars_leaves_nothing_behind(
 
 def test_a_new_file_has_the_permissions_that_new_files_have(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
-    with files.whole(tmp_path / "new") as scratch:
+    with files.atomic_path(tmp_path / "new") as scratch:
         scratch.touch(0o600)  # as some libraries make theirs
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode

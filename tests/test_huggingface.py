@@ -15,7 +15,7 @@ import torch
 from conftest import Run, samples
 from PIL import Image
 
-from phosphene.errors import BadFile, BadRequest, UnknownName, Unreachable
+from phosphene.errors import BadFile, BadRequest, Unavailable, UnknownName
 from phosphene.subjects import load_subject
 
 NAMES = ("tench", "English springer", "church")
@@ -261,7 +261,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     with pytest.raises(
-        Unreachable, match=r"Name or service not known\); download its files .* hf:FOLDER"
+        Unavailable, match=r"Name or service not known\); download its files .* hf:FOLDER"
     ) as caught:
         load_subject("hf:microsoft/resnet-18")
     assert "\n" not in str(caught.value)

@@ -477,7 +477,7 @@ def test_what_is_transparent_has_no_colour(tmp_path: Path) -> None:
 def test_a_device_that_is_really_full(tmp_path: Path) -> None:
     large = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
     with pytest.raises(OutOfSpace, match="No space left"):  # noqa: PT012, SIM117
-        with files.whole(tmp_path / "x.png") as scratch:
+        with files.atomic_path(tmp_path / "x.png") as scratch:
             scratch.symlink_to("/dev/full")
             Image.fromarray(large).save(scratch, "PNG")
     assert os.listdir(tmp_path) == []

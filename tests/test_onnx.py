@@ -15,7 +15,7 @@ import torch
 from conftest import CLASSES, Run, climbs_remakes_and_judges, lively, samples
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, BadRequest, Unreachable
+from phosphene.errors import BadFile, BadRequest, Unavailable
 from phosphene.notebook import synthesize
 from phosphene.probe import probe
 from phosphene.subjects import load_subject
@@ -362,6 +362,6 @@ def test_a_missing_extra_says_how_to_install_it(
     for module in ("onnxruntime", "onnx"):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(
-            Unreachable, match=rf"^{module} is not installed; pip install 'phosphene\[onnx\]'$"
+            Unavailable, match=rf"^{module} is not installed; pip install 'phosphene\[onnx\]'$"
         ):
             load_subject(folder / "any.onnx")

@@ -27,7 +27,7 @@ from conftest import (
 from safetensors.torch import load_file, save
 
 from phosphene import weights
-from phosphene.errors import BadFile, OutOfSpace, PhospheneError, UnknownName, Unreachable
+from phosphene.errors import BadFile, OutOfSpace, PhospheneError, Unavailable, UnknownName
 from phosphene.networks import build
 from phosphene.parameterizations import load_generated
 from phosphene.subjects import load_subject
@@ -564,7 +564,7 @@ def test_a_file_that_the_package_lacks_is_looked_for_in_the_cache_and_on_the_hub
     )
     monkeypatch.setenv("PHOSPHENE_CACHE", str(cache))
     monkeypatch.delenv("PHOSPHENE_HUB", raising=False)
-    said = refused(lambda: load_subject("tiny-objects"), Unreachable)
+    said = refused(lambda: load_subject("tiny-objects"), Unavailable)
     assert str(cache) in said
     assert "PHOSPHENE_HUB" in said
     monkeypatch.setenv("PHOSPHENE_HUB", "someone/weights")

@@ -23,7 +23,7 @@ QUANTILE = 0.005
 """Share of a channel's activations that count as its answer: the T_k of Bau et al. 2017."""
 DETECTOR = 0.04
 """A channel whose best object overlaps by more than this is called its detector, as there."""
-LEAST = 10
+MIN_PHOTOGRAPHS = 10
 """An object in fewer photographs is not counted, as there: in so few, chance overlaps."""
 
 
@@ -122,7 +122,7 @@ def dissect(
                     covered[numbers] += outlined.sum(1).cpu().float()
                     both[:, numbers] += (seen @ outlined[:, known].T.float()).cpu()
     iou = both / (answered[:, None] + covered - both).clamp(min=1)
-    iou[:, there < LEAST] = 0
+    iou[:, there < MIN_PHOTOGRAPHS] = 0
     return Dissection(layer, data.objects, iou, thresholds.cpu(), whole, quantile)
 
 

@@ -20,7 +20,7 @@ class BadRequest(PhospheneError):
     """Values that cannot go together or lie outside their range."""
 
 
-class Unreachable(PhospheneError):
+class Unavailable(PhospheneError):
     """Something that must come from elsewhere (an extra, a hub) and did not."""
 
 

@@ -28,11 +28,11 @@ from phosphene.statistics import Figure, mean, median, share
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import NOT_ABOVE
 from phosphene.tensors import as_images, device_of
-from phosphene.texts import file_names, safe
+from phosphene.texts import file_names, slug
 from phosphene.units import Unit, is_token
 
 FORMAT = 1
-LEAST_HELD_OUT = 8
+MIN_HELD_OUT = 8
 REFERENCES = 9
 """What an observer is shown of each kind, and the pairs that it is asked about; as in Borowski et al. 2021."""
 ORDINARY, RANDOM_CODES = 200, 50
@@ -141,9 +141,9 @@ class Nature:
             )
             for data, name in ((seen, "exemplars.safetensors"), (unseen, "held-out.safetensors"))
         )
-        if (there := held_out[layers[0]].seen) < LEAST_HELD_OUT:
+        if (there := held_out[layers[0]].seen) < MIN_HELD_OUT:
             raise BadRequest(
-                f"{unseen.name} holds out {there} photographs; at least {LEAST_HELD_OUT} are needed"
+                f"{unseen.name} holds out {there} photographs; at least {MIN_HELD_OUT} are needed"
             )
         known = held_out[layers[0]].whole
         chosen = np.random.default_rng(1).permutation(there)[:ORDINARY].tolist()
@@ -217,7 +217,7 @@ def evaluate(
         outlet_folder(each)
     if images:
         check_apart(index, images)
-    files = dict(zip(layers, file_names([safe(layer) for layer in layers]), strict=True))
+    files = dict(zip(layers, file_names([slug(layer) for layer in layers]), strict=True))
     nature = Nature.of(subject, layers, images, every, index, device, report) if images else None
     about = (subject.name, subject.identity)
     named = subject.output if subject.classes else ""
@@ -254,7 +254,7 @@ def evaluate(
                 mine[layer] = Evaluation(
                     *about, layer, observer.name, data, figures, list(own.values())
                 )
-                name = f"evaluation-{safe(observer.name)}-{files[layer]}.json"
+                name = f"evaluation-{slug(observer.name)}-{files[layer]}.json"
                 write_json(folder / "evidence" / name, asdict(mine[layer]))
     return [[mine[layer] for layer in run.layers] for run, mine in zip(runs, found, strict=True)]
 

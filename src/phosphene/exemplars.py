@@ -19,26 +19,26 @@ from torch import Tensor
 from phosphene import images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest, Notice
-from phosphene.files import in_utf8, really_is, told_as_oserror, whole, write_json
+from phosphene.files import atomic_path, in_utf8, really_is, told_as_oserror, write_json
 from phosphene.probe import find_layer
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import READINGS, Subject
 from phosphene.tensors import as_images
-from phosphene.texts import clean, file_names, safe
+from phosphene.texts import clean, file_names, slug
 from phosphene.units import Unit
 from phosphene.weights import digest_of
 
 FORMAT = 1
-MOST_SAMPLED = 2048
+MAX_SAMPLED = 2048
 """Photographs whose activations are all kept, evenly spaced among those seen.
 
 The quantiles come from them.
 """
-MOST_ROWS, MOST_COLUMNS = 50, 20
+MAX_ROWS, MAX_COLUMNS = 50, 20
 """Units on a contact sheet, and exemplars of each."""
-LARGEST_STRIP, LARGEST_TILE = 16_000_000, 2048
+MAX_STRIP, MAX_TILE = 16_000_000, 2048
 """Pixels of a strip, and of a tile's side in it; photographs that are more are shrunk."""
-MOST_HELD = 1 << 30
+MAX_HELD = 1 << 30
 """Bytes of photographs in memory while they are cut out."""
 SHARES = (0.01, 0.1, 0.5, 0.9, 0.99)
 """The quantiles that are told of a unit."""
@@ -108,7 +108,7 @@ class Exemplars:
         self.silent = self.silent + (peaks <= 0).sum(0)
         self.sample = torch.cat([self.sample, peaks[own % self.every == 0]])
         self.numbers = torch.cat([self.numbers, own[own % self.every == 0]])
-        while len(self.sample) > MOST_SAMPLED:
+        while len(self.sample) > MAX_SAMPLED:
             self.every *= 2
             kept = self.numbers % self.every == 0
             self.sample, self.numbers = self.sample[kept], self.numbers[kept]
@@ -243,13 +243,13 @@ def describe(
     fields = receptive_fields(
         subject.network, subject.size, layers, subject.batch or 32, subject.tokens
     )
-    names = file_names([safe(f"{unit.layer}:{unit.channel}") for unit in units])
+    names = file_names([slug(f"{unit.layer}:{unit.channel}") for unit in units])
     files = dict(zip(units, names, strict=True))
     shown = max(map(len, best.values()))
-    tile = min(data.size, LARGEST_TILE, math.isqrt(LARGEST_STRIP // shown))
+    tile = min(data.size, MAX_TILE, math.isqrt(MAX_STRIP // shown))
     sheet = _Sheet.of(len(units), shown, data.size)
     rows = []
-    for group in _groups(best, max(1, MOST_HELD // (3 * data.size**2))):
+    for group in _groups(best, max(1, MAX_HELD // (3 * data.size**2))):
         wanted = {number for unit in group for number in best[unit]}
         pictures = {number: (pixels, label) for number, pixels, label in data.photographs(wanted)}
         for unit in group:
@@ -282,7 +282,7 @@ def _groups(best: Mapping[Unit, list[int]], most: int) -> Iterator[list[Unit]]:
 
 def _columns(tile: int) -> int:
     """Return how many tiles a line of a strip has."""
-    return images.LONGEST_WEBP // tile
+    return images.MAX_WEBP // tile
 
 
 def _strip(pictures: Sequence[images.Pixels], tile: int) -> images.Pixels:
@@ -336,13 +336,13 @@ class _Sheet:
     @classmethod
     def of(cls, units: int, shown: int, side: int) -> _Sheet:
         """Return an empty one whose tiles are as large as fit into a picture that can be read."""
-        columns = min(shown, MOST_COLUMNS)
-        room = images.LARGEST // (min(units, MOST_ROWS) * columns)
+        columns = min(shown, MAX_COLUMNS)
+        room = images.MAX_PIXELS // (min(units, MAX_ROWS) * columns)
         return cls(columns, min(side, math.isqrt(room)), [], [])
 
     def add(self, row: dict[str, Any], pictures: Sequence[images.Pixels]) -> None:
         """Add a unit's exemplars, cut to what it sees of them, while there is room."""
-        if len(self.tiles) >= MOST_ROWS * self.columns:
+        if len(self.tiles) >= MAX_ROWS * self.columns:
             return
         first = list(zip(pictures, row["boxes"], row["values"], strict=True))[: self.columns]
         missing = self.columns - len(first)
@@ -443,7 +443,7 @@ def _write(file: Path, found: dict[str, Exemplars], identity: dict[str, Any]) ->
     }
     state = {"layers": list(found), "seen": one.seen, "every": one.every, "damaged": one.damaged}
     text = json.dumps({**identity, **state})
-    with whole(file) as scratch, told_as_oserror():
+    with atomic_path(file) as scratch, told_as_oserror():
         save_file(tensors, scratch, {"phosphene": text, "digest": digest_of(tensors, text)})
 
 

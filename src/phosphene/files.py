@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import BadFile, BadRequest, OutOfSpace, Unreachable
+from phosphene.errors import BadFile, BadRequest, OutOfSpace, Unavailable
 
 FORGOTTEN = 86_400
 """Seconds after which scratch of another machine or container counts as left behind."""
@@ -34,7 +34,7 @@ _swept: set[str] = set()
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Lend a scratch path whose file takes `path`'s place at the end.
 
     On any failure `path` stays as it was. Makes the folder. A link stays, and the file that it
@@ -337,7 +337,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
-    with whole(path) as scratch:
+    with atomic_path(path) as scratch:
         text = json.dumps(without_nan(value), indent=1, ensure_ascii=False) + "\n"
         scratch.write_text(
             text, encoding="utf-8", errors="backslashreplace"
@@ -380,7 +380,7 @@ def from_hub(repository: str, name: str) -> Path:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise Unreachable(
+        raise Unavailable(
             f"huggingface-hub is not installed; pip install 'phosphene[hub]', or give a local copy of {name}"
         ) from None
     try:
@@ -388,7 +388,7 @@ def from_hub(repository: str, name: str) -> Path:
     except (
         Exception
     ) as error:  # the hub's client raises its own, its HTTP library's and the system's errors
-        raise Unreachable(
+        raise Unavailable(
             f"{name} did not come from the hub ({type(error).__name__}); download "
             f"{address} elsewhere and give that file"
         ) from None

@@ -14,14 +14,14 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import FIRST, really, really_is, whole
+from phosphene.files import FIRST, atomic_path, really, really_is
 
 Pixels = npt.NDArray[np.uint8]
 """(height, width, 3) RGB."""
 
-LONGEST_LINE, MOST_LINES = 200, 4
+MAX_LINE, MAX_LINES = 200, 4
 """Of a label on a contact sheet: letters, and lines."""
-LARGEST = 64_000_000
+MAX_PIXELS = 64_000_000
 """Pixels; a larger picture is refused before it is decoded."""
 FORMATS = (
     *("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "JPEG2000", "PPM"),
@@ -37,7 +37,7 @@ WRITTEN = {
     **{".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"},
 }
 """What is written, by the suffix of a file's name."""
-LONGEST_WEBP = 16_383
+MAX_WEBP = 16_383
 """Pixels; the format has no number for a longer side."""
 COLOURS = "sRGB"
 """How pictures are read: by their colour profiles, and by the scale of their values. Version 0.1.0
@@ -89,10 +89,10 @@ def opened(path: str | Path | IO[bytes], name: str = "", colours: str = COLOURS)
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             formats = _formats(name) if colours else FORMER_FORMATS
             with Image.open(path, formats=formats) as file:
-                if file.width * file.height > LARGEST:
+                if file.width * file.height > MAX_PIXELS:
                     raise BadFile(
                         f"{name} has {file.width} × {file.height} pixels; "
-                        f"at most {LARGEST:,} are read"
+                        f"at most {MAX_PIXELS:,} are read"
                     )
                 if not colours:
                     return _in_srgb(ImageOps.exif_transpose(file), b"")
@@ -260,7 +260,7 @@ def write_png(path: Path, pixels: Pixels) -> None:
 def write_webp(path: Path, pixels: Pixels) -> None:
     """Write a picture as WebP, small enough for a page; sides that WebP cannot have are shrunk."""
     picture = Image.fromarray(pixels)
-    picture.thumbnail((LONGEST_WEBP, LONGEST_WEBP), Image.Resampling.LANCZOS)
+    picture.thumbnail((MAX_WEBP, MAX_WEBP), Image.Resampling.LANCZOS)
     _write(path, "webp", [picture], quality=88, method=6)
 
 
@@ -301,19 +301,18 @@ def contact_sheet(
     """Return a grid of pictures of one size, row by row, each with its label below it.
 
     A label may hold a newline, and goes on below the pictures to its right that have none. Each
-    picture is `scale` times as large, or as large as fits into a sheet of `LARGEST` pixels.
+    picture is `scale` times as large, or as large as fits into a sheet of `MAX_PIXELS` pixels.
     """
     font = ImageFont.load_default(size=12)
     labels = [
-        "\n".join(line[:LONGEST_LINE] for line in label.split("\n")[:MOST_LINES])
-        for label in labels
+        "\n".join(line[:MAX_LINE] for line in label.split("\n")[:MAX_LINES]) for label in labels
     ]
     lines = max(label.count("\n") + 1 for label in labels)
     gap, strip = 6, 16 * lines + 2
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     height, width = (side * scale for side in pictures[0].shape[:2])
-    while (columns * (width + gap)) * (rows * (height + strip + gap)) > LARGEST and width > 8:
+    while (columns * (width + gap)) * (rows * (height + strip + gap)) > MAX_PIXELS and width > 8:
         height, width = max(1, height * 9 // 10), width * 9 // 10
     sheet = Image.new(
         "RGB", (columns * (width + gap) + gap, rows * (height + strip + gap) + gap), "white"
@@ -346,7 +345,7 @@ def _fitting(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
 
 
 def _write(path: Path, kind: str, frames: list[Image.Image], **options: object) -> None:
-    with whole(path) as scratch:
+    with atomic_path(path) as scratch:
         more = {"append_images": frames[1:]} if len(frames) > 1 else {}
         frames[0].save(scratch, format=kind, **more, **options)
 

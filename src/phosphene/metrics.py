@@ -11,7 +11,7 @@ from unicodedata import normalize
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadRequest, Unreachable
+from phosphene.errors import BadRequest, Unavailable
 from phosphene.statistics import Figure
 from phosphene.subjects import Subject
 from phosphene.tensors import device_of
@@ -133,15 +133,15 @@ def diversity(vectors: Tensor) -> float:
 
 
 def kernel_distance() -> Any:
-    """The library's metric of `kid`; `Unreachable` where it is not installed, better said before hours of measuring."""
+    """The library's metric of `kid`; `Unavailable` where it is not installed, better said before hours of measuring."""
     try:
         from torchmetrics.image.kid import KernelInceptionDistance
     except ImportError:
-        raise Unreachable(
+        raise Unavailable(
             "the distance between sets needs torchmetrics; pip install 'phosphene[evaluate]'"
         ) from None
     except RuntimeError as error:  # it imports torchvision, where there is one
-        raise Unreachable(
+        raise Unavailable(
             f"no torchmetrics, for this torchvision is not of this torch: {error}"
         ) from None
     return KernelInceptionDistance

@@ -29,7 +29,7 @@ _FLAT = frozenset(
 """Functions with a flat part, where no gradient comes back. `x.relu_()` and `aten.relu` count."""
 
 
-MOST_TOKENS = 8
+MAX_TOKENS = 8
 """Tokens ahead of the patches that are looked for where no one says how many there are."""
 
 
@@ -49,7 +49,7 @@ class Tokens:
 
         None where they are not patches. A layer may also have the patches alone.
         """
-        known = [self.names, ()] if self.names is not None else map(_names, range(MOST_TOKENS))
+        known = [self.names, ()] if self.names is not None else map(_names, range(MAX_TOKENS))
         for names in known:
             rows, columns = _grid(count - len(names), size)
             if rows and (self.names is not None or 4 * len(names) <= rows * columns):

@@ -16,7 +16,7 @@ from phosphene.files import read_json, write_json
 from phosphene.images import Pixels, read_png, write_png
 
 FORMAT = 1
-LARGEST = 16 << 20
+MAX_BYTES = 16 << 20
 """Bytes; a longer record is not read."""
 
 
@@ -127,7 +127,7 @@ def write(record: Record, path: Path) -> None:
 def read(path: Path) -> Record:
     """Read a record and check its form; `BadFile` says what is wrong with it."""
     try:
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > MAX_BYTES:
             raise BadFile(f"{path} is too large for a record ({path.stat().st_size:,} bytes)")
         data = read_json(path)
     except OSError as error:

@@ -39,11 +39,11 @@ from phosphene.synthesis import (
     load_parameterization,
 )
 from phosphene.tensors import as_images
-from phosphene.texts import clean, safe
+from phosphene.texts import clean, slug
 from phosphene.units import Direction, Target, Unit
 
 SHEET = "contact-sheet.png"
-MOST_TILES = 400
+MAX_TILES = 400
 """Pictures on a contact sheet; it shows the first ones of a longer run."""
 
 
@@ -323,7 +323,7 @@ def check_places(folder: Folder, members: Sequence[Member], *inputs: str | Path)
 def _check_size(request: Request, chunk: Sequence[Member]) -> None:
     """Refuse a batch whose records would be too long to be read: each names all members."""
     length = len(json.dumps(request.for_member(chunk, 0), indent=1))
-    most = records.LARGEST * 7 // 8  # the curve needs the rest
+    most = records.MAX_BYTES * 7 // 8  # the curve needs the rest
     if length > most:
         raise BadRequest(
             f"a record names its whole batch, and of {len(chunk)} such targets it would have "
@@ -445,7 +445,7 @@ def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
 def file_name(member: Member) -> str:
     """A safe, readable name for a picture: unit, label, seed; unique within a run."""
     text = str(member.target)
-    name = safe(text)
+    name = slug(text)
     if not re.fullmatch(r"[A-Za-z0-9.]+:\d+", text):  # what `safe` leaves as it is
         vectors = [unit.vector for _, unit in member.target.terms if isinstance(unit, Direction)]
         name = f"{name[:40]}-{hashlib.sha256((text + str(vectors or '')).encode()).hexdigest()[:8]}"
@@ -588,7 +588,7 @@ def _moves(folder: Folder, record: Record) -> bool:
 
 
 def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
-    shown = finished[:MOST_TILES]
+    shown = finished[:MAX_TILES]
     notes = [
         f"{record.score:.2f}" if record.status == "climbed" else record.status for record in shown
     ]

@@ -60,16 +60,16 @@ an `hf:` processor that does not resize have 256 pixels. 2: patches are a map an
 of them apart, values of nn.Conv1d and its kind are (batch, channels, length); the size is that of
 the test, or of the configuration."""
 
-MOST_TARGETS = 20_000
+MAX_TARGETS = 20_000
 """A longer list of targets in one call is taken for a slip."""
 
 ALIASES = {"caffenet-random": "caffenet-objects@random"}
 
-LARGEST_SIDE = 4096
+MAX_SIDE = 4096
 """Pixels; a weights file that asks for larger images is refused."""
 
 
-LONGEST_NAME = 500
+MAX_NAME = 500
 """Letters of a class's name, with its synonyms."""
 
 
@@ -326,7 +326,7 @@ class Subject:
 
 
 _LIBRARIES = ("torchvision", "timm", "transformers")
-_MOST_COPIED = 200_000_000
+_MAX_COPIED = 200_000_000
 """Weights; a larger network is not copied in double precision."""
 
 
@@ -337,7 +337,7 @@ def _behaviour(subject: Subject) -> dict[str, str]:
     run in it is told by its output alone, in three digits, on one thread.
     """
     image = torch.rand(1, 3, *subject.size, generator=torch.Generator().manual_seed(0))
-    if sum(each.numel() for each in subject.network.parameters()) <= _MOST_COPIED:
+    if sum(each.numel() for each in subject.network.parameters()) <= _MAX_COPIED:
         with suppress(Exception):  # of every kind: not every network can be copied or made double
             copied = replace(subject, network=copy.deepcopy(subject.network).cpu().double())
             with looking_without_gradients():
@@ -422,7 +422,7 @@ def check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
     size, mean, std = (look.get(name) for name in ("size", "mean", "std"))
     right = {
         "size": _numbers(size, 2)
-        and all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in size),
+        and all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in size),
         "mean": _numbers(mean, 3),
         "std": _numbers(std, 3) and min(std) > 0,
         "classes": isinstance(classes, list) and all(map(_is_name, classes)),
@@ -432,7 +432,7 @@ def check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
     if isinstance(classes, list) and (odd := [name for name in classes if not _is_name(name)]):
         told = repr(odd[0]) if len(repr(odd[0])) <= 60 else f"{repr(odd[0])[:60]}…"
         raise BadFile(
-            f"{source}: {told} is no class name; one has at most {LONGEST_NAME} letters, "
+            f"{source}: {told} is no class name; one has at most {MAX_NAME} letters, "
             "and no line breaks, tabs or other control characters"
         )
     if wrong := [name for name, fine in right.items() if not fine]:
@@ -446,7 +446,7 @@ def _is_name(text: Any) -> bool:
     """A text of one line that can be shown."""
     return (
         isinstance(text, str)
-        and len(text) <= LONGEST_NAME
+        and len(text) <= MAX_NAME
         and not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text)
     )
 

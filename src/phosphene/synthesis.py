@@ -24,7 +24,7 @@ from phosphene.parameterizations import Fourier, Generated, Parameterization, Pi
 from phosphene.priors import Free, Gaussian, Prior, paper_box
 from phosphene.probe import Read, redirected
 from phosphene.records import Folder, Record
-from phosphene.subjects import MOST_TARGETS, Subject
+from phosphene.subjects import MAX_TARGETS, Subject
 from phosphene.tensors import blurred, center_crop, device_of, total_variation
 from phosphene.units import Target
 
@@ -38,7 +38,7 @@ It is the unit of the paper's step sizes (method: §2).
 NOT_ABOVE = "no higher than its start"
 """The status of a picture whose unit answers to it no more than it did to the start."""
 
-MOST_SEED = 2**53
+MAX_SEED = 2**53
 """As large a whole number as every reader of JSON keeps."""
 
 PRECISIONS = ("float32", "bfloat16")
@@ -179,8 +179,8 @@ class Member:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed <= MOST_SEED:
-            raise BadRequest(f"seeds lie in 0 … {MOST_SEED:,}; got {self.seed}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise BadRequest(f"seeds lie in 0 … {MAX_SEED:,}; got {self.seed}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -356,15 +356,15 @@ def climb_all(
         )
 
 
-MOST_AT_ONCE = 4096
+MAX_AT_ONCE = 4096
 """Pictures of a batch; more are taken for a slip."""
 
 
 def checked_batch(batch: int) -> int:
     """Return the size of a batch; `BadRequest` where it is none."""
     whole = isinstance(batch, int) and not isinstance(batch, bool)
-    if not whole or not 1 <= batch <= MOST_AT_ONCE:
-        raise BadRequest(f"batch must be a whole number in 1 … {MOST_AT_ONCE:,}; got {batch!r}")
+    if not whole or not 1 <= batch <= MAX_AT_ONCE:
+        raise BadRequest(f"batch must be a whole number in 1 … {MAX_AT_ONCE:,}; got {batch!r}")
     return batch
 
 
@@ -382,9 +382,9 @@ def check(members: Sequence[Member]) -> None:
     """Refuse an empty list of members, and one so long that it must be a slip."""
     if not members:
         raise BadRequest("no units given; for example class:lion or conv5:0-31")
-    if len(members) > MOST_TARGETS:
+    if len(members) > MAX_TARGETS:
         raise BadRequest(
-            f"{len(members):,} pictures in one call; at most {MOST_TARGETS:,} are taken"
+            f"{len(members):,} pictures in one call; at most {MAX_TARGETS:,} are taken"
         )
 
 

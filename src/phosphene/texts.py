@@ -27,7 +27,7 @@ def escaped(text: str) -> str:
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] != "\n" else "\n", text)
 
 
-def safe(text: str) -> str:
+def slug(text: str) -> str:
     """Return a text as part of a file's name: all but letters, digits and dots become dashes."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
 

@@ -35,7 +35,7 @@ _TERM = re.compile(
                        (?:@(?P<position>[^@"]+))?\s*$""",
     re.VERBOSE,
 )
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 _SEPARATOR = re.compile(r"""\s([+-])\s(?=(?:[^"]*"[^"]*")*[^"]*$)""")
 
 
@@ -178,7 +178,7 @@ def channel_range(
     text: str,
     noun: str = "channels",
     limit: str = "no layer has so many channels",
-    digits: int = _MOST_DIGITS,
+    digits: int = _MAX_DIGITS,
 ) -> list[int] | None:
     """Return the channels, or other numbers, of "7", "0-31", "1,5,9" or "0-3,8".
 

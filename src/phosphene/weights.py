@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, BadRequest, UnknownName, Unreachable
-from phosphene.files import caches, from_hub, really, whole, without_nan
+from phosphene.errors import BadFile, BadRequest, Unavailable, UnknownName
+from phosphene.files import atomic_path, caches, from_hub, really, without_nan
 
 FORMAT = 3
-LARGEST = 4 << 30
+MAX_BYTES = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
-LONGEST_CARD = 64 << 20
+MAX_CARD = 64 << 20
 """Letters of a card's JSON; safetensors reads no header of more than 100 MB."""
 _NO_PICKLES = (
     "; for a network of your own write a factory, python:MODULE:FACTORY, or export it with "
@@ -115,7 +115,7 @@ def write(
             kept |= _in_halves(name, value.float())
     _check_finite(kept, path)
     raw = _ordered(save(kept, {"phosphene": text, "digest": digest_of(kept, text)}))
-    with whole(path) as scratch:
+    with atomic_path(path) as scratch:
         scratch.write_bytes(raw)
     return hashlib.sha256(raw).hexdigest()
 
@@ -246,7 +246,7 @@ def _found(name: str, entry: Mapping[str, Any]) -> Path:
             return folder / str(entry["file"])
     if hub := os.environ.get("PHOSPHENE_HUB"):
         return from_hub(hub, entry["file"])
-    raise Unreachable(
+    raise Unavailable(
         f"the weights of {name} ({entry['bytes'] / 1e6:.0f} MB) are not on this machine; "
         f"put {entry['file']} into {places()[-1]}, or set PHOSPHENE_HUB to a repository OWNER/NAME "
         "of the Hugging Face hub that has it"
@@ -326,9 +326,9 @@ def rehearse(card: Mapping[str, Any], network: nn.Module, source: str) -> dict[s
     `network` is what it will write.
     """
     text = json.dumps(without_nan({**card, "format": FORMAT}), sort_keys=True)
-    if (size := 2 * sum(value.numel() for value in network.state_dict().values())) > LARGEST:
+    if (size := 2 * sum(value.numel() for value in network.state_dict().values())) > MAX_BYTES:
         raise BadRequest(
-            f"{source}: a file of {size:,} bytes; more than {LARGEST:,} would not be read"
+            f"{source}: a file of {size:,} bytes; more than {MAX_BYTES:,} would not be read"
         )
     return _card(text, Path(source))
 
@@ -336,8 +336,8 @@ def rehearse(card: Mapping[str, Any], network: nn.Module, source: str) -> dict[s
 def _bytes(path: Path) -> bytes:
     try:
         size = path.stat().st_size
-        if size > LARGEST:
-            raise BadFile(f"{path} has {size:,} bytes; more than {LARGEST:,} is not read")
+        if size > MAX_BYTES:
+            raise BadFile(f"{path} has {size:,} bytes; more than {MAX_BYTES:,} is not read")
         return path.read_bytes()
     except OSError as error:
         raise BadFile(f"{path} cannot be read: {error.strerror}") from None
@@ -365,10 +365,8 @@ def _parse(raw: bytes, path: Path) -> tuple[dict[str, Tensor], str, str]:
 
 def _card(text: str, path: Path) -> dict[str, Any]:
     """Return the card that a text holds; `BadFile` where it is not of the form that a card has."""
-    if len(text) > LONGEST_CARD:
-        raise BadFile(
-            f"{path}: its card has {len(text):,} letters; at most {LONGEST_CARD:,} are read"
-        )
+    if len(text) > MAX_CARD:
+        raise BadFile(f"{path}: its card has {len(text):,} letters; at most {MAX_CARD:,} are read")
     try:
         card = json.loads(text)
         leaves = _leaves(

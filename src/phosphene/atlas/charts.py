@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from phosphene.atlas.cards import Exemplars, Picture
 
-MOST_POINTS = 300
+MAX_POINTS = 300
 """Of a curve that is drawn; a longer one is thinned."""
 
 
@@ -78,7 +78,7 @@ def climb(pictures: Sequence[Picture]) -> Climb | None:
 
 
 def _points(curve: Sequence[float], steps: Axis, scores: Axis) -> str:
-    stride = -(-len(curve) // MOST_POINTS)
+    stride = -(-len(curve) // MAX_POINTS)
     kept = [(i, value) for i, value in enumerate(curve) if i % stride == 0 or i == len(curve) - 1]
     return " ".join(
         f"{steps.share(i):g},{100 - scores.share(v):g}" for i, v in kept if math.isfinite(v)

@@ -11,14 +11,14 @@ from PIL import Image
 
 from phosphene.atlas.cards import Atlas, Card, Exemplars, Picture
 from phosphene.errors import BadFile
-from phosphene.images import LONGEST_WEBP, opened
+from phosphene.images import MAX_WEBP, opened
 from phosphene.records import pixels_sha256
 
-LARGEST_SIDE = 1024
+MAX_SIDE = 1024
 """Pixels; a larger picture is shrunk."""
 TILE = 160
 """Pixels; the side of what a page with many units shows of each."""
-MOST_BYTES = 32 << 20
+MAX_BYTES = 32 << 20
 """Of an animation or of a strip of photographs."""
 
 
@@ -57,7 +57,7 @@ def _pictures(pictures: Sequence[Picture], folder: Path, name: str) -> int:
         image = _checked(picture)
         if i == 0:
             _write_tile(image, folder / f"{name}.webp")
-        _write(_at_most(image, LARGEST_SIDE), folder / f"{name}-{i}.webp", quality=92)
+        _write(_at_most(image, MAX_SIDE), folder / f"{name}-{i}.webp", quality=92)
         shutil.copyfile(picture.record, folder / f"{folder.name}-{name}-{i}.json")
         if picture.animation:
             _copy_animation(picture.animation, folder / f"{name}-{i}-climb.webp", image.size)
@@ -82,10 +82,10 @@ def _strip(exemplars: Exemplars, file: Path) -> Image.Image:
         )
     if _is_webp(exemplars.strip):
         shutil.copyfile(exemplars.strip, file)
-    elif max(image.size) > LONGEST_WEBP:
+    elif max(image.size) > MAX_WEBP:
         raise BadFile(
             f"{exemplars.strip} is {max(image.size):,} pixels wide and no WebP, which has at most "
-            f"{LONGEST_WEBP:,}; make it again with phosphene exemplars"
+            f"{MAX_WEBP:,}; make it again with phosphene exemplars"
         )
     else:
         _write(image, file, quality=90)
@@ -109,10 +109,8 @@ def _copy_animation(source: Path, file: Path, size: tuple[int, int]) -> None:
 
 def _is_webp(file: Path) -> bool:
     """Whether a picture can be copied as it is."""
-    if file.stat().st_size > MOST_BYTES:
-        raise BadFile(
-            f"{file} is too large ({file.stat().st_size:,} bytes; at most {MOST_BYTES:,})"
-        )
+    if file.stat().st_size > MAX_BYTES:
+        raise BadFile(f"{file} is too large ({file.stat().st_size:,} bytes; at most {MAX_BYTES:,})")
     with open(file, "rb") as opened_file:
         start = opened_file.read(12)
     return start[:4] == b"RIFF" and start[8:] == b"WEBP"

@@ -12,9 +12,9 @@ from phosphene.errors import BadFile
 from phosphene.files import read_json
 from phosphene.texts import clean
 
-LARGEST = 256 << 20
+MAX_BYTES = 256 << 20
 """Bytes; a longer file is not read."""
-LONGEST = 100_000
+MAX_CHARACTERS = 100_000
 """Characters of a text; a longer one is refused."""
 SHOWN = 200
 """Characters of a text that are shown."""
@@ -59,8 +59,8 @@ class Entry:
     def text(self) -> str:
         if not isinstance(self.value, str):
             self.wrong("is not a text")
-        if len(self.value) > LONGEST:
-            self.wrong(f"has {len(self.value):,} characters; at most {LONGEST:,} are read")
+        if len(self.value) > MAX_CHARACTERS:
+            self.wrong(f"has {len(self.value):,} characters; at most {MAX_CHARACTERS:,} are read")
         return short(self.value)
 
     def number(self, low: float = -1e300, high: float = 1e300) -> float:
@@ -84,7 +84,7 @@ class Entry:
 def read_form(file: Path) -> Entry:
     """The object in a JSON file of format 1."""
     try:
-        if file.stat().st_size > LARGEST:
+        if file.stat().st_size > MAX_BYTES:
             raise BadFile(f"{file} is too large ({file.stat().st_size:,} bytes)")
         found = Entry(file, read_json(file))
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from phosphene.atlas import charts, measures
 from phosphene.atlas.cards import Atlas, Card, Layer, Picture, Subject
 from phosphene.atlas.forms import short
-from phosphene.errors import Unreachable
+from phosphene.errors import Unavailable
 from phosphene.units import Unit
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_ON_FRONT = 16
+MAX_ON_FRONT = 16
 """Tiles of a layer on the front page."""
 
 
@@ -115,7 +115,7 @@ def templates_of(package: str, extra: str) -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise Unreachable(f"jinja2 is not installed; pip install 'phosphene[{extra}]'") from None
+        raise Unavailable(f"jinja2 is not installed; pip install 'phosphene[{extra}]'") from None
     return Environment(
         loader=PackageLoader(package),
         autoescape=True,
@@ -246,7 +246,7 @@ def _also(card: Card) -> str:
     )
 
 
-def sample(cards: Sequence[Card], most: int = MOST_ON_FRONT) -> list[Card]:
+def sample(cards: Sequence[Card], most: int = MAX_ON_FRONT) -> list[Card]:
     """So many cards with a picture, evenly spaced and not chosen; where there is no picture, with a photograph."""
     shown = [card for card in cards if card.pictures] or [card for card in cards if card.exemplars]
     return [shown[i * len(shown) // most] for i in range(most)] if len(shown) > most else shown

@@ -19,7 +19,7 @@ from phosphene.atlas.collecting import collect
 from phosphene.atlas.drawing import draw
 from phosphene.atlas.pages import pages
 from phosphene.errors import BadRequest, OutOfSpace
-from phosphene.files import is_scratch, scratch_folder, sweep, whole
+from phosphene.files import atomic_path, is_scratch, scratch_folder, sweep
 
 MARK = Path("assets", "atlas.css")
 """A folder that has this file is a site, and may be replaced by a new one."""
@@ -145,7 +145,7 @@ def _move_in(new: Path, site: Path) -> None:
     wanted, older = _files(new), _listed(site) & {*_files(site)}
     _write(site / LIST, "\n".join(sorted({*wanted, *older})))
     for name in sorted(wanted, key=lambda name: (name.endswith(".html"), name)):
-        with whole(site / name) as scratch:
+        with atomic_path(site / name) as scratch:
             shutil.copyfile(new / name, scratch)
     for name in older - {*wanted}:
         (site / name).unlink()
@@ -161,7 +161,7 @@ def _remove_empty(site: Path, name: str) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    with whole(file) as scratch:
+    with atomic_path(file) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 

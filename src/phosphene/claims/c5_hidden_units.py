@@ -12,7 +12,7 @@ from phosphene.probe import find_layer
 from phosphene.statistics import Figure, bootstrap, mean, median, paired_difference
 from phosphene.subjects import Subject, outer_layers
 
-EACH, MOST_LAYERS = 50, 8
+EACH, MAX_LAYERS = 50, 8
 """Units of a layer, and layers."""
 FEW_LAYERS = 4
 ARMS = ("generator", "Fourier")
@@ -84,8 +84,8 @@ def _layers(subject: Subject) -> list[str]:
     chosen = top if len(top) >= FEW_LAYERS else weighted
     last = len(chosen) - 1
     return (
-        [chosen[round(i * last / (MOST_LAYERS - 1))] for i in range(MOST_LAYERS)]
-        if last >= MOST_LAYERS
+        [chosen[round(i * last / (MAX_LAYERS - 1))] for i in range(MAX_LAYERS)]
+        if last >= MAX_LAYERS
         else chosen
     )
 

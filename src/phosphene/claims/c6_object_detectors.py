@@ -22,10 +22,10 @@ from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_
 from phosphene.tensors import as_images, center_crop
 
 SUBJECT, LAYER = "caffenet-scenes", "conv5"
-CROPS, SMALLEST, SIZE = 40, 0.02, 128
+CROPS, MIN_AREA, SIZE = 40, 0.02, 128
 """Crops of each object that the classifier learns from, at most; the least share of a photograph that an object covers;
 pixels of a photograph."""
-LEAST_CROPS = 8
+MIN_CROPS = 8
 
 
 def measure(experiment: Experiment) -> Findings:
@@ -162,9 +162,9 @@ def _crops(experiment: Experiment, found: Dissection, channels: Sequence[int]) -
     for pixels, masks in Outlined(experiment.outlined, "all", SIZE).photographs():
         for number, mask in masks.items():
             name = found.objects[number]
-            if name in kept and len(kept[name]) < 2 * CROPS and mask.mean() >= SMALLEST:
+            if name in kept and len(kept[name]) < 2 * CROPS and mask.mean() >= MIN_AREA:
                 kept[name].append(cut_out(pixels, _around(mask)))
-    return {name: as_images(each) for name, each in kept.items() if len(each) >= LEAST_CROPS}
+    return {name: as_images(each) for name, each in kept.items() if len(each) >= MIN_CROPS}
 
 
 def _around(mask: Any) -> tuple[float, float, float, float]:

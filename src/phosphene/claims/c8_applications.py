@@ -24,7 +24,7 @@ from phosphene.parameterizations import load_generated
 from phosphene.runtime import Runtime
 from phosphene.statistics import Figure, bootstrap, mean, paired_difference, share
 from phosphene.tensors import as_images
-from phosphene.texts import safe
+from phosphene.texts import slug
 from phosphene.training.run import read_recipe, recipe_hash
 from phosphene.training.subject import subject_card, train_subject
 
@@ -183,7 +183,7 @@ def while_training(experiment: Experiment) -> Part:
     units: list[dict[str, Any]] = [{"use": "training", "unit": name, "named": {}} for name in names]
     rows, shown = [], []
     for subject in (*SNAPSHOTS, TRAINED):
-        shots = experiment.climbed(f"C8-{safe(subject)}", names, subject=subject)
+        shots = experiment.climbed(f"C8-{slug(subject)}", names, subject=subject)
         named = (
             _among_five(experiment, shots.images, [[channel] for channel in channels])[:, :, 0]
             .mean(1)

@@ -11,7 +11,7 @@ from phosphene.claims.experiment import Experiment
 from phosphene.statistics import ERROR, Figure
 
 Verdict = Literal["holds", "fails", "open"]
-FEWEST = 8
+MIN_VALUES = 8
 """Units or photographs, below which no verdict is given: eight that all agree do so by chance once in 256 times."""
 
 
@@ -24,9 +24,13 @@ class Expectation:
     least: float = 0.0
 
     def verdict(self, found: Figure) -> Verdict:
-        """Holds where the whole interval lies above `least`, fails where it lies below, else nothing is decided; and
-        nothing is where fewer than `FEWEST` were measured, since equal values of few have an interval of no width."""
-        if found.n < FEWEST:
+        """Return the verdict of a measured figure.
+
+        It holds where the whole interval lies above `least`, and fails where it lies below.
+        Anything else is open. So is a figure of fewer than `MIN_VALUES` values, since equal values
+        of few have an interval of no width.
+        """
+        if found.n < MIN_VALUES:
             return "open"
         if found.low > self.least:
             return "holds"

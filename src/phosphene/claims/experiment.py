@@ -24,7 +24,7 @@ from phosphene.runs import Request, climb_into, open_parameterization, start_req
 from phosphene.subjects import Subject, load_subject, outer_layers
 from phosphene.synthesis import Member, settings
 from phosphene.tensors import as_images, resized
-from phosphene.texts import safe
+from phosphene.texts import slug
 
 TENTH = 10
 """A quick run takes one unit, and one photograph, in so many."""
@@ -220,7 +220,7 @@ class Experiment:
     def indexed(self, subject: str) -> Path:
         """The folder with what excites all of a subject's channels, found in one pass for all experiments."""
         network, every = self.network(subject), self.every(self.objects, "val")
-        folder = self.out / "exemplars" / f"{safe(subject)}-{every}"
+        folder = self.out / "exemplars" / f"{slug(subject)}-{every}"
         layers = [name for name, shape in outer_layers(network.shapes()).items() if shape]
         for split, name in (("train", "exemplars"), ("val", "held-out")):
             data = Stream(self.objects, split, max(network.size), every)

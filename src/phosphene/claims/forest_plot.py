@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from phosphene.claims.formatting import told
-from phosphene.errors import Unreachable
-from phosphene.files import whole
+from phosphene.errors import Unavailable
+from phosphene.files import atomic_path
 
 Expected = Mapping[str, Any]
 """An expectation with what was found of it, as in `Result.as_json()["expected"]`."""
@@ -30,7 +30,7 @@ APART = 20.0
 
 
 def draw(expected: Sequence[Expected], file: Path, dark: bool = False) -> None:
-    """Write a drawing as SVG; the same numbers give the same bytes. `Unreachable` without matplotlib."""
+    """Write a drawing as SVG; the same numbers give the same bytes. `Unavailable` without matplotlib."""
     style, new_figure = matplotlib_figure()
     look = dict.fromkeys(("text.color", "axes.edgecolor", "xtick.color"), INK[dark])
     fixed = {
@@ -62,17 +62,17 @@ def draw(expected: Sequence[Expected], file: Path, dark: bool = False) -> None:
         for axis in rows[:-1] if together else ():
             axis.tick_params(bottom=False, labelbottom=False)
             axis.spines["bottom"].set_visible(False)
-        with whole(file) as scratch:
+        with atomic_path(file) as scratch:
             figure.savefig(scratch, format="svg", metadata={"Date": None})
 
 
 def matplotlib_figure() -> tuple[Any, Any]:
-    """matplotlib's styles and its figure, which needs no window; `Unreachable` where it is not installed."""
+    """matplotlib's styles and its figure, which needs no window; `Unavailable` where it is not installed."""
     try:
         from matplotlib import style
         from matplotlib.figure import Figure
     except ImportError:
-        raise Unreachable("matplotlib is not installed; pip install 'phosphene[claims]'") from None
+        raise Unavailable("matplotlib is not installed; pip install 'phosphene[claims]'") from None
     return style, Figure
 
 

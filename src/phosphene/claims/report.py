@@ -10,17 +10,17 @@ from urllib.parse import quote
 from phosphene import __version__
 from phosphene.atlas.pages import templates_of
 from phosphene.claims import forest_plot
-from phosphene.claims.claim import FEWEST
+from phosphene.claims.claim import MIN_VALUES
 from phosphene.claims.formatting import SIGNS, duration, figure, is_figure, percent, told
-from phosphene.files import whole, without_nan, write_json
-from phosphene.texts import safe
+from phosphene.files import atomic_path, without_nan, write_json
+from phosphene.texts import slug
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
 def ready() -> None:
-    """`Unreachable` where something that a report needs is not installed: better said before hours of measuring."""
+    """`Unavailable` where something that a report needs is not installed: better said before hours of measuring."""
     forest_plot.matplotlib_figure()
     environment()
 
@@ -39,7 +39,7 @@ def write_report(results: Sequence[dict[str, Any]], out: Path) -> Path:
         .render(claims=claims, about=_about(results), version=__version__)
     )
     write_json(out / "claims.json", results)
-    with whole(out / "report.html") as scratch:
+    with atomic_path(out / "report.html") as scratch:
         scratch.write_text(page, encoding="utf-8")
     return out / "report.html"
 
@@ -50,7 +50,7 @@ def environment() -> Environment:
     for called in (told, percent, duration, figure, columns, others, address):
         made.filters[called.__name__] = called
     made.tests["figure"] = is_figure
-    made.globals |= {"signs": SIGNS, "fewest": FEWEST}
+    made.globals |= {"signs": SIGNS, "fewest": MIN_VALUES}
     return made
 
 
@@ -72,7 +72,7 @@ def address(name: str) -> str:
 
 def _drawn(result: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """A claim's drawing for light and for dark pages, by address, and what it says in words."""
-    name, expected = safe(result["claim"]) or "claim", result["expected"]
+    name, expected = slug(result["claim"]) or "claim", result["expected"]
     files = {"light": f"{name}.svg", "dark": f"{name}-dark.svg"}
     for page, file in files.items():
         forest_plot.draw(expected, folder / file, dark=page == "dark")

@@ -176,7 +176,7 @@ def synthesize(
         )
     from phosphene.records import Folder
     from phosphene.runs import Request, check_kept, climb_into, open_parameterization, start_request
-    from phosphene.subjects import MOST_TARGETS, load_subject
+    from phosphene.subjects import MAX_TARGETS, load_subject
     from phosphene.synthesis import Member, check, settings
 
     if not prior.startswith("deepsim:"):
@@ -187,10 +187,10 @@ def synthesize(
     targets += [_direction(seen, text) for text in direction or []]
     targets = [target.negative() for target in targets] if least else targets
     starts = _seeds(seeds)
-    if len(targets) * len(starts) > MOST_TARGETS:
+    if len(targets) * len(starts) > MAX_TARGETS:
         raise BadRequest(
             f"{len(targets):,} units from {len(starts):,} seeds; "
-            f"at most {MOST_TARGETS:,} pictures a call"
+            f"at most {MAX_TARGETS:,} pictures a call"
         )
     members = list(
         dict.fromkeys(Member(target, seed) for target in targets for seed in starts)
@@ -259,7 +259,7 @@ def _remake(
 
 
 def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
-    from phosphene.runs import MOST_TILES
+    from phosphene.runs import MAX_TILES
 
     for record in finished:
         if record.status != "climbed":
@@ -282,14 +282,14 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
         )
         return
     table = Table("unit", "prefers", "score", "at the start", "at the end", "picture")
-    for r in finished[:MOST_TILES]:
+    for r in finished[:MAX_TILES]:
         last = r.score if r.last_score is None else r.last_score
         scores = [f"{score:.2f}" for score in (r.score, r.start_score, last)]
         table.add_row(r.target, r.label, *scores, r.image)
     print_table(table)
     sheet = folder / "contact-sheet.png"
     if sheet.exists():
-        more = f" (its first {MOST_TILES} pictures)" if len(finished) > MOST_TILES else ""
+        more = f" (its first {MAX_TILES} pictures)" if len(finished) > MAX_TILES else ""
         out.print(f"contact sheet: {sheet}{more}", soft_wrap=True)
 
 
@@ -352,12 +352,12 @@ def _direction(subject: Subject, text: str) -> Target:
 
 
 def _seeds(text: str) -> list[int]:
-    from phosphene.subjects import MOST_TARGETS
-    from phosphene.synthesis import MOST_SEED
+    from phosphene.subjects import MAX_TARGETS
+    from phosphene.synthesis import MAX_SEED
     from phosphene.units import channel_range
 
-    limit = f"--seeds lie in 0 … {MOST_SEED:,}, at most {MOST_TARGETS:,} of them"
-    seeds = channel_range(text.strip(), "seeds", limit, len(str(MOST_SEED)))
+    limit = f"--seeds lie in 0 … {MAX_SEED:,}, at most {MAX_TARGETS:,} of them"
+    seeds = channel_range(text.strip(), "seeds", limit, len(str(MAX_SEED)))
     if seeds is None:
         raise BadRequest(f"--seeds takes numbers such as 0, 0-3 or 1,5; got {text[:60]!r}")
     return seeds

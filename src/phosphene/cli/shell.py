@@ -36,7 +36,7 @@ Threads = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
-WIDEST = 100_000
+MAX_WIDTH = 100_000
 """Columns of a table that goes into a pipe or a file."""
 
 PARTS = ("value", "low", "high")
@@ -151,7 +151,7 @@ def print_table(table: Table) -> None:
     if out.is_terminal:
         out.print(table)
         return
-    width = Measurement.get(out, out.options.update(max_width=WIDEST), table).maximum
+    width = Measurement.get(out, out.options.update(max_width=MAX_WIDTH), table).maximum
     Plain(file=out.file, width=max(width, out.width)).print(table)
 
 

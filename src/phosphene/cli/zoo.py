@@ -24,7 +24,7 @@ from phosphene.cli.shell import (
     styled,
     tell_figures,
 )
-from phosphene.errors import BadFile, BadRequest, UnknownName, Unreachable
+from phosphene.errors import BadFile, BadRequest, Unavailable, UnknownName
 
 COMPARED = ("top1", "top5", "image_error", "class_kept")
 """The figures of a card that `verify --accuracy` measures again."""
@@ -115,7 +115,7 @@ def zoo_verify(
     for name in names or known:
         try:
             card = weights.read(name).card
-        except Unreachable:
+        except Unavailable:
             out.print(f"{name}: not on this machine", soft_wrap=True)
             continue
         out.print(f"{name}: whole", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from phosphene.datasets.names import check_split, chosen, kind_of, laid, name_of, places_of
 from phosphene.datasets.sources import UNKNOWN, Row, Source, warn_of_test
-from phosphene.errors import BadFile, Unreachable
+from phosphene.errors import BadFile, Unavailable
 
 
 def hub_source(name: str, split: str, labelled: bool) -> Source:
@@ -47,14 +47,14 @@ def _opened(name: str) -> dict[str, Any]:
     try:
         import datasets
     except ModuleNotFoundError:
-        raise Unreachable(f"hf:{name} needs datasets; pip install 'phosphene[datasets]'") from None
+        raise Unavailable(f"hf:{name} needs datasets; pip install 'phosphene[datasets]'") from None
     try:
         found = (
             datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
         )
     except Exception as error:  # the library has no common error of its own
         reason = " ".join(str(error).split())[:200]
-        raise Unreachable(
+        raise Unavailable(
             f"hf:{name} cannot be read: {reason}; give OWNER/NAME or a folder of save_to_disk"
         ) from None
     return dict(found) if isinstance(found, dict) else {"train": found}

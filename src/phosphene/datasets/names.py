@@ -28,7 +28,7 @@ NUMBERED = re.compile(
     r"(?P<word>[a-z]+)([-_. ]?\d+)?([-_. ]of[-_. ]\d+)?(-[0-9a-f]{16})?", re.IGNORECASE
 )
 """A kind's word, alone or as one of several shards: train, train-00, train_00, train-00-of-02."""
-MOST_NAMED = 5
+MAX_NAMED = 5
 """Names that a message lists."""
 
 
@@ -71,8 +71,8 @@ def name_of(folder: Path) -> str:
 
 def listed(names: Sequence[object]) -> str:
     """Return the first of some names, and how many more there are."""
-    some = ", ".join(map(str, names[:MOST_NAMED]))
-    return some if len(names) <= MOST_NAMED else f"{some} and {len(names) - MOST_NAMED:,} more"
+    some = ", ".join(map(str, names[:MAX_NAMED]))
+    return some if len(names) <= MAX_NAMED else f"{some} and {len(names) - MAX_NAMED:,} more"
 
 
 def same_names(one: Sequence[str], other: Sequence[str]) -> bool:

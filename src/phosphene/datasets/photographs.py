@@ -19,7 +19,7 @@ from phosphene.datasets.fingerprints import fingerprint, former, written_before
 from phosphene.datasets.hub import hub_source
 from phosphene.datasets.names import laid, listed
 from phosphene.datasets.sources import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     UNKNOWN,
     Row,
     Source,
@@ -27,10 +27,10 @@ from phosphene.datasets.sources import (
     folder_source,
 )
 from phosphene.errors import BadFile, BadRequest, Notice
-from phosphene.files import whole
+from phosphene.files import atomic_path
 from phosphene.images import opened, short_side
 
-MOST_PIXELS = 256
+MAX_PIXELS = 256
 """A side of photographs in memory, where nothing else is said."""
 SAMPLED = 200
 """Photographs, evenly spaced, whose sizes say how large a data set's photographs are."""
@@ -148,7 +148,7 @@ class Stream:
                 with self.damage.noted(number):
                     pixels = decode(row, self.size)
                 if number not in self.damage:
-                    known = 0 <= row.label < (len(self.classes) or MOST_CLASSES)
+                    known = 0 <= row.label < (len(self.classes) or MAX_CLASSES)
                     yield number, pixels, row.label if known else UNKNOWN
 
     def _rows(self) -> Iterator[Row]:
@@ -168,7 +168,7 @@ def load(
     """Decode one split once, to square uint8 pictures that training can keep in memory.
 
     `size` resizes (pixels; default: the median of the photographs' shorter sides, at most
-    `MOST_PIXELS`); `limit` takes the first so many; `without` leaves out the photographs whose
+    `MAX_PIXELS`); `limit` takes the first so many; `without` leaves out the photographs whose
     keys are in another folder of shards, in any split. With `cache` (a folder) the decoded arrays
     are kept and read next time; a damaged cache is decoded anew. Where it is not `labelled`, it
     may have photographs without a class. What cannot be read is left out, and said.
@@ -352,7 +352,7 @@ class _Kept:
         if not len(found.images):
             return
         damage = np.array(found.damage, dtype=np.str_)
-        with whole(self.file) as scratch, open(scratch, "wb") as file:
+        with atomic_path(self.file) as scratch, open(scratch, "wb") as file:
             np.savez(file, images=found.images, labels=found.labels, damage=damage)
 
 
@@ -386,7 +386,7 @@ def _usual_side(wanted: _Wanted) -> int | None:
     rows = itertools.islice(wanted.rows(), 0, None, spacing)
     found = (short_side(row.file(), row.where) for row in rows if row.encoded is not None)
     sides = sorted(side for side in found if side)
-    return min(sides[(len(sides) - 1) // 2], MOST_PIXELS) if sides else None
+    return min(sides[(len(sides) - 1) // 2], MAX_PIXELS) if sides else None
 
 
 def _classes(folder: str | Path, source: Source, labels: Labels, labelled: bool) -> tuple[str, ...]:
@@ -421,7 +421,7 @@ def _classes(folder: str | Path, source: Source, labels: Labels, labelled: bool)
 def _numbers(source: Source, labels: Labels) -> tuple[str, ...]:
     """Return the names of classes that nothing names: the numbers that the training split has."""
     largest = source.largest() if source.split == "val" else int(labels.max())
-    return tuple(str(number) for number in range(min(largest + 1, MOST_CLASSES)))
+    return tuple(str(number) for number in range(min(largest + 1, MAX_CLASSES)))
 
 
 def _keys(folder: Path) -> frozenset[str]:

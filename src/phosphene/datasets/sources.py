@@ -24,13 +24,13 @@ from phosphene.datasets.names import (
     places_of,
     plain,
 )
-from phosphene.errors import BadFile, BadRequest, Notice, Unreachable
+from phosphene.errors import BadFile, BadRequest, Notice, Unavailable
 from phosphene.files import in_utf8, read_json, really_is
 from phosphene.images import suffixes
 
 UNKNOWN = -1
 """The label of a photograph that has none; data sets write it where they hide labels."""
-MOST_CLASSES = 100_000
+MAX_CLASSES = 100_000
 """Where nothing names them."""
 FORMERLY = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 """Suffixes of photographs in version 0.1.0."""
@@ -230,7 +230,7 @@ def _parquet(file: Path) -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError:
-        raise Unreachable(f"{file} needs pyarrow; pip install 'phosphene[data]'") from None
+        raise Unavailable(f"{file} needs pyarrow; pip install 'phosphene[data]'") from None
     return pyarrow.parquet, pyarrow
 
 

@@ -26,7 +26,7 @@ from phosphene.files import PROGRAM, read_json, really_is
 from phosphene.networks.outside import External, checked, checked_options, one_line, sha256_of
 from phosphene.tensors import first_tensor
 
-LARGEST = 4 << 30
+MAX_BYTES = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
 
 USUAL_SIZE = (224, 224)
@@ -112,9 +112,9 @@ def said_beside(path: Path) -> dict[str, Any]:
     """What the JSON file beside a network says of it; nothing where there is none."""
     if not path.is_file():
         raise UnknownName(f"no file {str(path)!r}")
-    if path.stat().st_size > LARGEST:
+    if path.stat().st_size > MAX_BYTES:
         raise BadFile(
-            f"{path} has {path.stat().st_size:,} bytes; more than {LARGEST:,} is not read"
+            f"{path} has {path.stat().st_size:,} bytes; more than {MAX_BYTES:,} is not read"
         )
     file = path.with_suffix(".json")
     try:

@@ -23,7 +23,7 @@ from phosphene.networks.exported import (
 )
 from phosphene.networks.outside import External, checked, checked_options, extra_module, one_line
 
-LARGEST = (2 << 30) - 1
+MAX_BYTES = (2 << 30) - 1
 """Bytes of the file and of the tensors beside it, together; more does not fit into one protocol buffer."""
 
 _DYNAMIC = "torch.onnx.export(model.eval(), (images,), 'net.onnx', dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
@@ -94,9 +94,9 @@ def _logits(graph: Any, network: nn.Module) -> str:
 
 def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:
     """The model with all of its tensors in memory, and the files beside it that some of them were read from."""
-    if path.stat().st_size > LARGEST:
+    if path.stat().st_size > MAX_BYTES:
         raise BadFile(
-            f"{path} has {path.stat().st_size:,} bytes; more than {LARGEST:,} is not read"
+            f"{path} has {path.stat().st_size:,} bytes; more than {MAX_BYTES:,} is not read"
         )
     model = onnx.load_model(path, load_external_data=False)
     helper = onnx.external_data_helper
@@ -112,10 +112,10 @@ def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:
     total = sum(file.stat().st_size for file in [path, *files]) + sum(
         each.length or 0 for each in told
     )
-    if total > LARGEST:
+    if total > MAX_BYTES:
         raise BadFile(
             f"{path} and the tensors beside it have {total:,} bytes; "
-            f"more than {LARGEST:,} is not read"
+            f"more than {MAX_BYTES:,} is not read"
         )
     helper.load_external_data_for_model(model, str(path.parent))
     onnx.checker.check_model(model)

@@ -22,7 +22,7 @@ from urllib.error import HTTPError
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadRequest, OutOfSpace, UnknownName, Unreachable
+from phosphene.errors import BadRequest, OutOfSpace, Unavailable, UnknownName
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -189,17 +189,17 @@ def number_type(network: nn.Module) -> torch.dtype:
 
 
 def extra_module(module: str, extra: str = "") -> ModuleType:
-    """The module of an extra; `Unreachable` says how to install it."""
+    """The module of an extra; `Unavailable` says how to install it."""
     install = f"pip install 'phosphene[{extra or module}]'"
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise Unreachable(f"{error.name} is not installed; {install}") from None
+        raise Unavailable(f"{error.name} is not installed; {install}") from None
     except (
         ImportError,
         RuntimeError,
     ) as error:  # RuntimeError: a torchvision that was built for another torch
-        raise Unreachable(
+        raise Unavailable(
             f"{module} is installed but does not fit torch {torch.__version__} ({one_line(error)}); "
             f"{install} with a build for this torch"
         ) from None
@@ -222,7 +222,7 @@ def fetching(name: str, hub: str, instead: str = "") -> Iterator[None]:
     except (OSError, HTTPException) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise OutOfSpace(f"{what} found no space in the cache ({one_line(error)})") from None
-        raise Unreachable(
+        raise Unavailable(
             f"{what} could not be fetched from {hub} ({one_line(error)}); "
             + (instead or f"{name}@random needs no download")
         ) from None

@@ -27,7 +27,7 @@ from phosphene import weights
 from phosphene.datasets import Stream
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.files import told_as_oserror, whole
+from phosphene.files import atomic_path, told_as_oserror
 from phosphene.images import Pixels, contact_sheet, to_pixels
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
@@ -263,7 +263,7 @@ def cached_pairs(seed: int, prior: Generated, photographs: Stream, runtime: Runt
         found = _pairs(seed, prior, photographs, None, runtime.device)
         runtime.folder.mkdir(parents=True, exist_ok=True)
         tensors = {"large": found.large, "again": found.again, "beyond": found.beyond}
-        with whole(file) as scratch, told_as_oserror():
+        with atomic_path(file) as scratch, told_as_oserror():
             save_file(tensors, scratch)
     return Pairs(**load_file(file))
 

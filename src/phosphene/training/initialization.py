@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.files import read_tensors, told_as_oserror, whole
+from phosphene.files import atomic_path, read_tensors, told_as_oserror
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated
@@ -76,7 +76,7 @@ def initialized(
             initialize_map(follower, views)
         kept = {f"network.{name}": value for name, value in generator.state_dict().items()}
         kept |= {f"code.{name}": value for name, value in code_statistics(codes).items()}
-        with whole(file) as scratch, told_as_oserror():
+        with atomic_path(file) as scratch, told_as_oserror():
             save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
     runtime.processes.wait()
     tensors = read_tensors(file)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
-from phosphene.files import read_tensors, told_as_oserror, whole
+from phosphene.files import atomic_path, read_tensors, told_as_oserror
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.runtime import Runtime
@@ -169,7 +169,7 @@ def cached_views(
         mean = latents.float().mean((0, 2, 3), keepdim=True)
         std = latents.float().std((0, 2, 3), keepdim=True)
         latents = ((latents.float() - mean) / std).half()
-        with whole(file) as scratch, told_as_oserror():
+        with atomic_path(file) as scratch, told_as_oserror():
             save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
     runtime.processes.wait()
     kept = read_tensors(file)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import read_text, really_is, whole, without_nan
+from phosphene.files import atomic_path, read_text, really_is, without_nan
 from phosphene.images import write_png
 from phosphene.runtime import ALONE, Processes, Runtime
 
@@ -227,7 +227,7 @@ class RunFolder:
             )
         self.history = state["history"]
         if self.processes.is_main:  # what a killed run logged after it will be logged again
-            with whole(self.path / "log.jsonl") as scratch:
+            with atomic_path(self.path / "log.jsonl") as scratch:
                 scratch.write_text("".join(map(_line, self.history)), encoding="utf-8")
         for name, part in parts.items():
             part.load_state_dict(state[name] if name in state else state[FORMER[name]])
@@ -251,7 +251,7 @@ class RunFolder:
                 f"at step {step} the weights are no longer numbers: the rates are too high for this recipe; what was "
                 f"saved before is kept in {self.checkpoint}"
             )
-        with whole(self.checkpoint) as scratch:
+        with atomic_path(self.checkpoint) as scratch:
             try:
                 torch.save(
                     {**state, "step": step, "identity": self.identity, "history": self.history},
