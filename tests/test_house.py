@@ -44,6 +44,7 @@ FLOORS = {
     "weights": 1,
     "records": 1,
     "datasets": 1,
+    "factories": 0,
     "runtime": 0,
     "tensors": 0,
     "statistics": 0,

@@ -1,4 +1,9 @@
-"""What can go wrong, said once. The command line turns each of these into one line and exit code 2."""
+"""What can go wrong, said once. The command line turns each into one line and exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class PhospheneError(Exception):
@@ -33,3 +38,19 @@ class Notice(UserWarning):
 
     The command line prints it as a line.
     """
+
+
+def near(wanted: str, known: Iterable[str]) -> str:
+    """Return the names nearest to the one wanted, or the first ones, or "none"."""
+    names = list(known)
+    return ", ".join(get_close_matches(wanted, names, n=3, cutoff=0.4) or names[:3]) or "none"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line."""
+    return " ".join(str(getattr(error, "reason", None) or error).split()) or "no message"
+
+
+def type_name(value: object) -> str:
+    """Return the type of a value with its article, or `None`."""
+    return f"{value!r}" if value is None else f"a {type(value).__name__}"

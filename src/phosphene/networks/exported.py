@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.errors import BadFile, BadRequest, UnknownName, one_line
 from phosphene.files import PROGRAM, read_json, really_is
-from phosphene.networks.outside import External, checked, checked_options, one_line, sha256_of
+from phosphene.networks.outside import External, checked, checked_options, sha256_of
 from phosphene.tensors import first_tensor
 
 MAX_BYTES = 4 << 30

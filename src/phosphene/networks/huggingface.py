@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.errors import BadFile, BadRequest, UnknownName, one_line
 from phosphene.files import FIRST, pointer_of, really_is
 from phosphene.networks.outside import (
     External,
@@ -25,7 +25,6 @@ from phosphene.networks.outside import (
     extra_module,
     fetching,
     logits_layer,
-    one_line,
     seeded_by_zero,
     sha256_of,
     triple,

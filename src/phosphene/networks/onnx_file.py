@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, BadRequest, PhospheneError
+from phosphene.errors import BadFile, BadRequest, PhospheneError, one_line
 from phosphene.networks.exported import (
     USUAL_SIZE,
     card_of_file,
@@ -21,7 +21,7 @@ from phosphene.networks.exported import (
     said_beside,
     size_of_file,
 )
-from phosphene.networks.outside import External, checked, checked_options, extra_module, one_line
+from phosphene.networks.outside import External, checked, checked_options, extra_module
 
 MAX_BYTES = (2 << 30) - 1
 """Bytes of the file and of the tensors beside it, together; more does not fit into one protocol buffer."""

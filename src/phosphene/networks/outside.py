@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from http.client import HTTPException
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +21,15 @@ from urllib.error import HTTPError
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadRequest, OutOfSpace, Unavailable, UnknownName
+from phosphene.errors import (
+    BadRequest,
+    OutOfSpace,
+    Unavailable,
+    UnknownName,
+    near,
+    one_line,
+    type_name,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -61,7 +68,7 @@ def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -
     size = _sides(name, options.get("size", (224, 224)))
     classes, output = options.get("classes", ()), options.get("output", "")
     if not isinstance(classes, (tuple, list)) or not all(isinstance(each, str) for each in classes):
-        raise BadRequest(f"{name}: classes is a list of names; got {kind_of(classes)}")
+        raise BadRequest(f"{name}: classes is a list of names; got {type_name(classes)}")
     if output and output not in (paths := [path for path, _ in network.named_modules() if path]):
         raise UnknownName(
             f"{name} has no layer {output!r} for its output; near: {near(str(output), paths)}"
@@ -391,20 +398,6 @@ def sha256_of_weights(network: nn.Module) -> str:
                 dense.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
             )
     return digest.hexdigest()
-
-
-def near(wanted: str, known: Iterable[str]) -> str:
-    names = list(known)
-    return ", ".join(get_close_matches(wanted, names, n=3, cutoff=0.4) or names[:3]) or "none"
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error on one line."""
-    return " ".join(str(getattr(error, "reason", None) or error).split()) or "no message"
-
-
-def kind_of(value: object) -> str:
-    return f"{value!r}" if value is None else f"a {type(value).__name__}"
 
 
 def triple(values: Iterable[float]) -> tuple[float, float, float]:
