@@ -51,6 +51,7 @@ FLOORS = {
     "units": 0,
     "images": 0,
     "files": -1,
+    "parts": -1,
     "plain": -1,
     "progress": 0,
     "errors": -2,
