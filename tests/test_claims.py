@@ -420,7 +420,7 @@ def test_the_code_of_a_result_is_all_that_its_experiment_reaches(tmp_path: Path)
 def test_an_experiment_reaches_networks_and_what_it_climbs_with(name: str) -> None:
     module = CLAIMS[name].measure.__module__.removeprefix("phosphene.")
     found = reached([module])
-    wanted = {"claims.experiment", "networks.resnet", "networks.external", "synthesis", "priors"}
+    wanted = {"claims.experiment", "networks.resnet", "networks.sources", "synthesis", "priors"}
     assert wanted <= found
     assert ("training.subject" in found) == (name == "C8"), "C8 trains a network"
     assert not any(each.startswith(("cli", "atlas")) for each in found)

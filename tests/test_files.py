@@ -16,7 +16,7 @@ from PIL import Image
 
 from phosphene import files, weights
 from phosphene.errors import PhospheneError
-from phosphene.networks import huggingface
+from phosphene.networks.sources import huggingface
 
 # ---------------------------------------------------------------- a user without a home
 

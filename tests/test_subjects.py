@@ -21,7 +21,7 @@ from phosphene.datasets import Stream
 from phosphene.encoders import encode
 from phosphene.errors import BadFile, BadRequest
 from phosphene.exemplars import find_exemplars
-from phosphene.networks.outside import checked_options
+from phosphene.networks.sources.loading import checked_options
 from phosphene.notebook import synthesize
 from phosphene.parameterizations import Pixels
 from phosphene.subjects import load_subject, wrap

@@ -1,6 +1,7 @@
-"""Parts from outside the package: `python:package.module:factory`. The only room that runs a user's code.
+"""Parts from outside the package: `python:package.module:factory`.
 
-The module may lie in the current directory. Whatever its code raises becomes one line.
+This is the only room that runs a user's code. The module may lie in the current directory. Whatever
+its code raises becomes one line.
 """
 
 from __future__ import annotations

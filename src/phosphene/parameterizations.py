@@ -20,7 +20,7 @@ from phosphene import weights
 from phosphene.errors import BadFile, BadRequest
 from phosphene.networks import build
 from phosphene.networks.deepsim import LICENCE, approximate_statistics, load_deepsim, read_bounds
-from phosphene.networks.outside import sha256_of_weights
+from phosphene.networks.inspection import sha256_of_weights
 from phosphene.priors import CodeStatistics
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadRequest, UnknownName
-from phosphene.networks.outside import number_type
+from phosphene.networks.inspection import number_type
 from phosphene.probe import Tokens, find_layer, probe
 from phosphene.tensors import device_of
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from phosphene import __version__, images, records
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import outlet, outlet_folder
-from phosphene.networks.outside import sha256_of_weights
+from phosphene.networks.inspection import sha256_of_weights
 from phosphene.parameterizations import Generated, Parameterization, load_generated
 from phosphene.records import Folder, Record, completed, pixels_sha256, read
 from phosphene.subjects import READINGS, Subject, load_subject

@@ -22,22 +22,24 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.networks import build
-from phosphene.networks.external import LOADERS, is_external, load_external
-from phosphene.networks.outside import (
+from phosphene.networks.inspection import (
+    fitting_layout,
+    largest_batch,
+    number_type,
+    sha256_of_weights,
+    token_names,
+    unwrapped,
+    without_gradients,
+)
+from phosphene.networks.sources import SOURCES, is_source, load_network
+from phosphene.networks.sources.loading import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    at_once,
-    bare,
     check_names,
     check_repeats,
     checked_options,
-    fitting_layout,
-    looking,
-    looking_without_gradients,
-    number_type,
+    first_pass,
     seeded_by_zero,
-    sha256_of_weights,
-    told_tokens,
     wrong_scale,
 )
 from phosphene.probe import (
@@ -128,7 +130,7 @@ class Subject:
         """Return the hash of all that decides what the subject makes of an image.
 
         Of a file that holds the whole network it is the file's. Where code takes part, it covers
-        the weights, the way of looking, the names, and what every layer makes of one fixed image.
+        the weights, the preprocessing, the names, and what every layer makes of one fixed image.
         """
         sha256 = self.card.get("sha256")
         if sha256 and self.card.get("source") != "python" and not self.made_by_library:
@@ -189,7 +191,7 @@ class Subject:
         blank = torch.zeros(
             self.at_most(2), 3, *self.size, device=parameter.device
         )  # two tell a batch from its images
-        with looking_without_gradients():
+        with without_gradients():
             return layer_shapes(self.network, self.prepare(blank), self.tokens)
 
     def as_read_by(self, version: int) -> Subject:
@@ -340,7 +342,7 @@ def _behaviour(subject: Subject) -> dict[str, str]:
     if sum(each.numel() for each in subject.network.parameters()) <= _MAX_COPIED:
         with suppress(Exception):  # of every kind: not every network can be copied or made double
             copied = replace(subject, network=copy.deepcopy(subject.network).cpu().double())
-            with looking_without_gradients():
+            with without_gradients():
                 sizes = layer_sizes(copied.network, copied.prepare(image.double()))
             least = 1e-9 * max([size for size in sizes.values() if math.isfinite(size)], default=0)
             return {layer: "0" if size <= least else f"{size:.3e}" for layer, size in sizes.items()}
@@ -348,7 +350,7 @@ def _behaviour(subject: Subject) -> dict[str, str]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with looking_without_gradients():
+        with without_gradients():
             sizes = layer_sizes(subject.network, subject.prepare(image.to(device)))
     finally:
         torch.set_num_threads(threads)
@@ -363,25 +365,14 @@ def load_subject(name: str | Path) -> Subject:
     the control of what training did.
     """
     name = ALIASES.get(str(name), name)
-    if is_external(str(name)):
-        outside = load_external(str(name))
-        subject = Subject(
-            str(name),
-            outside.network,
-            outside.size,
-            outside.mean,
-            outside.std,
-            outside.classes,
-            outside.output or _last_layer(outside.network),
-            outside.card,
-            outside.batch,
-            outside.layout,
-            Tokens(told_tokens(outside.network)),
-        )
+    if is_source(str(name)):
+        loaded = load_network(str(name))
+        fields = {**vars(loaded), "output": loaded.output or _last_layer(loaded.network)}
+        subject = Subject(str(name), **fields, tokens=Tokens(token_names(loaded.network)))
         beside = '; beside it, its factory may give {"size": PIXELS}'
         return _tried(subject, beside) if str(name).startswith("python:") else subject
     trained = name if Path(name).is_file() else str(name).removesuffix("@random")
-    file = weights.read(trained, "subject", LOADERS)
+    file = weights.read(trained, "subject", SOURCES)
     with torch.device("meta"):
         network = build(file.card["architecture"])
     weights.fill(network, file.part("network"), file.path.name)
@@ -464,9 +455,9 @@ def _tried(subject: Subject, instead: str) -> Subject:
 
     `BadRequest` where it cannot look, has not as many outputs as names, or remembers what it saw.
     """
-    door = looking(subject.name, subject.size, instead, subject.network)
-    with door, looking_without_gradients():
-        batch = subject.batch or at_once(lambda images: _rows(subject, images))
+    door = first_pass(subject.name, subject.size, instead, subject.network)
+    with door, without_gradients():
+        batch = subject.batch or largest_batch(lambda images: _rows(subject, images))
         subject = replace(subject, batch=batch)
         shape = subject.shapes().get(subject.output)
     if shape:
@@ -494,7 +485,7 @@ def _answer(subject: Subject, images: int) -> Tensor | None:
 
 def _check_memory(subject: Subject) -> None:
     """Refuse a subject with `BadRequest` where the same images get two different answers."""
-    with looking_without_gradients():
+    with without_gradients():
         first, second = (_answer(subject, subject.at_most(2)) for _ in range(2))
     if first is not None and second is not None:
         check_repeats(subject.name, first, second)
@@ -518,12 +509,12 @@ def wrap(
     if not isinstance(network, nn.Module):
         raise BadRequest(f"a subject is an nn.Module; got {type(network).__name__}")
     name = name or type(network).__name__
-    network = bare(name, network).eval()
+    network = unwrapped(name, network).eval()
     said = {"size": size, "mean": mean, "std": std, "classes": classes, "output": output}
     options = checked_options(name, network, said)
     options["output"] = options["output"] or _last_layer(network)
     layout = fitting_layout(network, options["size"])
-    tokens = Tokens(told_tokens(network))
+    tokens = Tokens(token_names(network))
     subject = Subject(name, network, **options, layout=layout, tokens=tokens)
     return _tried(subject, "; wrap(network, size=PIXELS) sets another size")
 

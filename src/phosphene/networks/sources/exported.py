@@ -1,9 +1,8 @@
 """Networks in files that are programs: `.pt2` of torch.export, and what `.onnx` has in common with it.
 
-What a file says is checked before torch may read it.
-
-Neither kind of file says how to look at an image, so a JSON file of the same name beside it may: `net.json` for
-`net.pt2`, with any of `size`, `mean`, `std`, `classes` and `output`.
+What a file says is checked before torch may read it. Neither kind of file states its preprocessing,
+so a JSON file of the same name beside it may: `net.json` for `net.pt2`, with any of `size`, `mean`,
+`std`, `classes` and `output`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,12 @@ import torch
 
 from phosphene.errors import BadFile, BadRequest, UnknownName, one_line
 from phosphene.files import PROGRAM, read_json, really_is
-from phosphene.networks.outside import External, checked, checked_options, sha256_of
+from phosphene.networks.sources.loading import (
+    LoadedNetwork,
+    checked_network,
+    checked_options,
+    sha256_of,
+)
 from phosphene.tensors import first_tensor
 
 MAX_BYTES = 4 << 30
@@ -38,7 +42,8 @@ _DYNAMIC = (
 
 _COPIED = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json"
-    r"|data/weights/weight_\d+|data/constants/tensor_\d+|data/(weights|constants)/model_\w+_config\.json"
+    r"|data/weights/weight_\d+|data/constants/tensor_\d+"
+    r"|data/(weights|constants)/model_\w+_config\.json"
 )
 _LEFT_OUT = re.compile(r"data/sample_inputs/model\.pt|extra/.*")
 """The pictures that a program was traced with, a pickle, are not needed; nor are notes."""
@@ -46,49 +51,24 @@ _LEFT_OUT = re.compile(r"data/sample_inputs/model\.pt|extra/.*")
 _PLAIN = re.compile(r"[\w.:@+-]*")
 _STACK = re.compile(r"[\w.:@+,;-]*")
 _EXPRESSION = re.compile(
-    r"(Symbol\('[su]\d{1,9}'|(Integer|Add|Mul|FloorDiv|Mod|Max|Min)\(|(positive|integer)=True|-?\d{1,12}|[(), ])*"
+    r"(Symbol\('[su]\d{1,9}'|(Integer|Add|Mul|FloorDiv|Mod|Max|Min)\("
+    r"|(positive|integer)=True|-?\d{1,12}|[(), ])*"
 )
 _TARGET = re.compile(
-    r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|math\.trunc|torch\.sym_(not|int|float|ite|max|min|sqrt)"
+    r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|math\.trunc"
+    r"|torch\.sym_(not|int|float|ite|max|min|sqrt)"
     r"|_operator\.(eq|ne|le|ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_)"
 )
-_ARGUMENTS = {
-    *(
-        "as_none",
-        "as_tensor",
-        "as_tensors",
-        "as_optional_tensor",
-        "as_optional_tensors",
-        "as_string",
-        "as_strings",
-    ),
-    *(
-        "as_int",
-        "as_ints",
-        "as_float",
-        "as_floats",
-        "as_bool",
-        "as_bools",
-        "as_scalar_type",
-        "as_memory_format",
-    ),
-    *(
-        "as_layout",
-        "as_device",
-        "as_sym_int",
-        "as_sym_ints",
-        "as_sym_float",
-        "as_sym_floats",
-        "as_sym_bool",
-    ),
-    *("as_sym_bools", "as_expr", "as_name"),
-}
+_ARGUMENTS = re.compile(
+    r"as_(none|expr|name|scalar_type|memory_format|layout|device|(optional_)?tensors?|strings?"
+    r"|(sym_)?(int|float|bool)s?)"
+)
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
-def load_program(path: Path) -> External:
-    """A program that `torch.export.save` wrote, with the modules that it was traced from as layers."""
-    beside = said_beside(path)
+def load(path: Path) -> LoadedNetwork:
+    """Return a program of `torch.export.save`, with the modules it was traced from as layers."""
+    beside = options_beside(path)
     with reading(path):
         archive, version = _archive(path)
         program = torch.export.load(archive)
@@ -101,15 +81,15 @@ def load_program(path: Path) -> External:
         "source": "torch.export",
         "version": version,
     }
-    return checked(
+    return checked_network(
         str(path),
-        External(network, **options, card=card, batch=batch, layout=torch.contiguous_format),
+        LoadedNetwork(network, **options, card=card, batch=batch, layout=torch.contiguous_format),
         lambda images: first_tensor(network(images)),
     )
 
 
-def said_beside(path: Path) -> dict[str, Any]:
-    """What the JSON file beside a network says of it; nothing where there is none."""
+def options_beside(path: Path) -> dict[str, Any]:
+    """Return what the JSON file beside a network says of it; nothing where there is none."""
     if not path.is_file():
         raise UnknownName(f"no file {str(path)!r}")
     if path.stat().st_size > MAX_BYTES:
@@ -153,7 +133,7 @@ def card_of_file(
 def _input(
     path: Path, program: torch.export.ExportedProgram, beside: Mapping[str, Any]
 ) -> tuple[int, Any]:
-    """How many images at once (0: any number) and of what size, from the program's one input."""
+    """Return how many images at once (0: any number) and of what size the program reads."""
     names = program.graph_signature.user_inputs
     shapes = [
         node.meta["val"].shape
@@ -233,10 +213,10 @@ def size_of_file(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any
 
 
 def _archive(path: Path) -> tuple[io.BytesIO, str]:
-    """The archive written anew with nothing in it but tensors and a checked program, and the torch that wrote it.
+    """Return the archive with only its tensors and a checked program, and the torch that wrote it.
 
-    torch itself unpickles some parts of an archive, evaluates its expressions, and runs any function that a node
-    names; so none of them reaches it but numbers, shapes, layers' names and tensor operators.
+    torch itself unpickles some parts of an archive, evaluates its expressions, and runs any function
+    that a node names. So only numbers, shapes, layers' names and tensor operators reach it.
     """
     clean = io.BytesIO()
     try:
@@ -296,7 +276,7 @@ def _check_payload(path: Path, config: Any) -> None:
 
 
 def _checked_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
-    """The program without its notes and guards, once all that is left is known to run no code."""
+    """Return the program without its notes and guards, once the rest is known to run no code."""
     module = program["graph_module"]
     module["metadata"], program["guards_code"] = {}, []
     for node in module["graph"]["nodes"]:
@@ -313,10 +293,12 @@ def _checked_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(path: Path, value: Any, key: str) -> None:
-    """`BadFile` for any text in a program that torch could take for more than a name, a shape or an operator."""
+    """Refuse a text in a program that torch could take for more than a name, shape or operator."""
     if isinstance(value, dict):
         for name, each in value.items():
-            fine = _PLAIN.fullmatch(name) and (not name.startswith("as_") or name in _ARGUMENTS)
+            fine = _PLAIN.fullmatch(name) and (
+                not name.startswith("as_") or _ARGUMENTS.fullmatch(name)
+            )
             if not fine:
                 raise BadFile(f"{path} holds {name[:40]!r}, which may run code; it is not read")
             _check(path, each, name)
@@ -358,7 +340,7 @@ def _check_containers(path: Path, spec: Any) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever torch raises over a program is one line; its log and its warnings over what is its own are not shown."""
+    """Turn whatever torch raises over a program into one line, without torch's log and warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -369,9 +351,7 @@ def reading(path: Path) -> Iterator[None]:
             yield
     except (BadFile, BadRequest):
         raise
-    except (
-        Exception
-    ) as error:  # of every kind: torch's own format, in a version that may not be this one's
+    except Exception as error:  # of every kind: another version of torch may have written the file
         if (kind := really_is(path)) not in ("", PROGRAM):
             raise BadFile(f"{path} cannot be read (it is {kind})") from None
         raise BadFile(

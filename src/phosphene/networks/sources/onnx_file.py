@@ -1,4 +1,4 @@
-"""Networks in `.onnx` files: as a torch network where every operator can be converted, else only to be asked."""
+"""Networks in `.onnx` files, converted to torch where every operator can be, else without gradients."""
 
 from __future__ import annotations
 
@@ -14,19 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, PhospheneError, one_line
-from phosphene.networks.exported import (
+from phosphene.networks.sources.exported import (
     USUAL_SIZE,
     card_of_file,
+    options_beside,
     reading,
-    said_beside,
     size_of_file,
 )
-from phosphene.networks.outside import External, checked, checked_options, extra_module
+from phosphene.networks.sources.loading import (
+    LoadedNetwork,
+    checked_network,
+    checked_options,
+    extra_module,
+)
 
 MAX_BYTES = (2 << 30) - 1
-"""Bytes of the file and of the tensors beside it, together; more does not fit into one protocol buffer."""
+"""Bytes of the file and of the tensors beside it; more does not fit into one protocol buffer."""
 
-_DYNAMIC = "torch.onnx.export(model.eval(), (images,), 'net.onnx', dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
+_DYNAMIC = (
+    "torch.onnx.export(model.eval(), (images,), 'net.onnx', "
+    "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
+)
 
 
 class Asked(nn.Module):
@@ -38,15 +46,18 @@ class Asked(nn.Module):
         self.add_module(output, nn.Identity())
 
     def forward(self, images: Tensor) -> Tensor:
-        """The answer as the module `output` gives it, so that it can be read as a layer's."""
+        """Return the answer as the module `output` gives it, so that it can be read as a layer's."""
         if torch.is_grad_enabled() and images.requires_grad:
             raise BadRequest(self.why)
         return self.get_submodule(self.output)(_answer(self.session, images))
 
 
-def load_onnx(path: Path) -> External:
-    """A network of images with each ONNX value as a layer, or with its output alone where it cannot be converted."""
-    beside = said_beside(path)
+def load(path: Path) -> LoadedNetwork:
+    """Return a network with each ONNX value as a layer.
+
+    Where it cannot be converted, its output is its only layer.
+    """
+    beside = options_beside(path)
     onnx, runtime = extra_module("onnx"), extra_module("onnxruntime", "onnx")
     with reading(path):
         model, others = _model(onnx, path)
@@ -68,8 +79,8 @@ def load_onnx(path: Path) -> External:
         "source": "onnx",
         "version": model.producer_version,
     }
-    made = External(network, **options, card=card, batch=batch, layout=torch.contiguous_format)
-    return checked(str(path), made, network)
+    made = LoadedNetwork(network, **options, card=card, batch=batch, layout=torch.contiguous_format)
+    return checked_network(str(path), made, network)
 
 
 _SATURATING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid")
@@ -93,7 +104,7 @@ def _logits(graph: Any, network: nn.Module) -> str:
 
 
 def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:
-    """The model with all of its tensors in memory, and the files beside it that some of them were read from."""
+    """Return the model with all of its tensors, and the files beside it that hold some of them."""
     if path.stat().st_size > MAX_BYTES:
         raise BadFile(
             f"{path} has {path.stat().st_size:,} bytes; more than {MAX_BYTES:,} is not read"
@@ -124,7 +135,10 @@ def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:
 
 
 def _simplify(graph: Any) -> None:
-    """Take out what changes nothing and the converter does not expect: modes that are off, copies of tensors."""
+    """Remove what the converter does not expect and changes nothing.
+
+    That are modes that are off and copies of tensors.
+    """
     for node in graph.node:
         for attribute in [
             each for each in node.attribute if each.name == "training_mode" and not each.i
@@ -136,10 +150,8 @@ def _simplify(graph: Any) -> None:
         for attribute in node.attribute
     ):
         return  # the graphs within may use such a copy
-    kept, outputs = (
-        {tensor.name for tensor in graph.initializer},
-        {value.name for value in graph.output},
-    )
+    kept = {tensor.name for tensor in graph.initializer}
+    outputs = {value.name for value in graph.output}
     copies = [node for node in graph.node if node.op_type == "Identity" and node.input[0] in kept]
     original = {node.output[0]: node.input[0] for node in copies if node.output[0] not in outputs}
     for node in graph.node:
@@ -151,7 +163,7 @@ def _simplify(graph: Any) -> None:
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """Every tensor of a graph, in its nodes' attributes and in the graphs within them too."""
+    """Yield every tensor of a graph, also in its nodes' attributes and the graphs within them."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -172,7 +184,7 @@ def _session(runtime: ModuleType, model: Any) -> Any:
 
 
 def _input(path: Path, session: Any, beside: Mapping[str, Any]) -> tuple[int, Any]:
-    """How many images at once (0: any number) and of what size, from the network's one input."""
+    """Return how many images at once (0: any number) and of what size the network reads."""
     inputs = session.get_inputs()
     shape = [side if isinstance(side, int) else 0 for side in inputs[0].shape] if inputs else []
     if (
@@ -183,7 +195,8 @@ def _input(path: Path, session: Any, beside: Mapping[str, Any]) -> tuple[int, An
     ):
         told = ", ".join(f"{each.type} of {each.shape}" for each in inputs)
         raise BadRequest(
-            f"{path} reads {told or 'nothing'}; a network of images reads floats, (batch, 3, height, width)"
+            f"{path} reads {told or 'nothing'}; "
+            "a network of images reads floats, (batch, 3, height, width)"
         )
     if shape[0] > 1:
         raise BadRequest(
@@ -193,7 +206,10 @@ def _input(path: Path, session: Any, beside: Mapping[str, Any]) -> tuple[int, An
 
 
 def _converted(model: Any, session: Any, size: Any) -> tuple[nn.Module | None, str]:
-    """The model as a torch network, or why there is none: no converter, or not one that gives the same answer."""
+    """Return the model as a torch network, or why there is none.
+
+    There is none without a converter, or where the converter's gives another answer.
+    """
     try:
         network = _torch_network(extra_module("onnx2pytorch", "onnx"), model)
         images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
@@ -202,10 +218,8 @@ def _converted(model: Any, session: Any, size: Any) -> tuple[nn.Module | None, s
     except PhospheneError as error:
         return None, str(error)
     except Exception as error:  # of every kind: there are as many converters as operators
-        return (
-            None,
-            f"it cannot be converted to torch ({type(error).__name__}: {one_line(error)[:200]})",
-        )
+        why = f"{type(error).__name__}: {one_line(error)[:200]}"
+        return None, f"it cannot be converted to torch ({why})"
     theirs = _answer(session, images)
     if ours.shape != theirs.shape or not torch.allclose(
         ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())
@@ -215,7 +229,7 @@ def _converted(model: Any, session: Any, size: Any) -> tuple[nn.Module | None, s
 
 
 def _torch_network(converter: ModuleType, model: Any) -> nn.Module:
-    """The converter's network, with layers named after ONNX values, silent over how it indexes, and with one output."""
+    """Return the converter's network with one output, layers named after ONNX values, and silent."""
 
     class Converted(converter.ConvertModel):  # type: ignore[misc, name-defined]
         def forward(self, images: Tensor) -> Tensor:
@@ -225,16 +239,14 @@ def _torch_network(converter: ModuleType, model: Any) -> nn.Module:
             return said[0] if isinstance(said, list) else said
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # what they are about, the comparison with ONNX Runtime finds
+        warnings.simplefilter("ignore")  # the comparison with ONNX Runtime finds what they mean
         network: nn.Module = Converted(model).eval()
     _name_by_values(network)
     return network
 
 
 def _name_by_values(network: Any) -> None:
-    """Name each module after the ONNX value that it makes, with `_` for what a layer's name may not hold."""
+    """Name each module after its ONNX value, with `_` for what a layer's name may not hold."""
     for value, name in network.mapping.items():
         module = network._modules.pop(name, None)
         if module is None:  # a function, which is no layer

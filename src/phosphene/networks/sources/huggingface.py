@@ -1,4 +1,7 @@
-"""Image classifiers of 🤗 transformers, from the hub or a folder: safetensors only, and no code from either."""
+"""Image classifiers of 🤗 transformers, from the hub or a folder.
+
+Weights are read from safetensors only, and no code from either is run.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from torch import nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName, one_line
 from phosphene.files import FIRST, pointer_of, really_is
-from phosphene.networks.outside import (
-    External,
+from phosphene.networks.inspection import logits_layer
+from phosphene.networks.sources.loading import (
+    LoadedNetwork,
     ask,
-    checked,
+    checked_network,
     extra_module,
     fetching,
-    logits_layer,
     seeded_by_zero,
     sha256_of,
     triple,
@@ -34,19 +37,18 @@ _SETTINGS = ("config.json", "preprocessor_config.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 
 
-def load_transformers(text: str) -> External:
-    """`OWNER/NAME` of the hub, a folder made by `save_pretrained`, or either with `@random`."""
+def load(text: str) -> LoadedNetwork:
+    """Return `OWNER/NAME` of the hub, a folder of `save_pretrained`, or either with `@random`."""
     library = extra_module("transformers")
-    extra_module(
-        "transformers.modeling_utils", "transformers"
-    )  # where a torchvision that fits no torch is noticed
+    # here a torchvision that does not fit torch is noticed
+    extra_module("transformers.modeling_utils", "transformers")
     source, random = text.removesuffix("@random"), text.endswith("@random")
     name = f"hf:{source}"
     folder = _folder(name, source, random)
     with _quiet(library), _reading(name, folder):
         config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        size, mean, std, swapped = _look(library, folder)
-        said = _size(config) if size is None else size
+        size, mean, std, swapped = _preprocessing(library, folder)
+        shown = size or _stated(config) or (224, 224)
         network = _random(library, config) if random else _trained(library, folder, name)
     if swapped:
         mean, std = mean[::-1], std[::-1]
@@ -64,35 +66,31 @@ def load_transformers(text: str) -> External:
     if size is None:  # its processor leaves images as they are
         card["size_0_1_0"] = [256, 256]
         if _stated(config) is None:
-            card["assumed"] = f"{said[0]} × {said[1]} pixels; its image processor does not resize"
+            card["assumed"] = f"{shown[0]} × {shown[1]} pixels; its image processor does not resize"
     output = logits_layer(network, config.num_labels)
-    outside = External(network, said, mean, std, classes, output, card)
-    return checked(name, outside, lambda images: network(images).logits)
-
-
-def _size(config: Any) -> tuple[int, int]:
-    """Return the (height, width) that a configuration states, 224 where it states none."""
-    return _stated(config) or (224, 224)
+    loaded = LoadedNetwork(network, shown, mean, std, classes, output, card)
+    return checked_network(name, loaded, lambda images: network(images).logits)
 
 
 def _stated(config: Any) -> tuple[int, int] | None:
     """Return the (height, width) that a configuration states, if it does."""
-    said = getattr(config, "image_size", None)
-    if isinstance(said, int):
-        return said, said
-    if isinstance(said, (list, tuple)) and len(said) == 2:
-        return int(said[0]), int(said[1])
+    size = getattr(config, "image_size", None)
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, (list, tuple)) and len(size) == 2:
+        return int(size[0]), int(size[1])
     return None
 
 
 def _folder(name: str, source: str, random: bool) -> Path:
-    """Where the files lie: the user's folder, the hub's cache, or that after a download."""
+    """Return where the files lie: the user's folder, or the hub's cache after a download."""
     folder = Path(os.path.expanduser(source))  # which raises nothing where there is no home
     if folder.is_dir():
         if lacking := _lacking(folder, random):
             raise BadFile(
-                f"{name} has no {lacking}; model.save_pretrained({source!r}) and its image processor's write what is "
-                "needed (weights in another form than safetensors are not read)"
+                f"{name} has no {lacking}; model.save_pretrained({source!r}) and its image "
+                "processor's write what is needed "
+                "(weights in another form than safetensors are not read)"
             )
         for file in _files(folder, random):
             with file.open("rb") as start:
@@ -105,7 +103,10 @@ def _folder(name: str, source: str, random: bool) -> Path:
 
 
 def _from_hub(name: str, repository: str, random: bool) -> Path:
-    """From the cache where all of it is there; else the hub is asked first, since its client tries for long."""
+    """Return the folder in the cache, after a download where some of it is missing.
+
+    The hub is asked first, since its client tries for long.
+    """
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -134,7 +135,7 @@ def _from_hub(name: str, repository: str, random: bool) -> Path:
 
 
 def _lacking(folder: Path, random: bool) -> str:
-    """The first file that a folder should have and has not."""
+    """Return the first file that a folder should have and has not."""
     wanted = _SETTINGS if random or any(_weights(folder)) else (*_SETTINGS, "model.safetensors")
     return next((file for file in wanted if not (folder / file).is_file()), "")
 
@@ -146,16 +147,16 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path, random: bool) -> list[Path]:
-    """All that the network depends on, in an order that is always the same."""
+    """Return all files that the network depends on, in an order that is always the same."""
     return [*(folder / file for file in _SETTINGS), *([] if random else _weights(folder))]
 
 
-def _look(
+def _preprocessing(
     library: ModuleType, folder: Path
 ) -> tuple[tuple[int, int] | None, tuple[float, float, float], tuple[float, float, float], bool]:
-    """Return how the image processor looks, by what it makes of plain pictures.
+    """Return size, mean, standard deviation, and whether blue comes first, of an image processor.
 
-    That is size, mean, standard deviation, and whether blue comes first. Black and white give the
+    They are measured by what it makes of plain pictures. Black and white give the
     two ends of the straight line that each channel is, and red tells the order. The size is None
     where pictures of another size come out in another size.
     """
@@ -214,7 +215,10 @@ def _random(library: ModuleType, config: Any) -> nn.Module:
 
 
 def _swap_red_and_blue(network: nn.Module, name: str) -> None:
-    """Make a network that reads blue first read red first: its first convolution's input channels change places."""
+    """Make a network that reads blue first read red first.
+
+    The input channels of its first convolution change places.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
             module.weight = nn.Parameter(module.weight.detach().flip(1))
@@ -226,7 +230,7 @@ def _swap_red_and_blue(network: nn.Module, name: str) -> None:
 
 @contextmanager
 def _quiet(library: ModuleType) -> Iterator[None]:
-    """Borrow the library's messages and progress bars; what is wrong is said by an error here."""
+    """Silence the library's messages and progress bars for a while; errors still come through."""
     logging = library.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -241,14 +245,12 @@ def _quiet(library: ModuleType) -> Iterator[None]:
 
 @contextmanager
 def _reading(name: str, folder: Path) -> Iterator[None]:
-    """Whatever the library raises over a folder is one line, which names a file that is damaged."""
+    """Turn whatever the library raises over a folder into one line that names a damaged file."""
     try:
         yield
     except BadFile:
         raise
-    except (
-        Exception
-    ) as error:  # of every kind, since each architecture reads its configuration in its own way
+    except Exception as error:  # of every kind: each architecture reads its configuration itself
         if (file := _damaged(folder)) is not None:
             reason = really_is(file) or one_line(error)[:300]
             raise BadFile(

@@ -1,0 +1,65 @@
+"""Networks that a Python factory of one's own returns: `python:package.module:factory`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from phosphene import factories
+from phosphene.errors import BadRequest, type_name
+from phosphene.networks.inspection import fitting_layout, sha256_of_weights, unwrapped
+from phosphene.networks.sources.loading import LoadedNetwork, checked_options, seeded_by_zero
+
+
+def load(text: str) -> LoadedNetwork:
+    """Return the network of `package.module:factory`, or with `@random` the same untrained.
+
+    The factory returns an `nn.Module`, or that and a dict with any of `size`, `mean`, `std`,
+    `classes`, `output`. It runs with torch's CPU random numbers seeded by 0, and its weights are
+    hashed, so that a record means one network.
+    """
+    name = f"python:{text}"
+    with seeded_by_zero():
+        made = factories.make(name.removesuffix("@random"))
+    network, options = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
+    if not isinstance(network, nn.Module) or not isinstance(options, Mapping):
+        raise BadRequest(
+            f"{name} returned {type_name(made)}; it must return an nn.Module, or (nn.Module, dict)"
+        )
+    if text.endswith("@random"):
+        with seeded_by_zero():
+            _redraw(name, network)
+    inner = unwrapped(name, network)
+    options = checked_options(name, inner, options)
+    _check_weights(name, inner)
+    with factories.users_code(f"{name}: the network"):
+        card = {"source": "python", "weights": text, "sha256": sha256_of_weights(network)}
+        layout = fitting_layout(inner.eval(), options["size"])
+        return LoadedNetwork(inner, **options, card=card, layout=layout)
+
+
+def _check_weights(name: str, network: nn.Module) -> None:
+    """Refuse a network with weights that are on the meta device or not yet made."""
+    for path, value in network.named_parameters():
+        if value.is_meta or is_lazy(value):
+            raise BadRequest(
+                f"{name}: {path} has no numbers yet; return a network whose weights are there"
+            )
+
+
+def _redraw(name: str, network: nn.Module) -> None:
+    """Draw a network's weights anew, each module's by its own `reset_parameters`."""
+    for path, module in network.named_modules():
+        draw = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+        where = path or "the network"
+        if callable(draw):
+            with factories.users_code(f"{name}: reset_parameters() of {where}"):
+                draw()
+        elif next(module.parameters(recurse=False), None) is not None:
+            raise BadRequest(
+                f"{name}: {where} ({type(module).__name__}) has weights and no "
+                "reset_parameters(), so how they were before training is not known; "
+                "give it that method"
+            )
