@@ -18,6 +18,7 @@ from phosphene import dissection
 from phosphene.datasets import Outlined
 from phosphene.dissection import dissect
 from phosphene.errors import BadFile, BadRequest, Notice
+from phosphene.forms.dissection import UnitOverlap
 from phosphene.subjects import Subject
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -169,12 +170,7 @@ def test_a_silent_channel_detects_nothing(subject: Subject, tmp_path: Path) -> N
     data = Outlined(write(tmp_path / "data"), "all", SIDE)
     found = dissect(subject, "1", data)
     assert found.best(0) == []
-    assert found.as_json(subject, data)["units"][0] == {
-        "unit": "1:0",
-        "object": "",
-        "iou": 0.0,
-        "others": [],
-    }
+    assert found.form(subject, data).units[0] == UnitOverlap(unit="1:0")
 
 
 def test_masks_are_of_the_central_square_at_any_size(tmp_path: Path) -> None:

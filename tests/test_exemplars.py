@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from phosphene import exemplars, weights
+from phosphene import exemplars, forms, weights
 from phosphene.atlas import build
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest, Notice
@@ -213,16 +213,16 @@ def test_what_is_told_of_a_unit_lies_beside_its_tiles(
     subject: Subject, data: Stream, tmp_path: Path
 ) -> None:
     found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=K)
-    (row,) = describe(subject, [Unit("conv", 1)], found, data, tmp_path)
-    kept = json.loads((tmp_path / "exemplars.json").read_text())
-    assert kept["units"] == [row]
-    assert (kept["seen"], kept["k"], kept["tile"], kept["split"]) == (N, K, SIDE, "all")
+    form = describe(subject, [Unit("conv", 1)], found, data, tmp_path)
+    assert forms.Exemplars.read(tmp_path / "exemplars.json") == form
+    assert (form.seen, form.k, form.tile, form.split) == (N, K, SIDE, "all")
+    (row,) = form.units
     labels = {number: label for number, _, label in data.photographs()}
-    assert row["classes"] == [labels[number] for number in row["photographs"]]
+    assert list(row.classes) == [labels[number] for number in row.photographs]
     files = sorted((tmp_path / "data").glob("*/*"))
-    assert row["files"] == [str(files[number]) for number in row["photographs"]]
-    assert read_png(tmp_path / row["whole"]).shape == (SIDE, K * SIDE, 3)
-    (row_, column), (top, left, bottom, right) = row["positions"][0], row["boxes"][0]
+    assert list(row.files) == [str(files[number]) for number in row.photographs]
+    assert read_png(tmp_path / row.whole).shape == (SIDE, K * SIDE, 3)
+    (row_, column), (top, left, bottom, right) = row.positions[0], row.boxes[0]
     assert (top * SIDE, left * SIDE) == (max(0, row_ - 1), max(0, column - 1))
     assert (bottom * SIDE, right * SIDE) == (min(SIDE, row_ + 2), min(SIDE, column + 2))
 
@@ -269,14 +269,14 @@ def test_a_strip_that_no_line_of_webp_holds_has_several(subject: Subject, tmp_pa
         grey.save(folder / f"{i:04}.png")
     data = Stream(tmp_path / "data", "all", side)
     found = find_exemplars(subject, ["fc"], data, tmp_path / "index", k=n)
-    (row,) = describe(subject, [Unit("fc", 1)], found, data, tmp_path / "run")
-    strip = read_png(tmp_path / "run" / row["whole"]).astype(int)
+    (row,) = describe(subject, [Unit("fc", 1)], found, data, tmp_path / "run").units
+    strip = read_png(tmp_path / "run" / row.whole).astype(int)
     columns = 16_383 // side
     assert strip.shape == (2 * side, columns * side, 3)
     for place in (0, 1, columns - 1, columns, n - 1):
         line, column = divmod(place, columns)
         tile = strip[line * side :, column * side :][2 : side - 2, 2 : side - 2]
-        assert np.abs(tile - 255 * row["photographs"][place] // n).max() < 6, place
+        assert np.abs(tile - 255 * row.photographs[place] // n).max() < 6, place
     build([tmp_path / "run"], tmp_path / "site")
     page = (tmp_path / "site" / "tiny" / "fc" / "1.html").read_text()
     assert f'viewBox="0.0 {side}.0 {side}.0 {side}.0"' in page  # the first of the second line
@@ -302,10 +302,10 @@ def test_photographs_are_read_in_parts_that_fit_into_memory(
 ) -> None:
     found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=K)
     units = [Unit("conv", channel) for channel in range(6)]
-    rows = describe(subject, units, found, data, tmp_path / "whole")
+    form = describe(subject, units, found, data, tmp_path / "whole")
     monkeypatch.setattr(exemplars, "MAX_HELD", 3 * SIDE**2 * (K + 1))
-    assert describe(subject, units, found, data, tmp_path / "parts") == rows
-    for name in ("exemplars.png", "exemplars.json", *(row["whole"] for row in rows)):
+    assert describe(subject, units, found, data, tmp_path / "parts") == form
+    for name in ("exemplars.png", "exemplars.json", *(row.whole for row in form.units)):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
@@ -316,8 +316,8 @@ def test_layers_that_are_named_nearly_alike_have_their_own_strips(
     network = torch.nn.Sequential(OrderedDict([("a_b", one), ("A-b", other)]))
     subject = Subject("alike", lively(network), (SIDE, SIDE), (0.5,) * 3, (0.25,) * 3)
     found = find_exemplars(subject, ["a_b", "A-b"], data, tmp_path / "index", k=1)
-    rows = describe(subject, [Unit("a_b", 0), Unit("A-b", 0)], found, data, tmp_path)
-    assert len({row["whole"].lower() for row in rows}) == 2
+    rows = describe(subject, [Unit("a_b", 0), Unit("A-b", 0)], found, data, tmp_path).units
+    assert len({row.whole.lower() for row in rows}) == 2
 
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
@@ -378,8 +378,8 @@ def test_a_damaged_photograph_changes_nothing_of_the_others(
         for channel in range(len(one.silent)):
             kept = [n for n in one.best(channel) if n not in damaged]
             assert other.best(channel) == kept
-    rows = describe(subject, [Unit("fc", 0)], found, again, tmp_path)
-    assert rows[0]["seen"] == N - 3
+    rows = describe(subject, [Unit("fc", 0)], found, again, tmp_path).units
+    assert rows[0].seen == N - 3
     with pytest.raises(Interrupted):  # other layers: a new pass, which knows the damage of the old
         find_exemplars(subject, ["block.0"], again, file, k=N, batch=3, every=-1, report=stop)
     both = find_exemplars(subject, ["block.0", *LAYERS], again, file, k=N, batch=3)

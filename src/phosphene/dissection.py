@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from phosphene import forms
 from phosphene.datasets import Outlined
 from phosphene.errors import BadRequest
+from phosphene.forms.dissection import UnitOverlap
 from phosphene.probe import Read, find_layer
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images
 
-FORMAT = 1
 QUANTILE = 0.005
 """Share of a channel's activations that count as its answer: the T_k of Bau et al. 2017."""
 DETECTOR = 0.04
@@ -51,26 +52,24 @@ class Dissection:
             if v > 0
         ]
 
-    def as_json(self, subject: Subject, data: Outlined) -> dict[str, Any]:
-        """What `phosphene dissect` keeps, a row for each channel."""
+    def form(self, subject: Subject, data: Outlined) -> forms.Dissection:
+        """Return what `phosphene dissect` keeps, a row for each channel."""
         rows = []
         for channel in range(len(self.iou)):
             (name, iou), *others = self.best(channel) or [("", 0.0)]
-            rows.append(
-                {"unit": f"{self.layer}:{channel}", "object": name, "iou": iou, "others": others}
-            )
-        return {
-            "format": FORMAT,
-            "subject": subject.name,
-            "subject_sha256": subject.identity,
-            "layer": self.layer,
-            "data": data.name,
-            "licence": data.licence,
-            "quantile": self.quantile,
-            "detector_above": DETECTOR,
-            "photographs": self.photographs,
-            "units": rows,
-        }
+            unit = f"{self.layer}:{channel}"
+            rows.append(UnitOverlap(unit=unit, object=name, iou=iou, others=tuple(others)))
+        return forms.Dissection(
+            subject=subject.name,
+            subject_sha256=subject.identity,
+            layer=self.layer,
+            data=data.name,
+            licence=data.licence,
+            quantile=self.quantile,
+            detector_above=DETECTOR,
+            photographs=self.photographs,
+            units=tuple(rows),
+        )
 
 
 def dissect(

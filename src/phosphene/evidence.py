@@ -6,7 +6,7 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from phosphene import metrics, records
 from phosphene.datasets import Stream, check_apart, places_of, same_names
 from phosphene.errors import BadFile, BadRequest
 from phosphene.exemplars import Exemplars, cut_out, find_exemplars, find_peaks, seen_box
-from phosphene.files import outlet_folder, write_json
+from phosphene.files import outlet_folder
+from phosphene.forms import Evaluation
 from phosphene.images import Pixels, to_pixels
 from phosphene.metrics import features, judge_channels, kernel_distance, recognised
 from phosphene.receptive_fields import Fields, receptive_fields
@@ -31,7 +32,6 @@ from phosphene.tensors import as_images, device_of
 from phosphene.texts import file_names, slug
 from phosphene.units import Unit, is_token
 
-FORMAT = 1
 MIN_HELD_OUT = 8
 REFERENCES = 9
 """What an observer is shown of each kind, and the pairs that it is asked about; as in Borowski et al. 2021."""
@@ -164,20 +164,6 @@ class Nature:
         return found.best(channel)[:n], found.numbers[lower[:n]].tolist()
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What was measured of one layer's pictures: figures over its units, and a row for each unit."""
-
-    subject: str
-    subject_sha256: str
-    layer: str
-    judge: str
-    data: str
-    figures: dict[str, Figure]
-    units: list[dict[str, Any]]
-    format: int = FORMAT
-
-
 def evaluate(
     folders: Sequence[Path],
     judge: str,
@@ -219,7 +205,6 @@ def evaluate(
         check_apart(index, images)
     files = dict(zip(layers, file_names([slug(layer) for layer in layers]), strict=True))
     nature = Nature.of(subject, layers, images, every, index, device, report) if images else None
-    about = (subject.name, subject.identity)
     named = subject.output if subject.classes else ""
     try:
         judge_channels(observer, subject.classes)
@@ -252,10 +237,16 @@ def evaluate(
                     figures = _recognition(run, observer, own, nature, photographs) | figures
                 data = nature.seen.name if nature else ""
                 mine[layer] = Evaluation(
-                    *about, layer, observer.name, data, figures, list(own.values())
+                    subject=subject.name,
+                    subject_sha256=subject.identity,
+                    layer=layer,
+                    judge=observer.name,
+                    data=data,
+                    figures=figures,
+                    units=list(own.values()),
                 )
                 name = f"evaluation-{slug(observer.name)}-{files[layer]}.json"
-                write_json(folder / "evidence" / name, asdict(mine[layer]))
+                mine[layer].write(folder / "evidence" / name)
     return [[mine[layer] for layer in run.layers] for run, mine in zip(runs, found, strict=True)]
 
 

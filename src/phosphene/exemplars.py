@@ -16,10 +16,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from phosphene import images
+from phosphene import forms, images
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest, Notice
-from phosphene.files import atomic_path, in_utf8, really_is, told_as_oserror, write_json
+from phosphene.files import atomic_path, in_utf8, really_is, told_as_oserror
 from phosphene.probe import find_layer
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import READINGS, Subject
@@ -228,14 +228,13 @@ def describe(
     found: Mapping[str, Exemplars],
     data: Stream,
     folder: Path,
-) -> list[dict[str, Any]]:
+) -> forms.Exemplars:
     """Write what was found of some units for people and for pages, and return it.
 
-    The result has a row for each unit. In the folder: `exemplars.json` with the rows, `tiles/` with
-    a strip of whole photographs for each unit, and `exemplars.png`, a contact sheet of the first
-    units' first exemplars, cut to the receptive field of their peaks. Boxes are (top, left, bottom,
-    right) as shares of the photograph's side. A strip of many photographs has several lines, and
-    smaller ones.
+    The result has a row for each unit. In the folder: `exemplars.json` with it, `tiles/` with a
+    strip of whole photographs for each unit, and `exemplars.png`, a contact sheet of the first
+    units' first exemplars, cut to the receptive field of their peaks. A strip of many photographs
+    has several lines, and smaller ones.
     """
     best = {unit: found[unit.layer].best(unit.channel) for unit in units}
     places = data.places({number for numbers in best.values() for number in numbers})
@@ -253,18 +252,36 @@ def describe(
         wanted = {number for unit in group for number in best[unit]}
         pictures = {number: (pixels, label) for number, pixels, label in data.photographs(wanted)}
         for unit in group:
-            row = _row(subject, unit, found[unit.layer], fields.get(unit.layer))
-            labels = (pictures[number][1] for number in best[unit])
-            row["classes"] = [len(data.classes) if label < 0 else label for label in labels]
-            row["files"] = [places[number] for number in best[unit]]
-            row["whole"] = f"tiles/{files[unit]}.webp"
-            own = [pictures[number][0] for number in best[unit]]
-            images.write_webp(folder / row["whole"], _strip(own, tile))
-            sheet.add(row, own)
+            own = [pictures[number] for number in best[unit]]
+            row = _row(
+                subject,
+                unit,
+                found[unit.layer],
+                fields.get(unit.layer),
+                classes=tuple(len(data.classes) if label < 0 else label for _, label in own),
+                files=tuple(places[number] for number in best[unit]),
+                whole=f"tiles/{files[unit]}.webp",
+            )
+            images.write_webp(folder / row.whole, _strip([pixels for pixels, _ in own], tile))
+            sheet.add(row, [pixels for pixels, _ in own])
             rows.append(row)
     sheet.write(folder / "exemplars.png")
-    _write_rows(folder / "exemplars.json", subject, data, rows, tile)
-    return rows
+    form = forms.Exemplars(
+        subject=subject.name,
+        subject_sha256=subject.identity,
+        data=data.name,
+        split=data.split,
+        licence=data.licence,
+        seen=rows[0].seen,
+        k=shown,
+        tile=tile,
+        columns=_columns(tile),
+        classes=tuple(data.classes),
+        left_out=tuple(data.damage.found[number] for number in sorted(data.damage.found)),
+        units=tuple(rows),
+    )
+    form.write(folder / "exemplars.json")
+    return form
 
 
 def _groups(best: Mapping[Unit, list[int]], most: int) -> Iterator[list[Unit]]:
@@ -303,25 +320,27 @@ def _shrunk(picture: images.Pixels, side: int) -> Image.Image:
     return whole_one.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def _row(subject: Subject, unit: Unit, found: Exemplars, field: Fields | None) -> dict[str, Any]:
-    """What is told of one unit."""
+def _row(
+    subject: Subject, unit: Unit, found: Exemplars, field: Fields | None, **photographs: Any
+) -> forms.exemplars.UnitExemplars:
+    """Return what is told of one unit."""
     name, numbers = f"{unit.layer}:{unit.channel}", found.best(unit.channel)
     positions = found.positions[unit.channel, : len(numbers)].tolist()
     quantiles = found.quantiles(unit.channel, SHARES).tolist()
-    return {
-        "unit": name,
-        "label": subject.targets(name)[0].label,
-        "values": found.values[unit.channel, : len(numbers)].tolist(),
-        "photographs": numbers,
-        "positions": positions,
-        "boxes": [list(seen_box(field, position, subject.size)) for position in positions],
-        "quantiles": dict(zip(map(str, SHARES), quantiles, strict=True)),
-        "silent": float(found.silent[unit.channel]) / found.seen,
-        "seen": found.seen,
-        "nearest": [
-            [f"{unit.layer}:{channel}", close] for channel, close in found.nearest(unit.channel)
-        ],
-    }
+    near = ((f"{unit.layer}:{c}", close) for c, close in found.nearest(unit.channel))
+    return forms.exemplars.UnitExemplars(
+        unit=name,
+        label=subject.targets(name)[0].label,
+        values=tuple(found.values[unit.channel, : len(numbers)].tolist()),
+        photographs=tuple(numbers),
+        positions=tuple(map(tuple, positions)),
+        boxes=tuple(seen_box(field, position, subject.size) for position in positions),
+        quantiles=dict(zip(map(str, SHARES), quantiles, strict=True)),
+        silent=float(found.silent[unit.channel]) / found.seen,
+        seen=found.seen,
+        nearest=tuple(near),
+        **photographs,
+    )
 
 
 @dataclass(frozen=True)
@@ -340,16 +359,16 @@ class _Sheet:
         room = images.MAX_PIXELS // (min(units, MAX_ROWS) * columns)
         return cls(columns, min(side, math.isqrt(room)), [], [])
 
-    def add(self, row: dict[str, Any], pictures: Sequence[images.Pixels]) -> None:
+    def add(self, row: forms.exemplars.UnitExemplars, pictures: Sequence[images.Pixels]) -> None:
         """Add a unit's exemplars, cut to what it sees of them, while there is room."""
         if len(self.tiles) >= MAX_ROWS * self.columns:
             return
-        first = list(zip(pictures, row["boxes"], row["values"], strict=True))[: self.columns]
+        first = list(zip(pictures, row.boxes, row.values, strict=True))[: self.columns]
         missing = self.columns - len(first)
         cut = [_shrunk(cut_out(picture, box), self.side) for picture, box, _ in first]
         blank = np.full((self.side, self.side, 3), 255, np.uint8)
         self.tiles.extend([*map(np.asarray, cut), *[blank] * missing])
-        label = clean(row["label"])
+        label = clean(row.label)
         self.labels.extend(f"{label}\n{value:.2f}" for *_, value in first)
         self.labels.extend(["\n"] * missing)
 
@@ -358,29 +377,9 @@ class _Sheet:
         images.write_png(file, images.contact_sheet(self.tiles, self.labels, self.columns))
 
 
-def _write_rows(
-    file: Path, subject: Subject, data: Stream, rows: Sequence[dict[str, Any]], tile: int
-) -> None:
-    about = {
-        "format": FORMAT,
-        "subject": subject.name,
-        "subject_sha256": subject.identity,
-        "data": data.name,
-        "split": data.split,
-        "licence": data.licence,
-        "seen": rows[0]["seen"],
-        "k": max(len(row["photographs"]) for row in rows),
-        "tile": tile,
-        "columns": _columns(tile),
-        "classes": data.classes,
-        "left_out": [data.damage.found[number] for number in sorted(data.damage.found)],
-    }
-    write_json(file, {**about, "units": rows})
-
-
 def seen_box(
     field: Fields | None, position: Sequence[int], size: tuple[int, int]
-) -> tuple[float, ...]:
+) -> forms.exemplars.Box:
     """Return the receptive field of a unit at a position.
 
     It is (top, left, bottom, right) as shares of the input's height and width, and all of the input

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 from typing import Any
@@ -12,26 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from phosphene.forms.figures import Figure as Figure
+
 ERROR = 0.05
 """The chance that an interval misses."""
 DRAWS = 10_000
 """Bootstrap samples."""
 MAX_RESAMPLED = 4_000_000
 """Values that are resampled at once, so that memory stays small."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A statistic over `n` units (or photographs) with its interval.
-
-    The interval is of 95 % unless something else is said. `note` says what it was measured with.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    note: str = ""
 
 
 def mean(values: Sequence[float], note: str = "", error: float = ERROR) -> Figure:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import starmap
 from pathlib import Path
 
+from phosphene import forms
+from phosphene.forms.dissection import UnitOverlap
+from phosphene.forms.exemplars import Box, UnitExemplars
+from phosphene.forms.figures import Told
 from phosphene.units import Unit
 
 FALL = 0.1
@@ -64,10 +70,22 @@ class Figure:
     n: int | None = None
     note: str = ""
 
+    @classmethod
+    def of(cls, name: str, told: Told) -> Figure:
+        """Return a measure as a form tells it."""
+        if not isinstance(told, forms.Figure):
+            return cls(name, told)
+        if math.isnan(told.low) or math.isnan(told.high):
+            return cls(name, told.value, n=told.n or None, note=told.note)
+        return cls(name, told.value, told.low, told.high, told.n or None, told.note)
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a judge found of a subject's units together, those of one layer where it is named, or of a single one."""
+    """What a judge found of a subject's units together, or of a single one.
+
+    Those together are of one layer where it is named.
+    """
 
     judge: str
     data: str
@@ -81,70 +99,78 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A photograph that excites a unit; of it the unit sees `box`: top, left, bottom, right, in shares of the side."""
+    """A photograph that excites a unit; of it the unit sees `box`."""
 
     value: float
     photograph: int
     name: str
-    box: tuple[float, float, float, float]
+    box: Box
 
 
 @dataclass(frozen=True)
 class Exemplars:
-    """The photographs of a data set that excite a unit most, best first, side by side in one strip.
+    """The photographs of a data set that excite a unit most, side by side in one strip."""
 
-    A line of the strip has `columns` of them, each `tile` pixels wide.
-    `flat` where each excites it in the one place that a unit without a map has.
-    """
-
-    data: str
-    split: str
-    licence: str
-    seen: int
-    silent: float | None
-    quantiles: tuple[tuple[float, float], ...]
-    shown: tuple[Exemplar, ...]
+    of: forms.Exemplars
+    row: UnitExemplars
     strip: Path
-    tile: int
-    columns: int
-    flat: bool
-    nearest: tuple[tuple[Unit, float], ...]
+
+    @cached_property
+    def shown(self) -> tuple[Exemplar, ...]:
+        """Return the photographs, best first."""
+        names = [name.split(",")[0] for name in self.of.classes]
+        labels = self.row.classes or (len(names),) * len(self.row.values)
+        own = (names[label] if label < len(names) else "" for label in labels)
+        columns = (self.row.values, self.row.photographs, own, self.row.boxes)
+        return tuple(starmap(Exemplar, zip(*columns, strict=True)))
+
+    @property
+    def quantiles(self) -> tuple[tuple[float, float], ...]:
+        """Return shares of photographs, each with the activation that they stay below."""
+        return tuple(sorted((float(share), v) for share, v in self.row.quantiles.items()))
+
+    @property
+    def columns(self) -> int:
+        """Return how many photographs a line of the strip has."""
+        return self.of.columns or len(self.row.values)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the strip, in pixels."""
+        """Return width and height of the strip, in pixels."""
         columns = min(self.columns, len(self.shown))
-        return columns * self.tile, -(-len(self.shown) // columns) * self.tile
-
-    @property
-    def cut(self) -> bool:
-        """Whether the unit sees only a part of some photograph."""
-        return any(exemplar.box != (0, 0, 1, 1) for exemplar in self.shown)
+        return columns * self.of.tile, -(-len(self.shown) // columns) * self.of.tile
 
     @property
     def names(self) -> tuple[tuple[str, int], ...]:
-        """The photographs' classes and how many are of each, the most frequent first."""
-        names = [exemplar.name for exemplar in self.shown if exemplar.name]
-        return tuple(
-            sorted({name: names.count(name) for name in names}.items(), key=lambda pair: -pair[1])
-        )
+        """Return the photographs' classes and how many are of each, the most frequent first."""
+        return tuple(Counter(each.name for each in self.shown if each.name).most_common())
 
 
 @dataclass(frozen=True)
 class Dissection:
     """The object whose outline a unit's activation covers best, and by how much."""
 
-    data: str
-    quantile: float
-    detector_above: float
-    photographs: int
-    object: str
-    iou: float
-    others: tuple[tuple[str, float], ...]
+    of: forms.Dissection
+    row: UnitOverlap
+
+    @property
+    def objects(self) -> tuple[tuple[str, float], ...]:
+        """Return the objects with their overlaps, the best first.
+
+        They are named as people write; data sets have an underscore for a space.
+        """
+        found = ((self.row.object, self.row.iou), *self.row.others)
+        return tuple((name.replace("_", " "), overlap) for name, overlap in found)
+
+    @property
+    def object(self) -> str:
+        """Return the object that is covered best."""
+        return self.objects[0][0]
 
     @property
     def detects(self) -> bool:
-        return self.iou > self.detector_above
+        """Return whether the unit is called the object's detector."""
+        return self.row.iou > self.of.detector_above
 
 
 @dataclass(frozen=True)
@@ -172,7 +198,7 @@ class Card:
     def object(self) -> Dissection | None:
         """The object that the unit detects, by the dissection that is surest of it."""
         found = [dissection for dissection in self.dissections if dissection.detects]
-        return max(found, key=lambda dissection: dissection.iou, default=None)
+        return max(found, key=lambda dissection: dissection.row.iou, default=None)
 
     @property
     def better(self) -> Picture | None:
@@ -225,7 +251,7 @@ class Layer:
     @property
     def flat(self) -> bool:
         """Whether its units are known to have no map, as those of a fully connected layer."""
-        found = [exemplars.flat for card in self.cards for exemplars in card.exemplars]
+        found = [exemplars.row.flat for card in self.cards for exemplars in card.exemplars]
         return bool(found) and all(found)
 
 

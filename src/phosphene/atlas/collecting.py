@@ -21,7 +21,7 @@ from phosphene.atlas.cards import (
     Subject,
 )
 from phosphene.atlas.findings import Finding, look_into
-from phosphene.atlas.forms import short
+from phosphene.forms.form import short
 from phosphene.texts import file_names
 from phosphene.units import Unit
 

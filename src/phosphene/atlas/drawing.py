@@ -94,10 +94,10 @@ def _strip(exemplars: Exemplars, file: Path) -> Image.Image:
 
 def _best(exemplars: Exemplars, strip: Image.Image) -> Image.Image:
     """What a unit sees of the photograph that excites it most, in a square."""
-    top, left, bottom, right = (edge * exemplars.tile for edge in exemplars.shown[0].box)
+    top, left, bottom, right = (edge * exemplars.of.tile for edge in exemplars.shown[0].box)
     side = max(bottom - top, right - left, 1)
-    x = min(max((left + right - side) / 2, 0), exemplars.tile - side)
-    y = min(max((top + bottom - side) / 2, 0), exemplars.tile - side)
+    x = min(max((left + right - side) / 2, 0), exemplars.of.tile - side)
+    y = min(max((top + bottom - side) / 2, 0), exemplars.of.tile - side)
     return strip.resize((96, 96), Image.Resampling.LANCZOS, box=(x, y, x + side, y + side))
 
 

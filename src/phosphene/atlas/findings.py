@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phosphene.atlas.cards import Dissection, Evaluation, Exemplar, Exemplars, Figure, Picture
-from phosphene.atlas.forms import Entry, read_form, short
+from phosphene.atlas import cards
+from phosphene.atlas.cards import Figure, Picture
 from phosphene.errors import BadFile, BadRequest
+from phosphene.forms import Dissection, Evaluation, Exemplars, form_of
+from phosphene.forms.dissection import UnitOverlap
+from phosphene.forms.exemplars import UnitExemplars
+from phosphene.forms.figures import Told, in_words, measures_of, unit_of
+from phosphene.forms.form import Entry, read_entry, short
 from phosphene.records import Record, read
 from phosphene.texts import clean
 from phosphene.units import Direction, Target, Unit, is_token
 
-Piece = Picture | Evaluation | Exemplars | Dissection
+Piece = Picture | cards.Evaluation | cards.Exemplars | cards.Dissection
+_OfSubject = Evaluation | Exemplars | Dissection
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,10 @@ class Finding:
 
 
 def look_into(folder: Path) -> list[Finding]:
-    """All that a folder and its `evidence` hold; `BadFile` where that is nothing or not of its form."""
+    """Return all that a folder and its `evidence` hold.
+
+    `BadFile` says where that is nothing, or not of its form.
+    """
     if not folder.is_dir():
         raise BadFile(f"{folder} is not a folder")
     found: list[Finding] = []
@@ -47,13 +54,16 @@ def look_into(folder: Path) -> list[Finding]:
 
 
 def _findings(file: Path) -> Iterator[Finding]:
-    if file.name == "exemplars.json":
-        return _exemplars(read_form(file))
-    if file.name == "dissection.json":
-        return _dissection(read_form(file))
-    if re.fullmatch(r"evaluation(-.*)?\.json", file.name):
-        return _evaluation(read_form(file))
-    return iter([_picture(file)])
+    entry = read_entry(file)
+    kind = form_of(entry)
+    if kind is None:
+        return iter([_picture(file)])
+    form = kind.of(entry)
+    if isinstance(form, Evaluation):
+        return _evaluation(form, file)
+    if isinstance(form, Exemplars):
+        return _exemplars(form, file)
+    return _dissection(form, file) if isinstance(form, Dissection) else iter(())
 
 
 def beside(folder: Path, name: str, source: Path) -> Path:
@@ -121,7 +131,7 @@ def _facts(record: Record, climb: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What a reader may want to know of how a picture was made."""
     start = record.request.get("start")
     yield "start", "a photograph" if isinstance(start, dict) else short(str(start))
-    yield from ((short(str(key)), short(_told(value))) for key, value in climb.items())
+    yield from ((short(str(key)), short(in_words(value))) for key, value in climb.items())
     for key in ("device", "precision", "threads"):
         yield key, short(str(record.request.get(key)))
     yield from (
@@ -141,184 +151,43 @@ MACHINE = ("machine", "cpu", "cpu_capability", "gpu")
 """What a record tells beside its programs' versions."""
 
 
-def _evaluation(form: Entry) -> Iterator[Finding]:
-    by = form["judge"].text(), _text(form, "data"), _text(form, "layer")
-    folder = form.file.parent
-    folder = folder.parent if folder.name == "evidence" else folder
-    figures = tuple(_figures(form.get("figures")))
-    yield Finding(*_subject(form), None, "", Evaluation(*by, figures, folder))
-    for row in form["units"].elements():
-        of_unit = {
-            key: value for key, value in row.members().items() if key not in ("unit", "label")
-        }
-        figures = tuple(_figures(Entry(row.file, of_unit, row.place)))
-        piece = Evaluation(*by, figures, folder)
-        yield Finding(*_subject(form), _unit_or_text(row["unit"]), _text(row, "label"), piece)
+def _evaluation(form: Evaluation, file: Path) -> Iterator[Finding]:
+    folder = file.parent.parent if file.parent.name == "evidence" else file.parent
+
+    def piece(figures: Mapping[str, Told]) -> cards.Evaluation:
+        own = tuple(Figure.of(name, told) for name, told in figures.items())
+        return cards.Evaluation(form.judge, form.data, form.layer, own, folder)
+
+    yield Finding(*_subject(form), None, "", piece(form.figures))
+    for row in form.units:
+        about = unit_of(row["unit"]) or row["unit"]
+        yield Finding(*_subject(form), about, row.get("label", ""), piece(measures_of(row)))
 
 
-def _figures(entries: Entry | None) -> Iterator[Figure]:
-    for name, entry in entries.items() if entries else ():
-        if isinstance(entry.value, dict) and "value" in entry.value:
-            low, high, n = entry.get("low"), entry.get("high"), entry.get("n")
-            if (value := entry.get("value")) is not None:
-                yield Figure(
-                    name,
-                    _value(value),
-                    low=low.number() if low and high else None,
-                    high=high.number() if low and high else None,
-                    n=n.whole() if n else None,
-                    note=_text(entry, "note"),
-                )
-        else:
-            yield Figure(name, _value(entry))
+def _exemplars(form: Exemplars, file: Path) -> Iterator[Finding]:
+    for row in form.units:
+        strip = beside(file.parent, row.whole, file)
+        yield _of_unit(form, row, cards.Exemplars(form, row, strip))
 
 
-def _value(entry: Entry) -> float | str:
-    """A number, or in words whatever else a later version may write."""
-    plain = isinstance(entry.value, int | float) and not isinstance(entry.value, bool)
-    return entry.number() if plain else short(_told(entry.value))
+def _dissection(form: Dissection, file: Path) -> Iterator[Finding]:
+    for row in form.units:
+        if row.object:  # or no object is ever there where the unit is active
+            yield _of_unit(form, row, cards.Dissection(form, row))
 
 
-def _exemplars(form: Entry) -> Iterator[Finding]:
-    classes = [each.text() for each in form["classes"].elements()]
-    seen, tile = form["seen"].whole(), form["tile"].whole(2048)
-    line = form.get("columns")  # the strips of version 0.1.0 have one line
-    for row in form["units"].elements():
-        unit, shown = _lone(row["unit"]), tuple(_shown(row, classes))
-        silent, quantiles, nearest = row.get("silent"), row.get("quantiles"), row.get("nearest")
-        yield Finding(
-            *_subject(form),
-            unit,
-            _text(row, "label"),
-            Exemplars(
-                data=form["data"].text(),
-                split=_text(form, "split"),
-                licence=_text(form, "licence"),
-                seen=seen,
-                silent=silent.number(0, 1) if silent else None,
-                quantiles=tuple(sorted(_quantile(*pair) for pair in quantiles.items()))
-                if quantiles
-                else (),
-                shown=shown,
-                strip=beside(form.file.parent, row["whole"].text(), form.file),
-                tile=tile,
-                columns=max(1, line.whole() if line else len(shown)),
-                flat=_flat(row, shown),
-                nearest=tuple(_near(each) for each in nearest.elements()) if nearest else (),
-            ),
-        )
+def _of_unit(form: _OfSubject, row: UnitExemplars | UnitOverlap, piece: Piece) -> Finding:
+    return Finding(*_subject(form), unit_of(row.unit), row.label, piece)
 
 
-def _quantile(share: str, value: Entry) -> tuple[float, float]:
-    try:
-        return float(share), value.number()
-    except ValueError:
-        value.wrong("is not the quantile of a share")
-
-
-def _shown(row: Entry, classes: list[str]) -> Iterator[Exemplar]:
-    columns = [row[key].elements() for key in ("values", "photographs", "boxes")]
-    labels = row.get("classes")
-    columns.append(
-        labels.elements() if labels else [Entry(row.file, len(classes))] * len(columns[0])
-    )
-    if len({len(column) for column in columns}) > 1 or not columns[0]:
-        row.wrong("does not have a value, a photograph, a box and a class for each exemplar")
-    for value, photograph, box, label in zip(*columns, strict=True):
-        name = classes[label.whole()].split(",")[0] if label.whole() < len(classes) else ""
-        yield Exemplar(value.number(), photograph.whole(), name, _box(box))
-
-
-def _flat(row: Entry, shown: Sequence[Exemplar]) -> bool:
-    """Whether all peaks lie in the one place of a unit without a map, which sees the whole photograph."""
-    positions = row.get("positions")
-    found = [each.numbers() for each in positions.elements()] if positions else []
-    return (
-        bool(found)
-        and all(not any(place) for place in found)
-        and all(each.box == (0, 0, 1, 1) for each in shown)
-    )
-
-
-def _box(entry: Entry) -> tuple[float, float, float, float]:
-    edges = [min(max(edge, 0.0), 1.0) for edge in entry.numbers()]
-    if len(edges) != 4 or edges[0] >= edges[2] or edges[1] >= edges[3]:
-        entry.wrong("is not a box: top, left, bottom, right")
-    return edges[0], edges[1], edges[2], edges[3]
-
-
-def _near(pair: Entry) -> tuple[Unit, float]:
-    if len(pair.elements()) != 2:
-        pair.wrong("is not a unit with a correlation")
-    unit, correlation = pair.elements()
-    return _lone(unit), correlation.number(-1.01, 1.01)
-
-
-def _dissection(form: Entry) -> Iterator[Finding]:
-    for row in form["units"].elements():
-        others = row.get("others")
-        if not _text(row, "object"):  # no object is ever there where the unit is active
-            continue
-        yield Finding(
-            *_subject(form),
-            _lone(row["unit"]),
-            _text(row, "label"),
-            Dissection(
-                data=form["data"].text(),
-                quantile=form["quantile"].number(0, 1),
-                detector_above=form["detector_above"].number(0, 1),
-                photographs=form["photographs"].whole(),
-                object=_object(row["object"]),
-                iou=row["iou"].number(0, 1),
-                others=tuple(
-                    (_object(pair.elements()[0]), pair.elements()[1].number())
-                    for pair in _pairs(others)
-                ),
-            ),
-        )
-
-
-def _object(entry: Entry) -> str:
-    """An object's name as people write it; data sets have an underscore for a space."""
-    return entry.text().replace("_", " ")
-
-
-def _pairs(entries: Entry | None) -> Iterator[Entry]:
-    for pair in entries.elements() if entries else ():
-        if len(pair.elements()) != 2:
-            pair.wrong("is not an object with its overlap")
-        yield pair
-
-
-def _subject(form: Entry) -> tuple[str, str]:
-    return shown_name(form["subject"].text()), _text(form, "subject_sha256")
-
-
-def _lone(entry: Entry) -> Unit:
-    about = _unit_or_text(entry)
-    return about if isinstance(about, Unit) else entry.wrong("is not of the form LAYER:CHANNEL")
-
-
-def _unit_or_text(entry: Entry) -> Unit | str:
-    match = re.fullmatch(r"([^\s:@*\"]+):([0-9]{1,9})(@\S+)?", entry.text())
-    return Unit(match[1], int(match[2])) if match else entry.text()
-
-
-def _text(form: Entry, key: str) -> str:
-    found = form.get(key)
-    return found.text() if found else ""
+def _subject(form: _OfSubject) -> tuple[str, str]:
+    return shown_name(form.subject), form.subject_sha256
 
 
 def _or_nan(entry: Entry) -> float:
     return (
         math.nan if isinstance(entry.value, float) and math.isnan(entry.value) else entry.number()
     )
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def shown_name(name: str) -> str:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from phosphene.atlas import charts, measures
 from phosphene.atlas.cards import Atlas, Card, Layer, Picture, Subject
-from phosphene.atlas.forms import short
 from phosphene.errors import Unavailable
+from phosphene.forms.figures import unit_of
+from phosphene.forms.form import short
 from phosphene.units import Unit
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def columns(layer: Layer) -> list[Column]:
     ]
     found += [Column(key, tuple(card.measure(key) for card in layer.cards)) for key in keys]
     found += [
-        Column("iou", tuple(card.object.iou if card.object else None for card in layer.cards))
+        Column("iou", tuple(card.object.row.iou if card.object else None for card in layer.cards))
     ]
     return [column for column in found if any(value is not None for value in column.values)]
 
@@ -193,7 +194,8 @@ def units_script(layer: Layer) -> str:
 
 def nearest(card: Card, cards: dict[Unit, Card]) -> list[tuple[Card, float]]:
     """The units that prefer the same photographs and have a card, with the correlation."""
-    found = [pair for exemplars in card.exemplars[:1] for pair in exemplars.nearest]
+    pairs = [pair for exemplars in card.exemplars[:1] for pair in exemplars.row.nearest]
+    found = [(unit_of(name), correlation) for name, correlation in pairs]
     return [(cards[unit], correlation) for unit, correlation in found if unit in cards]
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from phosphene import evidence, records
 from phosphene.datasets import Photographs, Stream, load, renumbered
 from phosphene.errors import BadRequest
-from phosphene.evidence import Evaluation
 from phosphene.exemplars import find_exemplars
+from phosphene.forms import Evaluation
 from phosphene.images import contact_sheet, read_png, to_pixels, write_webp
 from phosphene.metrics import features, judge_channels, recognised
 from phosphene.runs import Request, climb_into, open_parameterization, start_request

@@ -94,21 +94,21 @@ def exemplars(
         )
     with progress.status("cutting them out"):
         channels = list({(unit.layer, unit.channel): unit for unit in named}.values())
-        rows = describe(network, channels, found, data, out_folder) if named else []
+        rows = describe(network, channels, found, data, out_folder).units if named else ()
     if as_json:
-        print_json(rows)
+        print_json([asdict(row) for row in rows])
         return
     signed = {layer: bool((each.sample < 0).any()) for layer, each in found.items()}
     table = Table("unit", "channel of", "largest", "99 %", "median", "silent", "photographs")
     for row in rows:
-        numbers = ", ".join(map(str, row["photographs"]))
+        numbers = ", ".join(map(str, row.photographs))
         table.add_row(
-            row["unit"],
-            row["label"],
-            f"{row['values'][0]:.2f}",
-            f"{row['quantiles']['0.99']:.2f}",
-            f"{row['quantiles']['0.5']:.2f}",
-            "–" if signed[row["unit"].rpartition(":")[0]] else f"{row['silent']:.1%}",
+            row.unit,
+            row.label,
+            f"{row.values[0]:.2f}",
+            f"{row.quantiles['0.99']:.2f}",
+            f"{row.quantiles['0.5']:.2f}",
+            "–" if signed[row.unit.rpartition(":")[0]] else f"{row.silent or 0:.1%}",
             numbers,
         )
     if named:
@@ -213,10 +213,10 @@ def evaluate(
     if is_given(context, "photographs") and not named:
         warn("--photographs did not apply: no classes were recognised that the photographs have")
     if as_json:
-        print_json([asdict(each) for each in found])
+        print_json([each.as_json() for each in found])
         return
     for each in found:
-        tell_figures(f"{each.subject} {each.layer}, judge {each.judge}", asdict(each)["figures"])
+        tell_figures(f"{each.subject} {each.layer}, judge {each.judge}", each.as_json()["figures"])
 
 
 def dissect(
@@ -238,7 +238,7 @@ def dissect(
     """Which object does each channel detect? Network dissection: where it answers against where objects are."""
     from phosphene import dissection
     from phosphene.datasets import Outlined, check_apart
-    from phosphene.files import outlet, write_json
+    from phosphene.files import outlet
     from phosphene.subjects import load_subject
 
     where = choose_machine(device, "float32", threads)["device"]
@@ -249,13 +249,13 @@ def dissect(
     with progress.bar(2 * len(data), "looking") as advance:
         found = dissection.dissect(
             network, layer, data, quantile=quantile, batch=batch, device=where, report=advance
-        ).as_json(network, data)
-    write_json(out_folder / "dissection.json", found)
+        ).form(network, data)
+    found.write(out_folder / "dissection.json")
     if as_json:
-        print_json(found)
+        print_json(found.as_json())
         return
-    detectors = [row for row in found["units"] if row["iou"] > dissection.DETECTOR]
-    objects = {row["object"] for row in detectors}
+    detectors = [row for row in found.units if row.iou > found.detector_above]
+    objects = {row.object for row in detectors}
     table = Table(
         "unit",
         "object",
@@ -263,13 +263,12 @@ def dissect(
         "others",
         title=f"{len(detectors)} detectors of {len(objects)} objects",
     )
-    for row in sorted(detectors, key=lambda row: -row["iou"]):
-        others = ", ".join(f"{name} {iou:.3f}" for name, iou in row["others"])
-        table.add_row(row["unit"], row["object"], f"{row['iou']:.3f}", others)
+    for row in sorted(detectors, key=lambda row: -row.iou):
+        others = ", ".join(f"{name} {iou:.3f}" for name, iou in row.others)
+        table.add_row(row.unit, row.object, f"{row.iou:.3f}", others)
     print_table(table)
-    units, photographs = len(found["units"]), found["photographs"]
     out.print(
-        f"{out_folder / 'dissection.json'}: {units:,} units, {photographs:,} photographs, a detector above "
-        f"{dissection.DETECTOR}",
+        f"{out_folder / 'dissection.json'}: {len(found.units):,} units, "
+        f"{found.photographs:,} photographs, a detector above {found.detector_above}",
         soft_wrap=True,
     )
