@@ -428,7 +428,8 @@ def former_index(subject: Subject, data: Stream, file: Path, tmp_path: Path) -> 
         names = {*kept.keys()} - {f"{layer}.numbers" for layer in LAYERS}
         tensors = {name: kept.get_tensor(name) for name in names}
     del said["damaged"]
-    text = json.dumps({**said, "data": print_of})
+    flat = {**said.pop("identity"), "format": 1, "finished": True, "data": print_of}
+    text = json.dumps({**said, **flat})
     save_file(tensors, file, {"phosphene": text, "digest": weights.digest_of(tensors, text)})
     assert found["fc"].numbers.tolist() == list(range(N))
 

@@ -309,7 +309,7 @@ def test_an_index_that_is_a_pointer_is_told(tmp_path: Path) -> None:
     (tmp_path / "train" / "a").mkdir(parents=True)
     Image.new("RGB", (40, 40)).save(tmp_path / "train" / "a" / "a.png")
     file = put(tmp_path / "exemplars.safetensors", LFS)
-    with pytest.raises(BadFile, match=r"is no index of exemplars .*a pointer of Git LFS"):
+    with pytest.raises(BadFile, match=r"is damaged .*a pointer of Git LFS"):
         find_exemplars(tiny_subject(), ["conv"], Stream(tmp_path, "train", 32), file)
 
 

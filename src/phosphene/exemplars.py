@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
@@ -16,17 +15,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from phosphene import forms, images
+from phosphene import forms, images, kept
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest, Notice
-from phosphene.files import atomic_path, in_utf8, really_is, told_as_oserror
 from phosphene.probe import find_layer
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.subjects import READINGS, Subject
 from phosphene.tensors import as_images
 from phosphene.texts import clean, file_names, slug
 from phosphene.units import Unit
-from phosphene.weights import digest_of
 
 FORMAT = 1
 MAX_SAMPLED = 2048
@@ -110,8 +107,8 @@ class Exemplars:
         self.numbers = torch.cat([self.numbers, own[own % self.every == 0]])
         while len(self.sample) > MAX_SAMPLED:
             self.every *= 2
-            kept = self.numbers % self.every == 0
-            self.sample, self.numbers = self.sample[kept], self.numbers[kept]
+            left = self.numbers % self.every == 0
+            self.sample, self.numbers = self.sample[left], self.numbers[left]
         self.seen += len(peaks)
 
     def quantiles(self, channel: int, shares: Sequence[float]) -> Tensor:
@@ -180,21 +177,19 @@ def find_exemplars(
         find_layer(subject.network, layer, subject.name)
     shapes = subject.shapes()
     identity = {
-        "format": FORMAT,
         "subject": subject.identity,
         "data": data.fingerprint,
+        "reading": subject.reading_version(),
         "k": k,
     }
-    if (reading := subject.reading_version()) != READINGS[0]:
-        identity["reading"] = reading
     found, finished = _read(file, identity, data, subject)
     if finished and set(layers) <= found.keys():
         data.damage.tell(next(iter(found.values())).seen)
         return {layer: each.first(k) for layer, each in found.items()}
-    kept = identity["k"] = _kept_k(found) or k
+    number = identity["k"] = _kept_k(found) or k
     if finished or set(layers) != found.keys():  # a pass is over one set of layers
         layers = list(dict.fromkeys([*layers, *(found if finished else ())]))
-        found = {layer: Exemplars.none_yet(shapes[layer][0], kept) for layer in layers}
+        found = {layer: Exemplars.none_yet(shapes[layer][0], number) for layer in layers}
     first, saved = next(iter(found.values())), time.monotonic()
     subject.network.to(device)
     with subject.reading(layers) as read, torch.no_grad():
@@ -206,14 +201,14 @@ def find_exemplars(
                 exemplars.take(activations[layer], numbers)
             report(first.after)
             if time.monotonic() - saved > every:
-                _write(file, found, {**identity, "finished": False})
+                _write(file, found, identity, False)
                 saved = time.monotonic()
     data.damage.tell(first.seen)
     if not first.seen:
         raise BadFile(f"{data.name} holds no photographs")
     for exemplars in found.values():
         exemplars.damaged = dict(data.damage.found)
-    _write(file, found, {**identity, "finished": True})
+    _write(file, found, identity, True)
     return {layer: each.first(k) for layer, each in found.items()}
 
 
@@ -431,19 +426,17 @@ _LATER = ("numbers",)
 """What indexes of version 0.1.0 lack."""
 
 
-def _write(file: Path, found: dict[str, Exemplars], identity: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
-
+def _write(
+    file: Path, found: dict[str, Exemplars], identity: dict[str, Any], finished: bool
+) -> None:
     one = next(iter(found.values()))
     tensors = {
-        f"{layer}.{part}": getattr(each, part).contiguous()
+        f"{layer}.{part}": getattr(each, part)
         for layer, each in found.items()
         for part in (*_PARTS, *_LATER)
     }
     state = {"layers": list(found), "seen": one.seen, "every": one.every, "damaged": one.damaged}
-    text = json.dumps({**identity, **state})
-    with atomic_path(file) as scratch, told_as_oserror():
-        save_file(tensors, scratch, {"phosphene": text, "digest": digest_of(tensors, text)})
+    kept.write(file, identity, {**state, **tensors}, finished)
 
 
 def _read(
@@ -454,26 +447,15 @@ def _read(
     Where there is no index, it holds nothing. What it says of photographs that cannot be read goes
     to the data's `damage`.
     """
-    if not file.exists():
+    index = kept.read(file)
+    if index is None:
         return {}, False
-    from safetensors import SafetensorError, safe_open
-
+    said = {**index.content, **(index.identity or {})}  # version 0.1.0 kept them side by side
     try:
-        with in_utf8(file) as path, safe_open(path, "pt") as kept:
-            text = kept.metadata()["phosphene"]
-            said = json.loads(text)
-            found = {layer: _kept(kept, layer, said) for layer in said["layers"]}
-            finished = bool(said["finished"])
-            names = kept.keys()
-            if (
-                digest_of({name: kept.get_tensor(name) for name in names}, text)
-                != kept.metadata()["digest"]
-            ):
-                raise ValueError("it is damaged")
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        found = {layer: _kept(said, layer) for layer in said["layers"]}
+    except (ValueError, KeyError, TypeError) as error:
         raise BadFile(
-            f"{file} is no index of exemplars ({really_is(file) or error}); delete it, "
-            "or give another --out"
+            f"{file} is no index of exemplars ({error}); delete it, or give another --out"
         ) from None
     if said.get("subject") == subject.former_identity != subject.identity:
         if not subject.made_by_library:
@@ -490,20 +472,15 @@ def _read(
             f"{file} holds {_kept_k(found)} exemplars of each unit, fewer than {identity['k']}; "
             "ask for no more, or delete it or give another folder to look at the photographs again"
         )
-    same = identity.keys() - {"k"}
-    was, wanted = ({"reading": READINGS[0], **each} for each in (said, identity))
-    if wrong := sorted(key for key in {*same, "reading"} if was.get(key) != wanted[key]):
-        raise BadRequest(
-            f"{file} was made with another {wrong[0]}; give another folder for it, "
-            "or what it was made with"
-        )
+    wanted = {name: value for name, value in identity.items() if name != "k"}
+    replace(index, identity={"reading": READINGS[0], **said}).check(wanted)
     if former:
         _check_former(file, data, lambda: _agrees(subject, found, data))
-        if not finished:  # the rest would be read in another way than its beginning
+        if not index.finished:  # the rest would be read in another way than its beginning
             return {}, False
     for each in found.values():
         data.damage.found |= each.damaged
-    return found, finished
+    return found, index.finished
 
 
 def _check_former(file: Path, data: Stream, agrees: Callable[[], bool]) -> None:
@@ -536,28 +513,23 @@ def _agrees(subject: Subject, found: Mapping[str, Exemplars], data: Stream) -> b
             activations = read(subject.prepare(as_images(torch.from_numpy(pixels).to(device))))
             for layer, exemplars in found.items():
                 peaks, _ = find_peaks(activations[layer])
-                kept = exemplars.sample[at : at + len(numbers)]
-                if peaks.shape != kept.shape or not torch.allclose(peaks, kept, 1e-3, 1e-3):
+                own = exemplars.sample[at : at + len(numbers)]
+                if peaks.shape != own.shape or not torch.allclose(peaks, own, 1e-3, 1e-3):
                     return False
             at += len(numbers)
     return at == first.seen
 
 
-def _kept(kept: Any, layer: str, said: dict[str, Any]) -> Exemplars:
+def _kept(said: Mapping[str, Any], layer: str) -> Exemplars:
     """One layer's; `ValueError` where its tensors do not fit together."""
-    values, photographs, positions, sample, silent = (
-        kept.get_tensor(f"{layer}.{part}") for part in _PARTS
-    )
+    values, photographs, positions, sample, silent = (said[f"{layer}.{part}"] for part in _PARTS)
     channels = len(silent)
     if not (values.shape == photographs.shape == positions.shape[:2] == (channels, said["k"])):
         raise ValueError(f"layer {layer} has tensors that do not fit together")
     seen, every = int(said["seen"]), int(said["every"])
     if sample.ndim != 2 or sample.shape[1] != channels or seen < 0 or every < 1:
         raise ValueError(f"layer {layer} has a sample that does not fit")
-    later = f"{layer}.{_LATER[0]}"
-    numbers = every * torch.arange(len(sample))
-    if later in set(kept.keys()):
-        numbers = kept.get_tensor(later)
+    numbers = said.get(f"{layer}.{_LATER[0]}", every * torch.arange(len(sample)))
     if numbers.shape != sample.shape[:1]:
         raise ValueError(f"layer {layer} has a sample of other photographs")
     damaged = {int(number): str(why) for number, why in said.get("damaged", {}).items()}

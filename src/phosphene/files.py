@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import BadFile, BadRequest, OutOfSpace, Unavailable
+from phosphene.errors import BadRequest, OutOfSpace, Unavailable
 
 FORGOTTEN = 86_400
 """Seconds after which scratch of another machine or container counts as left behind."""
@@ -215,24 +215,6 @@ def _check_parent(parent: Path, path: Path) -> None:
         raise OutOfSpace(f"cannot write {path}: {there} is no folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutOfSpace(f"cannot write {path}: the folder {there} may not be written")
-
-
-def read_tensors(path: Path) -> dict[str, Any]:
-    """Return the tensors of a safetensors file that a run has kept.
-
-    `BadFile` where it is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        with in_utf8(path) as file:
-            return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise BadFile(
-            f"{path} is damaged ({really_is(path) or error}); delete it, "
-            "and the same command makes it again"
-        ) from None
 
 
 @contextmanager

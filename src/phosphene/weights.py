@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, Unavailable, UnknownName
 from phosphene.files import atomic_path, caches, from_hub, really, without_nan
+from phosphene.kept import digest_of
 
 FORMAT = 3
 MAX_BYTES = 4 << 30
@@ -395,13 +396,3 @@ def _leaves(value: Any) -> list[Any]:
     if isinstance(value, list):
         return [leaf for item in value for leaf in _leaves(item)]
     return [value]
-
-
-def digest_of(tensors: Mapping[str, Tensor], text: str) -> str:
-    """One hash of a file's tensors (names, types, shapes, numbers) and of the text beside them."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name}:{value.dtype}:{list(value.shape)}".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

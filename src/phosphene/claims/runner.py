@@ -9,15 +9,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from phosphene import weights
+from phosphene import kept, weights
 from phosphene.claims.claim import Claim, Findings, Verdict
 from phosphene.claims.code import code_hash
 from phosphene.claims.experiment import Experiment
-from phosphene.files import read_json, write_json
+from phosphene.files import read_json
 from phosphene.runs import versions
 from phosphene.statistics import Figure
 
-FORMAT = 2
 UNCOMPARED = {1: {"code", "data"}}
 """What of an older format's identity cannot be compared.
 
@@ -35,7 +34,7 @@ class Result:
     seconds: float
     versions: dict[str, str] = field(default_factory=versions)
     """With which it was measured."""
-    format: int = FORMAT
+    format: int = kept.FORMAT
     earlier: bool = False
     """Whether other code than this measured it."""
     kept: bool = False
@@ -105,31 +104,27 @@ def run(claims: Sequence[Claim], experiment: Experiment, resume: bool = True) ->
             "data": experiment.fingerprints(claim.data),
             "code": _code(claim),
         }
-        kept = read(claim, experiment.out)
-        kept = None if kept is None else _compared(kept, json.loads(json.dumps(identity)))
-        if kept is not None and (resume or not kept.earlier):
-            yield replace(kept, kept=True)
+        earlier = read(claim, experiment.out)
+        if earlier is not None:
+            earlier = _compared(earlier, json.loads(json.dumps(identity)))
+        if earlier is not None and (resume or not earlier.earlier):
+            yield replace(earlier, kept=True)
             continue
         begun = time.monotonic()
         findings = claim.measure(experiment)
         result = Result(claim, findings, identity, time.monotonic() - begun)
-        write_json(experiment.out / f"{claim.name}.json", result.as_json())
+        kept.write(experiment.out / f"{claim.name}.json", identity, result.as_json())
         yield result
 
 
-def _compared(kept: Result, identity: dict[str, Any]) -> Result | None:
+def _compared(found: Result, identity: dict[str, Any]) -> Result | None:
     """Return what was kept, marked where other code measured it.
 
     None where it is of something else.
     """
-    if kept.identity == identity:
-        return kept
-    left_out = UNCOMPARED.get(kept.format, {"code"})
-    ours, theirs = (
-        {name: value for name, value in each.items() if name not in left_out}
-        for each in (identity, kept.identity)
-    )
-    return replace(kept, earlier=True) if ours == theirs else None
+    left_out = UNCOMPARED.get(found.format, {"code"})
+    differ = {k for k in {*identity, *found.identity} if identity.get(k) != found.identity.get(k)}
+    return replace(found, earlier=bool(differ)) if differ <= left_out else None
 
 
 def _code(claim: Claim) -> str:
@@ -147,15 +142,10 @@ def read(claim: Claim, out: Path) -> Result | None:
     The second is the report's. None where nothing is there, or something of another form.
     """
     try:
-        if (file := out / f"{claim.name}.json").exists():
-            found = read_json(file)
-        elif (file := out / "claims.json").exists():
-            every = read_json(file)
-            found = next((each for each in every if each["claim"] == claim.name), None)
-        else:
-            found = None
-        if found is None:
+        saved = kept.intact(out / f"{claim.name}.json") or _reported(claim, out / "claims.json")
+        if saved is None:
             return None
+        found = saved.content
         numbers = {name: figure(each) for name, each in found["numbers"].items()}
         pictures = [
             (str(caption), out / "pictures" / Path(name).name)
@@ -163,13 +153,20 @@ def read(claim: Claim, out: Path) -> Result | None:
         ]
         findings = Findings(numbers, found["rows"], found["units"], pictures, found["settings"])
         wanted = {each.number for each in claim.expected}
-        if found["format"] not in (FORMAT, *UNCOMPARED) or not wanted <= numbers.keys():
+        if saved.format not in (kept.FORMAT, *UNCOMPARED) or not wanted <= numbers.keys():
             return None
         made = {str(name): str(version) for name, version in found["versions"].items()}
-        seconds, identity = float(found["seconds"]), dict(found["identity"])
-        return Result(claim, findings, identity, seconds, made, found["format"])
+        identity = dict(saved.identity or {})
+        return Result(claim, findings, identity, float(found["seconds"]), made, saved.format)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _reported(claim: Claim, file: Path) -> kept.Kept | None:
+    """Return what a report says of a claim, where there is one."""
+    every = read_json(file) if file.exists() else []
+    found = next((each for each in every if each["claim"] == claim.name), None)
+    return found and kept.Kept(file, found, found["identity"], format=found["format"])
 
 
 def figure(found: dict[str, Any]) -> Figure:

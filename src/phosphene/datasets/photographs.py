@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from phosphene.datasets.fingerprints import fingerprint, former, written_before
@@ -27,8 +28,8 @@ from phosphene.datasets.sources import (
     folder_source,
 )
 from phosphene.errors import BadFile, BadRequest, Notice
-from phosphene.files import atomic_path
 from phosphene.images import opened, short_side
+from phosphene.kept import Content, kept
 
 MAX_PIXELS = 256
 """A side of photographs in memory, where nothing else is said."""
@@ -170,24 +171,21 @@ def load(
     `size` resizes (pixels; default: the median of the photographs' shorter sides, at most
     `MAX_PIXELS`); `limit` takes the first so many; `without` leaves out the photographs whose
     keys are in another folder of shards, in any split. With `cache` (a folder) the decoded arrays
-    are kept and read next time; a damaged cache is decoded anew. Where it is not `labelled`, it
+    are kept and read next time. Where it is not `labelled`, it
     may have photographs without a class. What cannot be read is left out, and said.
     """
     barred = _keys(Path(without)) if without is not None else frozenset()
     source = open_source(folder, split, labelled)
     wanted = _Wanted(source, size, limit, barred, labelled)
-    kept = _Kept.of(Path(cache), wanted) if cache else None
-    found = kept.read() if kept else None
-    if found is None:
-        found = _decoded(wanted)
-        if kept:
-            kept.write(found)
+    if cache:
+        found, identity = _cached(Path(cache), wanted)
+    else:
+        found, identity = _decoded(wanted), wanted.fingerprint
     if not len(found.images) and not found.damage:
         raise BadFile(f"{folder} holds no photographs of split {split!r}")
     Damage(source.name, dict(enumerate(found.damage))).tell(len(found.images))
     classes = _classes(folder, source, found.labels, labelled)
     labels = np.where(found.labels < len(classes), found.labels, UNKNOWN)
-    identity = kept.fingerprint if kept else wanted.fingerprint
     return Photographs(source.name, found.images, labels, classes, identity, source.licence)
 
 
@@ -305,55 +303,51 @@ class _Decoded:
     damage: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A file of decoded photographs, and the fingerprint that it has."""
+def _cached(folder: Path, wanted: _Wanted) -> tuple[_Decoded, str]:
+    """Return photographs from the file that a folder keeps of them, and their fingerprint.
 
-    file: Path
-    wanted: _Wanted
-    fingerprint: str
+    Where there is no such file, they are decoded, and it is written.
+    """
+    name = f"{wanted.source.name}-{wanted.source.split}"
+    former = _of_0_1_0(folder / f"{name}-{wanted.former[:16]}.npz", wanted)
+    if former is not None:
+        return former, wanted.former
 
-    @classmethod
-    def of(cls, folder: Path, wanted: _Wanted) -> _Kept:
-        """Return the file of a folder; one of version 0.1.0 where that is still good.
+    def make() -> Content:
+        found = _decoded(wanted)
+        images, labels = torch.from_numpy(found.images), torch.from_numpy(found.labels)
+        return {"images": images, "labels": labels, "damage": found.damage}
 
-        A run that began with it goes on with the same pixels, so it ends as it would have.
-        """
-        source, before = wanted.source, wanted.former
-        old = folder / f"{source.name}-{source.split}-{before[:16]}.npz"
-        paths = (path for _, path in source.files)
-        if old.exists() and written_before(paths, old.stat().st_mtime):
-            warnings.warn(
-                f"{old} was decoded by version 0.1.0, which followed no colour profile; what began "
-                "with it goes on with it, and another folder decodes anew",
-                Notice,
-                stacklevel=3,
-            )
-            return cls(old, wanted, before)
-        now = wanted.fingerprint
-        return cls(folder / f"{source.name}-{source.split}-{now[:16]}.npz", wanted, now)
+    now = wanted.fingerprint
+    found = kept(folder / f"{name}-{now[:16]}.safetensors", {"photographs": now}, make)
+    damage = tuple(found["damage"])
+    return _Decoded(found["images"].numpy(), found["labels"].numpy(), damage), now
 
-    def read(self) -> _Decoded | None:
-        """Return what the file holds; None where there is none, or it is damaged."""
-        if not self.file.exists():
-            return None
-        try:
-            with open(self.file, "rb") as file, np.load(file, allow_pickle=False) as kept:
-                if "damage" in kept:
-                    return _Decoded(kept["images"], kept["labels"], tuple(kept["damage"].tolist()))
-                images = kept["images"]
-        except Exception:  # of many kinds: it is decoded anew
-            return None
-        # of version 0.1.0, which numbered each split by its own class names
-        labels = np.array([row.label for row in self.wanted.rows()], np.int64)
-        return _Decoded(images, labels) if len(labels) == len(images) else None
 
-    def write(self, found: _Decoded) -> None:
-        if not len(found.images):
-            return
-        damage = np.array(found.damage, dtype=np.str_)
-        with atomic_path(self.file) as scratch, open(scratch, "wb") as file:
-            np.savez(file, images=found.images, labels=found.labels, damage=damage)
+def _of_0_1_0(file: Path, wanted: _Wanted) -> _Decoded | None:
+    """Return what version 0.1.0 decoded, where its file is there and still good.
+
+    A run that began with it goes on with the same pixels, so it ends as it would have.
+    """
+    paths = (path for _, path in wanted.source.files)
+    if not file.exists() or not written_before(paths, file.stat().st_mtime):
+        return None
+    try:
+        with open(file, "rb") as opened_file, np.load(opened_file, allow_pickle=False) as found:
+            images = found["images"]
+    except Exception:  # of many kinds: it is decoded anew
+        return None
+    # its labels are left: it numbered each split by its own class names
+    labels = np.array([row.label for row in wanted.rows()], np.int64)
+    if len(labels) != len(images):
+        return None
+    warnings.warn(
+        f"{file} was decoded by version 0.1.0, which followed no colour profile; what began "
+        "with it goes on with it, and another folder decodes anew",
+        Notice,
+        stacklevel=4,
+    )
+    return _Decoded(images, labels)
 
 
 def _decoded(wanted: _Wanted) -> _Decoded:

@@ -27,8 +27,8 @@ from phosphene import weights
 from phosphene.datasets import Stream
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.files import atomic_path, told_as_oserror
 from phosphene.images import Pixels, contact_sheet, to_pixels
+from phosphene.kept import Content, kept
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.enlarger import Enlarger, enlarged
@@ -255,17 +255,13 @@ def piece(picture: Tensor, row: int, column: int, side: int) -> Any:
 
 def cached_pairs(seed: int, prior: Generated, photographs: Stream, runtime: Runtime) -> Pairs:
     """Draw a view of each photograph, and what the prior makes of it, once; keep them."""
-    from safetensors.torch import load_file, save_file
+
+    def make() -> Content:
+        return vars(_pairs(seed, prior, photographs, None, runtime.device))
 
     name = recipe_hash({"seed": seed}, f"{photographs.fingerprint}:{prior.card['sha256']}")
     file = runtime.folder / f"pairs-{name[:16]}.safetensors"
-    if not file.exists():
-        found = _pairs(seed, prior, photographs, None, runtime.device)
-        runtime.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"large": found.large, "again": found.again, "beyond": found.beyond}
-        with atomic_path(file) as scratch, told_as_oserror():
-            save_file(tensors, scratch)
-    return Pairs(**load_file(file))
+    return Pairs(**kept(file, {"pairs": name}, make, runtime.processes))
 
 
 def _pairs(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.files import atomic_path, read_tensors, told_as_oserror
+from phosphene.kept import Content, kept
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated
@@ -49,8 +49,6 @@ def initialized(
     regression on this generator's codes. Without one, only the codes are looked at. Computed once and kept beside the
     run.
     """
-    from safetensors.torch import save_file
-
     teacher = load_generated(name) if (name := recipe["begin"].get("generator", "")) else None
     _check(recipe, teacher)
     begun = (str(teacher.card["sha256"]),) if teacher else ()
@@ -60,8 +58,8 @@ def initialized(
         "image": {}
     }
     identity = stage_identity(alone, encoder, photographs, "image", begun)
-    file = runtime.folder / f"begin-{identity[:16]}.safetensors"
-    if runtime.processes.is_main and not file.exists():
+
+    def make() -> Content:
         if teacher is None:
             codes = torch.cat(
                 [codes for codes, _ in _shown(recipe, encoder, photographs, runtime.device)]
@@ -74,12 +72,11 @@ def initialized(
             follower.decoder.load_state_dict(teacher.generator.decoder.state_dict())  # type: ignore[union-attr]
             whiten(follower, views)
             initialize_map(follower, views)
-        kept = {f"network.{name}": value for name, value in generator.state_dict().items()}
-        kept |= {f"code.{name}": value for name, value in code_statistics(codes).items()}
-        with atomic_path(file) as scratch, told_as_oserror():
-            save_file({name: value.contiguous() for name, value in kept.items()}, scratch)
-    runtime.processes.wait()
-    tensors = read_tensors(file)
+        tensors = {f"network.{name}": value for name, value in generator.state_dict().items()}
+        return tensors | {f"code.{name}": value for name, value in code_statistics(codes).items()}
+
+    file = runtime.folder / f"begin-{identity[:16]}.safetensors"
+    tensors = kept(file, {"beginning": identity}, make, runtime.processes)
     generator.load_state_dict(
         {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("network.")}
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.datasets import Photographs
-from phosphene.files import atomic_path, read_tensors, told_as_oserror
+from phosphene.kept import kept
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.runtime import Runtime
@@ -159,21 +159,19 @@ def cached_views(
     runtime: Runtime,
 ) -> Views:
     """Codes and latents of `views` augmented views of each photograph, computed once and kept beside the run."""
-    from safetensors.torch import save_file
 
-    identity = stage_identity(recipe, encoder, photographs, "views")
-    file = runtime.folder / f"views-{identity[:16]}.safetensors"
-    if runtime.processes.is_main and not file.exists():
+    def make() -> dict[str, Tensor]:
         pairs = list(_encode(recipe, encoder, autoencoder, photographs, runtime.device))
         codes, latents = (torch.cat(part) for part in zip(*pairs, strict=True))
         mean = latents.float().mean((0, 2, 3), keepdim=True)
         std = latents.float().std((0, 2, 3), keepdim=True)
         latents = ((latents.float() - mean) / std).half()
-        with atomic_path(file) as scratch, told_as_oserror():
-            save_file({"codes": codes, "latents": latents, "mean": mean, "std": std}, scratch)
-    runtime.processes.wait()
-    kept = read_tensors(file)
-    return Views(kept["codes"], kept["latents"], kept["mean"], kept["std"])
+        return {"codes": codes, "latents": latents, "mean": mean, "std": std}
+
+    identity = stage_identity(recipe, encoder, photographs, "views")
+    file = runtime.folder / f"views-{identity[:16]}.safetensors"
+    found = kept(file, {"views": identity}, make, runtime.processes)
+    return Views(found["codes"], found["latents"], found["mean"], found["std"])
 
 
 def _encode(

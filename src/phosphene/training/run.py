@@ -21,8 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from phosphene import kept
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import atomic_path, read_text, really_is, without_nan
+from phosphene.files import atomic_path, read_text, without_nan
 from phosphene.images import write_png
 from phosphene.runtime import ALONE, Processes, Runtime
 
@@ -211,20 +212,10 @@ class RunFolder:
 
     def load(self, parts: Mapping[str, Stateful]) -> int:
         """Put the last checkpoint into the parts and return its step; 0 on a fresh run."""
-        if not self.checkpoint.exists():
+        found = kept.read(self.checkpoint)
+        if found is None:
             return 0
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load has no common error of its own
-            raise BadFile(
-                f"{self.checkpoint} cannot be read ({really_is(self.checkpoint) or error}); "
-                "give another --run folder"
-            ) from None
-        if not isinstance(state, dict) or state.get("identity") != self.identity:
-            raise BadRequest(
-                f"{self.path} was trained with another recipe or other data; "
-                "give another --run folder, or the recipe it began with"
-            )
+        state = found.check({"recipe or other data": self.identity}).content
         self.history = state["history"]
         if self.processes.is_main:  # what a killed run logged after it will be logged again
             with atomic_path(self.path / "log.jsonl") as scratch:
@@ -251,14 +242,8 @@ class RunFolder:
                 f"at step {step} the weights are no longer numbers: the rates are too high for this recipe; what was "
                 f"saved before is kept in {self.checkpoint}"
             )
-        with atomic_path(self.checkpoint) as scratch:
-            try:
-                torch.save(
-                    {**state, "step": step, "identity": self.identity, "history": self.history},
-                    scratch,
-                )
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise OSError(str(error)) from None
+        more = {"step": step, "history": self.history}
+        kept.write(self.checkpoint, self.identity, {**state, **more})
 
     def log(self, **values: float) -> None:
         """Keep the values of a `step` in the history, in log.jsonl and for TensorBoard.
@@ -293,14 +278,14 @@ class RunFolder:
         here = NEVER if self._diverged is None else int(self._diverged)
         if (first := self.processes.minimum(here)) == NEVER:
             return
-        kept = (
+        saved = (
             f"what was saved before is kept in {self.checkpoint}"
             if self.checkpoint.exists()
             else "nothing was saved before"
         )
         raise BadRequest(
             f"at step {first + 1} the loss is no longer a finite number: "
-            f"the rates are too high for this recipe; {kept}"
+            f"the rates are too high for this recipe; {saved}"
         )
 
     def show(self, name: str, step: int, pixels: npt.NDArray[np.uint8]) -> None:
@@ -379,11 +364,11 @@ def stop_signal() -> Iterator[list[str]]:
             raise KeyboardInterrupt
         stopped.append(signal.Signals(number).name)
 
-    kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:
-        for number, handler in kept.items():
+        for number, handler in former.items():
             signal.signal(number, handler)
 
 
