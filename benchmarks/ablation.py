@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 
 from phosphene import datasets
-from phosphene.fidelity import reconstructed
 from phosphene.metrics import judge_channels, recognised
 from phosphene.parameterizations import Generated
 from phosphene.priors import CodeStatistics
 from phosphene.runtime import Runtime
+from phosphene.studies.generator import reconstructed
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS, Member, climb_all, joined
 from phosphene.tensors import as_images

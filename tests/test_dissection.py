@@ -14,11 +14,11 @@ from conftest import DATA, Run
 from PIL import Image
 from torch import nn
 
-from phosphene import dissection
 from phosphene.datasets import Outlined
-from phosphene.dissection import dissect
 from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.forms.dissection import UnitOverlap
+from phosphene.studies import dissection
+from phosphene.studies.dissection import dissect
 from phosphene.subjects import Subject
 
 pyarrow = pytest.importorskip("pyarrow")

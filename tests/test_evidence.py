@@ -11,10 +11,10 @@ import torch
 from conftest import CI_SAMPLE, Run, write_subject
 from PIL import Image
 
-from phosphene import evidence
 from phosphene.errors import BadRequest
-from phosphene.evidence import evaluate
 from phosphene.images import read_image
+from phosphene.studies import _comparison
+from phosphene.studies.compare import evaluate
 from phosphene.subjects import load_subject
 
 SIDE = 16
@@ -285,7 +285,7 @@ def test_what_stands_for_photographs_in_general_is_cut_as_the_rest_is(
         return found.figures["kid_photographs"].value
 
     cut = other_photographs()
-    monkeypatch.setattr(evidence, "_somewhere", lambda pictures, field, size: list(pictures))
+    monkeypatch.setattr(_comparison, "_somewhere", lambda pictures, field, size: list(pictures))
     assert abs(cut) < other_photographs() / 3
 
 

@@ -1,4 +1,4 @@
-"""Exemplars against a plain search, however the pass is cut up."""
+"""LayerExemplars against a plain search, however the pass is cut up."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from phosphene import exemplars, forms, weights
+from phosphene import forms, weights
 from phosphene.atlas import build
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile, BadRequest, Notice
-from phosphene.exemplars import Exemplars, describe, find_exemplars
 from phosphene.images import read_png
 from phosphene.probe import probe
+from phosphene.studies import _index, exemplars
+from phosphene.studies.exemplars import LayerExemplars, describe, find_exemplars
 from phosphene.subjects import Subject
 from phosphene.units import Unit
 
@@ -54,7 +55,7 @@ def activations(subject: Subject, data: Stream) -> dict[str, Tensor]:
         return read(subject.prepare(images.permute(0, 3, 1, 2).float() / 255))
 
 
-def same(one: dict[str, Exemplars], other: dict[str, Exemplars]) -> bool:
+def same(one: dict[str, LayerExemplars], other: dict[str, LayerExemplars]) -> bool:
     parts = ("values", "photographs", "positions", "sample", "silent")
     return one.keys() == other.keys() and all(
         torch.equal(getattr(one[layer], part), getattr(other[layer], part))
@@ -96,7 +97,7 @@ def test_they_are_what_a_plain_search_finds(subject: Subject, data: Stream, tmp_
         for channel in range(values.shape[1]):
             wanted = peaks[:, channel].quantile(torch.tensor([0.1, 0.5]))
             torch.testing.assert_close(found[layer].quantiles(channel, [0.1, 0.5]), wanted)
-        assert found[layer].seen == N
+        assert found[layer].n_images == N
 
 
 def test_fewer_photographs_than_exemplars(subject: Subject, data: Stream, tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_an_interrupted_pass_goes_on_and_a_finished_one_is_read(
     again = find_exemplars(subject, LAYERS, data, file, k=K, batch=5, report=looked.append)
     assert looked == [10, 15, 20, 23], "what was safe is not looked at again"
     assert same(again, whole)
-    monkeypatch.setattr(exemplars, "_batches", None)
+    monkeypatch.setattr(_index, "_batches", None)
     assert same(find_exemplars(subject, ["fc"], data, file, k=K), whole)
 
 
@@ -165,9 +166,9 @@ def test_an_index_of_something_else_and_a_damaged_one_are_refused(
 
 
 def test_memory_does_not_grow_with_the_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exemplars, "MAX_SAMPLED", 16)
+    monkeypatch.setattr(_index, "MAX_SAMPLED", 16)
     found, values = (
-        Exemplars.none_yet(3, 2),
+        LayerExemplars.none_yet(3, 2),
         torch.rand(1000, 3, generator=torch.Generator().manual_seed(0)),
     )
     for part in values.split(7):
@@ -177,7 +178,7 @@ def test_memory_does_not_grow_with_the_photographs(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_is_no_number_is_nobodys_exemplar() -> None:
-    found = Exemplars.none_yet(1, 2)
+    found = LayerExemplars.none_yet(1, 2)
     found.take(torch.tensor([[float("nan")], [1.0], [2.0]]))
     assert found.photographs.tolist() == [[2, 1]]
 
@@ -201,7 +202,7 @@ def test_a_tile_is_what_the_unit_sees(subject: Subject, data: Stream, tmp_path: 
 def test_units_that_answer_alike_are_near() -> None:
     """A copy of a channel is its nearest, its mirror image the farthest; one that is silent is near to none."""
     found, one = (
-        Exemplars.none_yet(4, 2),
+        LayerExemplars.none_yet(4, 2),
         torch.rand(50, generator=torch.Generator().manual_seed(0)),
     )
     found.take(torch.stack([one, -one, 2 * one + 1, torch.zeros(50)], 1))
@@ -372,9 +373,9 @@ def test_a_damaged_photograph_changes_nothing_of_the_others(
             found = find_exemplars(subject, LAYERS, again, file, k=N, batch=3)
     for layer in LAYERS:
         one, other = whole[layer], found[layer]
-        assert (other.seen, other.after) == (N - 3, N)
+        assert (other.n_images, other.after) == (N - 3, N)
         assert other.numbers.tolist() == other.whole == sorted({*range(N)} - damaged)
-        assert torch.equal(other.sample, one.sample[other.numbers])
+        torch.testing.assert_close(other.sample, one.sample[other.numbers])
         for channel in range(len(one.silent)):
             kept = [n for n in one.best(channel) if n not in damaged]
             assert other.best(channel) == kept
@@ -441,7 +442,7 @@ def test_an_index_of_version_0_1_0_opens_where_its_photographs_are_the_same(
     former_index(subject, data, file, tmp_path)
     whole = find_exemplars(subject, LAYERS, data, tmp_path / "new", k=K)
     with monkeypatch.context() as patch:
-        patch.setattr(exemplars, "_batches", None)
+        patch.setattr(_index, "_batches", None)
         with pytest.warns(Notice, match="none was written since"):
             found = find_exemplars(subject, LAYERS, data, file, k=K)
     assert same(found, whole)

@@ -13,9 +13,9 @@ from conftest import CI_SAMPLE, Run, statistics_of, write_generator
 from PIL import Image
 from torch import Tensor, nn
 
-from phosphene.fidelity import reconstructed
 from phosphene.metrics import nearest
 from phosphene.parameterizations import Generated
+from phosphene.studies.generator import reconstructed
 from phosphene.subjects import Subject
 
 SIDE = 8

@@ -16,15 +16,15 @@ from conftest import Run, lively, tiny_subject, write_subject
 from PIL import Image
 
 from phosphene import weights
-from phosphene.atlas.forms import read_form
 from phosphene.datasets import Stream
 from phosphene.errors import BadFile
-from phosphene.exemplars import find_exemplars
 from phosphene.files import read_json, read_text
+from phosphene.forms.form import read_entry
 from phosphene.images import read_image
 from phosphene.networks import build
 from phosphene.networks.deepsim import read_bounds
 from phosphene.runtime import Runtime
+from phosphene.studies.exemplars import find_exemplars
 from phosphene.subjects import load_subject
 from phosphene.training.run import RunFolder, read_recipe
 
@@ -102,7 +102,7 @@ def test_records_and_forms_take_a_mark_too(phosphene: Run, zoo: Path, tmp_path: 
     remade = phosphene("synthesize", "--record", record, "--out", tmp_path / "again")
     assert "fc8:1" in remade.fine()
     form = put(tmp_path / "form.json", b'\xef\xbb\xbf{"format": 1}')
-    assert read_form(form)["format"].value == 1
+    assert read_entry(form)["format"].value == 1
 
 
 # ---------------------------------------------------------------- pointers in place of files
@@ -121,7 +121,7 @@ def opened_as_picture(file: Path) -> object:
 
 
 def opened_as_form(file: Path) -> object:
-    return read_form(file)
+    return read_entry(file)
 
 
 def opened_as_bounds(file: Path) -> object:

@@ -20,10 +20,10 @@ from torch.utils.checkpoint import checkpoint
 from phosphene.datasets import Stream
 from phosphene.encoders import encode
 from phosphene.errors import BadFile, BadRequest
-from phosphene.exemplars import find_exemplars
 from phosphene.networks.sources.loading import checked_options
 from phosphene.notebook import synthesize
 from phosphene.parameterizations import Pixels
+from phosphene.studies.exemplars import find_exemplars
 from phosphene.subjects import load_subject, wrap
 from phosphene.synthesis import NOT_ABOVE, Climb, PreferredInputs
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from phosphene.datasets import Stream
 from phosphene.errors import BadRequest, UnknownName
-from phosphene.exemplars import find_exemplars, find_peaks
 from phosphene.images import read_png
 from phosphene.notebook import synthesize
 from phosphene.objectives import Objective
 from phosphene.probe import Tokens, at_token, layer_shapes, probe
 from phosphene.receptive_fields import receptive_fields
+from phosphene.studies.exemplars import find_exemplars, find_peaks
 from phosphene.subjects import Subject, load_subject, wrap
 from phosphene.tensors import as_images
 from phosphene.units import Direction, Target, Unit

@@ -115,6 +115,12 @@ class Target:
     def layers(self) -> set[str]:
         return {unit.layer for _, unit in self.terms}
 
+    @property
+    def lone(self) -> Unit | None:
+        """Return the unit whose own activation the target is; None where it is no such."""
+        (weight, unit), *others = self.terms
+        return unit if isinstance(unit, Unit) and weight == 1 and not others else None
+
     def as_json(self) -> dict[str, Any]:
         """The target as a record keeps it; `Target.from_json` reads it back."""
         return {

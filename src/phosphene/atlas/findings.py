@@ -18,7 +18,7 @@ from phosphene.forms.figures import Told, in_words, measures_of, unit_of
 from phosphene.forms.form import Entry, read_entry, short
 from phosphene.records import Record, read
 from phosphene.texts import clean
-from phosphene.units import Direction, Target, Unit, is_token
+from phosphene.units import Target, Unit, is_token
 
 Piece = Picture | cards.Evaluation | cards.Exemplars | cards.Dissection
 _OfSubject = Evaluation | Exemplars | Dissection
@@ -121,8 +121,8 @@ def _about(target: Target) -> Unit | str:
 
     A class token and its like share a channel's number with the patches, but no meaning.
     """
-    (weight, unit), *others = target.terms
-    if others or weight != 1 or isinstance(unit, Direction) or is_token(unit.position):
+    unit = target.lone
+    if unit is None or is_token(unit.position):
         return short(str(target))
     return Unit(short(unit.layer), unit.channel)
 

@@ -11,10 +11,10 @@ from torch.nn.functional import normalize
 
 from phosphene.claims.claim import Claim, Expectation, Findings, named
 from phosphene.claims.experiment import Experiment
-from phosphene.fidelity import reconstructed
 from phosphene.metrics import feature_layers
 from phosphene.parameterizations import load_generated
 from phosphene.statistics import Figure, mean, paired_difference, share
+from phosphene.studies.generator import reconstructed
 
 PRIORS = {
     "conv3": "objects-conv3",

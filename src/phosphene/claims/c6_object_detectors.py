@@ -13,12 +13,12 @@ from torch.nn.functional import normalize
 from phosphene.claims.claim import Claim, Expectation, Findings
 from phosphene.claims.experiment import Experiment
 from phosphene.datasets import Outlined, Stream
-from phosphene.dissection import DETECTOR, Dissection, dissect
-from phosphene.exemplars import cut_out, find_exemplars, seen_box
 from phosphene.images import Pixels
 from phosphene.parameterizations import load_generated
 from phosphene.receptive_fields import receptive_fields
 from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_difference, share
+from phosphene.studies.dissection import DETECTOR, Dissection, dissect
+from phosphene.studies.exemplars import cut_out, field_box, find_exemplars
 from phosphene.tensors import as_images, center_crop
 
 SUBJECT, LAYER = "caffenet-scenes", "conv5"
@@ -199,7 +199,7 @@ def _exemplars(experiment: Experiment, channels: Sequence[int]) -> dict[int, Ten
         places = found.positions[channel].tolist()
         best = zip(found.best(channel), places, strict=False)
         cut[channel] = as_images(
-            [cut_out(pictures[n], seen_box(field, place, network.size)) for n, place in best]
+            [cut_out(pictures[n], field_box(field, place, network.size)) for n, place in best]
         )
     return cut
 

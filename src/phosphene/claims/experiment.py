@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phosphene import evidence, records
+from phosphene import records
 from phosphene.datasets import Photographs, Stream, load, renumbered
 from phosphene.errors import BadRequest
-from phosphene.exemplars import find_exemplars
 from phosphene.forms import Evaluation
 from phosphene.images import contact_sheet, read_png, to_pixels, write_webp
 from phosphene.metrics import features, judge_channels, recognised
 from phosphene.runs import Request, climb_into, open_parameterization, start_request
+from phosphene.studies.compare import evaluate
+from phosphene.studies.exemplars import find_exemplars
 from phosphene.subjects import Subject, load_subject, outer_layers
 from phosphene.synthesis import Member, settings
 from phosphene.tensors import as_images, resized
@@ -204,7 +205,7 @@ class Experiment:
         """What `phosphene evaluate` says of each folder, all of one subject, beside object photographs, by layer."""
         index = self.indexed(made[0].subject)
         self.report(f"{', '.join(shots.folder.name for shots in made)}: beside photographs")
-        found = evidence.evaluate(
+        found = evaluate(
             [shots.folder for shots in made],
             self.judges[0],
             self.objects,

@@ -53,8 +53,8 @@ def exemplars(
     kept, so other channels of these layers need no other pass.
     """
     from phosphene.datasets import Stream, check_apart
-    from phosphene.exemplars import describe, find_exemplars
     from phosphene.files import outlet, outlet_folder
+    from phosphene.studies.exemplars import describe, find_exemplars
     from phosphene.subjects import load_subject, outer_layers
     from phosphene.units import Unit, is_token
 
@@ -86,7 +86,7 @@ def exemplars(
         found = find_exemplars(
             network, layers, data, file, k=k, batch=batch, device=where, report=report
         )
-    total = next(iter(found.values())).seen
+    total = next(iter(found.values())).n_images
     if not seen:
         err.print(
             f"phosphene: kept the pass of an earlier run over {total:,} photographs in {file}",
@@ -166,9 +166,9 @@ def evaluate(
     Of a generator: what survives of photographs, and what it makes of random codes. Each figure comes with its 95 %
     interval. What is measured of a folder is kept in its folder evidence.
     """
-    from phosphene import evidence, fidelity
     from phosphene.encoders import check_encoder
     from phosphene.parameterizations import load_generated
+    from phosphene.studies import compare, generator
 
     of_folder = Path(run).is_dir()
     if not of_folder:
@@ -188,17 +188,17 @@ def evaluate(
         with progress.status("looking at photographs"):
             generated = load_generated(run)
             check_encoder(generated, encoder)
-            observer = fidelity.Observer(
+            observer = generator.Observer(
                 judge, images, generated.image_size, photographs=photographs, device=where
             )
-            prior = fidelity.measure_prior(generated, observer, encoder)
+            prior = generator.measure_prior(generated, observer, encoder)
         if as_json:
             print_json(asdict(prior))
         else:
             tell_figures(f"{prior.prior}, judge {prior.judge}", asdict(prior)["figures"])
         return
     with progress.bar(None, "looking") as advance:
-        (found,) = evidence.evaluate(
+        (found,) = compare.evaluate(
             [Path(run)],
             judge,
             images,
@@ -236,9 +236,9 @@ def dissect(
     as_json: AsJson = False,
 ) -> None:
     """Which object does each channel detect? Network dissection: where it answers against where objects are."""
-    from phosphene import dissection
     from phosphene.datasets import Outlined, check_apart
     from phosphene.files import outlet
+    from phosphene.studies import dissection
     from phosphene.subjects import load_subject
 
     where = choose_machine(device, "float32", threads)["device"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from phosphene.forms.dissection import Dissection
 from phosphene.forms.evaluation import Evaluation
 from phosphene.forms.exemplars import Exemplars
 from phosphene.forms.figures import Figure
-from phosphene.forms.form import Entry, Form
+from phosphene.forms.form import Entry, Form, read_entry
 from phosphene.forms.study import StudyTable
 
 STUDIES: dict[str, type[Form]] = {
@@ -32,4 +33,18 @@ def form_of(entry: Entry) -> type[Form] | None:
     return Evaluation if re.fullmatch(r"evaluation(-.*)?\.json", name) else None
 
 
-__all__ = ["Dissection", "Evaluation", "Exemplars", "Figure", "Form", "StudyTable", "form_of"]
+def is_study(file: Path) -> bool:
+    """Return whether a file is of a study, whatever else is in it."""
+    return form_of(read_entry(file)) is not None
+
+
+__all__ = [
+    "Dissection",
+    "Evaluation",
+    "Exemplars",
+    "Figure",
+    "Form",
+    "StudyTable",
+    "form_of",
+    "is_study",
+]

@@ -1,0 +1,87 @@
+"""The pictures of a folder, read back with what made them."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from phosphene import records
+from phosphene.errors import BadFile, BadRequest
+from phosphene.forms import is_study
+from phosphene.images import Pixels
+from phosphene.runs import Request, check_trusted, check_weights
+from phosphene.subjects import Subject
+from phosphene.synthesis import NOT_ABOVE
+from phosphene.units import Unit, is_token
+
+MADE_BY = ("subject", "prior", "prior_file", "bounds", "reading")
+"""What all pictures of a folder have in common."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished picture of one unit."""
+
+    unit: Unit
+    seed: int
+    score: float
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Run:
+    """The pictures of lone units in a folder, by layer and channel, and what made them."""
+
+    subject: Subject
+    request: Request
+    layers: dict[str, dict[int, list[Picture]]]
+
+    @classmethod
+    def of(cls, folder: Path, trusted: str = "") -> Run:
+        """Read a folder.
+
+        `BadFile` where there are no records, `BadRequest` where none is of a lone unit that was
+        climbed up. A subject that is code, `python:…`, is loaded only where it is the `trusted` one.
+        """
+        made = _records(folder)
+        layers: dict[str, dict[int, list[Picture]]] = defaultdict(lambda: defaultdict(list))
+        first: Request | None = None
+        for file, record in made:
+            request, members, number = Request.from_record(record, file)
+            first = first or request
+            if any(getattr(request, part) != getattr(first, part) for part in MADE_BY):
+                raise BadRequest(
+                    f"{folder} holds pictures of several subjects or priors; "
+                    "evaluate one of them at a time"
+                )
+            member = members[number]
+            unit = member.target.lone
+            # a climb that failed counts too
+            shown = record.status in ("climbed", NOT_ABOVE)
+            if shown and unit and not is_token(unit.position):
+                pixels = records.Folder(folder).picture(record)
+                picture = Picture(unit, member.seed, record.score, pixels)
+                layers[unit.layer][unit.channel].append(picture)
+        if not layers:
+            raise BadRequest(
+                f"{folder} holds no picture of a lone unit, so there is nothing to compare it with"
+            )
+        named = f"--subject {shlex.quote(request.subject)}"
+        command = f"phosphene evaluate {shlex.quote(str(folder))} {named}"
+        check_trusted(request.subject, trusted, made[0][0], command)
+        subject, prior = request.loaded()
+        for file, record in made:
+            check_weights(record, subject, prior, file)
+        for layer, channels in layers.items():  # a record comes from outside: its units must exist
+            subject.targets(f"{layer}:{max(channels)}")
+        return cls(subject, request, {layer: dict(channels) for layer, channels in layers.items()})
+
+
+def _records(folder: Path) -> list[tuple[Path, records.Record]]:
+    """Return the records of a folder, in which other commands may have left their files."""
+    files = [file for file in sorted(folder.glob("[!.]*.json")) if not is_study(file)]
+    if not files:
+        raise BadFile(f"{folder} holds no records; make some with phosphene synthesize")
+    return [(file, records.read(file)) for file in files]

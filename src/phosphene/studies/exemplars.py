@@ -1,0 +1,219 @@
+"""Which photographs excite a unit most, where, and how its activation spreads over all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from phosphene import forms, images
+from phosphene.datasets import Stream
+from phosphene.forms.exemplars import UnitExemplars
+from phosphene.receptive_fields import Box, Fields, receptive_fields
+from phosphene.studies._index import LayerExemplars, find_exemplars, find_peaks
+from phosphene.subjects import Subject
+from phosphene.texts import clean, file_names, slug
+from phosphene.units import Unit
+
+__all__ = [
+    "LayerExemplars",
+    "cut_out",
+    "describe",
+    "field_box",
+    "find_exemplars",
+    "find_peaks",
+]
+
+MAX_ROWS, MAX_COLUMNS = 50, 20
+"""Units on a contact sheet, and exemplars of each."""
+MAX_STRIP, MAX_TILE = 16_000_000, 2048
+"""Pixels of a strip, and of a tile's side in it; photographs that are more are shrunk."""
+MAX_HELD = 1 << 30
+"""Bytes of photographs in memory while they are cut out."""
+SHARES = (0.01, 0.1, 0.5, 0.9, 0.99)
+"""The quantiles that are told of a unit."""
+
+
+def describe(
+    subject: Subject,
+    units: Sequence[Unit],
+    found: Mapping[str, LayerExemplars],
+    data: Stream,
+    folder: Path,
+) -> forms.Exemplars:
+    """Write what was found of some units for people and for pages, and return it.
+
+    The result has a row for each unit. In the folder: `exemplars.json` with it, `tiles/` with a
+    strip of whole photographs for each unit, and `exemplars.png`, a contact sheet of the first
+    units' first exemplars, cut to the receptive field of their peaks. A strip of many photographs
+    has several lines, and smaller ones.
+    """
+    best = {unit: found[unit.layer].best(unit.channel) for unit in units}
+    places = data.places({number for numbers in best.values() for number in numbers})
+    layers = list(dict.fromkeys(unit.layer for unit in units))
+    fields = receptive_fields(
+        subject.network, subject.size, layers, subject.batch or 32, subject.tokens
+    )
+    names = file_names([slug(f"{unit.layer}:{unit.channel}") for unit in units])
+    files = dict(zip(units, names, strict=True))
+    shown = max(map(len, best.values()))
+    tile = min(data.size, MAX_TILE, math.isqrt(MAX_STRIP // shown))
+    sheet = _Sheet.of(len(units), shown, data.size)
+    rows = []
+    for group in _groups(best, max(1, MAX_HELD // (3 * data.size**2))):
+        wanted = {number for unit in group for number in best[unit]}
+        pictures = {number: (pixels, label) for number, pixels, label in data.photographs(wanted)}
+        for unit in group:
+            own = [pictures[number] for number in best[unit]]
+            row = _row(
+                subject,
+                unit,
+                found[unit.layer],
+                fields.get(unit.layer),
+                classes=tuple(len(data.classes) if label < 0 else label for _, label in own),
+                files=tuple(places[number] for number in best[unit]),
+                whole=f"tiles/{files[unit]}.webp",
+            )
+            images.write_webp(folder / row.whole, _strip([pixels for pixels, _ in own], tile))
+            sheet.add(row, [pixels for pixels, _ in own])
+            rows.append(row)
+    sheet.write(folder / "exemplars.png")
+    form = forms.Exemplars(
+        subject=subject.name,
+        subject_sha256=subject.identity,
+        data=data.name,
+        split=data.split,
+        licence=data.licence,
+        seen=rows[0].seen,
+        k=shown,
+        tile=tile,
+        columns=_columns(tile),
+        classes=tuple(data.classes),
+        left_out=tuple(data.damage.found[number] for number in sorted(data.damage.found)),
+        units=tuple(rows),
+    )
+    form.write(folder / "exemplars.json")
+    return form
+
+
+def _groups(best: Mapping[Unit, list[int]], most: int) -> Iterator[list[Unit]]:
+    """Yield the units in groups of which each has no more than `most` photographs, or one unit."""
+    group: list[Unit] = []
+    wanted: set[int] = set()
+    for unit, numbers in best.items():
+        if group and len(wanted.union(numbers)) > most:
+            yield group
+            group, wanted = [], set()
+        group.append(unit)
+        wanted.update(numbers)
+    yield group
+
+
+def _columns(tile: int) -> int:
+    """Return how many tiles a line of a strip has."""
+    return images.MAX_WEBP // tile
+
+
+def _strip(pictures: Sequence[images.Pixels], tile: int) -> images.Pixels:
+    """Return pictures side by side, in several lines where one would be too long."""
+    columns = min(_columns(tile), len(pictures))
+    lines = -(-len(pictures) // columns)
+    strip = Image.new("RGB", (columns * tile, lines * tile), "white")
+    for i, picture in enumerate(pictures):
+        strip.paste(_shrunk(picture, tile), (i % columns * tile, i // columns * tile))
+    return np.asarray(strip)
+
+
+def _shrunk(picture: images.Pixels, side: int) -> Image.Image:
+    """Return a picture with this side, its own pixels where it has it."""
+    whole_one = Image.fromarray(picture)
+    if whole_one.size == (side, side):
+        return whole_one
+    return whole_one.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def _row(
+    subject: Subject, unit: Unit, found: LayerExemplars, field: Fields | None, **photographs: Any
+) -> UnitExemplars:
+    """Return what is told of one unit."""
+    name, numbers = f"{unit.layer}:{unit.channel}", found.best(unit.channel)
+    positions = found.positions[unit.channel, : len(numbers)].tolist()
+    quantiles = found.quantiles(unit.channel, SHARES).tolist()
+    near = ((f"{unit.layer}:{c}", close) for c, close in found.nearest(unit.channel))
+    return UnitExemplars(
+        unit=name,
+        label=subject.targets(name)[0].label,
+        values=tuple(found.values[unit.channel, : len(numbers)].tolist()),
+        photographs=tuple(numbers),
+        positions=tuple(map(tuple, positions)),
+        boxes=tuple(field_box(field, position, subject.size) for position in positions),
+        quantiles=dict(zip(map(str, SHARES), quantiles, strict=True)),
+        silent=float(found.silent[unit.channel]) / found.n_images,
+        seen=found.n_images,
+        nearest=tuple(near),
+        **photographs,
+    )
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """The tiles of a contact sheet, a row of `columns` for each of the first units."""
+
+    columns: int
+    side: int
+    tiles: list[images.Pixels]
+    labels: list[str]
+
+    @classmethod
+    def of(cls, units: int, shown: int, side: int) -> _Sheet:
+        """Return an empty one whose tiles are as large as fit into a picture that can be read."""
+        columns = min(shown, MAX_COLUMNS)
+        room = images.MAX_PIXELS // (min(units, MAX_ROWS) * columns)
+        return cls(columns, min(side, math.isqrt(room)), [], [])
+
+    def add(self, row: UnitExemplars, pictures: Sequence[images.Pixels]) -> None:
+        """Add a unit's exemplars, cut to what it sees of them, while there is room."""
+        if len(self.tiles) >= MAX_ROWS * self.columns:
+            return
+        first = list(zip(pictures, row.boxes, row.values, strict=True))[: self.columns]
+        missing = self.columns - len(first)
+        cut = [_shrunk(cut_out(picture, box), self.side) for picture, box, _ in first]
+        blank = np.full((self.side, self.side, 3), 255, np.uint8)
+        self.tiles.extend([*map(np.asarray, cut), *[blank] * missing])
+        label = clean(row.label)
+        self.labels.extend(f"{label}\n{value:.2f}" for *_, value in first)
+        self.labels.extend(["\n"] * missing)
+
+    def write(self, file: Path) -> None:
+        """Write the sheet as PNG."""
+        images.write_png(file, images.contact_sheet(self.tiles, self.labels, self.columns))
+
+
+def field_box(
+    field: Fields | None, position: Sequence[int], size: tuple[int, int]
+) -> forms.exemplars.Box:
+    """Return the receptive field of a unit at a position.
+
+    It is (top, left, bottom, right) as shares of the input's height and width, and all of the input
+    where the field is not known.
+    """
+    row, column = position
+    box = field.box(row, column) if field else Box(0, 0, *size)
+    height, width = size
+    return (box.top / height, box.left / width, box.bottom / height, box.right / width)
+
+
+def cut_out(picture: images.Pixels, box: Sequence[float]) -> images.Pixels:
+    """Return the part of a square picture that lies in a box (shares of its side).
+
+    It is enlarged to the same square; the rest is white.
+    """
+    side = len(picture)
+    top, left, bottom, right = (round(side * edge) for edge in box)
+    crop = Image.fromarray(picture).crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    return np.asarray(ImageOps.pad(crop, (side, side), Image.Resampling.LANCZOS, color="white"))
