@@ -417,6 +417,8 @@ def test_the_code_of_a_result_is_all_that_its_experiment_reaches(tmp_path: Path)
         *("start", "middle", "deep.inner", "end", "deep.listed", "deep.other")
     }
     assert code_hash(["start"], package) != before
+    (package / "end.py").write_text('from pack.parts import built_in\nbuilt_in("pack.deep")')
+    assert {"deep.inner", "deep.other"} <= reached(["end"], package)
 
 
 @pytest.mark.parametrize("name", CLAIMS)

@@ -14,7 +14,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
-from phosphene.errors import BadRequest, UnknownName, near, one_line, type_name
+from phosphene.errors import BadRequest, PhospheneError, UnknownName, near, one_line, type_name
 
 PREFIX = "python:"
 
@@ -61,10 +61,13 @@ def make(name: str, *arguments: Any, **options: Any) -> Any:
 def users_code(doing: str) -> Iterator[None]:
     """Turn whatever a user's code raises into a `BadRequest` of one line.
 
-    It has the error's type, its message and its place; the cause stays attached.
+    It has the error's type, its message and its place; the cause stays attached. An error of this
+    package is one line already, so it passes.
     """
     try:
         yield
+    except PhospheneError:
+        raise
     except (Exception, SystemExit) as error:
         raise BadRequest(
             f"{doing} raised {type(error).__name__}: {one_line(error)}{_where(error)}"

@@ -30,7 +30,8 @@ def code_hash(modules: Iterable[str], package: Path = PACKAGE) -> str:
 def reached(modules: Iterable[str], package: Path = PACKAGE) -> set[str]:
     """Return those of a package's modules that some modules import: themselves, and indirectly.
 
-    Imports within functions count. A package's `__init__.py` counts where a name is taken from it.
+    Imports within functions count, and folders that `parts.built_in` lists. A package's
+    `__init__.py` counts where a name is taken from it.
     """
     found: set[str] = set()
     waiting = [module for module in modules if _file(package, module)]
@@ -47,7 +48,9 @@ def _imported(package: Path, module: str) -> Iterator[str]:
     file = _file(package, module)
     start = f"{package.name}."
     for node in ast.walk(ast.parse(file.read_bytes())) if file else ():
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("built_in"):
+            names = list(_listed(package, ast.literal_eval(node.args[0])))
+        elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -57,6 +60,12 @@ def _imported(package: Path, module: str) -> Iterator[str]:
             inner = name.removeprefix(start) if name.startswith(start) else ""
             holder = inner.rpartition(".")[0]
             yield from [each for each in (inner, holder) if _file(package, each)][:1]
+
+
+def _listed(package: Path, folder: str) -> Iterator[str]:
+    """Yield the modules of a package's folder, such as `phosphene.priors`, that is listed."""
+    place = package.joinpath(*folder.split(".")[1:])
+    yield from (f"{folder}.{file.stem}" for file in sorted(place.glob("*.py")))
 
 
 def _file(package: Path, module: str) -> Path | None:

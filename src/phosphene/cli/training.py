@@ -30,7 +30,8 @@ def train_subject(
         typer.Option(
             "--images",
             "--data",
-            help="Parquet shards or class folders, with train and val, or hf:NAME.",
+            help="Parquet shards or class folders, with train and val, hf:NAME, "
+            "or python:module:factory.",
         ),
     ],
     run: Run,
@@ -109,7 +110,8 @@ def train_generator(
         list[Path],
         typer.Option(
             "--images",
-            help="Parquet shards or class folders, with train and val, or hf:NAME; or several.",
+            help="Parquet shards or class folders, with train and val, hf:NAME, "
+            "or python:module:factory; or several.",
         ),
     ],
     run: Run,

@@ -1,12 +1,7 @@
-"""Photographs, mostly labelled, from folders and parquet shards.
+"""Photographs, mostly labelled, from the files of `sources/` or from a `Source` of your own.
 
-This is the only room that reads data sets.
-
-Columns of a shard: `image` (encoded bytes), `label` (an integer), `key` (a string). A folder of
-such shards has `train.parquet`, or `train-00-of-02.parquet` and so on, `val.parquet`, and a
-`meta.json` with `classes`. A folder of class folders (`train/<class>/*.jpg`, or `<class>/*.jpg`) is
-read the same way, and so is `hf:NAME`, a data set of Hugging Face's hub or of a folder that its
-library saved. Every split is numbered by the class names of the training split.
+This is the only room that reads data sets. Every split is numbered by the class names of the
+training split. A `meta.json` in a folder may name the classes and the licence.
 """
 
 from phosphene.datasets.names import SPLITS, places_of, same_names
@@ -19,12 +14,15 @@ from phosphene.datasets.photographs import (
     load_joined,
     renumbered,
 )
-from phosphene.datasets.sources import check_apart
+from phosphene.datasets.source import Row, Source
+from phosphene.datasets.sources.folder import check_apart
 
 __all__ = [
     "SPLITS",
     "Outlined",
     "Photographs",
+    "Row",
+    "Source",
     "Stream",
     "check_apart",
     "joined",

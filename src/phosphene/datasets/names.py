@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
-from phosphene.errors import BadFile, BadRequest
+from phosphene.errors import BadFile, BadRequest, Notice
 
 SPLITS = {
     "train": ("train",),
@@ -57,6 +58,11 @@ def chosen(names: Iterable[str], split: str) -> list[str]:
         if found := [name for name, kind in kinds.items() if kind == wanted]:
             return found
     return []
+
+
+def warn_of_test(name: str) -> None:
+    """Say that photographs for testing stand for those for validation."""
+    warnings.warn(f"{name} has no validation split; its test split is used", Notice, stacklevel=2)
 
 
 def plain(name: str) -> str:

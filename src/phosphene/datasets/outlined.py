@@ -14,10 +14,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from phosphene.datasets.fingerprints import fingerprint
+from phosphene.datasets.meta import read_meta
 from phosphene.datasets.photographs import Damage, decode
-from phosphene.datasets.sources import UNKNOWN, Row, columns, folder_source, read_meta
+from phosphene.datasets.source import UNKNOWN, Row, open_source
+from phosphene.datasets.sources.shards import columns
 from phosphene.errors import BadFile
-from phosphene.images import opened
 
 
 class Outlined:
@@ -33,14 +34,17 @@ class Outlined:
 
         One photograph in `every` is taken.
         """
-        self._source, meta = folder_source(Path(folder), split, False), read_meta(Path(folder))
+        self._source = open_source(folder, split, labelled=False)
         self._files = [file for _, file in self._source.files]
-        self.name, self.licence, self.size = self._source.name, self._source.licence, size
-        self._split, self._every = split, every
+        self._split = split
+        self._every = every
+        self.name = self._source.name
+        self.licence = self._source.licence
+        self.size = size
         self.damage = Damage(self.name)
-        named = meta.get("object_classes", ())
+        named = read_meta(Path(folder)).get("object_classes", ())
         self.objects = tuple(map(str, named)) if isinstance(named, list) else ()
-        if self._files[0].suffix != ".parquet" or not self.objects:
+        if not self._files or self._files[0].suffix != ".parquet" or not self.objects:
             raise BadFile(
                 f"{folder} has no outlined objects; it takes shards with a column objects, and a "
                 "meta.json that names object_classes"
@@ -52,7 +56,7 @@ class Outlined:
         return fingerprint(f"{self._split}:{self.size}:{self._every}", self._source.files)
 
     def __len__(self) -> int:
-        return -(-self._source.count // self._every)
+        return -(-len(self._source) // self._every)
 
     def photographs(
         self,
@@ -66,7 +70,7 @@ class Outlined:
             if not isinstance(outlines, str):
                 raise BadFile(f"{row.where}: image holds encoded bytes and objects a text")
             with self.damage.noted(number):
-                sides = opened(row.file(), row.where).size
+                sides = row.picture().size
                 pixels = decode(row, self.size)
             if number not in self.damage:
                 yield pixels, _masks(outlines, len(self.objects), sides, self.size, row.where)

@@ -17,26 +17,19 @@ import torch
 from PIL import Image
 
 from phosphene.datasets.fingerprints import fingerprint, former, written_before
-from phosphene.datasets.hub import hub_source
 from phosphene.datasets.names import laid, listed
-from phosphene.datasets.sources import (
-    MAX_CLASSES,
-    UNKNOWN,
-    Row,
-    Source,
-    columns,
-    folder_source,
-)
+from phosphene.datasets.source import UNKNOWN, Pixels, Row, Source, open_source
+from phosphene.datasets.sources.shards import columns
 from phosphene.errors import BadFile, BadRequest, Notice
-from phosphene.images import opened, short_side
 from phosphene.kept import Content, kept
 
+MAX_CLASSES = 100_000
+"""Where nothing names them."""
 MAX_PIXELS = 256
 """A side of photographs in memory, where nothing else is said."""
 SAMPLED = 200
 """Photographs, evenly spaced, whose sizes say how large a data set's photographs are."""
 
-Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 
@@ -117,19 +110,19 @@ class Stream:
     def fingerprint(self) -> str:
         """Return what tells these photographs, and how they are read, from others."""
         how = f"{self.split}:{self.size}:{self._every}"
-        return fingerprint(how, self._source.files, self._source.more)
+        return fingerprint(how, self._source.files, self._source.contents())
 
     def is_former(self, given: str) -> bool:
         """Return whether this is the fingerprint that version 0.1.0 gave to these photographs."""
         how = _former_how(self.split, self.size, None, self._every)
-        return given == former(how, self._source.formerly())
+        return given == former(how, self._source.former_contents())
 
     def written_before(self, when: float) -> bool:
         """Return whether all files were last written before a time, in seconds of the epoch."""
         return written_before((file for _, file in self._source.files), when)
 
     def __len__(self) -> int:
-        return -(-self._source.count // self._every)
+        return -(-len(self._source) // self._every)
 
     def places(self, wanted: Collection[int]) -> dict[int, str]:
         """Return where those that are wanted lie: a file, or a shard and a row, by number."""
@@ -153,7 +146,7 @@ class Stream:
                     yield number, pixels, row.label if known else UNKNOWN
 
     def _rows(self) -> Iterator[Row]:
-        return itertools.islice(self._source.rows(False), 0, None, self._every)
+        return itertools.islice(self._source.rows(), 0, None, self._every)
 
 
 def load(
@@ -239,19 +232,9 @@ def renumbered(photographs: Photographs, classes: Sequence[str], whose: str) -> 
     return replace(photographs, labels=numbers[photographs.labels], classes=tuple(classes))
 
 
-def open_source(folder: str | Path, split: str, labelled: bool) -> Source:
-    """Return where a split of a data set lies.
-
-    `labelled` refuses one whose classes are not told.
-    """
-    if str(folder).startswith("hf:"):
-        return hub_source(str(folder)[3:], split, labelled)
-    return folder_source(Path(folder), split, labelled)
-
-
 def decode(row: Row, size: int | None) -> Pixels:
     """Return a photograph's central square, resized; `BadFile` where it cannot be read."""
-    picture = opened(row.file(), row.where)
+    picture = row.picture()
     side = min(picture.size)
     if picture.size != (side, side):
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
@@ -283,7 +266,7 @@ class _Wanted:
         """Return what tells the photographs and their classes from others."""
         without = (f"without {key}" for key in sorted(self.barred))
         how = f"{self.source.split}:{self.size}:{self.limit}"
-        more = (*self.source.classes, *without, *self.source.more)
+        more = (*self.source.classes, *without, *self.source.contents())
         return fingerprint(how, self.source.files, more)
 
     @property
@@ -291,7 +274,7 @@ class _Wanted:
         """Return what version 0.1.0 took for the fingerprint."""
         without = (f"without {key};" for key in sorted(self.barred))
         how = _former_how(self.source.split, self.size, self.limit)
-        return former(how, (*without, *self.source.formerly()))
+        return former(how, (*without, *self.source.former_contents()))
 
 
 @dataclass(frozen=True)
@@ -375,10 +358,12 @@ def _usual_side(wanted: _Wanted) -> int | None:
 
     The size of one photograph says nothing of the others; None where no size can be told.
     """
-    count = wanted.source.count if wanted.limit is None else min(wanted.limit, wanted.source.count)
+    count = len(wanted.source)
+    if wanted.limit is not None:
+        count = min(wanted.limit, count)
     spacing = max(1, count // SAMPLED)
     rows = itertools.islice(wanted.rows(), 0, None, spacing)
-    found = (short_side(row.file(), row.where) for row in rows if row.encoded is not None)
+    found = (row.short_side() for row in rows)
     sides = sorted(side for side in found if side)
     return min(sides[(len(sides) - 1) // 2], MAX_PIXELS) if sides else None
 
@@ -414,7 +399,7 @@ def _classes(folder: str | Path, source: Source, labels: Labels, labelled: bool)
 
 def _numbers(source: Source, labels: Labels) -> tuple[str, ...]:
     """Return the names of classes that nothing names: the numbers that the training split has."""
-    largest = source.largest() if source.split == "val" else int(labels.max())
+    largest = source.largest_label() if source.split == "val" else int(labels.max())
     return tuple(str(number) for number in range(min(largest + 1, MAX_CLASSES)))
 
 

@@ -1,45 +1,77 @@
-"""Data sets of Hugging Face's hub, or from where its library's `save_to_disk` put them."""
+"""Data sets of Hugging Face's hub, or of a folder of its library's `save_to_disk`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from phosphene.datasets.names import check_split, chosen, kind_of, laid, name_of, places_of
-from phosphene.datasets.sources import UNKNOWN, Row, Source, warn_of_test
-from phosphene.errors import BadFile, Unavailable
+from phosphene.datasets.names import chosen, kind_of, laid, name_of, places_of, warn_of_test
+from phosphene.datasets.source import UNKNOWN, Row, Source
+from phosphene.errors import BadFile, Unavailable, one_line
 
 
-def hub_source(name: str, split: str, labelled: bool) -> Source:
+def open_split(place: str, split: str, labelled: bool) -> Source:
     """Return a split of a data set that has a column of images and one of class labels.
 
     Where it is not to be `labelled`, it may have no such labels.
     """
-    check_split(split)
-    splits = _opened(name)
+    splits = _opened(place)
     found = chosen(splits, split)
     if not found:
-        raise BadFile(f"hf:{name} has no split {split!r}; it has: {', '.join(splits)}")
-    found = found if split == "all" else found[:1]
+        raise BadFile(f"hf:{place} has no split {split!r}; it has: {', '.join(splits)}")
     if split == "val" and kind_of(found[0]) == "test":
-        warn_of_test(f"hf:{name}")
-    tables = [splits[each] for each in found]
-    image, label = _columns(name, tables[0], labelled)
+        warn_of_test(f"hf:{place}")
+    tables = [splits[each] for each in (found if split == "all" else found[:1])]
     base = splits[(chosen(splits, "train") or found)[0]]
-    classes, numbers = _numbering(name, [base, *tables], label, labelled)
-    files = _files(tables, image)
-    return Source(
-        name_of(Path(name)) if Path(name).is_dir() else name.strip("/").rpartition("/")[2],
-        split,
-        classes,
-        tables[0].info.license or "not stated",
-        files,
-        lambda: tuple(f"{table._fingerprint};" for table in tables),
-        sum(map(len, tables)),
-        lambda keyed: _rows(name, tables, (image, label), numbers, keyed),
-        more=() if files else tuple(table._fingerprint for table in tables),
-    )
+    return Tables(place, split, labelled, tables, base)
+
+
+class Tables(Source):
+    """One split of a data set of the hub, whose classes are numbered by its training split."""
+
+    def __init__(self, place: str, split: str, labelled: bool, tables: Sequence[Any], base: Any):
+        self._place = place
+        self._tables = tables
+        self._image, self._label = _columns(place, tables[0], labelled)
+        self.classes, self._numbers = _numbering(place, [base, *tables], self._label, labelled)
+        folder = Path(place)
+        self.name = name_of(folder) if folder.is_dir() else place.strip("/").rpartition("/")[2]
+        self.split = split
+        self.licence = tables[0].info.license or "not stated"
+        self.files = _files(tables, self._image)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._tables))
+
+    def contents(self) -> Iterable[str]:
+        return () if self.files else tuple(table._fingerprint for table in self._tables)
+
+    def former_contents(self) -> Iterable[str]:
+        return tuple(f"{table._fingerprint};" for table in self._tables)
+
+    def largest_label(self) -> int:
+        return UNKNOWN
+
+    def rows(self, keyed: bool = False) -> Iterator[Row]:
+        import datasets
+
+        if keyed and "key" not in self._tables[0].features:
+            there = ", ".join(self._tables[0].features)
+            raise BadFile(
+                f"hf:{self._place} has no column of keys, so none can be left out; it has: {there}"
+            )
+        encoded = datasets.Image(decode=False)
+        for table, numbers in zip(self._tables, self._numbers, strict=True):
+            for row, values in enumerate(table.cast_column(self._image, encoded)):
+                found = values[self._label] if self._label else None
+                number = UNKNOWN if found is None else int(found)
+                yield Row(
+                    f"hf:{self._place}, row {row}",
+                    numbers[number] if 0 <= number < len(numbers) else UNKNOWN,
+                    str(values.get("key", "")),
+                    _encoded(values[self._image]),
+                )
 
 
 def _opened(name: str) -> dict[str, Any]:
@@ -53,7 +85,7 @@ def _opened(name: str) -> dict[str, Any]:
             datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
         )
     except Exception as error:  # the library has no common error of its own
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise Unavailable(
             f"hf:{name} cannot be read: {reason}; give OWNER/NAME or a folder of save_to_disk"
         ) from None
@@ -91,31 +123,6 @@ def _numbering(
         names += [each for each, at in zip(own, places, strict=True) if at is None]
     numbers = [[at for at in places_of(own, names) if at is not None] for own in named[1:]]
     return tuple(names), numbers
-
-
-def _rows(
-    name: str,
-    tables: Sequence[Any],
-    named: tuple[str, str | None],
-    numbers: Sequence[Sequence[int]],
-    keyed: bool,
-) -> Iterator[Row]:
-    import datasets
-
-    image, label = named
-    if keyed and "key" not in tables[0].features:
-        there = ", ".join(tables[0].features)
-        raise BadFile(f"hf:{name} has no column of keys, so none can be left out; it has: {there}")
-    for table, own in zip(tables, numbers, strict=True):
-        for row, values in enumerate(table.cast_column(image, datasets.Image(decode=False))):
-            found = values[label] if label else None
-            number = UNKNOWN if found is None else int(found)
-            yield Row(
-                f"hf:{name}, row {row}",
-                own[number] if 0 <= number < len(own) else UNKNOWN,
-                str(values.get("key", "")),
-                _encoded(values[image]),
-            )
 
 
 def _encoded(value: Any) -> bytes | Path | None:
