@@ -215,6 +215,7 @@ def test_what_is_told_of_a_unit_lies_beside_its_tiles(
 ) -> None:
     found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=K)
     form = describe(subject, [Unit("conv", 1)], found, data, tmp_path)
+    form.write(tmp_path / "exemplars.json")
     assert forms.Exemplars.read(tmp_path / "exemplars.json") == form
     assert (form.seen, form.k, form.tile, form.split) == (N, K, SIDE, "all")
     (row,) = form.units
@@ -270,7 +271,9 @@ def test_a_strip_that_no_line_of_webp_holds_has_several(subject: Subject, tmp_pa
         grey.save(folder / f"{i:04}.png")
     data = Stream(tmp_path / "data", "all", side)
     found = find_exemplars(subject, ["fc"], data, tmp_path / "index", k=n)
-    (row,) = describe(subject, [Unit("fc", 1)], found, data, tmp_path / "run").units
+    form = describe(subject, [Unit("fc", 1)], found, data, tmp_path / "run")
+    form.write(tmp_path / "run" / "exemplars.json")
+    (row,) = form.units
     strip = read_png(tmp_path / "run" / row.whole).astype(int)
     columns = 16_383 // side
     assert strip.shape == (2 * side, columns * side, 3)
@@ -292,9 +295,9 @@ def test_a_thousand_large_photographs_make_a_strip_that_can_be_read(
     assert tall.shape[0] * tall.shape[1] <= exemplars.MAX_STRIP + 126 * 16_383
     large = Stream(tmp_path / "data", "all", 2500)
     found = find_exemplars(subject, ["fc"], data, tmp_path / "index", k=3)
-    describe(subject, [Unit("fc", 1)], found, large, tmp_path / "run")
-    kept = json.loads((tmp_path / "run" / "exemplars.json").read_text())
-    assert kept["tile"] == 2048  # the largest that an atlas takes
+    form = describe(subject, [Unit("fc", 1)], found, large, tmp_path / "run")
+    form.write(tmp_path / "run" / "exemplars.json")
+    assert form.tile == 2048  # the largest that an atlas takes
     build([tmp_path / "run"], tmp_path / "site")
 
 
@@ -306,7 +309,7 @@ def test_photographs_are_read_in_parts_that_fit_into_memory(
     form = describe(subject, units, found, data, tmp_path / "whole")
     monkeypatch.setattr(exemplars, "MAX_HELD", 3 * SIDE**2 * (K + 1))
     assert describe(subject, units, found, data, tmp_path / "parts") == form
-    for name in ("exemplars.png", "exemplars.json", *(row.whole for row in form.units)):
+    for name in ("exemplars.png", *(row.whole for row in form.units)):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
@@ -379,15 +382,14 @@ def test_a_damaged_photograph_changes_nothing_of_the_others(
         for channel in range(len(one.silent)):
             kept = [n for n in one.best(channel) if n not in damaged]
             assert other.best(channel) == kept
-    rows = describe(subject, [Unit("fc", 0)], found, again, tmp_path).units
-    assert rows[0].seen == N - 3
+    form = describe(subject, [Unit("fc", 0)], found, again, tmp_path)
+    assert form.units[0].seen == N - 3
     with pytest.raises(Interrupted):  # other layers: a new pass, which knows the damage of the old
         find_exemplars(subject, ["block.0"], again, file, k=N, batch=3, every=-1, report=stop)
     both = find_exemplars(subject, ["block.0", *LAYERS], again, file, k=N, batch=3)
     assert all(same({layer: both[layer]}, {layer: found[layer]}) for layer in LAYERS)
-    said = json.loads((tmp_path / "exemplars.json").read_text())
-    assert len(said["left_out"]) == 3
-    assert "03.png" in said["left_out"][0]
+    assert len(form.left_out) == 3
+    assert "03.png" in form.left_out[0]
 
 
 def test_where_no_photograph_can_be_read_that_is_said(

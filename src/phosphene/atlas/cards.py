@@ -10,6 +10,7 @@ from itertools import starmap
 from pathlib import Path
 
 from phosphene import forms
+from phosphene.forms import StudyTable
 from phosphene.forms.dissection import UnitOverlap
 from phosphene.forms.exemplars import Box, UnitExemplars
 from phosphene.forms.figures import Told
@@ -174,6 +175,15 @@ class Dissection:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a study of any kind says of a unit, with pictures where it has some."""
+
+    of: StudyTable
+    figures: tuple[Figure, ...]
+    pictures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Card:
     """All that is known of one unit."""
 
@@ -183,6 +193,24 @@ class Card:
     evaluations: tuple[Evaluation, ...]
     exemplars: tuple[Exemplars, ...]
     dissections: tuple[Dissection, ...]
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def studies(self) -> dict[str, list[Answer]]:
+        """Return the answers by the names of their studies."""
+        names = dict.fromkeys(answer.of.study for answer in self.answers)
+        return {name: [a for a in self.answers if a.of.study == name] for name in names}
+
+    def files(self, answer: Answer) -> list[str]:
+        """Return what the pictures of an answer are called beside the unit's page."""
+        stem = f"{self.unit.channel}-{answer.of.study}-{self.answers.index(answer)}"
+        return [f"{stem}-{i}.webp" for i in range(len(answer.pictures))]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Return all figures of the unit, those of the first judge first."""
+        judged = [figure for each in self.evaluations for figure in each.figures]
+        return judged + [figure for each in self.answers for figure in each.figures]
 
     @property
     def shown(self) -> bool:
@@ -214,13 +242,8 @@ class Card:
 
     def measure(self, name: str) -> float | None:
         """A figure of the unit, by the first judge who has it."""
-        figures = [
-            figure
-            for evaluation in self.evaluations
-            for figure in evaluation.figures
-            if figure.name == name
-        ]
-        return next((figure.value for figure in figures if isinstance(figure.value, float)), None)
+        found = (each.value for each in self.figures if each.name == name)
+        return next((value for value in found if isinstance(value, float)), None)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from phosphene.atlas.cards import (
+    Answer,
     Atlas,
     Card,
     Combination,
@@ -121,6 +122,7 @@ def _card(unit: Unit, found: list[Finding]) -> Card:
         named_sources(_of(Evaluation, found), pictures),
         _of(Exemplars, found),
         _of(Dissection, found),
+        _of(Answer, found),
     )
 
 

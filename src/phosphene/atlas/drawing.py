@@ -40,12 +40,15 @@ def draw(atlas: Atlas, site: Path) -> int:
 
 
 def _card(card: Card, folder: Path) -> int:
-    """A card's pictures, their climbs and records, its exemplars, and its tile."""
+    """Draw a card's pictures, their climbs and records, its exemplars, and its tile."""
     name = str(card.unit.channel)
     strips = [
         _strip(exemplars, folder / f"{name}-exemplars-{i}.webp")
         for i, exemplars in enumerate(card.exemplars)
     ]
+    for answer in card.answers:
+        for picture, file in zip(answer.pictures, card.files(answer), strict=True):
+            _write(_at_most(opened(picture), MAX_SIDE), folder / file, quality=92)
     if strips and not card.pictures:
         _write_tile(_best(card.exemplars[0], strips[0]), folder / f"{name}.webp")
     return _pictures(card.pictures, folder, name)

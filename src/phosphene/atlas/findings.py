@@ -11,7 +11,7 @@ from typing import Any
 from phosphene.atlas import cards
 from phosphene.atlas.cards import Figure, Picture
 from phosphene.errors import BadFile, BadRequest
-from phosphene.forms import Dissection, Evaluation, Exemplars, form_of
+from phosphene.forms import Dissection, Evaluation, Exemplars, StudyForm, StudyTable, form_of
 from phosphene.forms.dissection import UnitOverlap
 from phosphene.forms.exemplars import UnitExemplars
 from phosphene.forms.figures import Told, in_words, measures_of, unit_of
@@ -20,8 +20,7 @@ from phosphene.records import Record, read
 from phosphene.texts import clean
 from phosphene.units import Target, Unit, is_token
 
-Piece = Picture | cards.Evaluation | cards.Exemplars | cards.Dissection
-_OfSubject = Evaluation | Exemplars | Dissection
+Piece = Picture | cards.Evaluation | cards.Exemplars | cards.Dissection | cards.Answer
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,9 @@ def _findings(file: Path) -> Iterator[Finding]:
         return _evaluation(form, file)
     if isinstance(form, Exemplars):
         return _exemplars(form, file)
-    return _dissection(form, file) if isinstance(form, Dissection) else iter(())
+    if isinstance(form, Dissection):
+        return _dissection(form, file)
+    return _table(form, file) if isinstance(form, StudyTable) else iter(())
 
 
 def beside(folder: Path, name: str, source: Path) -> Path:
@@ -176,11 +177,20 @@ def _dissection(form: Dissection, file: Path) -> Iterator[Finding]:
             yield _of_unit(form, row, cards.Dissection(form, row))
 
 
-def _of_unit(form: _OfSubject, row: UnitExemplars | UnitOverlap, piece: Piece) -> Finding:
+def _table(form: StudyTable, file: Path) -> Iterator[Finding]:
+    for row in form.units:
+        figures = tuple(Figure.of(name, told) for name, told in measures_of(row).items())
+        pictures = tuple(beside(file.parent, name, file) for name in row.get("pictures", ()))
+        about = unit_of(row["unit"]) or row["unit"]
+        piece = cards.Answer(form, figures, pictures)
+        yield Finding(*_subject(form), about, row.get("label", ""), piece)
+
+
+def _of_unit(form: StudyForm, row: UnitExemplars | UnitOverlap, piece: Piece) -> Finding:
     return Finding(*_subject(form), unit_of(row.unit), row.label, piece)
 
 
-def _subject(form: _OfSubject) -> tuple[str, str]:
+def _subject(form: StudyForm) -> tuple[str, str]:
     return shown_name(form.subject), form.subject_sha256
 
 

@@ -8,13 +8,15 @@ import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from phosphene.atlas import charts, measures
 from phosphene.atlas.cards import Atlas, Card, Layer, Picture, Subject
 from phosphene.errors import Unavailable
+from phosphene.factories import users_code
 from phosphene.forms.figures import unit_of
 from phosphene.forms.form import short
 from phosphene.units import Unit
@@ -52,9 +54,12 @@ class Column:
         return measures.is_share(self.key)
 
 
-def pages(atlas: Atlas) -> Iterator[Page]:
-    """Every page of the site, and the index that its search reads."""
-    templates = environment(atlas)
+def pages(atlas: Atlas, own: Path | None = None) -> Iterator[Page]:
+    """Yield every page of the site, and the index that its search reads.
+
+    `own` is a folder of templates for studies, NAME.html each.
+    """
+    templates = environment(atlas, own)
     yield _page(templates, "front.html", "index.html")
     yield _page(templates, "search.html", "search.html")
     yield Page("assets/index.js", search_index(atlas))
@@ -69,7 +74,7 @@ def pages(atlas: Atlas) -> Iterator[Page]:
         for before, layer, after in around(subject.layers):
             yield _layer_page(templates, subject, layer, before=before, after=after)
             yield Page(f"{subject.place}/{layer.place}/units.js", units_script(layer))
-            yield from _unit_pages(templates, subject, layer)
+            yield from _unit_pages(templates, subject, layer, own)
 
 
 def _layer_page(templates: Environment, subject: Subject, layer: Layer, **context: Any) -> Page:
@@ -85,20 +90,24 @@ def _layer_page(templates: Environment, subject: Subject, layer: Layer, **contex
     )
 
 
-def _unit_pages(templates: Environment, subject: Subject, layer: Layer) -> Iterator[Page]:
+def _unit_pages(
+    templates: Environment, subject: Subject, layer: Layer, own: Path | None
+) -> Iterator[Page]:
     cards = {card.unit: card for card in layer.cards}
     for before, card, after in around(layer.cards):
-        yield _page(
-            templates,
-            "unit.html",
-            f"{subject.place}/{layer.place}/{card.unit.channel}.html",
-            subject=subject,
-            layer=layer,
-            card=card,
-            before=before,
-            after=after,
-            nearest=nearest(card, cards),
-        )
+        with users_code(f"a template of {own}") if own else nullcontext():
+            page = _page(
+                templates,
+                "unit.html",
+                f"{subject.place}/{layer.place}/{card.unit.channel}.html",
+                subject=subject,
+                layer=layer,
+                card=card,
+                before=before,
+                after=after,
+                nearest=nearest(card, cards),
+            )
+        yield page
 
 
 def around(items: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
@@ -111,14 +120,30 @@ def _page(templates: Environment, template: str, path: str, **context: Any) -> P
     return Page(path, templates.get_template(template).render(root=root, **context))
 
 
-def templates_of(package: str, extra: str) -> Environment:
-    """The templates of a package, in which every text is escaped and a missing name is an error."""
+def templates_of(package: str, extra: str, own: Path | None = None) -> Environment:
+    """Return the templates of a package, in which every text is escaped.
+
+    A missing name is an error. A template `studies/NAME.html` is taken from the folder `own` where
+    that has it.
+    """
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from jinja2 import (
+            ChoiceLoader,
+            Environment,
+            FileSystemLoader,
+            PackageLoader,
+            PrefixLoader,
+            StrictUndefined,
+        )
     except ImportError:
         raise Unavailable(f"jinja2 is not installed; pip install 'phosphene[{extra}]'") from None
     return Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader(
+            [
+                PrefixLoader({"studies": FileSystemLoader(own)} if own else {}),
+                PackageLoader(package),
+            ]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -126,9 +151,10 @@ def templates_of(package: str, extra: str) -> Environment:
     )
 
 
-def environment(atlas: Atlas) -> Environment:
-    """The templates, with what they call."""
-    made = templates_of("phosphene.atlas", "atlas")
+def environment(atlas: Atlas, own: Path | None = None) -> Environment:
+    """Return the templates, with what they call."""
+    made = templates_of("phosphene.atlas", "atlas", own)
+    made.filters["measure"] = measures.measure_name
     made.filters |= {
         "number": measures.number,
         "percent": measures.percent,
@@ -152,8 +178,7 @@ def columns(layer: Layer) -> list[Column]:
     keys = {
         figure.name: None
         for card in layer.cards
-        for evaluation in card.evaluations
-        for figure in evaluation.figures
+        for figure in card.figures
         if isinstance(figure.value, float) and figure.name not in ("name", "score", "iou")
     }
     found = [

@@ -34,17 +34,23 @@ Such a folder is a mount point, or lies in a folder of another user.
 """
 
 
-def build(runs: Sequence[Path], site: Path, title: str = "") -> Atlas:
-    """Make the site of some folders: pages, pictures, records. The same folders give the same bytes.
+def build(
+    runs: Sequence[Path], site: Path, title: str = "", templates: Path | None = None
+) -> Atlas:
+    """Make the site of some folders: pages, pictures, records.
 
-    An older site in its place goes when the new one is whole; any other folder that is not empty is refused.
+    The same folders give the same bytes. An older site in its place goes when the new one is whole;
+    any other folder that is not empty is refused. `templates` is a folder of one's own templates
+    for studies, NAME.html each. A template is code, so none is taken from the folders themselves.
     """
+    if templates is not None and not templates.is_dir():
+        raise BadRequest(f"{templates} is not a folder of templates")
     with _in_place_of(site) as scratch:
         atlas = collect(runs, title)
         draw(atlas, scratch)
         with as_file(files("phosphene.atlas") / "static") as static:
             shutil.copytree(static, scratch / "assets")
-        for page in pages(atlas):
+        for page in pages(atlas, templates):
             (scratch / page.path).write_text(page.text, encoding="utf-8")
         (scratch / ".nojekyll").touch()  # or GitHub's pages lack what begins with an underscore
         (scratch / LIST).write_text("\n".join(_files(scratch)), encoding="utf-8")

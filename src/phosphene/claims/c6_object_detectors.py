@@ -17,7 +17,7 @@ from phosphene.images import Pixels
 from phosphene.parameterizations import load_generated
 from phosphene.receptive_fields import receptive_fields
 from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_difference, share
-from phosphene.studies.dissection import DETECTOR, Dissection, dissect
+from phosphene.studies.dissection import DETECTOR, Overlaps, dissect
 from phosphene.studies.exemplars import cut_out, field_box, find_exemplars
 from phosphene.tensors import as_images, center_crop
 
@@ -153,7 +153,7 @@ class _Nearest:
         return (normalize(pooled - self._origin, dim=1) @ self._means.T).argmax(1)
 
 
-def _crops(experiment: Experiment, found: Dissection, channels: Sequence[int]) -> dict[str, Tensor]:
+def _crops(experiment: Experiment, found: Overlaps, channels: Sequence[int]) -> dict[str, Tensor]:
     """Square crops of labelled objects, (n, 3, size, size), for each object that some unit detects."""
     wanted = {
         name for channel in channels for name, iou in found.best(channel)[:1] if iou > DETECTOR

@@ -16,7 +16,7 @@ import typer
 from phosphene import __version__
 from phosphene.cli import training, zoo
 from phosphene.cli.climbing import layers, reconstruct, synthesize
-from phosphene.cli.measuring import dissect, evaluate, exemplars
+from phosphene.cli.measuring import dissect, evaluate, exemplars, study
 from phosphene.cli.reporting import atlas, claims
 from phosphene.cli.shell import Interrupted, err, refuse, tells_notices
 from phosphene.errors import PhospheneError
@@ -29,6 +29,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     exemplars,
     evaluate,
     dissect,
+    study,
     atlas,
     claims,
 )

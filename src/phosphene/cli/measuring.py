@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -25,6 +27,8 @@ from phosphene.cli.shell import (
     warn,
 )
 from phosphene.errors import BadRequest
+from phosphene.forms import StudyTable
+from phosphene.forms.figures import measures_of
 
 
 def exemplars(
@@ -54,19 +58,13 @@ def exemplars(
     """
     from phosphene.datasets import Stream, check_apart
     from phosphene.files import outlet, outlet_folder
+    from phosphene.studies import channels_of
     from phosphene.studies.exemplars import describe, find_exemplars
     from phosphene.subjects import load_subject, outer_layers
-    from phosphene.units import Unit, is_token
 
     where = choose_machine(device, "float32", threads)["device"]
     network = load_subject(subject)
-    targets = [target for text in units or [] for target in network.targets(text)]
-    named = [unit for target in targets for _, unit in target.terms if isinstance(unit, Unit)]
-    fixed = [unit for unit in named if isinstance(unit.position, tuple) or is_token(unit.position)]
-    if wrong := [*(target for target in targets if len(target.terms) > 1), *fixed]:
-        raise BadRequest(
-            f"{wrong[0]}: exemplars are of one channel each, wherever it peaks; write LAYER:CHANNEL"
-        )
+    named = channels_of(network, units or [])
     layers = list(dict.fromkeys(unit.layer for unit in named))
     layers = layers or [name for name, shape in outer_layers(network.shapes()).items() if shape]
     check_apart(out_folder, images_folder)
@@ -93,8 +91,10 @@ def exemplars(
             soft_wrap=True,
         )
     with progress.status("cutting them out"):
-        channels = list({(unit.layer, unit.channel): unit for unit in named}.values())
-        rows = describe(network, channels, found, data, out_folder).units if named else ()
+        form = describe(network, named, found, data, out_folder) if named else None
+    if form:
+        form.write(file.with_suffix(".json"))
+    rows = form.units if form else ()
     if as_json:
         print_json([asdict(row) for row in rows])
         return
@@ -272,3 +272,71 @@ def dissect(
         f"{found.photographs:,} photographs, a detector above {found.detector_above}",
         soft_wrap=True,
     )
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="exemplars, dissection or python:module:factory.")],
+    subject: Annotated[str, typer.Argument(help="As for synthesize.")],
+    units: Annotated[list[str], typer.Argument(help="Channels, as for synthesize.")],
+    images: Annotated[Path, typer.Option(help="Photographs, as the study takes them.")],
+    assigned: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE: an option of the study.")
+    ] = None,
+    out_folder: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for STUDY.json and its pictures.")
+    ] = Path("study"),
+    device: Device = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Put a question to units, perhaps one of your own; the atlas shows the answers.
+
+    A study of your own is a class that is a phosphene.studies.Study, in a module that lies here.
+    """
+    from phosphene.datasets import check_apart
+    from phosphene.factories import is_factory, users_code
+    from phosphene.files import outlet_folder
+    from phosphene.runtime import Runtime
+    from phosphene.studies import channels_of, load_study
+    from phosphene.subjects import load_subject
+
+    where = choose_machine(device, "float32", threads)["device"]
+    asked = load_study(name, _settings(assigned or []))
+    check_apart(out_folder, images)
+    outlet_folder(out_folder)
+    network = load_subject(subject)
+    channels = channels_of(network, units)
+    with progress.bar(None, "looking") as advance:
+        runtime = Runtime(out_folder, where, progress=progress.stepwise(advance))
+        with users_code(f"{name}: run()") if is_factory(name) else nullcontext():
+            found = asked.run(network, channels, images, runtime)
+    file = out_folder / found.file_name
+    found.write(file)
+    if as_json:
+        print_json(found.as_json())
+        return
+    if isinstance(found, StudyTable):
+        _tell_rows(found)
+    out.print(f"{file}", soft_wrap=True)
+
+
+def _settings(assigned: Sequence[str]) -> dict[str, str]:
+    """Return what `--set` gives, by name."""
+    pairs = [text.partition("=") for text in assigned]
+    if wrong := [text for text, pair in zip(assigned, pairs, strict=True) if not pair[1]]:
+        raise BadRequest(f"--set takes NAME=VALUE; got {wrong[0]!r}")
+    return {name.replace("-", "_"): value for name, _, value in pairs}
+
+
+def _tell_rows(found: StudyTable) -> None:
+    """Print a study's numbers, a row for each unit."""
+    keys = list(dict.fromkeys(key for row in found.units for key in measures_of(row)))
+    table = Table("unit", *keys)
+    for row in found.units:
+        table.add_row(row["unit"], *(_cell(row.get(key, "")) for key in keys))
+    print_table(table)
+
+
+def _cell(told: Any) -> str:
+    value = getattr(told, "value", told)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

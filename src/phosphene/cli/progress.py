@@ -86,6 +86,18 @@ def bar(total: int | None, text: str, unit: str = "photographs") -> Iterator[Cal
         yield advance
 
 
+def stepwise(advance: Callable[[int], None]) -> Callable[[int, int, dict[str, float]], None]:
+    """Return the progress of a runtime, which tells how many there are, for a bar's `advance`."""
+    before = 0
+
+    def report(step: int, steps: int, figures: dict[str, float]) -> None:
+        nonlocal before
+        advance(step - before)
+        before = step
+
+    return report
+
+
 @contextmanager
 def claims_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
     """A progress bar over claims with what is done just now; off a terminal, a line every half minute at most.

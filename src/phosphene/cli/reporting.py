@@ -38,11 +38,16 @@ def atlas(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Folders made by synthesize, exemplars, evaluate or dissect.", show_default=False
+            help="Folders made by synthesize, exemplars, evaluate, dissect or study.",
+            show_default=False,
         ),
     ] = None,
     site: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pages.")] = Path("atlas"),
     title: Annotated[str, typer.Option(help="What stands above the front page.")] = "Unit atlas",
+    templates: Annotated[
+        Path | None,
+        typer.Option(help="Folder of templates for studies of your own: STUDY.html each."),
+    ] = None,
     serve: Annotated[
         bool,
         typer.Option("--serve", help="Open the pages in the browser; only this machine sees them."),
@@ -60,10 +65,12 @@ def atlas(
     if not serve:
         refuse_options(context, ("port",), "pages that nobody opens; --serve opens them")
     if not runs:
-        refuse_options(context, ("title",), "pages that are there; give the folders they are of")
+        refuse_options(
+            context, ("title", "templates"), "pages that are there; give the folders they are of"
+        )
     if runs:
         with progress.status(f"writing {site}"):
-            made = build(runs, site, title)
+            made = build(runs, site, title, templates)
         layers = [layer for subject in made.subjects for layer in subject.layers]
         units = sum(len(layer.cards) for layer in layers)
         out.print(

@@ -9,10 +9,10 @@ from phosphene.forms.dissection import Dissection
 from phosphene.forms.evaluation import Evaluation
 from phosphene.forms.exemplars import Exemplars
 from phosphene.forms.figures import Figure
-from phosphene.forms.form import Entry, Form, read_entry
+from phosphene.forms.form import Entry, StudyForm, read_entry
 from phosphene.forms.study import StudyTable
 
-STUDIES: dict[str, type[Form]] = {
+STUDIES: dict[str, type[StudyForm]] = {
     "exemplars": Exemplars,
     "dissection": Dissection,
     "evaluation": Evaluation,
@@ -20,7 +20,7 @@ STUDIES: dict[str, type[Form]] = {
 """The forms of studies that are more than a table, by the name that a file declares."""
 
 
-def form_of(entry: Entry) -> type[Form] | None:
+def form_of(entry: Entry) -> type[StudyForm] | None:
     """Return the form that a file of a study declares; None where it is of no study.
 
     Version 0.1.0 declared nothing: its files are told by their names.
@@ -43,7 +43,7 @@ __all__ = [
     "Evaluation",
     "Exemplars",
     "Figure",
-    "Form",
+    "StudyForm",
     "StudyTable",
     "form_of",
     "is_study",

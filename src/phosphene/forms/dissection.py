@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from phosphene.forms.figures import UnitName
-from phosphene.forms.form import Form, Share, Shown
+from phosphene.forms.form import Share, Shown, StudyForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class UnitOverlap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dissection(Form):
+class Dissection(StudyForm):
     """The content of `dissection.json`.
 
     A channel answers where it exceeds all but the share `quantile` of its activations. It is called
@@ -28,8 +28,6 @@ class Dissection(Form):
     """
 
     study: str = "dissection"
-    subject: Shown
-    subject_sha256: Shown = ""
     layer: Shown = ""
     data: Shown
     licence: Shown = ""

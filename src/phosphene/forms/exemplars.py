@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from phosphene.forms.figures import UnitName, unit_in
-from phosphene.forms.form import Entry, Form, Share, Shown
+from phosphene.forms.form import Entry, Share, Shown, StudyForm
 
 Box = tuple[float, float, float, float]
 """Top, left, bottom, right, in shares of a photograph's side."""
@@ -87,7 +87,7 @@ class UnitExemplars:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exemplars(Form):
+class Exemplars(StudyForm):
     """The content of `exemplars.json`.
 
     A line of a strip has `columns` tiles, each `tile` pixels wide; the strips of version 0.1.0 have
@@ -95,8 +95,6 @@ class Exemplars(Form):
     """
 
     study: str = "exemplars"
-    subject: Shown
-    subject_sha256: Shown = ""
     data: Shown
     split: Shown = ""
     licence: Shown = ""

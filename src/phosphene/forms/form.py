@@ -158,6 +158,20 @@ class Form:
         return form
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudyForm(Form):
+    """The form of a study, which a file declares by the study's name."""
+
+    study: str
+    subject: Shown
+    subject_sha256: Shown = ""
+
+    @property
+    def file_name(self) -> str:
+        """Return what the file is called in a folder of the study's own."""
+        return f"{self.study}.json"
+
+
 def read_entry(file: Path, most: int = MAX_BYTES) -> Entry:
     """Return the content of a JSON file of at most so many bytes."""
     try:

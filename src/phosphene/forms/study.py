@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated
 
 from phosphene.forms.figures import Figures, Rows
-from phosphene.forms.form import Entry, Form, Shown
-
-
-def name_in(entry: Entry) -> str:
-    """Return the name of a study, which is a file's name too."""
-    name = entry.text()
-    if not is_name(name):
-        entry.wrong("is not the name of a study: letters, digits and dashes")
-    return name
-
-
-def is_name(text: str) -> bool:
-    """Return whether a text can name a study."""
-    return re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) is not None and len(text) <= 60
+from phosphene.forms.form import Shown, StudyForm
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyTable(Form):
+class StudyTable(StudyForm):
     """A table with a row for each unit, and figures over all of them.
 
     `title` and `says` are the heading and the first sentence on a unit's page.
     """
 
-    study: Annotated[str, name_in]
     title: Shown = ""
     says: Shown = ""
-    subject: Shown
-    subject_sha256: Shown = ""
     data: Shown = ""
     figures: Figures = field(default_factory=dict)
     units: Rows
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.study) or len(self.study) > 60:
+            raise ValueError(f"has a study {self.study[:60]!r}; its name is of a-z, 0-9 and dashes")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,13 @@ from phosphene import forms
 from phosphene.datasets import Outlined
 from phosphene.errors import BadRequest
 from phosphene.forms.dissection import UnitOverlap
+from phosphene.parts import option
 from phosphene.probe import Read, find_layer
+from phosphene.runtime import Runtime
+from phosphene.studies._study import Study, counted
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images
+from phosphene.units import Unit
 
 QUANTILE = 0.005
 """Share of a channel's activations that count as its answer: the T_k of Bau et al. 2017."""
@@ -29,7 +34,7 @@ MIN_PHOTOGRAPHS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Dissection:
+class Overlaps:
     """How far each channel's answer and each object cover the same pixels: `iou` (channels, objects), 0 … 1, and 0 for
     objects in too few photographs.
 
@@ -81,7 +86,7 @@ def dissect(
     batch: int = 16,
     device: str = "cpu",
     report: Callable[[int], None] = lambda photographs: None,
-) -> Dissection:
+) -> Overlaps:
     """Two passes over the photographs: what each channel of a layer calls an answer, then what its answers cover.
 
     A channel's map is enlarged to the photograph and cut at its threshold T_k; its overlap with an object is counted
@@ -122,7 +127,7 @@ def dissect(
                     both[:, numbers] += (seen @ outlined[:, known].T.float()).cpu()
     iou = both / (answered[:, None] + covered - both).clamp(min=1)
     iou[:, there < MIN_PHOTOGRAPHS] = 0
-    return Dissection(layer, data.objects, iou, thresholds.cpu(), whole, quantile)
+    return Overlaps(layer, data.objects, iou, thresholds.cpu(), whole, quantile)
 
 
 Maps = Iterator[tuple[Tensor, list[dict[int, Any]]]]
@@ -174,3 +179,31 @@ def _thresholds(maps: Maps, quantile: float, photographs: int, shape: tuple[int,
         largest = together.topk(min(kept, together.shape[1]), sorted=True).values
     rank = max(1, math.floor(quantile * total))  # of fewer, where photographs could not be read
     return largest[:, min(rank, largest.shape[1] - 1)] if total else largest.sum(1)
+
+
+@dataclass(frozen=True)
+class Dissection(Study):
+    """Which object each channel of a layer detects, on photographs with outlined objects."""
+
+    split: str = option("all", "train, val or all of them.")
+    quantile: float = option(QUANTILE, "Share of a channel's activations that are its answer.")
+    batch: int = option(16, "Photographs read at once.", low=1, high=4096)
+
+    def run(
+        self, subject: Subject, units: Sequence[Unit], images: Path, runtime: Runtime
+    ) -> forms.Dissection:
+        """Return the objects of all channels of the units' layer."""
+        layers = list(dict.fromkeys(unit.layer for unit in units))
+        if len(layers) != 1:
+            raise BadRequest(f"a dissection is of one layer; got {', '.join(layers) or 'none'}")
+        data = Outlined(images, self.split, max(subject.size))
+        found = dissect(
+            subject,
+            layers[0],
+            data,
+            quantile=self.quantile,
+            batch=self.batch,
+            device=runtime.device,
+            report=counted(runtime, 2 * len(data)),
+        )
+        return found.form(subject, data)

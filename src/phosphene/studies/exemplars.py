@@ -14,13 +14,17 @@ from PIL import Image, ImageOps
 from phosphene import forms, images
 from phosphene.datasets import Stream
 from phosphene.forms.exemplars import UnitExemplars
+from phosphene.parts import option
 from phosphene.receptive_fields import Box, Fields, receptive_fields
+from phosphene.runtime import Runtime
 from phosphene.studies._index import LayerExemplars, find_exemplars, find_peaks
+from phosphene.studies._study import Study
 from phosphene.subjects import Subject
 from phosphene.texts import clean, file_names, slug
 from phosphene.units import Unit
 
 __all__ = [
+    "Exemplars",
     "LayerExemplars",
     "cut_out",
     "describe",
@@ -46,12 +50,11 @@ def describe(
     data: Stream,
     folder: Path,
 ) -> forms.Exemplars:
-    """Write what was found of some units for people and for pages, and return it.
+    """Draw what was found of some units, and return what `exemplars.json` says of them.
 
-    The result has a row for each unit. In the folder: `exemplars.json` with it, `tiles/` with a
-    strip of whole photographs for each unit, and `exemplars.png`, a contact sheet of the first
-    units' first exemplars, cut to the receptive field of their peaks. A strip of many photographs
-    has several lines, and smaller ones.
+    In the folder: `tiles/` with a strip of whole photographs for each unit, and `exemplars.png`, a
+    contact sheet of the first units' first exemplars, cut to the receptive field of their peaks. A
+    strip of many photographs has several lines, and smaller ones.
     """
     best = {unit: found[unit.layer].best(unit.channel) for unit in units}
     places = data.places({number for numbers in best.values() for number in numbers})
@@ -83,7 +86,7 @@ def describe(
             sheet.add(row, [pixels for pixels, _ in own])
             rows.append(row)
     sheet.write(folder / "exemplars.png")
-    form = forms.Exemplars(
+    return forms.Exemplars(
         subject=subject.name,
         subject_sha256=subject.identity,
         data=data.name,
@@ -97,8 +100,6 @@ def describe(
         left_out=tuple(data.damage.found[number] for number in sorted(data.damage.found)),
         units=tuple(rows),
     )
-    form.write(folder / "exemplars.json")
-    return form
 
 
 def _groups(best: Mapping[Unit, list[int]], most: int) -> Iterator[list[Unit]]:
@@ -217,3 +218,29 @@ def cut_out(picture: images.Pixels, box: Sequence[float]) -> images.Pixels:
     top, left, bottom, right = (round(side * edge) for edge in box)
     crop = Image.fromarray(picture).crop((left, top, max(right, left + 1), max(bottom, top + 1)))
     return np.asarray(ImageOps.pad(crop, (side, side), Image.Resampling.LANCZOS, color="white"))
+
+
+@dataclass(frozen=True)
+class Exemplars(Study):
+    """The photographs that excite units most, and the spread of their activations."""
+
+    split: str = option("train", "train, val or all of them.")
+    k: int = option(9, "Exemplars of each unit.", low=1, high=1000)
+    batch: int = option(64, "Photographs read at once.", low=1, high=4096)
+
+    def run(
+        self, subject: Subject, units: Sequence[Unit], images: Path, runtime: Runtime
+    ) -> forms.Exemplars:
+        """Return each unit's exemplars; strips, the contact sheet and the index lie beside."""
+        data = Stream(images, self.split, max(subject.size))
+        found = find_exemplars(
+            subject,
+            list(dict.fromkeys(unit.layer for unit in units)),
+            data,
+            runtime.folder / "exemplars.safetensors",
+            k=self.k,
+            batch=self.batch,
+            device=runtime.device,
+            report=lambda done: runtime.progress(done, 0, {}),
+        )
+        return describe(subject, units, found, data, runtime.folder)

@@ -1,0 +1,61 @@
+"""What a study is: a question put to units of a network, whose answer is a form."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from phosphene.errors import BadRequest
+from phosphene.forms import StudyForm
+from phosphene.runtime import Runtime
+from phosphene.subjects import Subject
+from phosphene.units import Unit, is_token
+
+
+class Study(ABC):
+    """A question put to units of a network.
+
+    A subclass is a frozen dataclass, whose fields are its options (see `parts.option`). Its answer
+    is a `StudyTable`, or a form of its own where the atlas has a page for it.
+    """
+
+    @abstractmethod
+    def run(
+        self, subject: Subject, units: Sequence[Unit], images: Path, runtime: Runtime
+    ) -> StudyForm:
+        """Return what is found of some units on photographs.
+
+        Pictures and what is kept for later lie in `runtime.folder`. The form itself is written
+        there by the caller. Its `study` is the name under which the atlas finds its template.
+        """
+
+
+def counted(runtime: Runtime, total: int) -> Callable[[int], None]:
+    """Return a function that is told of so many more photographs, and reports how many there are.
+
+    `total` is how many there will be, 0 where nobody knows.
+    """
+    done = 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        runtime.progress(done, total, {})
+
+    return report
+
+
+def channels_of(subject: Subject, texts: Sequence[str]) -> list[Unit]:
+    """Return the channels that texts name, each once; `BadRequest` where one names another thing.
+
+    A study takes a channel wherever it peaks, so none at a position, and no sum.
+    """
+    targets = [target for text in texts for target in subject.targets(text)]
+    named = [unit for target in targets for _, unit in target.terms if isinstance(unit, Unit)]
+    fixed = [unit for unit in named if isinstance(unit.position, tuple) or is_token(unit.position)]
+    if wrong := [*(target for target in targets if len(target.terms) > 1), *fixed]:
+        raise BadRequest(
+            f"{wrong[0]}: studies are of one channel each, wherever it peaks; write LAYER:CHANNEL"
+        )
+    return list({(unit.layer, unit.channel): unit for unit in named}.values())
