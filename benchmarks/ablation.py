@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ from phosphene.studies.generator import reconstructed
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS, Member, climb_all, joined
 from phosphene.tensors import as_images
-from phosphene.training.generator import with_code
-from phosphene.training.image import train_image
+from phosphene.training.image import ImageStage
 from phosphene.training.initialization import initialized
-from phosphene.training.run import Recipe, read_recipe
+from phosphene.training.inversion import Inversion, with_code
+from phosphene.training.recipes import Recipe, read_recipe
+from phosphene.training.stage import run_stage
 
 SUBJECT, LAYER = "caffenet-objects", "fc6"
 JUDGES = ["efficientnet-lite2", "resnet18-objects"]
@@ -123,12 +125,12 @@ def trained(
     recipe: Recipe, encoder: Subject, photographs: datasets.Photographs, run: Path, name: str
 ) -> Generated:
     """The variant's generator; the beginning is found once for all that share it."""
-    generator, statistics, begun = initialized(recipe, encoder, photographs, Runtime(run / "begin"))
+    inversion = Inversion(recipe, encoder, photographs, Runtime(run / "begin"))
+    generator, statistics, begun = initialized(inversion)
     folder = run / name.replace(" ", "-").replace(",", "").replace("'", "")
-    generator, _, _ = train_image(
-        recipe, encoder, generator, photographs, Runtime(folder), begun=begun
-    )
-    return Generated(generator, CodeStatistics.of(statistics), SUBJECT, LAYER)
+    stage = ImageStage(replace(inversion, runtime=Runtime(folder)), generator, begun=begun)
+    run_stage(stage)
+    return Generated(stage.trained(), CodeStatistics.of(statistics), SUBJECT, LAYER)
 
 
 def measured(

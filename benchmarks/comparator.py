@@ -20,7 +20,7 @@ from phosphene import datasets
 from phosphene.metrics import judge_channels
 from phosphene.subjects import load_subject
 from phosphene.tensors import as_images
-from phosphene.training.stages import mixed_precision
+from phosphene.training.optimization import mixed_precision
 
 
 def main() -> None:

@@ -27,7 +27,9 @@ from phosphene.parameterizations import load_generated
 from phosphene.runtime import Runtime, deadline_in
 from phosphene.subjects import load_subject
 from phosphene.training.generator import train_generator
-from phosphene.training.run import RECIPES, Waiting, placed, read_recipe
+from phosphene.training.optimization import placed
+from phosphene.training.recipes import RECIPES, read_recipe
+from phosphene.training.stage import Waiting
 from phosphene.training.subject import train_subject
 
 BUNDLED = sorted(file.stem for file in RECIPES.glob("*.toml"))

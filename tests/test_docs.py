@@ -16,7 +16,7 @@ from PIL import Image
 
 from phosphene import weights
 from phosphene.datasets import load
-from phosphene.training.run import read_recipe
+from phosphene.training.recipes import read_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -23,7 +23,8 @@ from phosphene.networks.enlarger import EnlargedGenerator, Enlarger, enlarged
 from phosphene.parameterizations import Generated, load_generated
 from phosphene.runtime import Runtime
 from phosphene.training.enlarge import Pairs, cached_pairs, drawn, style, train_enlarger, view, worn
-from phosphene.training.run import Recipe, read_recipe, seeded
+from phosphene.training.optimization import seeded
+from phosphene.training.recipes import Recipe, read_recipe
 
 TRAINED = Path(__file__).parent.parent / "weights" / "enlarger.safetensors"
 TINY = {"widths": [8, 8, 4], "blocks": [1, 1, 1]}

@@ -26,7 +26,8 @@ from phosphene.networks.deepsim import read_bounds
 from phosphene.runtime import Runtime
 from phosphene.studies.exemplars import find_exemplars
 from phosphene.subjects import load_subject
-from phosphene.training.run import RunFolder, read_recipe
+from phosphene.training.recipes import read_recipe
+from phosphene.training.run import RunFolder
 
 LFS = (
     b"version https://git-lfs.github.com/spec/v1\n"

@@ -50,28 +50,28 @@ from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS
 from phosphene.training import run as runs
 from phosphene.training import verify
-from phosphene.training.adversary import Adversary, adversarial_step, cosine_decay
+from phosphene.training.adversary import Adversary
 from phosphene.training.augment import jitter_colours, mixed, random_crops
 from phosphene.training.generator import (
     Trained,
     generator_card,
     held_out_errors,
     train_generator,
-    with_code,
 )
 from phosphene.training.image import class_kl, extrapolated_codes
 from phosphene.training.initialization import initialize_map, initialized
+from phosphene.training.inversion import Inversion, with_code
 from phosphene.training.latents import Views, regress, whiten
 from phosphene.training.modified import with_modified
-from phosphene.training.run import (
+from phosphene.training.optimization import (
     Averaged,
-    RunFolder,
-    check_complete,
+    cosine_decay,
     epoch_order,
     one_cycle,
-    read_recipe,
     seeded,
 )
+from phosphene.training.recipes import RECIPES, check_complete, read_recipe
+from phosphene.training.run import RunFolder
 from phosphene.training.subject import accuracy, subject_card, train_subject
 
 SUBJECT: dict[str, Any] = {
@@ -524,12 +524,12 @@ def test_misnamed_is_the_divergence_of_classes() -> None:
 
 
 def test_rates_fall_in_a_cosine_over_the_last_share_of_the_steps() -> None:
-    shares = [cosine_decay({"steps": 100, "fall": 0.5}, step) for step in range(101)]
+    shares = [cosine_decay(0.5, step / 100) for step in range(101)]
     assert shares[:51] == [1.0] * 51
     assert shares[75] == pytest.approx(0.5)
     assert shares[100] == pytest.approx(0.0)
     assert shares == sorted(shares, reverse=True)
-    assert cosine_decay({"steps": 100}, 99) == 1.0
+    assert cosine_decay(0.0, 0.99) == 1.0
 
 
 def test_of_codes_beyond_only_the_generator_learns() -> None:
@@ -556,7 +556,7 @@ def test_of_codes_beyond_only_the_generator_learns() -> None:
         }
         loss = generator.sum() * 0
         adversary = Adversary(stage, discriminator, generator_optimizer, judge, Runtime(Path()))
-        adversarial_step(adversary, 0, loss, [x], [generator], code)
+        adversary.step(0, loss, [x], [generator], code)
         moved = generator.detach() - torch.rand(4 + extra, 3, 8, 8, generator=seeded(3))
         return torch.cat([p.detach().flatten() for p in discriminator.parameters()]), moved
 
@@ -1184,7 +1184,8 @@ def test_the_beginning_is_the_teachers_picture_where_the_code_tells_all(
     recipe["architecture"] |= {"rank": 16}
     recipe["begin"] |= {"views": 400}
     own = load_generated(teacher).generator
-    generator, _, _ = initialized(recipe, subject, photographs(40, 16), Runtime(tmp_path / "run"))
+    run = Runtime(tmp_path / "run")
+    generator, _, _ = initialized(Inversion(recipe, subject, photographs(40, 16), run))
     codes = torch.randn(200, 16).relu()
     goal, got = own.latents(codes), generator.latents(codes)
     unexplained = (goal - got).square().mean() / (goal - goal.mean(0)).square().mean()
@@ -1905,7 +1906,7 @@ def test_extra_classes_that_cannot_be_made_are_refused(
         with_modified(photographs(20, 16), [part])
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in runs.RECIPES.glob("*.toml")))
+@pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES.glob("*.toml")))
 def test_every_bundled_recipe_builds_its_network(name: str) -> None:
     recipe = read_recipe(name)
     with torch.device("meta"):

@@ -25,7 +25,7 @@ from phosphene.runtime import Runtime
 from phosphene.statistics import Figure, bootstrap, mean, paired_difference, share
 from phosphene.tensors import as_images
 from phosphene.texts import slug
-from phosphene.training.run import read_recipe, recipe_hash
+from phosphene.training.recipes import read_recipe, recipe_hash
 from phosphene.training.subject import subject_card, train_subject
 
 PAIRS, STARTS, TEXTURE_SEEDS = 25, 30, 5

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
-RECIPES = {"training.run": "recipes/*.toml"}
+RECIPES = {"training.recipes": "recipes/*.toml"}
 """Files of the package that are no modules, by the module that reads them."""
 
 

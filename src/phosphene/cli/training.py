@@ -59,7 +59,7 @@ def train_subject(
     from phosphene.runtime import Runtime, deadline_in, started_processes
     from phosphene.subjects import load_subject
     from phosphene.training.modified import with_modified
-    from phosphene.training.run import check_complete, read_recipe
+    from phosphene.training.recipes import check_complete, read_recipe
     from phosphene.training.subject import subject_card, train_subject
 
     where = choose_machine(device, "bfloat16", threads)["device"]
@@ -148,8 +148,9 @@ def train_generator(
     from phosphene.parameterizations import load_generated
     from phosphene.runtime import Runtime, deadline_in, started_processes
     from phosphene.subjects import load_subject
-    from phosphene.training.generator import generator_card, train_generator, with_code
-    from phosphene.training.run import read_recipe
+    from phosphene.training.generator import generator_card, train_generator
+    from phosphene.training.inversion import with_code
+    from phosphene.training.recipes import read_recipe
 
     if discriminator and not init_from:
         raise BadRequest(

@@ -9,7 +9,6 @@ photographs, of which only a discriminator can say what they lack.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +25,6 @@ from phosphene import weights
 from phosphene.datasets import Stream
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
-from phosphene.images import Pixels, contact_sheet, to_pixels
 from phosphene.kept import Content, kept
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
@@ -37,20 +34,13 @@ from phosphene.parameterizations import Generated
 from phosphene.runtime import Runtime
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import as_images, blurred, center_crop, resized
-from phosphene.training.adversary import Adversary, adversarial_step
+from phosphene.training.adversary import Adversary
 from phosphene.training.autoencoder import feature_distance
-from phosphene.training.gallery import EVERY
+from phosphene.training.gallery import Gallery, evenly
 from phosphene.training.image import class_kl, extrapolated_codes
-from phosphene.training.run import (
-    Averaged,
-    Recipe,
-    RunFolder,
-    Stateful,
-    placed,
-    recipe_hash,
-    seeded,
-)
-from phosphene.training.stages import mixed_precision, tell
+from phosphene.training.optimization import Averaged, mixed_precision, placed, seeded
+from phosphene.training.recipes import Recipe, recipe_hash
+from phosphene.training.stage import Stage, run_stage
 
 NO_CODE = 1
 """Units of the code that the discriminator is given, all of them zero: it has to do without."""
@@ -64,8 +54,6 @@ QUIET = 0.3
 """The share of its grains that is there where a picture has nothing to show."""
 BUSIEST = 2.5
 """How many times as many as on the average there are at most, for the rest of them."""
-SHOWN = 8
-"""Pictures of each kind on a contact sheet."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +86,16 @@ class TrainedEnlarger:
     steps: int
 
 
+@dataclass(frozen=True)
+class _Maps:
+    """Feature maps of a batch: to compare, by style, for the discriminator; and the logits."""
+
+    compared: list[Tensor]
+    likened: list[Tensor]
+    judged: list[Tensor]
+    logits: Tensor | None
+
+
 def train_enlarger(
     recipe: Recipe,
     prior: Generated,
@@ -109,79 +107,110 @@ def train_enlarger(
 ) -> TrainedEnlarger:
     """Train until the deadline; a killed run goes on from its folder.
 
-    `begin` is a file of `helpers` that another run left. Of `held_out` photographs a sheet is kept
-    every few minutes. `BadRequest` where the recipe asks for what cannot be.
+    `init_from` is a file of `helpers` that another run left. Of `held_out` photographs a sheet is
+    kept every few minutes. `BadRequest` where the recipe asks for what cannot be.
     """
-    runtime = Runtime.of(run)
-    device = runtime.device
-    stage = recipe["enlarge"]
-    begun_at = time.monotonic()
-    crop = stage["crop"]
-    if crop % 16 or not 0 < crop <= prior.image_size:
-        raise BadRequest(
-            f"[enlarge] crop is a multiple of 16, at most {prior.image_size}; got {crop}"
-        )
-    begun = init_from.sha256 if init_from else ""
-    before = int(init_from.card.get("steps", 0)) if init_from else 0
-    pairs = cached_pairs(recipe["seed"], prior, photographs, runtime)
-    folder = RunFolder(
-        runtime,
-        recipe_hash(_lasting(recipe), f"{photographs.fingerprint}:{prior.card['sha256']}:{begun}"),
-    )
-    torch.manual_seed(recipe["seed"])
-    enlarger = cast("Enlarger", build(dict(recipe["architecture"])))
-    comparator = _comparator(stage, device)
-    discriminator = Discriminator(_heads(stage, comparator), NO_CODE, stage["width"])
-    if init_from is not None:
-        for name, network in (("enlarger", enlarger), ("discriminator", discriminator)):
-            weights.fill(network, init_from.part(name), init_from.path.name).requires_grad_(
-                True
-            ).train()
-    placed(enlarger, device)
-    placed(discriminator, device)
-    adversary = Adversary.of(stage, enlarger, discriminator, runtime)
-    averaged = Averaged(enlarger, stage["ema"])
-    if init_from is not None:
-        averaged.load_state_dict(init_from.part("averaged"))
-    parts: dict[str, Stateful] = {
-        "enlarger": enlarger,
-        "discriminator": discriminator,
-        **adversary.optimizers(),
-        "averaged": averaged,
-    }
-    gallery = _Gallery(recipe["seed"], prior, held_out, device) if held_out else None
-    no_code = torch.zeros(_batch(stage), NO_CODE, device=device)
-    with _looking(stage, comparator) as look:
-        for step in folder.steps(parts, stage["steps"]):
-            small, wanted = drawn(pairs, stage, seeded(recipe["seed"], 6, before + step), device)
-            with torch.no_grad(), mixed_precision(device):
-                real = look(wanted)
-            with mixed_precision(device):
-                y = enlarger(small)
-                got = look(y)
-                figures, loss = _losses(stage, small, wanted, y, real, got)
-            real_maps = [wanted - 0.5, *real.judged]
-            fake_maps = [y - 0.5, *got.judged]
-            folder.watch(loss)
-            figures |= adversarial_step(adversary, step, loss, real_maps, fake_maps, no_code)
-            folder.watch(figures["loss"])
-            averaged.update(enlarger, before + step + 1)
-            if gallery and gallery.due(time.monotonic() - begun_at):
-                enlarge = lambda x: functional_call(enlarger, averaged.state, x)  # noqa: E731
-                folder.show("enlarged", step, gallery.sheet(enlarge))
-            tell(folder, step, stage["steps"], figures)
-    steps = folder.load(parts)
-    networks: dict[str, Stateful] = {
-        "enlarger": enlarger,
-        "discriminator": discriminator,
-        "averaged": averaged,
-    }
+    stage = EnlargerStage(recipe, prior, photographs, Runtime.of(run), init_from, held_out)
+    folder = run_stage(stage)
+    networks = {name: stage.parts[name] for name in ("enlarger", "discriminator", "averaged")}
     helpers = {
         name: {key: value.detach().clone() for key, value in network.state_dict().items()}
         for name, network in networks.items()
     }
-    enlarger.load_state_dict(averaged.state)
-    return TrainedEnlarger(enlarger.eval(), helpers, steps == stage["steps"], before + steps)
+    return TrainedEnlarger(stage.trained(), helpers, folder.finished, stage.before + folder.done)
+
+
+class EnlargerStage(Stage):
+    """An enlarger that learns on three kinds of pictures, against a discriminator."""
+
+    counter = 6
+    part = "enlarger"
+    network: Enlarger
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        prior: Generated,
+        photographs: Stream,
+        runtime: Runtime,
+        init_from: weights.Weights | None = None,
+        held_out: Stream | None = None,
+    ):
+        self.settings = stage = recipe["enlarge"]
+        self.seed, self.steps, self.runtime = recipe["seed"], stage["steps"], runtime
+        crop, device = stage["crop"], runtime.device
+        if crop % 16 or not 0 < crop <= prior.image_size:
+            raise BadRequest(
+                f"[enlarge] crop is a multiple of 16, at most {prior.image_size}; got {crop}"
+            )
+        begun = init_from.sha256 if init_from else ""
+        self.before = int(init_from.card.get("steps", 0)) if init_from else 0
+        self.pairs = cached_pairs(self.seed, prior, photographs, runtime)
+        source = f"{photographs.fingerprint}:{prior.card['sha256']}:{begun}"
+        self.identity = recipe_hash(_lasting(recipe), source)
+        torch.manual_seed(self.seed)
+        enlarger = cast("Enlarger", build(dict(recipe["architecture"])))
+        self.comparator = _comparator(stage, device)
+        discriminator = Discriminator(_heads(stage, self.comparator), NO_CODE, stage["width"])
+        if init_from is not None:
+            for name, network in (("enlarger", enlarger), ("discriminator", discriminator)):
+                weights.fill(network, init_from.part(name), init_from.path.name)
+                network.requires_grad_(True).train()
+        self.network = placed(enlarger, device)
+        self.adversary = Adversary.of(stage, enlarger, placed(discriminator, device), runtime)
+        self.others = self.adversary.parts()
+        self.averaged = Averaged(enlarger, stage["ema"])
+        if init_from is not None:
+            self.averaged.load_state_dict(init_from.part("averaged"))
+        if held_out:
+            self._show(prior, held_out)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with _maps_of(self.settings, self.comparator) as self._maps:
+            yield
+
+    def batch(self, step: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        return drawn(self.pairs, self.settings, rng, self.runtime.device)
+
+    def learn(
+        self, step: int, batch: tuple[Tensor, Tensor], rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        small, wanted = batch
+        with torch.no_grad(), mixed_precision(self.runtime.device):
+            real = self._maps(wanted)
+        with mixed_precision(self.runtime.device):
+            y = self.network(small)
+            made = self._maps(y)
+            figures, loss = _losses(self.settings, small, wanted, y, real, made)
+        real_maps = [wanted - 0.5, *real.judged]
+        made_maps = [y - 0.5, *made.judged]
+        no_code = torch.zeros(len(small), NO_CODE, device=self.runtime.device)
+        return figures | self.adversary.step(step, loss, real_maps, made_maps, no_code)
+
+    def trained(self) -> Enlarger:
+        """Return the enlarger with averaged weights."""
+        self.network.load_state_dict(self.averaged.state)
+        return self.network.eval()
+
+    def _show(self, prior: Generated, held_out: Stream) -> None:
+        """Show held-out photographs, and for each kind the bicubic and the network's enlargement."""
+        device = self.runtime.device
+        pairs = _pairs(self.seed, prior, held_out, evenly(len(held_out)), device)
+        sets = [pairs.large, pairs.again, pairs.beyond]
+        large, again, beyond = [as_images(images.numpy()).to(device) for images in sets]
+        halved = resized(large, (prior.image_size, prior.image_size))
+        kinds = {"made small": halved, "made again": again, "beyond": beyond}
+
+        def rows() -> dict[str, Tensor]:
+            found = {"photograph": large}
+            for kind, images in kinds.items():
+                found[f"{kind}, bicubic"] = enlarged(images).clamp(0, 1)
+                state = self.averaged.state
+                found[f"{kind}, enlarged"] = functional_call(self.network, state, images)
+            return found
+
+        self.gallery = Gallery("enlarged", rows)
 
 
 def _lasting(recipe: Recipe) -> Recipe:
@@ -312,20 +341,6 @@ def view(image: Tensor, size: int, rng: torch.Generator) -> Tensor:
     return resized(image[None, :, top : top + piece, left : left + piece], (size, size))
 
 
-def _pixels(images: Tensor) -> Tensor:
-    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
-
-
-@dataclass(frozen=True)
-class _Glance:
-    """Feature maps of a batch, to compare, to liken and to judge, and the comparator's logits."""
-
-    compared: list[Tensor]
-    likened: list[Tensor]
-    judged: list[Tensor]
-    logits: Tensor | None
-
-
 def _batch(stage: Recipe) -> int:
     return int(stage["photographs"] + stage["again"] + stage["beyond"])
 
@@ -352,8 +367,8 @@ def _heads(stage: Recipe, comparator: Subject) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def _looking(stage: Recipe, comparator: Subject) -> Iterator[Callable[[Tensor], _Glance]]:
-    """Lend a function from pictures to what the comparator sees.
+def _maps_of(stage: Recipe, comparator: Subject) -> Iterator[Callable[[Tensor], _Maps]]:
+    """Lend a function from pictures to what the comparator gives.
 
     At each position of the maps to judge, the mean square of the channels is one.
     """
@@ -361,14 +376,14 @@ def _looking(stage: Recipe, comparator: Subject) -> Iterator[Callable[[Tensor], 
     output = [comparator.output] if stage["named"] else []
     with comparator.reading(list(dict.fromkeys(chain(*groups, output)))) as read:
 
-        def look(images: Tensor) -> _Glance:
+        def maps_of(images: Tensor) -> _Maps:
             maps = read(comparator.prepare(images))
-            compared, likened, judged = ([maps[each] for each in group] for group in groups)
+            compared, likened, judged = [[maps[each] for each in group] for group in groups]
             even = [F.normalize(each.float(), dim=1) * each.shape[1] ** 0.5 for each in judged]
             logits = maps[comparator.output] if output else None
-            return _Glance(compared, [style(each) for each in likened], even, logits)
+            return _Maps(compared, [style(each) for each in likened], even, logits)
 
-        yield look
+        yield maps_of
 
 
 def style(maps: Tensor) -> Tensor:
@@ -379,7 +394,7 @@ def style(maps: Tensor) -> Tensor:
 
 
 def _losses(
-    stage: Recipe, small: Tensor, wanted: Tensor, y: Tensor, real: _Glance, got: _Glance
+    stage: Recipe, small: Tensor, wanted: Tensor, y: Tensor, real: _Maps, got: _Maps
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Measure enlargements y: the figures, and their weighted sum.
 
@@ -402,36 +417,3 @@ def _losses(
     if of.stop and got.logits is not None and real.logits is not None:
         figures["named"] = class_kl(got.logits[of], real.logits[of])
     return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()
-
-
-class _Gallery:
-    """Held-out photographs, and the prior's images of them, enlarged in both ways."""
-
-    def __init__(self, seed: int, prior: Generated, held_out: Stream, device: str):
-        n = len(held_out)
-        chosen = np.linspace(0, n - 1, min(SHOWN, n)).round().astype(int).tolist()
-        pairs = _pairs(seed, prior, held_out, chosen, device)
-        sets = (pairs.large, pairs.again, pairs.beyond)
-        self.large, again, beyond = (as_images(images.numpy()).to(device) for images in sets)
-        halved = resized(self.large, (prior.image_size, prior.image_size))
-        self.small = {"made small": halved, "made again": again, "beyond": beyond}
-        self._due = 0.0
-
-    def due(self, seconds: float) -> bool:
-        """Say whether it is time for a sheet, so many seconds after the run began."""
-        if seconds < self._due:
-            return False
-        self._due = seconds + EVERY
-        return True
-
-    @torch.no_grad()
-    def sheet(self, enlarge: Callable[[Tensor], Tensor]) -> Pixels:
-        """Draw the photographs, then for each kind the bicubic enlargement and the network's."""
-        rows = {"photograph": self.large}
-        for kind, images in self.small.items():
-            rows[f"{kind}, bicubic"] = enlarged(images).clamp(0, 1)
-            rows[f"{kind}, enlarged"] = enlarge(images)
-        n = len(self.large)
-        labels = [label if i == 0 else "" for label in rows for i in range(n)]
-        pictures = [to_pixels(image) for images in rows.values() for image in images.cpu().numpy()]
-        return contact_sheet(pictures, labels, n)

@@ -1,55 +1,49 @@
-"""What a generator makes of fixed photographs, from time to time while it is trained."""
+"""What a network makes of fixed photographs, from time to time while it is trained."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from phosphene.datasets import Photographs
 from phosphene.images import Pixels, contact_sheet, to_pixels
-from phosphene.tensors import as_images, resized
 
 COLUMNS, EVERY = 8, 300.0
 """Photographs on a sheet, and seconds from one sheet to the next."""
-ROWS = ("photograph", "made again", "half of this, half of the next")
 
 
+@dataclass
 class Gallery:
-    """Some held-out photographs, evenly spread; a sheet of them is due at once and then every few minutes.
+    """A sheet of labelled `rows` of images, which is due at once and then every few minutes.
 
-    It draws no random numbers and changes no network, so a run's bits do not depend on it.
+    The rows draw no random numbers and change no network, so a run's bits do not depend on them.
     """
 
-    def __init__(self, photographs: Photographs, size: int, device: str):
-        """`size` is the generator's, in pixels."""
-        chosen = (
-            np.linspace(0, len(photographs) - 1, min(COLUMNS, len(photographs)))
-            .round()
-            .astype(np.int64)
-        )
-        x = as_images(photographs.images[chosen]).to(device)
-        self.images = resized(x, (size, size))
-        self._due = 0.0
+    name: str
+    rows: Callable[[], dict[str, Tensor]]
+    _due: float = 0.0
 
     def due(self) -> bool:
-        """Whether it is time for a sheet; the next one is due some minutes after this was true."""
+        """Return whether it is time for a sheet; the next is due some minutes after that."""
         if (now := time.monotonic()) < self._due:
             return False
         self._due = now + EVERY
         return True
 
     @torch.no_grad()
-    def sheet(
-        self, encode: Callable[[Tensor], Tensor], generate: Callable[[Tensor], Tensor]
-    ) -> Pixels:
-        """The photographs, what is made of their codes, and of the means of each two neighbours' codes."""
-        codes = encode(self.images)
-        rows = [self.images, generate(codes), generate((codes + codes.roll(-1, 0)) / 2)]
-        labels = [label if i == 0 else "" for label in ROWS for i in range(len(self.images))]
-        return contact_sheet(
-            [to_pixels(image) for image in torch.cat(rows).cpu().numpy()], labels, len(self.images)
-        )
+    def sheet(self) -> Pixels:
+        """Return the rows as one picture, each with its label at its first image."""
+        rows = self.rows()
+        n = max(map(len, rows.values()))
+        labels = [label if i == 0 else "" for label in rows for i in range(n)]
+        images = torch.cat(list(rows.values())).cpu().numpy()
+        return contact_sheet([to_pixels(image) for image in images], labels, n)
+
+
+def evenly(n: int) -> list[int]:
+    """Return the numbers of those of `n` photographs that are shown, evenly spread."""
+    return np.linspace(0, n - 1, min(COLUMNS, n)).round().astype(int).tolist()

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,125 +18,24 @@ from phosphene.errors import BadRequest
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.generator import ImageGenerator
 from phosphene.probe import find_layer
-from phosphene.runtime import Runtime
 from phosphene.subjects import Subject, load_subject
-from phosphene.tensors import center_crop
-from phosphene.training.adversary import Adversary, adversarial_step
+from phosphene.tensors import as_images, resized
+from phosphene.training.adversary import Adversary
 from phosphene.training.autoencoder import feature_distance
-from phosphene.training.gallery import Gallery
-from phosphene.training.run import (
-    TOLD,
-    Averaged,
-    Recipe,
-    RunFolder,
-    Stateful,
-    Waiting,
-    placed,
-    seeded,
-)
-from phosphene.training.stages import compiled, drawn_views, mixed_precision, stage_identity, tell
-
-
-def train_image(
-    recipe: Recipe,
-    encoder: Subject,
-    generator: ImageGenerator,
-    photographs: Photographs,
-    runtime: Runtime,
-    *,
-    begun: Sequence[str] = (),
-    discriminator_state: dict[str, Tensor] | None = None,
-    held_out: Photographs | None = None,
-) -> tuple[ImageGenerator, Discriminator, bool]:
-    """Stage 4: the whole generator on images, with DeePSiM's three losses (Dosovitskiy & Brox 2016, eq. 2).
-
-    `begun` are the hashes of the files that the run begins from, if any, and `discriminator_state` the weights of the
-    discriminator. What the averaged weights make of some of the `held_out` photographs is kept every few minutes.
-    Where the recipe has `beyond`, there are so many more codes, between and beyond those of the photographs, whose
-    images should give the code again and fool the discriminator. Where it has `named`, the comparator should name an
-    image as it names its photograph. The processes share each batch.
-    """
-    stage = recipe["image"]
-    identity = stage_identity(recipe, encoder, photographs, "image", begun)
-    folder = RunFolder(runtime, identity)
-    device, processes = runtime.device, runtime.processes
-    torch.manual_seed(recipe["seed"] + 2)
-    generator = placed(generator, device).requires_grad_(True)
-    comparator = _comparator(recipe, encoder, device)
-    heads = _heads(stage, comparator, generator.image_size)
-    discriminator = Discriminator(heads, math.prod(generator.code_shape), stage["width"])
-    if discriminator_state is not None:
-        own = {name: value.clone() for name, value in discriminator_state.items()}
-        weights.fill(discriminator, own, "the discriminator's file").requires_grad_(True).train()
-    discriminator = placed(discriminator, device)
-    adversary = Adversary.of(stage, generator, discriminator, runtime)
-    averaged = Averaged(generator, stage["ema"])
-    parts: dict[str, Stateful] = {
-        "generator": generator,
-        "discriminator": discriminator,
-        **adversary.optimizers(),
-        "averaged": averaged,
-    }
-    images = torch.from_numpy(photographs.images).to(device)
-    batch, steps, waiting = processes.local_batch(stage["batch"]), stage["steps"], Waiting(device)
-    gallery = (
-        Gallery(held_out, generator.image_size, device) if held_out and processes.is_main else None
-    )
-    with _looking(recipe, encoder, comparator, generator.code_shape) as look:
-
-        def tried(
-            codes: Tensor, x: Tensor, wanted: _Glance
-        ) -> tuple[Tensor, _Glance, dict[str, Tensor], Tensor]:
-            with mixed_precision(device):
-                y = generator(codes)
-                got = look(y)
-            return y, got, *_losses(stage, generator, x, y, codes, wanted, got)
-
-        seen, attempt = compiled(look, device), compiled(tried, device)
-        for step in folder.steps(parts, steps):
-            with waiting.sample(step % TOLD == 0) as ready:
-                rng = seeded(recipe["seed"], 4, step, *processes.counters)
-                chosen = torch.randint(len(images), (batch,), generator=rng).to(
-                    device, non_blocking=True
-                )
-                x = drawn_views(images[chosen], recipe, rng)
-                ready()
-                with torch.no_grad(), mixed_precision(device):
-                    wanted = seen(x)
-                codes = torch.cat(
-                    [wanted.code, extrapolated_codes(wanted.code, stage.get("beyond", 0.0), rng)]
-                )
-                y, got, figures, loss = attempt(codes, x, wanted)
-                folder.watch(loss)
-                real, fake = [x - 0.5, *wanted.judged], [y - 0.5, *got.judged]
-                code = generator.whitened(codes).flatten(1)
-                figures |= adversarial_step(adversary, step, loss, real, fake, code)
-                folder.watch(figures["loss"])
-                averaged.update(generator, step + 1)
-            if gallery and gallery.due():
-                sheet = gallery.sheet(
-                    lambda x: look(x).code, partial(functional_call, generator, averaged.state)
-                )
-                folder.show("reconstructions", step, sheet)
-            tell(folder, step, steps, figures, waiting)
-    finished = folder.load(parts) == steps
-    generator.load_state_dict(averaged.state)
-    return generator.eval(), discriminator, finished
-
-
-def check_image(recipe: Recipe, encoder: Subject) -> None:
-    """`BadRequest` or `UnknownName` where the last stage cannot be: told before the stages that come first."""
-    stage, comparator = recipe["image"], _comparator(recipe, encoder, "cpu")
-    _heads(stage, comparator, recipe["architecture"]["size"])
-    for network, layers in ((encoder, stage["layers"]), (comparator, stage.get("compared", []))):
-        for layer in layers:
-            find_layer(network.network, layer, network.name)
+from phosphene.training.gallery import Gallery, evenly
+from phosphene.training.inversion import Inversion
+from phosphene.training.optimization import Averaged, compiled, mixed_precision, placed
+from phosphene.training.recipes import Recipe
+from phosphene.training.stage import Stage
 
 
 @dataclass(frozen=True)
-class _Glance:
-    """What the last stage's networks see in a batch: the encoder's code, feature maps to compare and to judge, and the
-    comparator's logits, where they are asked for."""
+class _Maps:
+    """What the networks give for a batch of images.
+
+    That is the encoder's code, feature maps to compare and for the discriminator, and the
+    comparator's logits, where they are asked for.
+    """
 
     code: Tensor
     compared: list[Tensor]
@@ -145,20 +43,154 @@ class _Glance:
     logits: Tensor | None
 
 
-def _comparator(recipe: Recipe, encoder: Subject, device: str) -> Subject:
-    """The network whose features are judged: the recipe's, shown images of `comparator_size` pixels (0: the generator's
-    size), or else the encoder."""
-    name = recipe["image"].get("comparator", "")
+class ImageStage(Stage):
+    """Stage 4: the whole generator on images, with DeePSiM's three losses.
+
+    (Dosovitskiy & Brox 2016, eq. 2.) Where the recipe has `beyond`, there are so many more codes,
+    between and beyond those of the photographs, whose images should give the code again and fool
+    the discriminator. Where it has `named`, the comparator should name an image as it names its
+    photograph.
+    """
+
+    counter = 4
+    part = "generator"
+    network: ImageGenerator
+
+    def __init__(
+        self,
+        inversion: Inversion,
+        generator: ImageGenerator,
+        *,
+        begun: Sequence[str] = (),
+        discriminator_state: dict[str, Tensor] | None = None,
+        held_out: Photographs | None = None,
+    ):
+        """Take a generator that is to learn, and show what it makes of `held_out` photographs.
+
+        `begun` are the hashes of the files that the run begins from, if any, and
+        `discriminator_state` the weights of the discriminator.
+        """
+        recipe = inversion.recipe
+        self.inversion, self.runtime = inversion, inversion.runtime
+        self.settings = stage = recipe["image"]
+        self.seed, self.steps = recipe["seed"], stage["steps"]
+        self.identity = inversion.identity("image", begun)
+        device = self.runtime.device
+        torch.manual_seed(self.seed + 2)
+        self.network = placed(generator, device).requires_grad_(True)
+        self.comparator = _comparator(inversion, device)
+        heads = _heads(stage, self.comparator, generator.image_size)
+        discriminator = Discriminator(heads, math.prod(generator.code_shape), stage["width"])
+        if discriminator_state is not None:
+            own = {name: value.clone() for name, value in discriminator_state.items()}
+            weights.fill(discriminator, own, "the discriminator's file").requires_grad_(True)
+            discriminator.train()
+        self.discriminator = placed(discriminator, device)
+        self.adversary = Adversary.of(stage, self.network, self.discriminator, self.runtime)
+        self.others = self.adversary.parts()
+        self.averaged = Averaged(self.network, stage["ema"])
+        self.images = torch.from_numpy(inversion.photographs.images).to(device)
+        if held_out and self.runtime.processes.is_main:
+            few = as_images(held_out.images[evenly(len(held_out))]).to(device)
+            self.shown = resized(few, (generator.image_size, generator.image_size))
+            self.gallery = Gallery("reconstructions", self._rows)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with _maps_of(self.inversion, self.comparator, self.network.code_shape) as self._maps:
+            device = self.runtime.device
+            self._real = compiled(self._maps, device)
+            self._made = compiled(self._tried, device)
+            yield
+
+    def batch(self, step: int, rng: torch.Generator) -> Tensor:
+        """Return views of photographs, drawn with replacement."""
+        n = self.runtime.processes.local_batch(self.settings["batch"])
+        chosen = torch.randint(len(self.images), (n,), generator=rng)
+        chosen = chosen.to(self.images.device, non_blocking=True)
+        return self.inversion.views(self.images[chosen], rng)
+
+    def learn(self, step: int, batch: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        with torch.no_grad(), mixed_precision(self.runtime.device):
+            real = self._real(batch)
+        more = extrapolated_codes(real.code, self.settings.get("beyond", 0.0), rng)
+        codes = torch.cat([real.code, more])
+        y, made, figures, loss = self._made(codes, batch, real)
+        real_maps = [batch - 0.5, *real.judged]
+        made_maps = [y - 0.5, *made.judged]
+        code = self.network.whitened(codes).flatten(1)
+        return figures | self.adversary.step(step, loss, real_maps, made_maps, code)
+
+    def trained(self) -> ImageGenerator:
+        """Return the generator with averaged weights."""
+        self.network.load_state_dict(self.averaged.state)
+        return self.network.eval()
+
+    def _tried(
+        self, codes: Tensor, x: Tensor, real: _Maps
+    ) -> tuple[Tensor, _Maps, dict[str, Tensor], Tensor]:
+        """Return images of codes, their maps, the figures, and the sum that is minimized.
+
+        The first codes are those of the photographs `x`. Images of other codes have no photograph
+        to be compared with.
+        """
+        with mixed_precision(self.runtime.device):
+            y = self.network(codes)
+            made = self._maps(y)
+        n = len(x)
+        shift = (made.code - codes) / self.network.code_std
+        figures = {
+            "image": (y[:n] - x).abs().mean(),
+            "feature": feature_distance([maps[:n] for maps in made.compared], real.compared),
+            "cycle": shift.square().mean(),
+        }
+        if made.logits is not None and real.logits is not None:
+            figures["named"] = class_kl(made.logits[:n], real.logits)
+        weighted = [self.settings[name] * value for name, value in figures.items()]
+        return y, made, figures, torch.stack(weighted).sum()
+
+    def _rows(self) -> dict[str, Tensor]:
+        """Return photographs, and images of their codes and of the means of neighbours' codes."""
+        codes = self._maps(self.shown).code
+        both = (codes + codes.roll(-1, 0)) / 2
+        state = self.averaged.state
+        return {
+            "photograph": self.shown,
+            "made again": functional_call(self.network, state, codes),
+            "half of this, half of the next": functional_call(self.network, state, both),
+        }
+
+
+def check_image(inversion: Inversion) -> None:
+    """Refuse a last stage that cannot be, with `BadRequest` or `UnknownName`, before the first."""
+    stage, encoder = inversion.recipe["image"], inversion.encoder
+    comparator = _comparator(inversion, "cpu")
+    _heads(stage, comparator, inversion.architecture["size"])
+    for subject, layers in ((encoder, stage["layers"]), (comparator, stage.get("compared", []))):
+        for layer in layers:
+            find_layer(subject.network, layer, subject.name)
+
+
+def _comparator(inversion: Inversion, device: str) -> Subject:
+    """Return the network whose features are compared: the recipe's, or else the encoder.
+
+    It is shown images of `comparator_size` pixels, where 0 is the generator's size.
+    """
+    stage = inversion.recipe["image"]
+    name = stage.get("comparator", "")
     if not name:
-        return encoder
-    size = recipe["image"].get("comparator_size", 0) or recipe["architecture"]["size"]
+        return inversion.encoder
+    size = stage.get("comparator_size", 0) or inversion.architecture["size"]
     comparator = replace(load_subject(name), size=(size, size))
     placed(comparator.network, device)
     return comparator
 
 
 def _heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int]]:
-    """Channels and halvings of the discriminator's heads, the image's first; `BadRequest` where one cannot be."""
+    """Return channels and halvings of the discriminator's heads, the image's first.
+
+    `BadRequest` where one cannot be.
+    """
     judged, halvings = stage["judged"], stage["halvings"]
     for layer in judged:
         find_layer(comparator.network, layer, comparator.name)
@@ -170,35 +202,36 @@ def _heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int
         ) from None
     if len(halvings) != 1 + len(judged):
         raise BadRequest(
-            f"halvings has one number for the image and one for each of judged; got {halvings} for {judged}"
+            "halvings has one number for the image and one for each of judged; "
+            f"got {halvings} for {judged}"
         )
     maps = [(3, size, size), *(shapes.get(layer, ()) for layer in judged)]
     for name, shape, times in zip(["the image", *judged], maps, halvings, strict=True):
         if len(shape) != 3 or min(shape[1:]) >> times == 0:
             raise BadRequest(
                 f"a head judges maps that can be halved {times} times; {name} is of "
-                f"{' × '.join(map(str, shape)) or 'no fixed shape'} ({comparator.name}, {comparator.size[0]} pixels)"
+                f"{' × '.join(map(str, shape)) or 'no fixed shape'} "
+                f"({comparator.name}, {comparator.size[0]} pixels)"
             )
     return [(shape[0], times) for shape, times in zip(maps, halvings, strict=True)]
 
 
 @contextmanager
-def _looking(
-    recipe: Recipe, encoder: Subject, comparator: Subject, shape: tuple[int, ...]
-) -> Iterator[Callable[[Tensor], _Glance]]:
-    """Lend a function from images to what both networks see, the code in its shape; where they are one, it looks once.
+def _maps_of(
+    inversion: Inversion, comparator: Subject, shape: tuple[int, ...]
+) -> Iterator[Callable[[Tensor], _Maps]]:
+    """Lend a function from images to what both networks give, the code in its shape.
 
-    A comparator's maps are divided by the root mean square over their channels at each position, since those of a
+    Where they are one network, it runs once. A comparator's maps are scaled, since those of a
     network from elsewhere may be of any size.
     """
-    stage, layer = recipe["image"], recipe["code_layer"]
+    stage, layer, encoder = inversion.recipe["image"], inversion.layer, inversion.encoder
     own, judged, compared = stage["layers"], stage["judged"], stage.get("compared", [])
     output = [comparator.output] if stage.get("named") else []
     for network in (encoder.network, comparator.network):
         network.requires_grad_(False)
-    encoder.check_gradient(
-        [*(own if stage["feature"] else []), *([layer] if stage["cycle"] else [])]
-    )
+    features = own if stage["feature"] else []
+    encoder.check_gradient([*features, *([layer] if stage["cycle"] else [])])
     comparator.check_gradient([*(compared if stage["feature"] else []), *judged, *output])
     alone = comparator is encoder
     with (
@@ -206,49 +239,26 @@ def _looking(
         nullcontext() if alone else comparator.reading([*compared, *judged, *output]) as read_too,
     ):
 
-        def look(images: Tensor) -> _Glance:
-            maps = read(encoder.prepare(center_crop(images, recipe["architecture"]["seen"])))
+        def maps_of(images: Tensor) -> _Maps:
+            maps = read(inversion.prepared(images))
             code = maps[layer].float().reshape(len(images), *shape)
             others = maps if read_too is None else read_too(comparator.prepare(images))
             logits = others[comparator.output] if output else None
+            mine = [maps[each] for each in own]
+            theirs = [others[each] for each in judged]
             if read_too is None:
-                return _Glance(
-                    code, [maps[each] for each in own], [maps[each] for each in judged], logits
-                )
-            both = [maps[each] for each in own] + [others[each] for each in compared]
-            return _Glance(code, both, [_even(others[each]) for each in judged], logits)
+                return _Maps(code, mine, theirs, logits)
+            both = mine + [others[each] for each in compared]
+            return _Maps(code, both, [_even(each) for each in theirs], logits)
 
-        yield look
-
-
-def _losses(
-    stage: Recipe,
-    generator: ImageGenerator,
-    x: Tensor,
-    y: Tensor,
-    codes: Tensor,
-    wanted: _Glance,
-    got: _Glance,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The last stage's figures of photographs x and images y of the codes, and their weighted sum.
-
-    The first images are of the photographs' codes; those of other codes have no photograph to be compared with.
-    """
-    n = len(x)
-    shift = (got.code - codes) / generator.code_std
-    figures = {
-        "image": (y[:n] - x).abs().mean(),
-        "feature": feature_distance([maps[:n] for maps in got.compared], wanted.compared),
-        "cycle": shift.square().mean(),
-    }
-    if got.logits is not None and wanted.logits is not None:
-        figures["named"] = class_kl(got.logits[:n], wanted.logits)
-    return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()
+        yield maps_of
 
 
 def class_kl(got: Tensor, wanted: Tensor) -> Tensor:
-    """Logits (batch, classes) twice → the mean Kullback–Leibler divergence of the first's classes from the second's, in
-    nats (Hinton et al. 2015, at temperature 1)."""
+    """Return the mean Kullback–Leibler divergence of the first's classes from the second's, in nats.
+
+    Both are logits (batch, classes). (Hinton et al. 2015, at temperature 1.)
+    """
     return F.kl_div(
         got.float().log_softmax(1),
         wanted.float().log_softmax(1),
@@ -258,10 +268,11 @@ def class_kl(got: Tensor, wanted: Tensor) -> Tensor:
 
 
 def extrapolated_codes(codes: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Codes between those of photographs and further out, where a climb leads: `share` of the number that is given.
+    """Return codes between those of photographs and further out, where a climb leads.
 
-    Each is a mixture of two (Reed et al. 2016, eq. 5), of any shares, then moved away from the batch's mean by up to
-    half its distance, and kept above the least value that its unit has in the batch: codes after a ReLU stay so.
+    They are `share` of the number that is given. Each is a mixture of two (Reed et al. 2016, eq.
+    5), of any shares. It is then moved away from the batch's mean by up to half its distance, and
+    kept above the least value that its unit has in the batch: codes after a ReLU stay so.
     """
     number = round(share * len(codes))
     sides = [1] * (codes.ndim - 1)
@@ -274,4 +285,5 @@ def extrapolated_codes(codes: Tensor, share: float, rng: torch.Generator) -> Ten
 
 
 def _even(maps: Tensor) -> Tensor:
+    """Divide maps by the root mean square over their channels at each position."""
     return maps * (maps.float().square().mean(1, keepdim=True) + 1e-6).rsqrt().to(maps.dtype)

@@ -1,34 +1,29 @@
-"""A generator's beginning taken from another: its decoder, and a closed-form map to its latents of the same views."""
+"""A generator's weights before training, and the statistics of its code.
+
+The weights may come from another generator: its decoder, and a map to its latents in closed form.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.datasets import Photographs
 from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
 from phosphene.kept import Content, kept
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.parameterizations import Generated, load_generated
-from phosphene.runtime import Runtime
-from phosphene.subjects import Subject
 from phosphene.tensors import center_crop
+from phosphene.training.inversion import DECODER, Inversion
 from phosphene.training.latents import Views, regress, whiten, whiten_code
-from phosphene.training.run import Recipe, placed, seeded
-from phosphene.training.stages import (
-    DECODER,
-    drawn_views,
-    kept_codes,
-    mixed_precision,
-    stage_identity,
-)
+from phosphene.training.optimization import mixed_precision, placed, seeded
 
 SHARED = (*DECODER, "size")
 """What of the architecture the two generators must have in common."""
@@ -37,61 +32,57 @@ EXACT = 4096
 
 
 def initialized(
-    recipe: Recipe,
-    encoder: Subject,
-    photographs: Photographs,
-    runtime: Runtime,
+    inversion: Inversion,
 ) -> tuple[ImageGenerator, dict[str, Tensor], tuple[str, ...]]:
-    """A generator that has never seen an image, the statistics of its code, and the sha256 of its teacher, if any.
+    """Return a generator that has seen no image, its code's statistics, and its teacher's sha256.
 
-    The teacher, `[begin] generator`, is a trained two-stage generator of any code. It draws `[begin] views` views of
-    photographs from its own code; its decoder becomes this generator's, and the latents become the goal of a ridge
-    regression on this generator's codes. Without one, only the codes are looked at. Computed once and kept beside the
-    run.
+    The teacher, `[begin] generator`, is a trained two-stage generator of any code. It draws
+    `[begin] views` views of photographs from its own code. Its decoder becomes this generator's,
+    and the latents become the goal of a ridge regression on this generator's codes. Without one,
+    only the codes are found. Computed once and kept beside the run.
     """
-    teacher = load_generated(name) if (name := recipe["begin"].get("generator", "")) else None
-    _check(recipe, teacher)
+    recipe = inversion.recipe
+    name = recipe["begin"].get("generator", "")
+    teacher = load_generated(name) if name else None
+    _check(recipe["begin"], inversion.architecture, teacher)
     begun = (str(teacher.card["sha256"]),) if teacher else ()
     torch.manual_seed(recipe["seed"] + 1)
-    generator = cast("ImageGenerator", build(dict(recipe["architecture"])))
-    alone: Recipe = {part: value for part, value in recipe.items() if part != "image"} | {
-        "image": {}
-    }
-    identity = stage_identity(alone, encoder, photographs, "image", begun)
+    generator = cast("ImageGenerator", build(inversion.architecture))
 
     def make() -> Content:
         if teacher is None:
-            codes = torch.cat(
-                [codes for codes, _ in _shown(recipe, encoder, photographs, runtime.device)]
-            )
+            codes = torch.cat([codes for codes, _ in _shown(inversion)])
             whiten_code(generator, codes)
         else:
-            views = _drawn(recipe, encoder, teacher, photographs, runtime.device)
+            views = _drawn(inversion, teacher)
             codes = views.codes
             follower = cast("TwoStageGenerator", generator)
-            follower.decoder.load_state_dict(teacher.generator.decoder.state_dict())  # type: ignore[union-attr]
+            theirs = cast("TwoStageGenerator", teacher.generator)
+            follower.decoder.load_state_dict(theirs.decoder.state_dict())
             whiten(follower, views)
             initialize_map(follower, views)
         tensors = {f"network.{name}": value for name, value in generator.state_dict().items()}
         return tensors | {f"code.{name}": value for name, value in code_statistics(codes).items()}
 
+    alone = replace(inversion, recipe={**recipe, "image": {}})
+    identity = alone.identity("image", begun)
+    runtime = inversion.runtime
     file = runtime.folder / f"begin-{identity[:16]}.safetensors"
     tensors = kept(file, {"beginning": identity}, make, runtime.processes)
-    generator.load_state_dict(
-        {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("network.")}
-    )
-    return (
-        generator,
-        {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("code.")},
-        begun,
-    )
+    generator.load_state_dict(_under("network.", tensors))
+    return generator, _under("code.", tensors), begun
 
 
-def _check(recipe: Recipe, teacher: Generated | None) -> None:
-    """`BadRequest` where the recipe's generator cannot begin like that."""
-    if not isinstance(views := recipe["begin"]["views"], int) or views < 2:
+def _under(prefix: str, tensors: Content) -> dict[str, Tensor]:
+    """Return the tensors whose names start with a prefix, their names without it."""
+    return {n.removeprefix(prefix): each for n, each in tensors.items() if n.startswith(prefix)}
+
+
+def _check(begin: dict[str, Any], own: dict[str, Any], teacher: Generated | None) -> None:
+    """Refuse a recipe whose generator cannot begin like that, with `BadRequest`."""
+    views = begin["views"]
+    if not isinstance(views, int) or views < 2:
         raise BadRequest(f"[begin] views is a number of views, at least 2; got {views!r}")
-    own = recipe["architecture"]
     if teacher is None:
         if own["name"] == "two-stage":
             raise BadRequest(
@@ -100,66 +91,51 @@ def _check(recipe: Recipe, teacher: Generated | None) -> None:
             )
         return
     theirs = teacher.card.get("architecture", {})
-    if {own["name"], theirs.get("name")} != {"two-stage"} or any(
-        own.get(part) != theirs.get(part) for part in SHARED
-    ):
+    differs = [part for part in SHARED if own.get(part) != theirs.get(part)]
+    if {own["name"], theirs.get("name")} != {"two-stage"} or differs:
         wanted = ", ".join(f"{part} {own.get(part)}" for part in ("name", *SHARED))
         raise BadRequest(
-            f"[begin] generator is {recipe['begin']['generator']!r}, which is none with {wanted}"
+            f"[begin] generator is {begin['generator']!r}, which is none with {wanted}"
         )
 
 
-def _shown(
-    recipe: Recipe, encoder: Subject, photographs: Photographs, device: str, batch: int = 128
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The encoder's codes of some views, in half precision, and the views, a batch at a time."""
-    shape, layer = recipe["architecture"]["code"], recipe["code_layer"]
+def _shown(inversion: Inversion, batch: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield codes of some views, in half precision, and the views, a batch at a time."""
+    device, seed = inversion.runtime.device, inversion.recipe["seed"]
+    encoder, photographs = inversion.encoder, inversion.photographs
+    number, n = inversion.recipe["begin"]["views"], len(photographs)
+    order = torch.randperm(n, generator=seeded(seed, 8)).repeat(1 + number // n)
     placed(encoder.network, device)
-    with encoder.reading([layer]) as read, torch.no_grad():
-        for x in _some_views(recipe, photographs, batch, device):
+    with encoder.reading([inversion.layer]) as read, torch.no_grad():
+        for at, chosen in enumerate(order[:number].split(batch)):
+            pictures = torch.from_numpy(photographs.images[chosen.numpy()]).to(device)
+            x = inversion.views(pictures, seeded(seed, 9, at))
             with mixed_precision(device):
-                codes = read(encoder.prepare(center_crop(x, recipe["architecture"]["seen"])))[layer]
-            codes = codes.reshape(len(x), *([shape] if isinstance(shape, int) else shape))
-            yield kept_codes(codes, encoder, layer), x
+                codes = inversion.codes(x, read)
+            yield codes, x
 
 
-def _drawn(
-    recipe: Recipe, encoder: Subject, teacher: Generated, photographs: Photographs, device: str
-) -> Views:
-    """What the encoder says of some views, and the latents from which the teacher draws the same."""
-    own = encoder_of(teacher, trusted=encoder.name)
+def _drawn(inversion: Inversion, teacher: Generated) -> Views:
+    """Return codes of some views, and the latents from which the teacher draws the same views."""
+    device = inversion.runtime.device
+    own = encoder_of(teacher, trusted=inversion.encoder.name)
     placed(own.network, device)
     generator = placed(cast("TwoStageGenerator", teacher.generator), device)
     codes, latents = [], []
     with own.reading([teacher.layer]) as read, torch.no_grad():
-        for mine, x in _shown(recipe, encoder, photographs, device):
+        for mine, x in _shown(inversion):
             with mixed_precision(device):
                 theirs = read(own.prepare(center_crop(x, teacher.seen)))[teacher.layer]
-                latents.append(
-                    generator.latents(theirs.float().reshape(len(x), *generator.code_shape))
-                    .float()
-                    .cpu()
-                )
+                theirs = theirs.float().reshape(len(x), *generator.code_shape)
+                latents.append(generator.latents(theirs).float().cpu())
             codes.append(mine)
     goal = torch.cat(latents)
     mean, std = goal.mean((0, 2, 3), keepdim=True), goal.std((0, 2, 3), keepdim=True)
     return Views(torch.cat(codes), ((goal - mean) / std).half(), mean, std)
 
 
-def _some_views(
-    recipe: Recipe, photographs: Photographs, batch: int, device: str
-) -> Iterator[Tensor]:
-    number = recipe["begin"]["views"]
-    order = torch.randperm(len(photographs), generator=seeded(recipe["seed"], 8)).repeat(
-        1 + number // len(photographs)
-    )
-    for at, chosen in enumerate(order[:number].split(batch)):
-        pictures = torch.from_numpy(photographs.images[chosen.numpy()]).to(device)
-        yield drawn_views(pictures, recipe, seeded(recipe["seed"], 9, at))
-
-
 def initialize_map(generator: TwoStageGenerator, views: Views) -> None:
-    """Set the linear part of the generator's map to the ridge regression of latents on whitened codes."""
+    """Set the map's linear part to a ridge regression of latents on whitened codes."""
     if isinstance(generator.map, MapToLatent):
         _regress_maps(generator, generator.map, views)
     else:
@@ -174,7 +150,10 @@ def _regress_maps(
     most: int = 2000,
     ridge: float = 1e-2,
 ) -> None:
-    """The same for codes that are maps: of each position's latents on the code's 3 × 3 neighbours, at all positions."""
+    """Do the same for codes that are maps.
+
+    The latents of each position are regressed on the code's 3 × 3 neighbours, at all positions.
+    """
     mean, std, linear = generator.code_mean.cpu(), generator.code_std.cpu(), to_latent.linear
     size = linear.in_channels * 9 + 1
     gram, goal = torch.zeros(size, size), torch.zeros(size, linear.out_channels)
@@ -193,8 +172,8 @@ def _regress_maps(
 def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
     """Return what a prior needs to know of codes (n, *code), as `CodeStatistics` names it.
 
-    `axes` (axes, units) are orthonormal, `variances` (axes,) their variances, `rest` () the mean variance
-    of all other directions.
+    `axes` (axes, units) are orthonormal, `variances` (axes,) their variances, `rest` () the mean
+    variance of all other directions.
     """
     shape, codes = codes.shape[1:], codes.float().flatten(1)
     mean, std = codes.mean(0), codes.std(0)
@@ -218,7 +197,7 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
 
 
 def _principal(centred: Tensor, axes: int) -> tuple[Tensor, Tensor]:
-    """Variances (axes,) and directions (units, axes) of the leading principal axes of (n, units)."""
+    """Return variances (axes,) and directions (units, axes) of principal axes of (n, units)."""
     if centred.shape[1] <= EXACT:
         covariance = centred.T @ centred / (len(centred) - 1)
         values, vectors = torch.linalg.eigh(covariance.double())

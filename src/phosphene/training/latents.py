@@ -1,4 +1,7 @@
-"""Stages 2 and 3 of a generator's training: pairs of code and latents, a reader of latents, the map between them."""
+"""Stages 2 and 3 of a generator's training, on pairs of code and latents.
+
+A network learns to read the code from a latent map. Then the map from code to latents is learnt.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +12,29 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from phosphene.datasets import Photographs
 from phosphene.kept import kept
 from phosphene.networks.discriminator import Discriminator, LatentReader
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
-from phosphene.runtime import Runtime
-from phosphene.subjects import Subject
-from phosphene.tensors import center_crop
-from phosphene.training.adversary import Adversary, adversarial_step
+from phosphene.training.adversary import Adversary
 from phosphene.training.autoencoder import Autoencoder, feature_distance
-from phosphene.training.run import (
+from phosphene.training.inversion import Inversion
+from phosphene.training.optimization import (
     Averaged,
-    Recipe,
-    RunFolder,
-    Stateful,
     descend,
+    mixed_precision,
     one_cycle,
     placed,
     seeded,
 )
-from phosphene.training.stages import (
-    drawn_views,
-    kept_codes,
-    mixed_precision,
-    stage_identity,
-    tell,
-)
+from phosphene.training.stage import Stage
 
 
 @dataclass(frozen=True)
 class Views:
-    """Cached training pairs: codes (n, code) float16, latents (n, latent, h, w) float16 normalised, and their source.
+    """Training pairs: codes (n, code) float16, latents (n, latent, h, w) float16 normalised.
 
-    View i is photograph `i % photographs` under an augmentation that is a function of the seed and i.
+    View i is photograph `i % photographs` under an augmentation that is a function of the seed
+    and i.
     """
 
     codes: Tensor
@@ -50,156 +43,160 @@ class Views:
     latent_std: Tensor
 
 
-def train_reader(
-    recipe: Recipe,
-    views: Views,
-    runtime: Runtime,
-    identity: str,
-) -> tuple[LatentReader, bool]:
-    """Stage 2: a network that reads the code off a latent map, for the next stage to look through."""
-    stage = recipe["reader"]
-    folder = RunFolder(runtime, identity)
-    device, processes = runtime.device, runtime.processes
-    torch.manual_seed(recipe["seed"] + 3)
-    codes, latents = views.codes.to(device), views.latents.to(device)
-    shape = {"latent": latents.shape[1], "code": codes.shape[1], "widths": stage["widths"]}
-    fresh = lambda: LatentReader(**shape, positions=latents.shape[-1])  # noqa: E731
-    reader = placed(fresh(), device)
-    optimizer = torch.optim.AdamW(
-        reader.parameters(), weight_decay=stage["weight_decay"], fused=True
-    )
-    averaged = Averaged(reader, 0.99)
-    parts: dict[str, Stateful] = {"reader": reader, "optimizer": optimizer, "averaged": averaged}
-    mean, std = codes.float().mean(0), codes.float().std(0).clamp(min=1e-3)
-    steps = stage["steps"]
-    for step in folder.steps(parts, steps):
-        rng = seeded(recipe["seed"], 6, step, *processes.counters)
-        chosen = torch.randint(
-            len(codes), (processes.local_batch(stage["batch"]),), generator=rng
-        ).to(device)
-        with mixed_precision(device):
-            _, read = reader(latents[chosen].float())
-        unread = (read.float() - (codes[chosen].float() - mean) / std).square().mean()
-        folder.watch(unread)
-        descend(optimizer, stage["lr"] * one_cycle(step / steps), unread, processes)
-        averaged.update(reader, step + 1)
-        tell(folder, step, steps, {"unread": unread})
-    finished = folder.load(parts) == steps
-    return averaged.network(fresh()).requires_grad_(False), finished
+class _PairStage(Stage):
+    """A stage that learns from pairs of code and latents."""
+
+    def __init__(self, inversion: Inversion, views: Views, name: str, seed: int):
+        self.settings = inversion.recipe[name]
+        self.seed, self.steps = inversion.recipe["seed"], self.settings["steps"]
+        self.runtime = inversion.runtime
+        self.identity = inversion.identity(name)
+        torch.manual_seed(self.seed + seed)
+        device = self.runtime.device
+        self.codes, self.latents = views.codes.to(device), views.latents.to(device)
+
+    def batch(self, step: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return codes and latents, in single precision."""
+        n = self.runtime.processes.local_batch(self.settings["batch"])
+        chosen = torch.randint(len(self.codes), (n,), generator=rng).to(self.codes.device)
+        return self.codes[chosen].float(), self.latents[chosen].float()
 
 
-def train_latent(
-    recipe: Recipe,
-    generator: TwoStageGenerator,
-    reader: LatentReader,
-    views: Views,
-    runtime: Runtime,
-    identity: str,
-) -> tuple[TwoStageGenerator, Discriminator, bool]:
-    """Stage 3: squared error of the latents, what the reader sees in them, and a discriminator of both.
+class ReaderStage(_PairStage):
+    """Stage 2: a network that reads the code from a latent map, for the next stage."""
 
-    It starts from the closed-form linear regression of latents on codes; the discriminator joins when the
-    recipe's `adversarial_from` steps have settled the rest.
+    counter = 6
+    part = "reader"
+    network: LatentReader
+
+    def __init__(self, inversion: Inversion, views: Views):
+        super().__init__(inversion, views, "reader", 3)
+        stage, codes = self.settings, self.codes.float()
+        self.network = placed(self._fresh(), self.runtime.device)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), weight_decay=stage["weight_decay"], fused=True
+        )
+        self.others = {"optimizer": self.optimizer}
+        self.averaged = Averaged(self.network, 0.99)
+        self.mean, self.std = codes.mean(0), codes.std(0).clamp(min=1e-3)
+
+    def _fresh(self) -> LatentReader:
+        channels, positions = self.latents.shape[1], self.latents.shape[-1]
+        widths = self.settings["widths"]
+        return LatentReader(channels, self.codes.shape[1], widths, positions=positions)
+
+    def learn(
+        self, step: int, batch: tuple[Tensor, Tensor], rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        codes, latents = batch
+        with mixed_precision(self.runtime.device):
+            _, read = self.network(latents)
+        unread = (read.float() - (codes - self.mean) / self.std).square().mean()
+        rate = self.settings["lr"] * one_cycle(step / self.steps)
+        descend(self.optimizer, rate, unread, self.runtime.processes)
+        return {"unread": unread}
+
+    def trained(self) -> LatentReader:
+        """Return the reader with averaged weights."""
+        return self.averaged.network(self._fresh()).requires_grad_(False)
+
+
+class LatentStage(_PairStage):
+    """Stage 3: squared error of the latents, what the reader sees in them, and a discriminator.
+
+    It starts from the closed-form linear regression of latents on codes. The discriminator joins
+    when the recipe's `adversarial_from` steps have settled the rest.
     """
-    stage = recipe["latent"]
-    folder = RunFolder(runtime, identity)
-    device, processes = runtime.device, runtime.processes
-    torch.manual_seed(recipe["seed"] + 1)
-    generator = placed(generator, device).requires_grad_(True)
-    channels = [recipe["architecture"]["latent"], *recipe["reader"]["widths"]]
-    discriminator = Discriminator(
-        list(zip(channels, stage["halvings"], strict=True)), views.codes.shape[1], stage["width"]
-    )
-    discriminator = placed(discriminator, device)
-    regress(generator, views)
-    adversary = Adversary.of(stage, generator.map, discriminator, runtime)
-    averaged = Averaged(generator.map, stage["ema"])
-    parts: dict[str, Stateful] = {
-        "map": generator.map,
-        "discriminator": discriminator,
-        **adversary.optimizers(),
-        "averaged": averaged,
-    }
-    codes, latents = views.codes.to(device), views.latents.to(device)
-    batch, steps = processes.local_batch(stage["batch"]), stage["steps"]
-    for step in folder.steps(parts, steps):
-        rng = seeded(recipe["seed"], 3, step, *processes.counters)
-        chosen = torch.randint(len(codes), (batch,), generator=rng).to(device)
-        code = (codes[chosen].float() - generator.code_mean) / generator.code_std
-        real = latents[chosen].float()
-        with torch.no_grad(), mixed_precision(device):
-            real_maps, real_code = reader(real)
-        with mixed_precision(device):
-            fake = generator.map(code)
-            fake_maps, fake_code = reader(fake)
-        error = (fake.float() - real).square().mean()
-        feature = feature_distance(fake_maps, real_maps)
-        cycle = (fake_code.float() - real_code.float()).square().mean()
-        loss = stage["error"] * error + stage["feature"] * feature + stage["cycle"] * cycle
-        figures = {"error": error, "feature": feature, "cycle": cycle}
-        folder.watch(loss)
+
+    counter = 3
+    part = "map"
+
+    def __init__(
+        self,
+        inversion: Inversion,
+        views: Views,
+        generator: TwoStageGenerator,
+        reader: LatentReader,
+    ):
+        super().__init__(inversion, views, "latent", 1)
+        stage, device = self.settings, self.runtime.device
+        self.reader = reader
+        self.generator = placed(generator, device).requires_grad_(True)
+        channels = [inversion.architecture["latent"], *inversion.recipe["reader"]["widths"]]
+        heads = list(zip(channels, stage["halvings"], strict=True))
+        discriminator = Discriminator(heads, self.codes.shape[1], stage["width"])
+        self.discriminator = placed(discriminator, device)
+        regress(generator, views)
+        self.network = generator.map
+        self.adversary = Adversary.of(stage, self.network, self.discriminator, self.runtime)
+        self.others = self.adversary.parts()
+        self.averaged = Averaged(self.network, stage["ema"])
+
+    def learn(
+        self, step: int, batch: tuple[Tensor, Tensor], rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        stage, (codes, real) = self.settings, batch
+        code = (codes - self.generator.code_mean) / self.generator.code_std
+        with torch.no_grad(), mixed_precision(self.runtime.device):
+            real_maps, real_code = self.reader(real)
+        with mixed_precision(self.runtime.device):
+            fake = self.network(code)
+            fake_maps, fake_code = self.reader(fake)
+        figures = {
+            "error": (fake.float() - real).square().mean(),
+            "feature": feature_distance(fake_maps, real_maps),
+            "cycle": (fake_code.float() - real_code.float()).square().mean(),
+        }
+        weighted = [stage[name] * value for name, value in figures.items()]
+        loss = weighted[0] + weighted[1] + weighted[2]
         if step < stage["adversarial_from"]:
-            descend(adversary.generator_optimizer, stage["lr"], loss, processes)
-        else:
-            maps = [real, *real_maps], [fake, *fake_maps]
-            figures |= adversarial_step(adversary, step, loss, *maps, code)
-            folder.watch(figures["loss"])
-        averaged.update(generator.map, step + 1)
-        tell(folder, step, steps, figures)
-    finished = folder.load(parts) == steps
-    generator.map.load_state_dict(averaged.state)
-    return generator.eval(), discriminator, finished
+            optimizer = self.adversary.generator_optimizer
+            descend(optimizer, stage["lr"], loss, self.runtime.processes)
+            return figures
+        maps = [real, *real_maps], [fake, *fake_maps]
+        return figures | self.adversary.step(step, loss, *maps, code)
+
+    def trained(self) -> TwoStageGenerator:
+        """Return the generator with the averaged map."""
+        self.network.load_state_dict(self.averaged.state)
+        return self.generator.eval()
 
 
-def cached_views(
-    recipe: Recipe,
-    encoder: Subject,
-    autoencoder: Autoencoder,
-    photographs: Photographs,
-    runtime: Runtime,
-) -> Views:
-    """Codes and latents of `views` augmented views of each photograph, computed once and kept beside the run."""
+def cached_views(inversion: Inversion, autoencoder: Autoencoder) -> Views:
+    """Return codes and latents of `views` views of each photograph; they are found once."""
 
     def make() -> dict[str, Tensor]:
-        pairs = list(_encode(recipe, encoder, autoencoder, photographs, runtime.device))
-        codes, latents = (torch.cat(part) for part in zip(*pairs, strict=True))
-        mean = latents.float().mean((0, 2, 3), keepdim=True)
-        std = latents.float().std((0, 2, 3), keepdim=True)
-        latents = ((latents.float() - mean) / std).half()
+        pairs = list(_encode(inversion, autoencoder))
+        codes = torch.cat([codes for codes, _ in pairs])
+        latents = torch.cat([latents for _, latents in pairs]).float()
+        mean = latents.mean((0, 2, 3), keepdim=True)
+        std = latents.std((0, 2, 3), keepdim=True)
+        latents = ((latents - mean) / std).half()
         return {"codes": codes, "latents": latents, "mean": mean, "std": std}
 
-    identity = stage_identity(recipe, encoder, photographs, "views")
+    identity = inversion.identity("views")
+    runtime = inversion.runtime
     file = runtime.folder / f"views-{identity[:16]}.safetensors"
     found = kept(file, {"views": identity}, make, runtime.processes)
     return Views(found["codes"], found["latents"], found["mean"], found["std"])
 
 
 def _encode(
-    recipe: Recipe,
-    encoder: Subject,
-    autoencoder: Autoencoder,
-    photographs: Photographs,
-    device: str,
-    batch: int = 250,
+    inversion: Inversion, autoencoder: Autoencoder, batch: int = 250
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Codes and latents, (batch, …) float16, of every view of every photograph, in order."""
+    """Yield codes and latents, (batch, …) float16, of every view of every photograph, in order."""
+    device, seed = inversion.runtime.device, inversion.recipe["seed"]
+    images = inversion.photographs.images
     autoencoder = autoencoder.to(device).eval()
-    with encoder.reading([recipe["code_layer"]]) as read, torch.no_grad():
-        for view in range(recipe["views"]["number"]):
-            for at in range(0, len(photographs), batch):
-                x = drawn_views(
-                    torch.from_numpy(photographs.images[at : at + batch]).to(device),
-                    recipe,
-                    seeded(recipe["seed"], 5, view, at),
-                )
+    with inversion.encoder.reading([inversion.layer]) as read, torch.no_grad():
+        for view in range(inversion.recipe["views"]["number"]):
+            for at in range(0, len(images), batch):
+                pictures = torch.from_numpy(images[at : at + batch]).to(device)
+                x = inversion.views(pictures, seeded(seed, 5, view, at))
                 with mixed_precision(device):
                     latents = autoencoder.encoder(x)
-                    codes = read(encoder.prepare(center_crop(x, recipe["architecture"]["seen"])))
-                layer = recipe["code_layer"]
-                yield (
-                    kept_codes(codes[layer].flatten(1), encoder, layer),
-                    latents.contiguous().half().cpu(),
-                )
+                    codes = inversion.codes(x, read)
+                yield codes, latents.contiguous().half().cpu()
 
 
 def whiten_code(generator: ImageGenerator, codes: Tensor) -> None:
@@ -220,7 +217,10 @@ def whiten(generator: TwoStageGenerator, views: Views) -> None:
 def regress(
     generator: TwoStageGenerator, views: Views, most: int = 50_000, ridge: float = 1e-3
 ) -> None:
-    """Set the map's linear part to the reduced-rank ridge regression of latents on whitened codes (Izenman 1975)."""
+    """Set the map's linear part to a regression of latents on whitened codes, in closed form.
+
+    It is a reduced-rank ridge regression (Izenman 1975).
+    """
     inward, outward = cast(
         "tuple[nn.Linear, nn.Linear]", tuple(cast("nn.Sequential", generator.map.linear))
     )

@@ -15,25 +15,23 @@ from torch import Tensor, nn
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks import build
-from phosphene.runtime import Processes, Runtime
+from phosphene.runtime import Runtime
 from phosphene.statistics import wilson
 from phosphene.subjects import Subject, check_card
 from phosphene.tensors import as_images, device_of, resized
 from phosphene.training.augment import jitter_colours, mixed, random_crops
-from phosphene.training.run import (
-    TOLD,
+from phosphene.training.inversion import data_card
+from phosphene.training.optimization import (
     Averaged,
-    Recipe,
-    RunFolder,
-    Stateful,
-    Waiting,
     descend,
     epoch_order,
+    mixed_precision,
     one_cycle,
     placed,
-    recipe_hash,
-    seeded,
 )
+from phosphene.training.recipes import Recipe, recipe_hash
+from phosphene.training.run import RunFolder
+from phosphene.training.stage import Stage, run_stage
 from phosphene.weights import rehearse
 
 T = TypeVar("T")
@@ -55,7 +53,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class _Batch:
-    """Augmented photographs, normalised, (batch, 3, size, size), that show `labels` by `share` and else `other`."""
+    """Augmented photographs, normalised, (batch, 3, size, size).
+
+    They show `labels` by `share`, and `other` by the rest.
+    """
 
     x: Tensor
     labels: Tensor
@@ -74,66 +75,104 @@ def train_subject(
 ) -> tuple[nn.Module, RunFolder, bool]:
     """Train until the recipe's end, the deadline, or a signal.
 
-    After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole
-    (Touvron et al. 2019). The result is the network with averaged weights, the run with its
-    history, and whether the recipe's end was reached. The data order, crops and dropout are
-    functions of the recipe's seed and the step, so a resumed run takes the same steps. The
-    processes share each batch. `snapshot` gets the averaged network after
-    each share of the steps that the recipe's `snapshots` lists. The training begins with the
+    The result is the network with averaged weights, the run with its history, and whether the
+    recipe's end was reached. The processes share each batch. `snapshot` gets the averaged network
+    after each share of the steps that the recipe's `snapshots` lists. The training begins with the
     weights of `init_from`, if it is given.
     """
-    runtime = Runtime.of(run)
-    device, processes = runtime.device, runtime.processes
-    begun = {"begun": init_from.card["sha256"]} if init_from else {}
-    folder = RunFolder(runtime, recipe_hash({**recipe, **begun}, train.fingerprint))
-    torch.manual_seed(recipe["seed"])
-    network = placed(_fresh(recipe, init_from), device)
-    optimizer = _choice(recipe, "optimizer", OPTIMIZERS, "sgd")(
-        _groups(network, recipe["weight_decay"])
-    )
-    schedule = _choice(recipe, "schedule", SCHEDULES, "one-cycle")
-    averaged = Averaged(network, recipe["ema"])
-    _check_classes(network, train)
-    _check_card(recipe, train, network, init_from)
-    main, steps, an_epoch = _lengths(recipe, train)
-    taken = {max(1, round(share * steps)): share for share in recipe.get("snapshots", [])}
-    data = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
-    parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "averaged": averaged}
-    joined, step, waiting = processes.distributed(network), -1, Waiting(device)
-    whole = lambda: averaged.network(build(recipe["architecture"]))  # noqa: E731
-    for step in folder.steps(parts, steps):
-        rng, told = seeded(recipe["seed"], 1, step, *processes.counters), step % TOLD == 0
-        with waiting.sample(told) as ready:
-            batch = _batch(recipe, data, step, main, an_epoch, rng, processes)
-            ready()
-            rate = (
-                recipe["lr"] * schedule(step / main)
-                if step < main
-                else recipe["cooldown"]["lr"] * (1 - step / steps)
-            )
-            torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))  # dropout's
-            network.train()
-            with torch.autocast(torch.device(device).type, torch.bfloat16):
-                logits = joined(batch.x)
-            loss = batch.share * _loss(logits, batch.labels, recipe)
-            loss = loss + (1 - batch.share) * _loss(logits, batch.other, recipe)
-            folder.watch(loss)
-            descend(optimizer, rate, loss)
-            averaged.update(network, step + 1)
-        if told:
-            runtime.progress(step + 1, steps, {"loss": loss.item(), "waiting": waiting.share})
-        if processes.is_main and snapshot is not None and step + 1 in taken:
-            snapshot(taken[step + 1], whole())
-        if processes.is_main and (
-            (step + 1) % (an_epoch * recipe["evaluate_every"]) == 0 or step + 1 == steps
-        ):
-            top1, top5 = accuracy(whole(), val, _size(recipe, 1.0))
-            folder.log(
-                step=step + 1, epoch=(step + 1) / an_epoch, loss=loss.item(), top1=top1, top5=top5
-            )
-            runtime.progress(step + 1, steps, {"top1": top1, "top5": top5})
-    done = folder.load(parts) if processes.is_main else step + 1
-    return whole(), folder, done == steps
+    stage = SubjectStage(recipe, train, val, Runtime.of(run), init_from, snapshot)
+    folder = run_stage(stage)
+    return stage.trained(), folder, folder.finished
+
+
+class SubjectStage(Stage):
+    """A classifier that learns to name photographs.
+
+    After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole
+    (Touvron et al. 2019). The data order, crops and dropout are functions of the recipe's seed and
+    the step, so a resumed run takes the same steps.
+    """
+
+    counter = 1
+    logged = 0
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: Photographs,
+        val: Photographs,
+        runtime: Runtime,
+        init_from: Subject | None = None,
+        snapshot: Snapshot | None = None,
+    ):
+        self.settings, self.seed, self.runtime = recipe, recipe["seed"], runtime
+        self.val, self.snapshot = val, snapshot
+        begun = {"begun": init_from.card["sha256"]} if init_from else {}
+        self.identity = recipe_hash({**recipe, **begun}, train.fingerprint)
+        torch.manual_seed(self.seed)
+        self.network = placed(_fresh(recipe, init_from), runtime.device)
+        optimizer = _choice(recipe, "optimizer", OPTIMIZERS, "sgd")
+        self.optimizer = optimizer(_groups(self.network, recipe["weight_decay"]))
+        self.schedule = _choice(recipe, "schedule", SCHEDULES, "one-cycle")
+        self.others = {"optimizer": self.optimizer}
+        self.averaged = Averaged(self.network, recipe["ema"])
+        _check_classes(self.network, train)
+        _check_card(recipe, train, self.network, init_from)
+        self.epoch = _steps_of_epoch(recipe, train)
+        self.main = self.epoch * recipe["epochs"]
+        self.steps = self.main + self.epoch * recipe["cooldown"]["epochs"]
+        shares = recipe.get("snapshots", [])
+        self.snapshots = {max(1, round(share * self.steps)): share for share in shares}
+        self.images = torch.from_numpy(train.images).to(runtime.device)
+        self.labels = torch.from_numpy(train.labels).to(runtime.device)
+        self.distributed = runtime.processes.distributed(self.network)
+
+    def batch(self, step: int, rng: torch.Generator) -> _Batch:
+        """Return this process's share of a step's photographs, cropped, coloured and mixed."""
+        recipe, images = self.settings, self.images
+        epoch, place = divmod(step, self.epoch)
+        order = epoch_order(len(images), self.seed, epoch)
+        chosen = order[place * recipe["batch"] : (place + 1) * recipe["batch"]]
+        chosen = self.runtime.processes.shard(chosen).to(images.device)
+        crop = recipe["crop"] if step < self.main else recipe["cooldown"]["crop"]
+        size = _size(recipe, step / self.main)
+        x = random_crops(as_images(images[chosen]), size, rng, scale=tuple(crop))
+        x = normalise(jitter_colours(x, recipe["jitter"], rng))
+        labels = self.labels[chosen]
+        x, other, share = mixed(x, labels, recipe["mixup"], rng)
+        return _Batch(x.contiguous(memory_format=torch.channels_last), labels, other, share)
+
+    def learn(self, step: int, batch: _Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        recipe = self.settings
+        if step < self.main:
+            rate = recipe["lr"] * self.schedule(step / self.main)
+        else:
+            rate = recipe["cooldown"]["lr"] * (1 - step / self.steps)
+        torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))  # dropout's
+        self.network.train()
+        with mixed_precision(self.runtime.device):
+            logits = self.distributed(batch.x)
+        loss = batch.share * _loss(logits, batch.labels, recipe)
+        loss = loss + (1 - batch.share) * _loss(logits, batch.other, recipe)
+        descend(self.optimizer, rate, loss)
+        return {"loss": loss}
+
+    def after(self, step: int, figures: dict[str, Tensor], folder: RunFolder) -> None:
+        """Give a snapshot, and measure the accuracy, where it is time."""
+        if not self.runtime.processes.is_main:
+            return
+        step += 1
+        if self.snapshot is not None and step in self.snapshots:
+            self.snapshot(self.snapshots[step], self.trained())
+        if step % (self.epoch * self.settings["evaluate_every"]) == 0 or step == self.steps:
+            top1, top5 = accuracy(self.trained(), self.val, _size(self.settings, 1.0))
+            loss = figures["loss"].item()
+            folder.log(step=step, epoch=step / self.epoch, loss=loss, top1=top1, top5=top5)
+            self.runtime.progress(step, self.steps, {"top1": top1, "top5": top5})
+
+    def trained(self) -> nn.Module:
+        """Return a network with averaged weights."""
+        return self.averaged.network(build(self.settings["architecture"]))
 
 
 def _body(architecture: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +181,10 @@ def _body(architecture: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fresh(recipe: Recipe, init_from: Subject | None) -> nn.Module:
-    """The recipe's network, untrained or with a trained one's weights; other classes get an untrained last layer."""
+    """Return the recipe's network, untrained or with a trained one's weights.
+
+    Where the classes are others, the last layer is untrained.
+    """
     network = build(recipe["architecture"])
     if init_from is None:
         return network
@@ -163,7 +205,7 @@ def _fresh(recipe: Recipe, init_from: Subject | None) -> nn.Module:
 
 
 def _choice(recipe: Recipe, key: str, known: Mapping[str, T], default: str) -> T:
-    """What a recipe names, or the default; `BadRequest` where it names what is not known."""
+    """Return what a recipe names, or the default; `BadRequest` where it is not known."""
     name = recipe.get(key, default)
     if name not in known:
         raise BadRequest(f"the recipe's {key} is {name!r}; there are: {', '.join(known)}")
@@ -171,54 +213,32 @@ def _choice(recipe: Recipe, key: str, known: Mapping[str, T], default: str) -> T
 
 
 def _check_classes(network: nn.Module, train: Photographs) -> None:
-    outputs = [
-        module.out_features for module in network.modules() if isinstance(module, nn.Linear)
-    ][-1]
+    """Refuse photographs of more classes than the network has outputs, with `BadRequest`."""
+    outputs = [each.out_features for each in network.modules() if isinstance(each, nn.Linear)][-1]
     if (most := int(train.labels.max())) >= outputs:
         raise BadRequest(
             f"{train.name} has {most + 1} classes, the recipe's architecture {outputs}"
         )
 
 
-def _lengths(recipe: Recipe, train: Photographs) -> tuple[int, int, int]:
-    """Steps of the main epochs, of the whole run, and of one epoch."""
-    an_epoch = len(train) // recipe["batch"]
-    if not an_epoch:
+def _steps_of_epoch(recipe: Recipe, train: Photographs) -> int:
+    """Return the number of whole batches; `BadRequest` where there is none."""
+    steps = len(train) // recipe["batch"]
+    if not steps:
         raise BadRequest(
-            f"{train.name} has {len(train)} photographs for training, fewer than one batch of {recipe['batch']}"
+            f"{train.name} has {len(train)} photographs for training, fewer than one batch of "
+            f"{recipe['batch']}"
         )
-    main = an_epoch * recipe["epochs"]
-    return main, main + an_epoch * recipe["cooldown"]["epochs"], an_epoch
-
-
-def _batch(
-    recipe: Recipe,
-    data: tuple[Tensor, Tensor],
-    step: int,
-    main: int,
-    an_epoch: int,
-    rng: torch.Generator,
-    processes: Processes,
-) -> _Batch:
-    """This process's share of a step's photographs, cropped, coloured and mixed where the network is."""
-    images, labels = data
-    epoch, place = divmod(step, an_epoch)
-    chosen = epoch_order(len(images), recipe["seed"], epoch)[
-        place * recipe["batch"] : (place + 1) * recipe["batch"]
-    ]
-    chosen = processes.shard(chosen).to(images.device)
-    x = as_images(images[chosen])
-    crop = recipe["crop"] if step < main else recipe["cooldown"]["crop"]
-    x = random_crops(x, _size(recipe, step / main), rng, scale=tuple(crop))
-    x = normalise(jitter_colours(x, recipe["jitter"], rng))
-    x, other, share = mixed(x, labels[chosen], recipe["mixup"], rng)
-    return _Batch(x.contiguous(memory_format=torch.channels_last), labels[chosen], other, share)
+    return int(steps)
 
 
 def accuracy(
     network: nn.Module, photographs: Photographs, size: int, batch: int = 250
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy of a network in float32 on whole photographs at `size` pixels, as shares."""
+    """Return top-1 and top-5 accuracy of a network, as shares.
+
+    It is in float32, on whole photographs at `size` pixels.
+    """
     device = device_of(network)
     network.eval()
     hits = torch.zeros(2)
@@ -235,20 +255,25 @@ def accuracy(
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Images in [0, 1] to what our own subjects read."""
+    """Return what our own subjects read of images in [0, 1]."""
     return (images - images.new_tensor(MEAN)[:, None, None]) / images.new_tensor(STD)[:, None, None]
 
 
 def _loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+    """Return the mean cross entropy."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=recipe["label_smoothing"])
 
 
 def _size(recipe: Recipe, fraction: float) -> int:
-    """Crops grow during training: `sizes` lists [from this share of the run, pixels]."""
+    """Return the pixels of crops at this fraction of a run: they grow during training.
+
+    `sizes` lists [from this share of the run, pixels].
+    """
     return next(int(size) for start, size in reversed(recipe["sizes"]) if fraction >= start)
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return groups of parameters: vectors do not decay."""
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
     return [
@@ -267,7 +292,7 @@ def subject_card(
     history: list[dict[str, float]],
     init_from: Subject | None = None,
 ) -> dict[str, Any]:
-    """What the weights file says of the subject, its accuracy with a 95 % interval among it."""
+    """Return what the weights file says of the subject, its accuracy with a 95 % interval."""
     top1, top5 = accuracy(network, val, _size(recipe, 1.0))
     return {
         **_planned_card(name, recipe, train, network, init_from),
@@ -293,15 +318,8 @@ def _planned_card(
         "recipe": recipe,
         "preprocessing": {"size": [size, size], "mean": MEAN, "std": STD},
         "classes": list(train.classes),
-        "output": [
-            layer for layer, module in network.named_modules() if isinstance(module, nn.Linear)
-        ][-1],
-        "data": {
-            "name": train.name,
-            "photographs": len(train),
-            "fingerprint": train.fingerprint,
-            "licence": train.licence,
-        },
+        "output": [n for n, each in network.named_modules() if isinstance(each, nn.Linear)][-1],
+        "data": data_card(train),
         "begun_from": [init_from.card["sha256"]] if init_from else [],
     }
 
