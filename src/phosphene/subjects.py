@@ -1,4 +1,4 @@
-"""The network under study, with its way of looking at an image and the names of its classes."""
+"""The network under study, with its preprocessing and the names of its classes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import hashlib
 import json
 import math
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -25,6 +23,7 @@ from phosphene.networks import build
 from phosphene.networks.inspection import (
     fitting_layout,
     largest_batch,
+    last_layer,
     number_type,
     sha256_of_weights,
     token_names,
@@ -52,13 +51,14 @@ from phosphene.probe import (
     probe,
     run,
 )
+from phosphene.targets import resolve
 from phosphene.tensors import device_of, first_tensor, resized
-from phosphene.units import Target, Term, Unit, channel_range, is_token, parse
+from phosphene.units import Target
 
 READINGS = (1, 2)
 """Versions of what a layer's values mean. 1, by version 0.1.0: three axes are (batch, tokens,
-channels), the tokens in one line; networks of timm look at the size of their training, images of
-an `hf:` processor that does not resize have 256 pixels. 2: patches are a map and the tokens ahead
+channels), the tokens in one line; networks of timm read the size of their training, images of an
+`hf:` processor that does not resize have 256 pixels. 2: patches are a map and the tokens ahead
 of them apart, values of nn.Conv1d and its kind are (batch, channels, length); the size is that of
 the test, or of the configuration."""
 
@@ -70,14 +70,13 @@ ALIASES = {"caffenet-random": "caffenet-objects@random"}
 MAX_SIDE = 4096
 """Pixels; a weights file that asks for larger images is refused."""
 
-
 MAX_NAME = 500
 """Letters of a class's name, with its synonyms."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A frozen network, and how it looks at images.
+    """A frozen network and its preprocessing.
 
     It reads `size` (height, width) pixels, normalised by `mean` and `std` on [0, 1] RGB. `output`
     is the layer whose channels are the classes ("" when unknown). `card` holds what its weights
@@ -98,21 +97,17 @@ class Subject:
     tokens: Tokens | None = field(default_factory=Tokens)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """RGB in [0, 1], (batch, 3, height, width) of any size, to what the network reads."""
+        """Return what the network reads of RGB in [0, 1], (batch, 3, height, width) of any size."""
         if not images.is_floating_point():
             raise BadRequest(f"images are RGB in 0 … 1; got {images.dtype}, so divide by 255")
         if self.batch and len(images) > self.batch:
             raise BadRequest(f"{self.name} takes {self.batch} image at a time; got {len(images)}")
         images = resized(images, self.size)
-        mean, std = (
-            torch.tensor(each, dtype=images.dtype)[:, None, None] for each in (self.mean, self.std)
-        )
-        mean, std = (
-            each.to(images.device, non_blocking=True) for each in (mean, std)
-        )  # no wait for the device
-        seen = ((images - mean) / std).contiguous(memory_format=self.layout)
+        mean = _colours(self.mean, images)
+        std = _colours(self.std, images)
+        prepared = ((images - mean) / std).contiguous(memory_format=self.layout)
         kind = number_type(self.network)
-        return seen if kind == torch.float32 else seen.to(kind)
+        return prepared if kind == torch.float32 else prepared.to(kind)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the network's output for RGB images in [0, 1].
@@ -122,7 +117,7 @@ class Subject:
         return first_tensor(self.network(self.prepare(images)))
 
     def at_most(self, images: int) -> int:
-        """As many images as it takes at once, and no more than these."""
+        """Return as many images as it takes at once, and no more than these."""
         return min(images, self.batch or images)
 
     @cached_property
@@ -135,25 +130,25 @@ class Subject:
         sha256 = self.card.get("sha256")
         if sha256 and self.card.get("source") != "python" and not self.made_by_library:
             return str(sha256)
-        said = {
+        identity = {
             "weights": sha256 or sha256_of_weights(self.network),
             "look": [self.size, self.mean, self.std],
             "names": [self.output, self.classes],
             "layers": _behaviour(self),
         }
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def former_identity(self) -> str:
         """Return the hash by which version 0.1.0 knew the subject.
 
-        It does not cover the code and the way of looking.
+        It does not cover the code and the preprocessing.
         """
         return str(self.card.get("sha256", self.name))
 
     @property
     def made_by_library(self) -> bool:
-        """Return whether a library's code makes the network, and a name decides how it looks."""
+        """Return whether a library makes the network, and its name decides the preprocessing."""
         return self.card.get("source") in _LIBRARIES
 
     def reading(self, layers: Iterable[str]) -> AbstractContextManager[Read]:
@@ -166,8 +161,8 @@ class Subject:
         drawn = torch.rand(self.at_most(2), 3, *self.size, generator=rng)
         for layer in sorted(set(layers)):
             with torch.enable_grad():
-                shown = self.prepare(drawn.to(device_of(self.network)))
-                where = lost_gradient(self.network, shown, layer)
+                images = self.prepare(drawn.to(device_of(self.network)))
+                where = lost_gradient(self.network, images, layer)
             if where:
                 raise BadRequest(
                     f"no gradient comes through {self.name} from {layer} to the image: it is lost "
@@ -188,9 +183,8 @@ class Subject:
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         parameter = next(self.network.parameters(), torch.zeros(()))
-        blank = torch.zeros(
-            self.at_most(2), 3, *self.size, device=parameter.device
-        )  # two tell a batch from its images
+        # two images tell a batch from its images
+        blank = torch.zeros(self.at_most(2), 3, *self.size, device=parameter.device)
         with without_gradients():
             return layer_shapes(self.network, self.prepare(blank), self.tokens)
 
@@ -207,124 +201,19 @@ class Subject:
         same = before.size == self.size and before._shapes == self._shapes
         return READINGS[0] if same else READINGS[-1]
 
+    def layer_path(self, layer: str) -> str:
+        """Return the path of a layer, which its last part may mean; `UnknownName` without one."""
+        return layer_path(self.network, layer, self.name)
+
     def targets(self, text: str) -> list[Target]:
-        """The targets that a text names (see `units`): one, or one for each channel of a range."""
-        terms = parse(text)
-        if len(terms) == 1:
-            (term,) = terms
-            return [
-                Target(((term.weight, unit),), self._label(unit, term))
-                for unit in self._units(term)
-            ]
-        found = []
-        for term in terms:
-            units = self._units(term)
-            if len(units) != 1:
-                raise BadRequest(
-                    f"{term.layer}:{term.channels} names {len(units)} units; "
-                    "a sum takes one unit in each term"
-                )
-            found.append((term.weight, units[0]))
-        return [
-            Target(
-                tuple(found),
-                " ".join(_signed(weight, self._label(unit)) for weight, unit in found).removeprefix(
-                    "+ "
-                ),
-            )
-        ]
+        """Return the targets that a text names: one, or one for each channel of a range."""
+        return resolve(self, text)
 
-    def _units(self, term: Term) -> list[Unit]:
-        if term.layer == "class":
-            layer, channel = self._output(), self._class(term.channels, term.quoted)
-            term = replace(term, layer=layer, channels=str(channel), quoted=False)
-        term = replace(term, layer=layer_path(self.network, term.layer, self.name))
-        shape = self.shapes().get(term.layer)
-        if shape is None or not shape:
-            raise UnknownName(
-                f"{self.name}: layer {term.layer!r} gives no activations for an image"
-            )
-        channels = None if term.quoted else channel_range(term.channels)
-        if term.channels == "all" and not term.quoted:
-            channels = list(range(shape[0]))
-        if channels is None:
-            if term.layer != self.output:
-                raise UnknownName(
-                    f"{term.layer}:{term.channels}: only the output layer "
-                    f"({self.output or 'unknown here'}) has names; "
-                    f"{term.layer} has channels 0 … {shape[0] - 1}"
-                )
-            channels = [self._class(term.channels)]
-        if wrong := [channel for channel in channels if channel >= shape[0]]:
-            raise UnknownName(
-                f"{self.name}: {term.layer} has {shape[0]} channels, 0 … {shape[0] - 1}; "
-                f"got {wrong[0]}"
-            )
-        if is_token(term.position) and term.position not in self.token_names(term.layer):
-            there = ", ".join(f"@{name}" for name in self.token_names(term.layer)) or "none"
-            raise UnknownName(
-                f"{term.layer} has no token @{term.position} ahead of its patches; "
-                f"there is: {there}"
-            )
-        if isinstance(term.position, tuple):
-            limits = tuple(shape[1:])
-            if len(limits) != 2:
-                raise BadRequest(
-                    f"{term.layer} has no map, so no position; write {term.layer}:{term.channels}"
-                )
-            if any(p >= limit for p, limit in zip(term.position, limits, strict=True)):
-                raise BadRequest(
-                    f"{term.layer} has a map of {limits[0]} rows and {limits[1]} columns, "
-                    f"counted from 0; got @{term.position[0]},{term.position[1]}"
-                )
-        position = term.position if len(shape) > 1 else "centre"
-        return [Unit(term.layer, channel, position) for channel in channels]
 
-    def _output(self) -> str:
-        if not self.output or not self.classes:
-            raise UnknownName(
-                f"{self.name} has no class names; write LAYER:CHANNEL "
-                f"(`phosphene layers {self.name}`)"
-            )
-        return self.output
-
-    def _class(self, name: str, quoted: bool = True) -> int:
-        """Return the class that a name means.
-
-        A whole name comes first, then a synonym, both in the letters as typed before any others. A
-        bare number that names no class is a channel. The last resort is the only class with that
-        word in it.
-        """
-        if not self.classes:
-            raise UnknownName(f"{self.name} has no class names; write LAYER:CHANNEL")
-        wanted = _plain(name)
-        names = [_plain(each) for each in self.classes]
-        synonyms = [[part.strip() for part in each.split(",")] for each in names]
-        found = _named(wanted, names, synonyms)
-        bare = not quoted and re.fullmatch(r"[0-9]{1,9}", wanted)
-        if not found and bare and int(wanted) < len(names):
-            return int(wanted)
-        if not found:
-            word = re.compile(rf"\b{re.escape(wanted.lower())}\b")
-            found = [i for i, each in enumerate(synonyms) if word.search(", ".join(each).lower())]
-        if not found:
-            known = [part.lower() for each in synonyms for part in each]
-            near = get_close_matches(wanted.lower(), known, n=3, cutoff=0.5)
-            near = near or get_close_matches(wanted.lower(), known, n=3, cutoff=0.0)
-            raise UnknownName(f"{self.name} has no class {name!r}; near: {', '.join(near)}")
-        if len(found) > 1:
-            layer = self.output or "LAYER"
-            some = ", ".join(f"{names[i].split(',')[0]!r} ({layer}:{i})" for i in found[:4])
-            raise UnknownName(
-                f"{self.name}: {name!r} fits {len(found)} classes: {some}; write {layer}:{found[0]}"
-            )
-        return found[0]
-
-    def _label(self, unit: Unit, term: Term | None = None) -> str:
-        sign = "" if term is None or term.weight == 1 else f"{term.weight:g} × "
-        if unit.layer == self.output and unit.channel < len(self.classes):
-            return sign + self.classes[unit.channel].split(",")[0]
-        return sign + str(unit)
+def _colours(values: tuple[float, ...], images: Tensor) -> Tensor:
+    """Return a number for each colour, (3, 1, 1), on the images' device without a wait for it."""
+    numbers = torch.tensor(values, dtype=images.dtype)[:, None, None]
+    return numbers.to(images.device, non_blocking=True)
 
 
 _LIBRARIES = ("torchvision", "timm", "transformers")
@@ -367,7 +256,7 @@ def load_subject(name: str | Path) -> Subject:
     name = ALIASES.get(str(name), name)
     if is_source(str(name)):
         loaded = load_network(str(name))
-        fields = {**vars(loaded), "output": loaded.output or _last_layer(loaded.network)}
+        fields = {**vars(loaded), "output": loaded.output or last_layer(loaded.network)}
         subject = Subject(str(name), **fields, tokens=Tokens(token_names(loaded.network)))
         beside = '; beside it, its factory may give {"size": PIXELS}'
         return _tried(subject, beside) if str(name).startswith("python:") else subject
@@ -377,22 +266,23 @@ def load_subject(name: str | Path) -> Subject:
         network = build(file.card["architecture"])
     weights.fill(network, file.part("network"), file.path.name)
     check_card(file.card, network, file.path.name)
-    look, card = file.card["preprocessing"], {**file.card, "sha256": file.sha256}
+    preprocessing = file.card["preprocessing"]
+    card = {**file.card, "sha256": file.sha256}
+    suffix = ""
     if trained != name:
-        card = {
-            **{key: card[key] for key in card.keys() - {"measured", "history"}},
-            "sha256": f"{file.sha256}@random",
-        }
+        suffix = "@random"
+        card = {key: card[key] for key in card.keys() - {"measured", "history"}}
+        card["sha256"] = f"{file.sha256}@random"
         with seeded_by_zero():
             network = build(file.card["architecture"]).requires_grad_(False).eval()
     return Subject(
-        file.name if trained == name else f"{file.name}@random",
+        f"{file.name}{suffix}",
         network,
-        tuple(look["size"]),
-        tuple(look["mean"]),
-        tuple(look["std"]),
+        tuple(preprocessing["size"]),
+        tuple(preprocessing["mean"]),
+        tuple(preprocessing["std"]),
         tuple(file.card.get("classes", ())),
-        file.card.get("output", _last_layer(network)),
+        file.card.get("output", last_layer(network)),
         card,
     )
 
@@ -400,17 +290,17 @@ def load_subject(name: str | Path) -> Subject:
 def check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
     """Refuse a card that is not of the form of a subject's with `BadFile`.
 
-    Its network, preprocessing and class names are looked at.
+    Its network, preprocessing and class names are checked.
     """
     if hasattr(network, "image_size"):
         raise BadFile(f"{source} is no subject: architecture {card['architecture']} makes images")
-    look, classes, output = (
-        card.get("preprocessing"),
-        card.get("classes", []),
-        card.get("output", ""),
-    )
-    look = look if isinstance(look, dict) else {}
-    size, mean, std = (look.get(name) for name in ("size", "mean", "std"))
+    preprocessing = card.get("preprocessing")
+    preprocessing = preprocessing if isinstance(preprocessing, dict) else {}
+    size = preprocessing.get("size")
+    mean = preprocessing.get("mean")
+    std = preprocessing.get("std")
+    classes = card.get("classes", [])
+    output = card.get("output", "")
     right = {
         "size": _numbers(size, 2)
         and all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in size),
@@ -421,9 +311,9 @@ def check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
         and (not output or output in dict(network.named_modules())),
     }
     if isinstance(classes, list) and (odd := [name for name in classes if not _is_name(name)]):
-        told = repr(odd[0]) if len(repr(odd[0])) <= 60 else f"{repr(odd[0])[:60]}…"
+        shown = repr(odd[0]) if len(repr(odd[0])) <= 60 else f"{repr(odd[0])[:60]}…"
         raise BadFile(
-            f"{source}: {told} is no class name; one has at most {MAX_NAME} letters, "
+            f"{source}: {shown} is no class name; one has at most {MAX_NAME} letters, "
             "and no line breaks, tabs or other control characters"
         )
     if wrong := [name for name, fine in right.items() if not fine]:
@@ -434,7 +324,7 @@ def check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
 
 
 def _is_name(text: Any) -> bool:
-    """A text of one line that can be shown."""
+    """Return whether this is a text of one line that can be shown."""
     return (
         isinstance(text, str)
         and len(text) <= MAX_NAME
@@ -451,12 +341,11 @@ def _numbers(values: Any, n: int) -> TypeGuard[list[float]]:
 
 
 def _tried(subject: Subject, instead: str) -> Subject:
-    """Return the subject once it has looked at images, with the number that it takes at once.
+    """Return the subject after a first pass, with the number of images that it takes at once.
 
-    `BadRequest` where it cannot look, has not as many outputs as names, or remembers what it saw.
+    `BadRequest` where that fails, outputs are not as many as names, or the network keeps a state.
     """
-    door = first_pass(subject.name, subject.size, instead, subject.network)
-    with door, without_gradients():
+    with first_pass(subject.name, subject.size, instead, subject.network), without_gradients():
         batch = subject.batch or largest_batch(lambda images: _rows(subject, images))
         subject = replace(subject, batch=batch)
         shape = subject.shapes().get(subject.output)
@@ -467,18 +356,18 @@ def _tried(subject: Subject, instead: str) -> Subject:
 
 
 def _rows(subject: Subject, images: int) -> int:
-    """Return for how many images the network answers when it is shown so many."""
+    """Return for how many images the network answers when it is given so many."""
     answer = _answer(subject, images)
     return images if answer is None or not answer.ndim else len(answer)
 
 
 def _answer(subject: Subject, images: int) -> Tensor | None:
-    """Return what the network says of images that are always the same; None if it is no tensor."""
+    """Return the network's output for images that are always the same; None if it is no tensor."""
     device = device_of(subject.network)
-    shown = torch.rand(images, 3, *subject.size, generator=torch.Generator().manual_seed(0))
-    said = run(subject.network, subject.prepare(shown.to(device)))
+    drawn = torch.rand(images, 3, *subject.size, generator=torch.Generator().manual_seed(0))
+    output = run(subject.network, subject.prepare(drawn.to(device)))
     try:
-        return first_tensor(said)
+        return first_tensor(output)
     except UnknownName:
         return None
 
@@ -486,7 +375,8 @@ def _answer(subject: Subject, images: int) -> Tensor | None:
 def _check_memory(subject: Subject) -> None:
     """Refuse a subject with `BadRequest` where the same images get two different answers."""
     with without_gradients():
-        first, second = (_answer(subject, subject.at_most(2)) for _ in range(2))
+        first = _answer(subject, subject.at_most(2))
+        second = _answer(subject, subject.at_most(2))
     if first is not None and second is not None:
         check_repeats(subject.name, first, second)
 
@@ -510,55 +400,19 @@ def wrap(
         raise BadRequest(f"a subject is an nn.Module; got {type(network).__name__}")
     name = name or type(network).__name__
     network = unwrapped(name, network).eval()
-    said = {"size": size, "mean": mean, "std": std, "classes": classes, "output": output}
-    options = checked_options(name, network, said)
-    options["output"] = options["output"] or _last_layer(network)
-    layout = fitting_layout(network, options["size"])
-    tokens = Tokens(token_names(network))
-    subject = Subject(name, network, **options, layout=layout, tokens=tokens)
+    given = {"size": size, "mean": mean, "std": std, "classes": classes, "output": output}
+    options = checked_options(name, network, given)
+    options["output"] = options["output"] or last_layer(network)
+    options["layout"] = fitting_layout(network, options["size"])
+    subject = Subject(name, network, **options, tokens=Tokens(token_names(network)))
     return _tried(subject, "; wrap(network, size=PIXELS) sets another size")
 
 
-def _last_layer(network: nn.Module) -> str:
-    """The last linear layer or 1×1 convolution, where a classifier's logits are."""
-    linear = [
-        path
-        for path, module in network.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d))
-    ]
-    return linear[-1] if linear else ""
-
-
-def _plain(name: str) -> str:
-    """Return a class's name in one form: accents composed, no spaces at its ends."""
-    return unicodedata.normalize("NFC", name).strip()
-
-
-def _named(wanted: str, names: Sequence[str], synonyms: Sequence[Sequence[str]]) -> list[int]:
-    """Return the classes that have exactly this name.
-
-    The strictest comparison that finds any decides.
-    """
-    folded = wanted.lower()
-    tests: list[Callable[[int], bool]] = [
-        lambda i: names[i] == wanted,
-        lambda i: names[i].lower() == folded,
-        lambda i: wanted in synonyms[i],
-        lambda i: folded in [part.lower() for part in synonyms[i]],
-    ]
-    for fits in tests:
-        if found := [i for i in range(len(names)) if fits(i)]:
-            return found
-    return []
-
-
-def _signed(weight: float, label: str) -> str:
-    sign = "-" if weight < 0 else "+"
-    return f"{sign} {label}" if abs(weight) == 1 else f"{sign} {abs(weight):g} × {label}"
-
-
 def outer_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Layers that a reader would name: down to two levels, without activations inside of blocks."""
+    """Return layers that a reader would name.
+
+    They are down to two levels, without activations inside of blocks.
+    """
     return {
         name: shape
         for name, shape in shapes.items()

@@ -96,6 +96,16 @@ def logits_layer(network: nn.Module, classes: int) -> str:
     return ""
 
 
+def last_layer(network: nn.Module) -> str:
+    """Return the last linear layer or convolution, where a classifier's logits are."""
+    found = [
+        path
+        for path, module in network.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d))
+    ]
+    return found[-1] if found else ""
+
+
 def fitting_layout(network: nn.Module, size: tuple[int, int]) -> torch.memory_format:
     """Return channels last, the faster layout, unless the network's `view` refuses it.
 
