@@ -1,8 +1,8 @@
-"""Commands that measure: the photographs that excite units, figures of pictures and of priors, detectors of objects."""
+"""Commands that measure: exemplars, pictures and priors, detectors of objects, any study."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +28,7 @@ from phosphene.cli.shell import (
 )
 from phosphene.errors import BadRequest
 from phosphene.forms import StudyTable
+from phosphene.forms.exemplars import UnitExemplars
 from phosphene.forms.figures import measures_of
 
 
@@ -51,10 +52,11 @@ def exemplars(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """The photographs that excite a unit most, cut to what it sees of them, and the spread of its activation.
+    """The photographs that excite a unit most, cut to what it sees of them, and the spread of its
+    activation.
 
-    One pass finds them for every channel of the layers asked for; interrupted, the same command goes on. The index is
-    kept, so other channels of these layers need no other pass.
+    One pass finds them for every channel of the layers asked for; interrupted, the same command
+    goes on. The index is kept, so other channels of these layers need no other pass.
     """
     from phosphene.datasets import Stream, check_apart
     from phosphene.files import outlet, outlet_folder
@@ -73,19 +75,18 @@ def exemplars(
         outlet(each, subject)
     outlet_folder(out_folder / "tiles")
     data = Stream(images_folder, split, max(network.size))
+    read: list[int] = []
     with progress.bar(None, "looking") as advance:
-        seen = 0
 
-        def report(now: int) -> None:
-            nonlocal seen
-            advance(now - seen)
-            seen = now
+        def report(done: int) -> None:
+            advance(done - (read[-1] if read else 0))
+            read.append(done)
 
         found = find_exemplars(
             network, layers, data, file, k=k, batch=batch, device=where, report=report
         )
     total = next(iter(found.values())).n_images
-    if not seen:
+    if not read:
         err.print(
             f"phosphene: kept the pass of an earlier run over {total:,} photographs in {file}",
             soft_wrap=True,
@@ -94,11 +95,18 @@ def exemplars(
         form = describe(network, named, found, data, out_folder) if named else None
     if form:
         form.write(file.with_suffix(".json"))
-    rows = form.units if form else ()
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in form.units] if form else [])
         return
-    signed = {layer: bool((each.sample < 0).any()) for layer, each in found.items()}
+    if form:
+        signed = [layer for layer, each in found.items() if (each.sample < 0).any()]
+        _tell_exemplars(form.units, signed)
+        out.print(f"contact sheet: {out_folder / 'exemplars.png'}", soft_wrap=True)
+    out.print(f"{file}: {len(found)} layers, {total:,} photographs", soft_wrap=True)
+
+
+def _tell_exemplars(rows: Sequence[UnitExemplars], signed: Collection[str]) -> None:
+    """Print a row for each unit; in `signed` layers, which go below 0, no unit is silent."""
     table = Table("unit", "channel of", "largest", "99 %", "median", "silent", "photographs")
     for row in rows:
         numbers = ", ".join(map(str, row.photographs))
@@ -108,19 +116,10 @@ def exemplars(
             f"{row.values[0]:.2f}",
             f"{row.quantiles['0.99']:.2f}",
             f"{row.quantiles['0.5']:.2f}",
-            "–" if signed[row.unit.rpartition(":")[0]] else f"{row.silent or 0:.1%}",
+            "–" if row.unit.rpartition(":")[0] in signed else f"{row.silent or 0:.1%}",
             numbers,
         )
-    if named:
-        print_table(table)
-        out.print(
-            f"contact sheet: {out_folder / 'exemplars.png'}",
-            soft_wrap=True,
-        )
-    out.print(
-        f"{file}: {len(found)} layers, {total:,} photographs",
-        soft_wrap=True,
-    )
+    print_table(table)
 
 
 def evaluate(
@@ -161,44 +160,24 @@ def evaluate(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure pictures: does an independent network see the class; do they excite the unit as photographs do?
+    """Measure pictures: does an independent network see the class; do they excite the unit as
+    photographs do?
 
-    Of a generator: what survives of photographs, and what it makes of random codes. Each figure comes with its 95 %
-    interval. What is measured of a folder is kept in its folder evidence.
+    Of a generator: what survives of photographs, and what it makes of random codes. Each figure
+    comes with its 95 % interval. What is measured of a folder is kept in its folder evidence.
     """
-    from phosphene.encoders import check_encoder
-    from phosphene.parameterizations import load_generated
-    from phosphene.studies import compare, generator
+    from phosphene.studies.compare import evaluate as measure
 
-    of_folder = Path(run).is_dir()
-    if not of_folder:
+    if not Path(run).is_dir():
         refuse_options(context, ("control", "subject", "index"), f"a generator, as {run} is")
-    else:
-        refuse_options(context, ("encoder",), f"a folder of pictures, as {run} is")
-        if images is None:
-            without = "pictures without photographs (--images DATA)"
-            refuse_options(context, ("control", "photographs", "index"), without)
-    where = choose_machine(device, "float32", threads)["device"]
-    if not of_folder:
-        if images is None:
-            raise BadRequest(
-                f"{run} is no folder of pictures; "
-                "a generator is measured on photographs: --images DATA"
-            )
-        with progress.status("looking at photographs"):
-            generated = load_generated(run)
-            check_encoder(generated, encoder)
-            observer = generator.Observer(
-                judge, images, generated.image_size, photographs=photographs, device=where
-            )
-            prior = generator.measure_prior(generated, observer, encoder)
-        if as_json:
-            print_json(asdict(prior))
-        else:
-            tell_figures(f"{prior.prior}, judge {prior.judge}", asdict(prior)["figures"])
+        _evaluate_generator(run, images, judge, photographs, encoder, device, threads, as_json)
         return
+    refuse_options(context, ("encoder",), f"a folder of pictures, as {run} is")
+    if images is None:
+        without = "pictures without photographs (--images DATA)"
+        refuse_options(context, ("control", "photographs", "index"), without)
     with progress.bar(None, "looking") as advance:
-        (found,) = compare.evaluate(
+        (found,) = measure(
             [Path(run)],
             judge,
             images,
@@ -206,7 +185,7 @@ def evaluate(
             trusted=subject,
             photographs=photographs,
             index=index,
-            device=where,
+            device=choose_machine(device, "float32", threads)["device"],
             report=lambda: advance(1),
         )
     named = any("natural_top1" in each.figures for each in found)
@@ -216,7 +195,41 @@ def evaluate(
         print_json([each.as_json() for each in found])
         return
     for each in found:
-        tell_figures(f"{each.subject} {each.layer}, judge {each.judge}", each.as_json()["figures"])
+        title = f"{each.subject} {each.layer}, judge {each.judge}"
+        tell_figures(title, each.as_json()["figures"])
+
+
+def _evaluate_generator(
+    name: str,
+    images: str | None,
+    judge: str,
+    photographs: int,
+    encoder: str,
+    device: str,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Measure a generator, and print its figures."""
+    from phosphene.encoders import check_encoder
+    from phosphene.parameterizations import load_generated
+    from phosphene.studies.generator import Observer, measure_prior
+
+    where = choose_machine(device, "float32", threads)["device"]
+    if images is None:
+        raise BadRequest(
+            f"{name} is no folder of pictures; "
+            "a generator is measured on photographs: --images DATA"
+        )
+    with progress.status("looking at photographs"):
+        generated = load_generated(name)
+        check_encoder(generated, encoder)
+        size = generated.image_size
+        observer = Observer(judge, images, size, photographs=photographs, device=where)
+        found = asdict(measure_prior(generated, observer, encoder))
+    if as_json:
+        print_json(found)
+    else:
+        tell_figures(f"{found['prior']}, judge {found['judge']}", found["figures"])
 
 
 def dissect(
@@ -235,7 +248,9 @@ def dissect(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Which object does each channel detect? Network dissection: where it answers against where objects are."""
+    """Which object does each channel detect? Network dissection: where it answers against where
+    objects are.
+    """
     from phosphene.datasets import Outlined, check_apart
     from phosphene.files import outlet
     from phosphene.studies import dissection

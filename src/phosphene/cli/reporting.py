@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +30,7 @@ from phosphene.cli.shell import (
 from phosphene.errors import BadRequest, PhospheneError, UnknownName
 
 if TYPE_CHECKING:
-    from phosphene.claims import Claim
+    from phosphene.claims import Claim, Experiment
 
 
 def atlas(
@@ -58,7 +58,8 @@ def atlas(
 ) -> None:
     """Make pages of all that some folders say of units: pictures, exemplars, figures, records.
 
-    They work from a file, with no server and no network. Without RUN, --serve shows what was made before.
+    They work from a file, with no server and no network. Without RUN, --serve shows what was made
+    before.
     """
     from phosphene.atlas import build, served
 
@@ -86,32 +87,22 @@ def atlas(
             forever()
 
 
+def _data(help: str) -> Any:
+    """Return an option that names photographs."""
+    return typer.Option(help=help, rich_help_panel="Data")
+
+
 def claims(
     context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(help="C1 … C8, or all.", show_default="all")
     ] = None,
-    objects: Annotated[
-        str, typer.Option(help="Photographs of objects, as for train.", rich_help_panel="Data")
-    ] = "",
-    scenes: Annotated[
-        str, typer.Option(help="Photographs of scenes.", rich_help_panel="Data")
-    ] = "",
-    outlined: Annotated[
-        str,
-        typer.Option(
-            help="Photographs with outlined objects, as for dissect.", rich_help_panel="Data"
-        ),
-    ] = "",
-    textures: Annotated[
-        str, typer.Option(help="Photographs of textures.", rich_help_panel="Data")
-    ] = "",
+    objects: Annotated[str, _data("Photographs of objects, as for train.")] = "",
+    scenes: Annotated[str, _data("Photographs of scenes.")] = "",
+    outlined: Annotated[str, _data("Photographs with outlined objects, as for dissect.")] = "",
+    textures: Annotated[str, _data("Photographs of textures.")] = "",
     images: Annotated[
-        str,
-        typer.Option(
-            help="Photographs for a network of your own; the same as --objects.",
-            rich_help_panel="Data",
-        ),
+        str, _data("Photographs for a network of your own; the same as --objects.")
     ] = "",
     out_folder: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of results, pictures, the report.")
@@ -142,32 +133,25 @@ def claims(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what the paper claims: expectations written down before, verdicts that follow from intervals.
+    """Measure what the paper claims: expectations written down before, verdicts that follow from
+    intervals.
 
-    What was measured once is read again; stopped, the same command goes on. OUT/report.html shows it all.
+    What was measured once is read again; stopped, the same command goes on. OUT/report.html shows
+    it all.
 
     What another version's code measured is shown with a note that says so, or with --anew measured
     again.
 
     Of a network of your own, C1, C5 and C7's control can be measured.
     """
-    from phosphene.claims import Experiment, run
-    from phosphene.claims.report import ready, write_report
-    from phosphene.datasets import check_apart
-    from phosphene.files import outlet_folder
+    from phosphene.claims import Experiment
+    from phosphene.claims.report import ready
 
     chosen = _chosen(names or ["all"], subject == Experiment.subject)
-    if images and objects:
-        raise BadRequest("--images and --objects are the same photographs; give one of them")
-    if not (objects := images or objects):
-        raise BadRequest(
-            "photographs are needed: --objects DATA, or --images DATA for a network of your own"
-        )
+    objects = _objects(objects, images)
     unused = {"scenes", "outlined", "textures"} - {each for one in chosen for each in one.data}
     refuse_options(context, sorted(unused), f"the claims {', '.join(one.name for one in chosen)}")
-    outlet_folder(out_folder)
-    for data in filter(None, (objects, scenes, outlined, textures)):
-        check_apart(out_folder, data)
+    _check_outlet(out_folder, [objects, scenes, outlined, textures])
     ready()
     experiment = Experiment(
         out_folder,
@@ -182,23 +166,38 @@ def claims(
         seed=seed,
         machine=choose_machine(device, precision, threads),
     )
-    done, missing = [], 0
-    with progress.claims_bar(len(chosen)) as (told, advance):
-        told(
-            f"reading {', '.join(experiment.identity['networks'])}"
-        )  # what is not there is said before any work
-        experiment.report = told
-        for claim in chosen:
-            try:
-                for measured in run([claim], experiment, not anew):
-                    done.append(measured.as_json())
-                    if measured.kept:
-                        err.print(f"phosphene: {claim.name}: kept what an earlier run measured")
-            except PhospheneError as error:
-                missing += 1
-                warn(f"{claim.name}: {error}")
-            advance()
-    report = write_report(done, out_folder) if done else None
+    _report_claims(chosen, experiment, anew, as_json)
+
+
+def _objects(objects: str, images: str) -> str:
+    """Return the photographs of objects, which have two names."""
+    if images and objects:
+        raise BadRequest("--images and --objects are the same photographs; give one of them")
+    if not (images or objects):
+        raise BadRequest(
+            "photographs are needed: --objects DATA, or --images DATA for a network of your own"
+        )
+    return images or objects
+
+
+def _check_outlet(folder: Path, data: Sequence[str]) -> None:
+    """Refuse a folder that may not be written, or that lies among the photographs."""
+    from phosphene.datasets import check_apart
+    from phosphene.files import outlet_folder
+
+    outlet_folder(folder)
+    for each in filter(None, data):
+        check_apart(folder, each)
+
+
+def _report_claims(
+    chosen: Sequence[Claim], experiment: Experiment, anew: bool, as_json: bool
+) -> None:
+    """Measure claims, write their report, and print what was found; exit with 2 if one failed."""
+    from phosphene.claims.report import write_report
+
+    done = list(_measured(chosen, experiment, anew))
+    report = write_report(done, experiment.out) if done else None
     if as_json:
         print_json(done)
     elif report:
@@ -207,12 +206,36 @@ def claims(
             if note := result.get("note"):
                 out.print(f"{result['claim']}: {note}", soft_wrap=True)
         out.print(f"report: {report}", soft_wrap=True)
-    if missing:
+    if len(done) < len(chosen):
         raise typer.Exit(2)
 
 
+def _measured(
+    chosen: Sequence[Claim], experiment: Experiment, anew: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield the results of those claims that can be measured; of the others, tell why not."""
+    from phosphene.claims import run
+
+    with progress.claims_bar(len(chosen)) as (told, advance):
+        # what is not there is said before any work
+        told(f"reading {', '.join(experiment.identity['networks'])}")
+        experiment.report = told
+        for claim in chosen:
+            try:
+                for measured in run([claim], experiment, not anew):
+                    yield measured.as_json()
+                    if measured.kept:
+                        err.print(f"phosphene: {claim.name}: kept what an earlier run measured")
+            except PhospheneError as error:
+                warn(f"{claim.name}: {error}")
+            advance()
+
+
 def _chosen(names: Sequence[str], default: bool) -> list[Claim]:
-    """Claims by name, each once and in their order; of another subject than the default, those for any network."""
+    """Return claims by name, each once and in their order.
+
+    Of another subject than the default they are those for any network.
+    """
     from difflib import get_close_matches
 
     from phosphene.claims import ANY_NETWORK, CLAIMS
@@ -231,7 +254,7 @@ def _chosen(names: Sequence[str], default: bool) -> list[Claim]:
 
 
 def _tell_claims(results: Sequence[dict[str, Any]]) -> None:
-    """A table of results, as JSON has them: each claim, and below it each of its expectations."""
+    """Print results, as JSON has them: each claim, and below it each of its expectations."""
     from phosphene.claims.formatting import SIGNS, told
     from phosphene.files import without_nan
 
