@@ -993,7 +993,7 @@ def bundled(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "summary": f"a tiny {kind}",
         }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    monkeypatch.setattr(weights, "zoo_folder", lambda: folder)
+    monkeypatch.setattr(weights.zoo, "zoo_folder", lambda: folder)
     return folder
 
 

@@ -273,7 +273,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
     entry = {"file": file.name, "bytes": file.stat().st_size, "kind": "subject", "summary": ""}
     entry["sha256"] = weights.read(file).sha256
     (zoo / "manifest.json").write_text(json.dumps({"tiny-objects": entry}))
-    monkeypatch.setattr(weights, "zoo_folder", lambda: zoo)
+    monkeypatch.setattr(weights.zoo, "zoo_folder", lambda: zoo)
     monkeypatch.setenv("PHOSPHENE_CACHE", str(cache))
 
     def lay(where: str) -> Path:

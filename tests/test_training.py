@@ -1589,7 +1589,7 @@ def test_from_photographs_to_a_preferred_input_by_command(
     for file in (subject, more):
         shutil.copy(file, zoo)
     (zoo / "manifest.json").write_text(json.dumps(listed))
-    monkeypatch.setattr(weights, "zoo_folder", lambda: zoo)
+    monkeypatch.setattr(weights.zoo, "zoo_folder", lambda: zoo)
     capfd.readouterr()
     phosphene("zoo", "verify", "--accuracy", CI_SAMPLE, "--device", "cpu")
     said = capfd.readouterr().out

@@ -496,7 +496,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "summary": "tiny",
     }
     (tmp_path / "manifest.json").write_text(json.dumps({"tiny-objects": entry}))
-    monkeypatch.setattr(weights, "zoo_folder", lambda: tmp_path)
+    monkeypatch.setattr(weights.zoo, "zoo_folder", lambda: tmp_path)
     return tmp_path
 
 

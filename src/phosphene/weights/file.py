@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, BadRequest, Unavailable, UnknownName
-from phosphene.files import atomic_path, caches, from_hub, really, without_nan
+from phosphene.errors import BadFile, BadRequest
+from phosphene.files import atomic_path, really, without_nan
 from phosphene.kept import digest_of
+from phosphene.weights.quantization import STEP, stored, whole
+from phosphene.weights.zoo import advice, listed_figures, locate
 
 FORMAT = 3
 MAX_BYTES = 4 << 30
@@ -34,10 +33,6 @@ _NO_PICKLES = (
     "; for a network of your own write a factory, python:MODULE:FACTORY, or export it with "
     "torch.export.save to a file NAME.pt2"
 )
-STEP = ":step"
-"""What the name of a tensor's step sizes ends in."""
-GROUP = 32
-"""Neighbouring inputs whose weights share a step size where each has 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Weights:
         return str(self.card["name"])
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under `prefix.`, their names without it, in float32."""
+        """Return the tensors under `prefix.`, their names without it, in float32."""
         start = prefix + "."
         return {
             name.removeprefix(start): self._whole(name)
@@ -63,19 +58,10 @@ class Weights:
         }
 
     def _whole(self, name: str) -> Tensor:
-        value, step = self.tensors[name], self.tensors.get(name + STEP)
-        if step is None:
-            return value.float() if value.is_floating_point() else value
-        if value.dtype == torch.int8 and value.ndim >= 2 and step.shape == value.shape[:1]:
-            return value.float() * step.float().view(-1, *[1] * (value.ndim - 1))
-        groups = list(step.shape) if step.ndim >= 2 else [0, 0]
-        if value.dtype == torch.uint8 and list(value.shape) == [
-            groups[0],
-            GROUP // 2 * groups[1],
-            *groups[2:],
-        ]:
-            return _of_halves(value, step.float())
-        raise BadFile(f"{self.path} is damaged: the step sizes of {name} do not fit it")
+        try:
+            return whole(self.tensors[name], self.tensors.get(name + STEP))
+        except ValueError as error:
+            raise BadFile(f"{self.path} is damaged: {error} of {name} do not fit it") from None
 
 
 def write(
@@ -97,23 +83,13 @@ def write(
     """
     from safetensors.torch import save
 
-    path, kept = Path(path), {}
+    path = Path(path)
     text = json.dumps(without_nan({**card, "format": FORMAT}), sort_keys=True)
     _card(text, path)
     _check_finite(tensors, path)
+    kept: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        value = tensor.detach().cpu()
-        if not value.is_floating_point() or value.ndim < 2:
-            kept[name] = value.contiguous()
-        elif (
-            not name.endswith(("weight", "axes"))
-            or (each := (value.ndim > 2 and filters) or bits) == 16
-        ):
-            kept[name] = _in_half(value)
-        elif each == 8 or value.shape[1] % GROUP:
-            kept |= _in_steps(name, value.float())
-        else:
-            kept |= _in_halves(name, value.float())
+        kept |= stored(name, tensor.detach().cpu(), bits, filters)
     _check_finite(kept, path)
     raw = _ordered(save(kept, {"phosphene": text, "digest": digest_of(kept, text)}))
     with atomic_path(path) as scratch:
@@ -125,47 +101,6 @@ def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise BadFile(f"{path} is not written: {name} holds numbers that are not finite")
-
-
-def _in_half(value: Tensor) -> Tensor:
-    half = value.to(torch.float16).contiguous()
-    return half if bool(half.isfinite().all()) else value.float().contiguous()
-
-
-def _in_steps(name: str, value: Tensor) -> dict[str, Tensor]:
-    rows = value.flatten(1)
-    step = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-    return {
-        name: (rows / step[:, None]).round().to(torch.int8).view(value.shape).contiguous(),
-        name + STEP: step,
-    }
-
-
-def _in_halves(name: str, value: Tensor) -> dict[str, Tensor]:
-    """Return two inputs' weights in each byte, the first in its lower half.
-
-    Of some step sizes it takes those with the least error.
-    """
-    groups = value.unflatten(1, (-1, GROUP))
-    farthest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
-    best, least = torch.zeros_like(farthest), torch.full_like(farthest, torch.inf)
-    for part in torch.linspace(0.75, 1.1, 15).tolist():
-        step = (farthest * (part / -8)).half().float()
-        error = (_halves(groups, step) * step - groups).square().sum(2, keepdim=True)
-        best, least = torch.where(error < least, step, best), torch.minimum(error, least)
-    numbers = (_halves(groups, best) + 8).to(torch.uint8).flatten(1, 2)
-    return {name: numbers[:, 0::2] | numbers[:, 1::2] << 4, name + STEP: best.squeeze(2).half()}
-
-
-def _halves(groups: Tensor, step: Tensor) -> Tensor:
-    """Whole numbers from −8 to 7 that stand for the weights of each group."""
-    return (groups / torch.where(step == 0, 1.0, step)).round().clamp(-8, 7)
-
-
-def _of_halves(value: Tensor, step: Tensor) -> Tensor:
-    """The weights that two halves of each byte stand for."""
-    numbers = torch.stack([value & 15, value >> 4], 2).flatten(1, 2).float() - 8
-    return (numbers.unflatten(1, (-1, GROUP)) * step.unsqueeze(2)).flatten(1, 2)
 
 
 def _ordered(raw: bytes) -> bytes:
@@ -192,7 +127,7 @@ def read(name: str | Path, kind: str | None = None, others: Iterable[str] = ()) 
     if expected is not None and sha256 != expected:
         found = f"it is {kind}" if (kind := really(raw)) else f"sha256 is {sha256[:16]}…"
         raise BadFile(
-            f"{path} is damaged: {found}, the manifest says {expected[:16]}…; {_mended(path)}"
+            f"{path} is damaged: {found}, the manifest says {expected[:16]}…; {advice(path)}"
         )
     tensors, text, digest = _parse(raw, path)
     if digest != digest_of(tensors, text):
@@ -203,94 +138,13 @@ def read(name: str | Path, kind: str | None = None, others: Iterable[str] = ()) 
     return Weights(tensors, card, sha256, path)
 
 
-def _mended(path: Path) -> str:
-    """Return what brings back a file of the zoo, which depends on where it lies."""
-    if path.parent == zoo_folder():
-        return "reinstall phosphene"
-    if path.parent == Path(__file__).parents[2] / "weights":
-        return f"git checkout {path.name} (or git lfs pull) brings it back"
-    hub = os.environ.get("PHOSPHENE_HUB")
-    then = "give the command again" if hub else f"put a whole {path.name} there"
-    return f"delete {path.resolve()} and {then}"
-
-
-def locate(name: str | Path, others: Iterable[str] = ()) -> tuple[Path, str | None]:
-    """Where a weights file lies and the hash it must have (None for a file of one's own).
-
-    `others` are names that would have worked too where this one was looked for.
-    """
-    listed = manifest()
-    if str(name) in listed:
-        return _found(str(name), listed[str(name)]), listed[str(name)]["sha256"]
-    path = Path(name)
-    if path.is_file():
-        return path, None
-    known = [*listed, *others]
-    near = get_close_matches(str(name), known, n=3, cutoff=0.4) or known
-    raise UnknownName(
-        f"no weights {str(name)!r}; near: {', '.join(near) or 'none'}; or give a .safetensors file"
-    )
-
-
-def places() -> list[Path]:
-    """Return the folders where the zoo's files may lie: the package, a clone, the user's caches."""
-    return [zoo_folder(), Path(__file__).parents[2] / "weights", *caches()]
-
-
-def _found(name: str, entry: Mapping[str, Any]) -> Path:
-    """Return the path of a file of the zoo, in the first place that has it, else from the hub.
-
-    Its reader checks what it holds.
-    """
-    for folder in places():
-        if (folder / entry["file"]).is_file():
-            return folder / str(entry["file"])
-    if hub := os.environ.get("PHOSPHENE_HUB"):
-        return from_hub(hub, entry["file"])
-    raise Unavailable(
-        f"the weights of {name} ({entry['bytes'] / 1e6:.0f} MB) are not on this machine; "
-        f"put {entry['file']} into {places()[-1]}, or set PHOSPHENE_HUB to a repository OWNER/NAME "
-        "of the Hugging Face hub that has it"
-    )
-
-
-def manifest() -> dict[str, dict[str, Any]]:
-    """Return the zoo: name → {file, sha256, bytes, kind, summary}.
-
-    The files that the package lacks are among them.
-    """
-    file = zoo_folder() / "manifest.json"
-    if not file.exists():
-        return {}
-    entries: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    return entries
-
-
 def figures(file: Weights) -> list[dict[str, Any]]:
     """Return what was measured of a bundled file after it was made, one entry for each judge.
 
-    The entries are as `phosphene evaluate` tells them.
+    The entries are as `phosphene evaluate` writes them.
     """
-    return [
-        found for found in listed_figures().get(file.name, []) if found["sha256"] == file.sha256
-    ]
-
-
-def listed_figures() -> dict[str, list[dict[str, Any]]]:
-    """Return what was measured of the zoo's generators: name → one entry for each judge.
-
-    An entry is of whatever weights had the name.
-    """
-    file = zoo_folder() / "figures.json"
-    known: dict[str, list[dict[str, Any]]] = (
-        json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    )
-    return known
-
-
-def zoo_folder() -> Path:
-    """The folder of bundled weights inside the package."""
-    return Path(__file__).parent / "zoo"
+    listed = listed_figures().get(file.name, [])
+    return [found for found in listed if found["sha256"] == file.sha256]
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
@@ -306,10 +160,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.M
             raise BadFile(
                 f"{source} does not fit its architecture: {name} is {shape}, expected {wanted}"
             )
-        if (
-            own[name].is_floating_point() != tensors[name].is_floating_point()
-            or not tensors[name].isfinite().all()
-        ):
+        same = own[name].is_floating_point() == tensors[name].is_floating_point()
+        if not same or not tensors[name].isfinite().all():
             raise BadFile(
                 f"{source} is damaged: {name} holds {tensors[name].dtype} "
                 "or numbers that are not finite"
@@ -370,9 +222,7 @@ def _card(text: str, path: Path) -> dict[str, Any]:
         raise BadFile(f"{path}: its card has {len(text):,} letters; at most {MAX_CARD:,} are read")
     try:
         card = json.loads(text)
-        leaves = _leaves(
-            card["architecture"] if isinstance(card, dict) and "architecture" in card else []
-        )
+        leaves = _leaves(card.get("architecture") if isinstance(card, dict) else [])
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{path}: its card is not JSON: {error}") from None
     needed = {"name": str, "kind": str, "architecture": dict, "format": int}
