@@ -1,4 +1,7 @@
-"""The unit atlas: folders of pictures, records and evidence become pages. Nothing here knows torch."""
+"""The unit atlas: folders of pictures, records and studies become pages.
+
+Nothing here knows torch.
+"""
 
 from phosphene.atlas.site import build, served
 

@@ -214,17 +214,17 @@ class Card:
 
     @property
     def shown(self) -> bool:
-        """Whether there is anything to show on a tile."""
+        """Return whether there is anything to show on a tile."""
         return bool(self.pictures or self.exemplars)
 
     @property
     def score(self) -> float:
-        """The unit's activation on its first picture."""
+        """Return the unit's activation on its first picture."""
         return self.pictures[0].score if self.pictures else math.nan
 
     @property
     def object(self) -> Dissection | None:
-        """The object that the unit detects, by the dissection that is surest of it."""
+        """Return the object that the unit detects, by the dissection that is surest of it."""
         found = [dissection for dissection in self.dissections if dissection.detects]
         return max(found, key=lambda dissection: dissection.row.iou, default=None)
 
@@ -241,7 +241,7 @@ class Card:
         return max(found, key=lambda picture: picture.score, default=None)
 
     def measure(self, name: str) -> float | None:
-        """A figure of the unit, by the first judge who has it."""
+        """Return a figure of the unit, by the first judge who has it."""
         found = (each.value for each in self.figures if each.name == name)
         return next((value for value in found if isinstance(value, float)), None)
 
@@ -273,7 +273,7 @@ class Layer:
 
     @property
     def flat(self) -> bool:
-        """Whether its units are known to have no map, as those of a fully connected layer."""
+        """Return whether its units are known to have no map, as in a fully connected layer."""
         found = [exemplars.row.flat for card in self.cards for exemplars in card.exemplars]
         return bool(found) and all(found)
 
@@ -290,12 +290,12 @@ class Subject:
     evaluations: tuple[Evaluation, ...]
 
     def judged(self, layer: Layer) -> list[Evaluation]:
-        """The evaluations of a layer's units together."""
+        """Return the evaluations of a layer's units together."""
         return [evaluation for evaluation in self.evaluations if evaluation.layer == layer.name]
 
     @property
     def judged_otherwise(self) -> list[Evaluation]:
-        """The evaluations of no layer that is here."""
+        """Return the evaluations of no layer that is here."""
         names = {layer.name for layer in self.layers}
         return [evaluation for evaluation in self.evaluations if evaluation.layer not in names]
 

@@ -21,11 +21,11 @@ class Axis:
     ticks: tuple[float, ...]
 
     def share(self, value: float) -> float:
-        """Where a value lies on the axis, 0 … 100."""
+        """Return where a value lies on the axis, 0 … 100."""
         return round(min(max(100 * (value - self.low) / (self.high - self.low), 0), 100), 2)
 
     def stretch(self, first: float, last: float) -> tuple[float, float]:
-        """Where the stretch between two values begins on the axis, and how long it is."""
+        """Return where the stretch between two values begins on the axis, and how long it is."""
         low, high = sorted((self.share(first), self.share(last)))
         return low, round(high - low, 2)
 
@@ -41,7 +41,10 @@ class Climb:
 
 @dataclass(frozen=True)
 class Spread:
-    """How a unit's activation is spread over photographs, with its exemplars and its pictures on the same axis."""
+    """How a unit's activation is spread over photographs.
+
+    Its exemplars and its pictures lie on the same axis.
+    """
 
     axis: Axis
     quantiles: tuple[tuple[float, float], ...]
@@ -50,7 +53,7 @@ class Spread:
 
 
 def axis(values: Iterable[float], ticks: int = 4) -> Axis:
-    """An axis that holds all the values that are numbers, and 0 … 1 where there are none."""
+    """Return an axis that holds all the values that are numbers, and 0 … 1 where there are none."""
     found = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(found), max(found)
     size = max(abs(low), abs(high))
@@ -65,7 +68,7 @@ def axis(values: Iterable[float], ticks: int = 4) -> Axis:
 
 
 def climb(pictures: Sequence[Picture]) -> Climb | None:
-    """The curves of pictures; None where no record has one."""
+    """Return the curves of pictures; None where no record has one."""
     drawn = [picture for picture in pictures if sum(map(math.isfinite, picture.curve)) > 1]
     if not drawn:
         return None
@@ -86,7 +89,10 @@ def _points(curve: Sequence[float], steps: Axis, scores: Axis) -> str:
 
 
 def spread(exemplars: Exemplars, pictures: Sequence[Picture]) -> Spread | None:
-    """A unit's activation on photographs, and on its pictures; None where no quantile is known."""
+    """Return a unit's activation on photographs, and on its pictures.
+
+    None where no quantile is known.
+    """
     if not exemplars.quantiles:
         return None
     best = tuple(exemplar.value for exemplar in exemplars.shown)

@@ -31,7 +31,7 @@ K = TypeVar("K")
 
 
 def collect(runs: Sequence[Path], title: str = "") -> Atlas:
-    """The atlas of some folders; `BadFile` says in one line what is wrong with one of them."""
+    """Return the atlas of some folders; `BadFile` says what is wrong with one of them."""
     found = [finding for run in runs for finding in look_into(run)]
     networks = _grouped(found, lambda finding: finding.sha256 or finding.subject)
     names = [findings[0].subject for findings in networks.values()]
@@ -158,5 +158,5 @@ def _grouped(found: Iterable[Finding], key: Callable[[Finding], K]) -> dict[K, l
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key under which conv2 comes before conv10."""
+    """Return a key under which conv2 comes before conv10."""
     return [(int(piece or 0), rest) for piece, rest in re.findall(r"(\d*)(\D*)", name)]

@@ -1,4 +1,7 @@
-"""The pictures of a site: decoded, checked against what is said of them, and written as small WebP."""
+"""The pictures of a site.
+
+They are decoded, checked against what is said of them, and written as small WebP.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def _card(card: Card, folder: Path) -> int:
 
 
 def _pictures(pictures: Sequence[Picture], folder: Path, name: str) -> int:
-    """The pictures of one target, and a tile of the first."""
+    """Draw the pictures of one target, and a tile of the first; return how many they are."""
     for i, picture in enumerate(pictures):
         image = _checked(picture)
         if i == 0:
@@ -68,7 +71,7 @@ def _pictures(pictures: Sequence[Picture], folder: Path, name: str) -> int:
 
 
 def _checked(picture: Picture) -> Image.Image:
-    """A picture, if it is the one that its record describes."""
+    """Return a picture, if it is the one that its record describes."""
     image = opened(picture.image)
     if pixels_sha256(np.asarray(image)) != picture.image_sha256:
         raise BadFile(f"{picture.image} is not the picture that {picture.record.name} describes")
@@ -96,7 +99,7 @@ def _strip(exemplars: Exemplars, file: Path) -> Image.Image:
 
 
 def _best(exemplars: Exemplars, strip: Image.Image) -> Image.Image:
-    """What a unit sees of the photograph that excites it most, in a square."""
+    """Return what a unit sees of the photograph that excites it most, in a square."""
     top, left, bottom, right = (edge * exemplars.of.tile for edge in exemplars.shown[0].box)
     side = max(bottom - top, right - left, 1)
     x = min(max((left + right - side) / 2, 0), exemplars.of.tile - side)
@@ -111,7 +114,7 @@ def _copy_animation(source: Path, file: Path, size: tuple[int, int]) -> None:
 
 
 def _is_webp(file: Path) -> bool:
-    """Whether a picture can be copied as it is."""
+    """Return whether a picture can be copied as it is."""
     if file.stat().st_size > MAX_BYTES:
         raise BadFile(f"{file} is too large ({file.stat().st_size:,} bytes; at most {MAX_BYTES:,})")
     with open(file, "rb") as opened_file:

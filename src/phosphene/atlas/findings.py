@@ -1,4 +1,7 @@
-"""What lies in a folder: pictures with their records, evaluations, exemplars, a dissection; all of it from outside."""
+"""What lies in a folder: pictures with their records, and the forms of studies.
+
+All of it comes from outside.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ Piece = Picture | cards.Evaluation | cards.Exemplars | cards.Dissection | cards.
 
 @dataclass(frozen=True)
 class Finding:
-    """A piece of knowledge about a unit, about a combination (by its target), or about the whole subject (None)."""
+    """A piece of knowledge.
+
+    It is about a unit, about a combination (by its target), or about the whole subject (None).
+    """
 
     subject: str
     sha256: str
@@ -68,7 +74,7 @@ def _findings(file: Path) -> Iterator[Finding]:
 
 
 def beside(folder: Path, name: str, source: Path) -> Path:
-    """A file that another one names; `BadFile` unless it is there and lies in the folder."""
+    """Return a file that another one names; `BadFile` unless it is there and lies in the folder."""
     file = folder / name
     try:
         inside = file.resolve(strict=True).is_relative_to(folder.resolve())
@@ -109,7 +115,7 @@ def _picture(file: Path) -> Finding:
 
 
 def _member(record: Record, file: Path) -> tuple[Target, int]:
-    """What the picture was climbed for, and from which seed."""
+    """Return what the picture was climbed for, and from which seed."""
     try:
         target, seed = record.request["members"][record.request["member"]]
         return Target.from_json(target), int(seed)
@@ -129,7 +135,7 @@ def _about(target: Target) -> Unit | str:
 
 
 def _facts(record: Record, climb: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a reader may want to know of how a picture was made."""
+    """Yield what a reader may want to know of how a picture was made."""
     start = record.request.get("start")
     yield "start", "a photograph" if isinstance(start, dict) else short(str(start))
     yield from ((short(str(key)), short(in_words(value))) for key, value in climb.items())
@@ -201,5 +207,5 @@ def _or_nan(entry: Entry) -> float:
 
 
 def shown_name(name: str) -> str:
-    """A network by its name; one that was given as a file by the file's own, not by where it lay."""
+    """Return a network's name; of one that was given as a file, that without its folder."""
     return Path(name).name if name.endswith((".safetensors", ".pt2", ".onnx")) else name

@@ -1,4 +1,4 @@
-"""What the figures of an evaluation are called, what they say, and which of them stand beside one another."""
+"""The names of an evaluation's figures, what they say, and which stand beside one another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from phosphene.atlas.charts import Axis, axis
 
 @dataclass(frozen=True)
 class Measure:
-    """What several figures say of different things: of what → the figure's key, the pictures' own first."""
+    """What several figures say of different things.
+
+    `keys` are the figures' by what they are of, the pictures' own first.
+    """
 
     name: str
     says: str
@@ -73,7 +76,8 @@ GROUPS = {
     "Forced choice": (
         Measure(
             "two-alternative choice",
-            "Which of two photographs excites the unit more? Answered by likeness to nine references; chance is 50 %.",
+            "Which of two photographs excites the unit more? "
+            "Answered by likeness to nine references; chance is 50 %.",
             {
                 "pictures": "two_afc_synthetic",
                 "exemplars": "two_afc_natural",
@@ -84,7 +88,8 @@ GROUPS = {
     "The prior": (
         Measure(
             "prior’s share",
-            "How much of a picture the prior alone explains: what it draws for an untrained network, or at random.",
+            "How much of a picture the prior alone explains: "
+            "what it draws for an untrained network, or at random.",
             {"untrained network": "prior_share", "random codes": "prior_share_random_codes"},
         ),
     ),
@@ -129,7 +134,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Line:
-    """One figure: of what it is, whether that is the pictures, and who judged, if it takes a judge."""
+    """One figure: of what it is, whether that is the pictures, and who judged it, if anybody."""
 
     of: str
     own: bool
@@ -148,7 +153,7 @@ class Row:
 
     @property
     def judges(self) -> tuple[str, ...]:
-        """Who judged all of it; nobody where the lines have different judges."""
+        """Return who judged all of it; nobody where the lines have different judges."""
         found = {line.judges for line in self.lines}
         return found.pop() if len(found) == 1 else ()
 
@@ -158,7 +163,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """What the figures say of themselves, each thing once."""
+        """Return what the figures say of themselves, each thing once."""
         notes = dict.fromkeys(line.figure.note for line in self.lines)
         return "; ".join(
             note for note in notes if not any(note in other for other in notes.keys() - {note})
@@ -166,7 +171,10 @@ class Row:
 
 
 def grouped(evaluations: Sequence[Evaluation]) -> dict[str, list[Row]]:
-    """All figures of some evaluations in groups, those of several judges beside one another."""
+    """Return all figures of some evaluations in groups.
+
+    Those of several judges stand beside one another.
+    """
     keys = dict.fromkeys(figure.name for evaluation in evaluations for figure in evaluation.figures)
     known = {
         key for measures in GROUPS.values() for measure in measures for key in measure.keys.values()
@@ -180,7 +188,7 @@ def grouped(evaluations: Sequence[Evaluation]) -> dict[str, list[Row]]:
 
 
 def headlines(evaluations: Sequence[Evaluation]) -> list[Row]:
-    """The rows that matter most."""
+    """Return the rows that matter most."""
     known = [measure for measures in GROUPS.values() for measure in measures]
     return _rows(
         [measure for measure in known if next(iter(measure.keys.values())) in HEADLINES],
@@ -207,7 +215,10 @@ def _lines(measure: Measure, evaluations: Sequence[Evaluation]) -> Iterator[Line
 
 
 def bar_axis(figures: Sequence[Figure]) -> Axis | None:
-    """The axis that figures are drawn on: 0 … 1 for shares, else from nothing; None where all are texts."""
+    """Return the axis that figures are drawn on; None where all are texts.
+
+    It is 0 … 1 for shares, and else begins at nothing.
+    """
     numbers = [figure for figure in figures if not isinstance(figure.value, str)]
     values = [
         value
@@ -225,7 +236,7 @@ def bar_axis(figures: Sequence[Figure]) -> Axis | None:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number as people write it."""
+    """Return a number as people write it."""
     if not math.isfinite(value):
         return "–"
     if value and not 1e-3 <= abs(value) < 1e7:
@@ -239,7 +250,7 @@ def percent(share: float) -> str:
 
 
 def told(value: float | str, key: str) -> str:
-    """A measure's value in words: shares in per cent, ranks whole where they are."""
+    """Return a measure's value in words: shares in per cent, ranks whole where they are."""
     if isinstance(value, str):
         return value
     return percent(value) if is_share(key) else number(value).removesuffix(".00")

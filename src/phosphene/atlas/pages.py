@@ -1,4 +1,7 @@
-"""An atlas → HTML, through templates in which every text is escaped. Pure: no page knows where it will lie."""
+"""An atlas → HTML, through templates in which every text is escaped.
+
+Pure: no page knows where it will lie.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,7 @@ def _unit_pages(
 
 
 def around(items: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
-    """Each item with the one before and the one after it."""
+    """Return each item with the one before and the one after it."""
     return zip([None, *items][: len(items)], items, [*items, None][1:], strict=True)
 
 
@@ -174,7 +177,7 @@ def environment(atlas: Atlas, own: Path | None = None) -> Environment:
 
 
 def columns(layer: Layer) -> list[Column]:
-    """What the units of a layer can be sorted by: all that at least one of them has."""
+    """Return what the units of a layer can be sorted by: all that at least one of them has."""
     keys = {
         figure.name: None
         for card in layer.cards
@@ -195,7 +198,10 @@ def columns(layer: Layer) -> list[Column]:
 
 
 def units_script(layer: Layer) -> str:
-    """A script that assigns what the units of a layer are filtered and sorted by, for its page and for theirs."""
+    """Return a script that assigns what the units of a layer are filtered and sorted by.
+
+    It is for the layer's page and for theirs.
+    """
     found = columns(layer)
     units = [
         [
@@ -218,14 +224,17 @@ def units_script(layer: Layer) -> str:
 
 
 def nearest(card: Card, cards: dict[Unit, Card]) -> list[tuple[Card, float]]:
-    """The units that prefer the same photographs and have a card, with the correlation."""
+    """Return the units that prefer the same photographs and have a card, with the correlation."""
     pairs = [pair for exemplars in card.exemplars[:1] for pair in exemplars.row.nearest]
     found = [(unit_of(name), correlation) for name, correlation in pairs]
     return [(cards[unit], correlation) for unit, correlation in found if unit in cards]
 
 
 def search_index(atlas: Atlas) -> str:
-    """A script that assigns what the search looks through; a page from a file may not read JSON."""
+    """Return a script that assigns what the search looks through.
+
+    A page from a file may not read JSON.
+    """
     entries = [entry for i, subject in enumerate(atlas.subjects) for entry in _entries(i, subject)]
     names = [subject.name for subject in atlas.subjects]
     return f"const atlasIndex = {_compact({'subjects': names, 'entries': entries})};\n"
@@ -236,7 +245,11 @@ def _compact(value: Any) -> str:
 
 
 def _entries(number: int, subject: Subject) -> Iterator[list[Any]]:
-    """For each target: subject, key, name, object, classes of its photographs, page, tile, is that a photograph."""
+    """Yield the entry of each target.
+
+    It has subject, key, name, object, classes of its photographs, page, tile, and whether that is a
+    photograph.
+    """
     for layer in subject.layers:
         for card in layer.cards:
             path = f"{subject.place}/{layer.place}/{card.unit.channel}"
@@ -267,14 +280,17 @@ def _entries(number: int, subject: Subject) -> Iterator[list[Any]]:
 
 
 def _also(card: Card) -> str:
-    """The classes of the photographs that excite a unit: those that come more than once."""
+    """Return the classes of the photographs that excite a unit: those that come more than once."""
     return "; ".join(
         name for exemplars in card.exemplars for name, times in exemplars.names if times > 1
     )
 
 
 def sample(cards: Sequence[Card], most: int = MAX_ON_FRONT) -> list[Card]:
-    """So many cards with a picture, evenly spaced and not chosen; where there is no picture, with a photograph."""
+    """Return so many cards with a picture, evenly spaced and not chosen.
+
+    Where there is no picture they are those with a photograph.
+    """
     shown = [card for card in cards if card.pictures] or [card for card in cards if card.exemplars]
     return [shown[i * len(shown) // most] for i in range(most)] if len(shown) > most else shown
 
@@ -304,7 +320,7 @@ def is_code(subject: str) -> bool:
 
 
 def moving(pictures: Sequence[Picture]) -> int | None:
-    """The first picture whose climb was filmed."""
+    """Return the first picture whose climb was filmed."""
     return next((i for i, picture in enumerate(pictures) if picture.animation), None)
 
 

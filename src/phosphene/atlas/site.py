@@ -24,7 +24,10 @@ from phosphene.files import atomic_path, is_scratch, scratch_folder, sweep
 MARK = Path("assets", "atlas.css")
 """A folder that has this file is a site, and may be replaced by a new one."""
 LIST = Path("assets", "files.txt")
-"""The names of a site's files, one a line: what else lies in it is somebody's, and is not taken away."""
+"""The names of a site's files, one a line.
+
+What else lies in it is somebody's, and is not taken away.
+"""
 
 
 STUCK = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -173,7 +176,10 @@ def _write(file: Path, text: str) -> None:
 
 @contextmanager
 def served(site: Path, port: int) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The address under which this machine alone can see a site, and the function that serves it until interrupted."""
+    """Lend the address under which this machine alone can see a site, and what serves it.
+
+    The latter is a function that serves until it is interrupted.
+    """
     if not (site / MARK).is_file():
         raise BadRequest(f"{site} is not an atlas; make one with phosphene atlas RUN --out {site}")
     try:

@@ -43,7 +43,8 @@ class Run:
         """Read a folder.
 
         `BadFile` where there are no records, `BadRequest` where none is of a lone unit that was
-        climbed up. A subject that is code, `python:…`, is loaded only where it is the `trusted` one.
+        climbed up. A subject that is code, `python:…`, is loaded only where it is the `trusted`
+        one.
         """
         made = _records(folder)
         layers: dict[str, dict[int, list[Picture]]] = defaultdict(lambda: defaultdict(list))

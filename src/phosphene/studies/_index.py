@@ -332,7 +332,7 @@ def _agrees(subject: Subject, found: Mapping[str, LayerExemplars], data: Stream)
 
 
 def _kept(said: Mapping[str, Any], layer: str) -> LayerExemplars:
-    """One layer's; `ValueError` where its tensors do not fit together."""
+    """Return one layer's exemplars; `ValueError` where its tensors do not fit together."""
     values, photographs, positions, sample, silent = (said[f"{layer}.{part}"] for part in _PARTS)
     channels = len(silent)
     if not (values.shape == photographs.shape == positions.shape[:2] == (channels, said["k"])):

@@ -35,10 +35,10 @@ MIN_PHOTOGRAPHS = 10
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """How far each channel's answer and each object cover the same pixels: `iou` (channels, objects), 0 … 1, and 0 for
-    objects in too few photographs.
+    """How far each channel's answer and each object cover the same pixels.
 
-    `thresholds` (channels,) are what an activation must exceed to be an answer.
+    `iou` is (channels, objects), 0 … 1, and 0 for objects in too few photographs. `thresholds`
+    (channels,) are what an activation must exceed to be an answer.
     """
 
     layer: str
@@ -49,7 +49,10 @@ class Overlaps:
     quantile: float
 
     def best(self, channel: int, n: int = 4) -> list[tuple[str, float]]:
-        """The objects that a channel covers best, with their IoU; none where it covers nothing."""
+        """Return the objects that a channel covers best, with their IoU.
+
+        There are none where it covers nothing.
+        """
         values, numbers = self.iou[channel].topk(min(n, len(self.objects)))
         return [
             (self.objects[i], round(float(v), 4))
@@ -87,10 +90,12 @@ def dissect(
     device: str = "cpu",
     report: Callable[[int], None] = lambda photographs: None,
 ) -> Overlaps:
-    """Two passes over the photographs: what each channel of a layer calls an answer, then what its answers cover.
+    """Return how well the answers of a layer's channels cover objects.
 
-    A channel's map is enlarged to the photograph and cut at its threshold T_k; its overlap with an object is counted
-    over all photographs together. A pixel in no outline is unknown, so it counts neither for nor against.
+    Two passes over the photographs find what each channel calls an answer, and then what its
+    answers cover. A channel's map is enlarged to the photograph and cut at its threshold T_k; its
+    overlap with an object is counted over all photographs together. A pixel in no outline is
+    unknown, so it counts neither for nor against.
     """
     find_layer(subject.network, layer, subject.name)
     shape = subject.shapes().get(layer, ())
@@ -109,8 +114,10 @@ def dissect(
         )
         whole = len(data) - len(data.damage.found)
         data.damage.tell(whole)
-        answered, both = torch.zeros(shape[0]), torch.zeros(shape[0], len(data.objects))
-        covered, there = torch.zeros(2, len(data.objects))
+        answered = torch.zeros(shape[0])
+        both = torch.zeros(shape[0], len(data.objects))
+        covered = torch.zeros(len(data.objects))
+        there = torch.zeros(len(data.objects))
         for maps, masks in _maps(subject, read, layer, data, batch, device, report):
             answers = (
                 interpolate(maps, (data.size, data.size), mode="bilinear")
@@ -119,12 +126,13 @@ def dissect(
             for answer, mask in zip(answers.flatten(2), masks, strict=True):
                 if mask:
                     outlined = torch.from_numpy(np.stack(list(mask.values()))).flatten(1).to(device)
-                    known, numbers = outlined.any(0), list(mask)
-                    seen = answer[:, known].float()
+                    numbers = list(mask)
+                    known = outlined.any(0)
+                    own = answer[:, known].float()
                     there[numbers] += 1
-                    answered += seen.sum(1).cpu()
+                    answered += own.sum(1).cpu()
                     covered[numbers] += outlined.sum(1).cpu().float()
-                    both[:, numbers] += (seen @ outlined[:, known].T.float()).cpu()
+                    both[:, numbers] += (own @ outlined[:, known].T.float()).cpu()
     iou = both / (answered[:, None] + covered - both).clamp(min=1)
     iou[:, there < MIN_PHOTOGRAPHS] = 0
     return Overlaps(layer, data.objects, iou, thresholds.cpu(), whole, quantile)
@@ -142,7 +150,10 @@ def _maps(
     device: str,
     report: Callable[[int], None],
 ) -> Maps:
-    """A layer's maps (batch, channels, h, w) on all photographs, with the masks of each photograph's objects."""
+    """Yield a layer's maps on all photographs, with the masks of each photograph's objects.
+
+    The maps are (batch, channels, height, width).
+    """
     for waiting in _batches(data, subject.at_most(batch)):
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in waiting])).to(device)
         yield (
@@ -164,7 +175,7 @@ def _batches(data: Outlined, size: int) -> Iterator[list[tuple[Any, dict[int, An
 
 
 def _thresholds(maps: Maps, quantile: float, photographs: int, shape: tuple[int, ...]) -> Tensor:
-    """What the share `quantile` of each channel's activations exceeds, (channels,), exactly.
+    """Return what the share `quantile` of each channel's activations exceeds, (channels,), exactly.
 
     Only the largest are kept, one more than may exceed it: memory is that share of all activations.
     Of no activations it is 0.

@@ -45,7 +45,7 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
-class Again:
+class Reconstruction:
     """Photographs, what the generator made of their codes, and figures of each.
 
     Photographs and reconstructions are (n, 3, h, w), each figure is (n,).
@@ -97,7 +97,7 @@ class Observer:
 
     @property
     def names(self) -> bool:
-        """Whether the judge knows the photographs' classes."""
+        """Return whether the judge knows the photographs' classes."""
         return self._channels is not None
 
     def hits(self, images: Tensor) -> Tensor:
@@ -109,11 +109,11 @@ class Observer:
 
     @cached_property
     def natural(self) -> Tensor:
-        """The hits of the photographs themselves."""
+        """Return the hits of the photographs themselves."""
         return self.hits(self.photographs)
 
     @cached_property
-    def seen(self) -> tuple[list[Tensor], Tensor]:
+    def features(self) -> tuple[list[Tensor], Tensor]:
         """Return the held-out photographs' perceptual vectors and pooled features.
 
         The vectors are a list, with a tensor for each fifty photographs.
@@ -123,7 +123,7 @@ class Observer:
 
     @cached_property
     def references(self) -> Tensor:
-        """The pooled features of training photographs."""
+        """Return the pooled features of training photographs."""
         return torch.cat([features(self.judge, x)[1] for x in self._references.split(50)])
 
 
@@ -142,14 +142,14 @@ def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -
     if observer.labelled and same_names(observer.classes, encoder.classes):
         same, places = True, places_of(observer.classes, encoder.classes)
         labels = torch.tensor([places[label] for label in labels.tolist()])
-    again = reconstructed(generated, encoder, observer.photographs, labels)
-    figures = {name: mean(values.tolist()) for name, values in again.figures.items()}
+    made = reconstructed(generated, encoder, observer.photographs, labels)
+    figures = {name: mean(values.tolist()) for name, values in made.figures.items()}
     del figures["class_kept"]
     if same:
-        figures["class_kept"] = share(again.figures["class_kept"].tolist())
+        figures["class_kept"] = share(made.figures["class_kept"].tolist())
     if observer.names:
-        figures |= _recognition(observer, again)
-    figures |= _distances(observer, again, generated)
+        figures |= _recognition(observer, made)
+    figures |= _distances(observer, made, generated)
     card = generated.card
     about = (str(card.get("name", "")), str(card.get("sha256", "")), encoder.name, generated.layer)
     return Fidelity(*about, observer.judge.name, observer.data, figures)
@@ -158,7 +158,7 @@ def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -
 @torch.no_grad()
 def reconstructed(
     generated: Generated, encoder: Subject, photographs: Tensor, labels: Tensor, batch: int = 50
-) -> Again:
+) -> Reconstruction:
     """Send photographs through encoder and generator, and the pictures through the encoder again.
 
     `photographs` are (n, 3, size, size). `image_error` is the mean absolute one on [0, 1],
@@ -188,17 +188,17 @@ def reconstructed(
                     "class_kept": (class_ == named).float(),
                 }
             )
-    return Again(
+    return Reconstruction(
         photographs,
         torch.cat(made),
         {name: torch.cat([each[name] for each in found]) for name in found[0]},
     )
 
 
-def _recognition(observer: Observer, again: Again) -> dict[str, Figure]:
+def _recognition(observer: Observer, made: Reconstruction) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     for name, hits in (
-        ("recognised", observer.hits(again.reconstructions)),
+        ("recognised", observer.hits(made.reconstructions)),
         ("natural", observer.natural),
     ):
         found |= {
@@ -208,18 +208,19 @@ def _recognition(observer: Observer, again: Again) -> dict[str, Figure]:
     return found
 
 
-def _distances(observer: Observer, again: Again, generated: Generated) -> dict[str, Figure]:
+def _distances(observer: Observer, made: Reconstruction, generated: Generated) -> dict[str, Figure]:
     judge, note = observer.judge, f"in features of {observer.judge.name}"
-    (natural, photographs), references = observer.seen, observer.references
-    apart, made = [], []
-    for one, y in zip(natural, again.reconstructions.split(50), strict=True):
+    (natural, photographs), references = observer.features, observer.references
+    feature_distances = []
+    pooled_parts = []
+    for one, y in zip(natural, made.reconstructions.split(50), strict=True):
         other, pooled = features(judge, y)
-        apart += distances(one, other).diagonal().tolist()
-        made.append(pooled)
-    reconstructions = torch.cat(made)
+        feature_distances += distances(one, other).diagonal().tolist()
+        pooled_parts.append(pooled)
+    reconstructions = torch.cat(pooled_parts)
     imagined = torch.cat([features(judge, part)[1] for part in _random_pictures(generated)])
     return {
-        "perceptual_distance": mean(apart, note),
+        "perceptual_distance": mean(feature_distances, note),
         "kid": metrics.kid(
             reconstructions, photographs, f"reconstructions and photographs, {note}"
         ),
