@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 
 from phosphene import datasets
+from phosphene.code_statistics import CodeStatistics
 from phosphene.metrics import judge_channels, recognised
-from phosphene.parameterizations import Generated
-from phosphene.priors import CodeStatistics
+from phosphene.priors import Generated
 from phosphene.runtime import Runtime
 from phosphene.studies.generator import reconstructed
 from phosphene.subjects import Subject, load_subject

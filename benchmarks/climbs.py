@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 
 from phosphene.metrics import judge_channels, recognised
-from phosphene.parameterizations import load_generated
+from phosphene.priors import load_generated
 from phosphene.subjects import load_subject
 from phosphene.synthesis import CLIMBS, Climb, Member, climb_all, joined
 from phosphene.tensors import center_crop
@@ -25,18 +25,18 @@ DEFAULT = CLIMBS["default"]
 VARIANTS: dict[str, Climb] = {
     "paper": CLIMBS["paper"],
     "default": DEFAULT,
-    "rate 0.1": replace(DEFAULT, rate=0.1),
-    "rate 0.4": replace(DEFAULT, rate=0.4),
-    "decay 0.96": replace(DEFAULT, decay=0.96),
-    "decay 0.99": replace(DEFAULT, decay=0.99),
-    "decay 0.995": replace(DEFAULT, decay=0.995),
-    "probability": replace(DEFAULT, objective="probability"),
-    "shift 4": replace(DEFAULT, shift=4),
-    "cycle 0.05": replace(DEFAULT, cycle=0.05),
-    "cycle 0.2": replace(DEFAULT, cycle=0.2),
-    "100 steps": replace(DEFAULT, steps=100),
-    "box": replace(DEFAULT, prior="box"),
-    "mean rule": replace(DEFAULT, rule="mean", rate=2.0),
+    "rate 0.1": DEFAULT.changed(rate=0.1),
+    "rate 0.4": DEFAULT.changed(rate=0.4),
+    "decay 0.96": DEFAULT.changed(decay=0.96),
+    "decay 0.99": DEFAULT.changed(decay=0.99),
+    "decay 0.995": DEFAULT.changed(decay=0.995),
+    "probability": DEFAULT.changed(objective="probability"),
+    "shift 4": DEFAULT.changed(shift=4),
+    "cycle 0.05": DEFAULT.changed(cycle=0.05),
+    "cycle 0.2": DEFAULT.changed(cycle=0.2),
+    "100 steps": DEFAULT.changed(steps=100),
+    "box": DEFAULT.changed(constraint="box"),
+    "mean rule": DEFAULT.changed(optimizer="mean", rate=2.0),
 }
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         )
         seconds = time.monotonic() - begun
         with torch.no_grad():
-            sure = subject(center_crop(climbed.images, generated.seen)).softmax(1)[
+            sure = subject(center_crop(climbed.images, generated.view_size)).softmax(1)[
                 torch.arange(len(classes)), classes
             ]
         top1, top5 = recognised(judge, climbed.images, classes, channels).mean(0).tolist()

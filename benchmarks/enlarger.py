@@ -34,14 +34,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene import datasets, weights
-from phosphene.encoders import encoding
 from phosphene.errors import BadRequest
 from phosphene.files import write_json
 from phosphene.images import contact_sheet, to_pixels, write_png
 from phosphene.metrics import features, judge_channels, recognised
 from phosphene.networks import build
 from phosphene.networks.enlarger import EnlargedGenerator, Enlarger, enlarged
-from phosphene.parameterizations import Generated, center_crop, load_generated
+from phosphene.priors import Generated, center_crop, load_generated
 from phosphene.statistics import Figure, mean, share
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS, Member, climb_all, joined
@@ -114,7 +113,7 @@ def main() -> None:
         found[name] = tell(name, judges, made, labels, data.classes, seen, photographs)
         show(options.keep / "small.png", {"photograph": photographs, **made})
     if "again" in options.sets:
-        with encoding(prior, "cpu") as encoded, torch.no_grad():
+        with prior.encoding("cpu") as encoded, torch.no_grad():
             again = torch.cat([prior.images(encoded(part)) for part in small.split(BATCH)])
         made = {way: enlarge(again) for way, enlarge in ways.items()}
         found["reconstructions"] = tell("reconstructions", judges, made, labels, data.classes, seen)
@@ -288,7 +287,7 @@ def activations(
     subject: Subject, small: Tensor, made: dict[str, Tensor], units: Tensor, prior: Generated
 ) -> dict[str, Any]:
     """Measure the mean activation of units by their pictures, of which they see the middle."""
-    part = prior.seen / prior.image_size
+    part = prior.view_size / prior.image_size
     told = {}
     for way, images in {"small": small, **made}.items():
         middle = center_crop(images, round(part * images.shape[-1]))

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from phosphene import datasets
 from phosphene.metrics import judge_channels, recognised
-from phosphene.parameterizations import load_generated
+from phosphene.priors import load_generated
 from phosphene.probe import probe
 from phosphene.subjects import load_subject
 from phosphene.tensors import as_images, center_crop, resized
@@ -55,7 +55,7 @@ def main() -> None:
         def seen(images: Tensor) -> tuple[Tensor, Tensor]:
             """The codes and the logits of images."""
             maps = [
-                read(encoder.prepare(center_crop(part, generated.seen)))
+                read(encoder.prepare(center_crop(part, generated.view_size)))
                 for part in images.split(100)
             ]
             return torch.cat([m[generated.layer] for m in maps]), torch.cat(

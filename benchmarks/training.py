@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phosphene import datasets
 from phosphene.networks import build
-from phosphene.parameterizations import load_generated
+from phosphene.priors import load_generated
 from phosphene.runtime import Runtime, deadline_in
 from phosphene.subjects import load_subject
 from phosphene.training.generator import train_generator

@@ -21,10 +21,10 @@ from hypothesis import settings as hypothesis_settings
 from torch import Tensor, nn
 
 from phosphene import cli, weights
+from phosphene.code_statistics import CodeStatistics
 from phosphene.datasets import Photographs
 from phosphene.networks import build
-from phosphene.parameterizations import Generated
-from phosphene.priors import CodeStatistics
+from phosphene.priors import Generated
 from phosphene.subjects import Subject
 
 hypothesis_settings.register_profile(

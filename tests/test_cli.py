@@ -20,11 +20,12 @@ from conftest import CI_SAMPLE, Run, Said, write_generator, write_subject
 from PIL import Image
 from rich.table import Table
 
-from phosphene import images, records, runs, weights
+from phosphene import images, records, weights
 from phosphene.cli import progress, shell
 from phosphene.errors import BadRequest
 from phosphene.images import crossed_out, read_png
 from phosphene.metrics import judge_channels
+from phosphene.pictures import folder as pictures_folder
 from phosphene.subjects import Subject
 from phosphene.synthesis import PreferredInputs, climb_batch
 
@@ -426,7 +427,7 @@ def test_a_second_run_climbs_nothing_again(
         for name in written(tmp_path / "out", "fc8*")
     }
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "climb_batch", None)
+        patch.setattr(pictures_folder, "climb_batch", None)
         again = synthesize("fc8:0-4", "--batch", 2, "--resume", "--json")
         assert again.json() == first
     assert "kept 5 pictures of an earlier run" in again.err
@@ -523,7 +524,7 @@ def test_animations_are_made_where_they_are_missing(
     arguments = ("fc8:0-1", "--animate", "--json")
     first = synthesize(*arguments).json()
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "climb_batch", None)
+        patch.setattr(pictures_folder, "climb_batch", None)
         assert synthesize(*arguments).json() == first
     animations = written(tmp_path / "out", "fc8*.webp")
     assert len(animations) == 2
@@ -557,7 +558,7 @@ def test_only_a_batch_that_is_not_whole_is_climbed_again(
         return climb_batch(subject, members, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "climb_batch", counted)
+        patch.setattr(pictures_folder, "climb_batch", counted)
         assert synthesize("fc8:0-3", "--batch", 2, "--json").json() == first
     assert climbed == [["fc8:2", "fc8:3"]]
 
@@ -594,7 +595,7 @@ def test_control_c_in_mid_climb_keeps_what_is_finished(
         return climb_batch(subject, members, *arguments, report=press, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "climb_batch", interrupted)
+        patch.setattr(pictures_folder, "climb_batch", interrupted)
         said = synthesize("fc8:0-9", "--batch", 2)
     assert said.code == 130
     assert said.err.strip().splitlines()[-1] == "phosphene: stopped; what is finished is kept"
@@ -607,7 +608,7 @@ def test_control_c_in_mid_climb_keeps_what_is_finished(
     batches.clear()
     with monkeypatch.context() as patch:
         patch.setattr(
-            runs,
+            pictures_folder,
             "climb_batch",
             lambda s, m, *a, **o: batches.append(m) or climb_batch(s, m, *a, **o),
         )
@@ -633,7 +634,7 @@ def test_too_little_memory_is_told_and_keeps_what_is_finished(
             raise MemoryError
         return climb_batch(subject, members, *arguments, **options)
 
-    monkeypatch.setattr(runs, "climb_batch", hungry)
+    monkeypatch.setattr(pictures_folder, "climb_batch", hungry)
     said = synthesize("fc8:0-3", "--batch", 2).refused()
     assert "too little memory" in said
     assert {"cpu": "4503599627370496 bytes", "cuda": "20.00 GiB", "python": "smaller --batch"}[
@@ -648,7 +649,7 @@ def test_another_runtime_error_is_not_hidden(
     def wrong(*arguments: Any, **options: Any) -> PreferredInputs:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(runs, "climb_batch", wrong)
+    monkeypatch.setattr(pictures_folder, "climb_batch", wrong)
     with pytest.raises(RuntimeError, match="a bug"):
         synthesize("fc8:0")
 
@@ -1124,7 +1125,7 @@ def test_help_and_version(phosphene: Run) -> None:
 def test_a_run_of_more_pictures_than_a_sheet_holds_says_so(
     synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "MAX_TILES", 2)
+    monkeypatch.setattr(pictures_folder, "MAX_TILES", 2)
     assert "its first 2 pictures" in synthesize("fc8:0-3").fine()
     two = images.contact_sheet(
         [read_png(tmp_path / "out" / "fc8-0-tench-s0.png")] * 2, ["a\nb"] * 2, 4, 2

@@ -20,7 +20,7 @@ from phosphene.errors import BadFile, BadRequest
 from phosphene.images import write_png
 from phosphene.networks import build
 from phosphene.networks.enlarger import EnlargedGenerator, Enlarger, enlarged
-from phosphene.parameterizations import Generated, load_generated
+from phosphene.priors import Generated, load_generated
 from phosphene.runtime import Runtime
 from phosphene.training.enlarge import Pairs, cached_pairs, drawn, style, train_enlarger, view, worn
 from phosphene.training.optimization import seeded
@@ -92,7 +92,7 @@ def test_refuses_what_is_no_architecture(wrong: dict[str, Any]) -> None:
 
 def test_an_enlarged_generator_is_climbed_as_any_other(generated: Generated) -> None:
     both = EnlargedGenerator(generated.generator, Enlarger(**TINY))
-    assert (both.image_size, both.seen) == (2 * generated.image_size, 2 * generated.seen)
+    assert (both.image_size, both.seen) == (2 * generated.image_size, 2 * generated.view_size[0])
     codes = torch.zeros(2, *both.code_shape, requires_grad=True)
     images = Generated(both, generated.statistics).images(codes)
     images[..., 3, 3].sum().backward()

@@ -10,7 +10,6 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +167,7 @@ def test_a_class_is_climbed_by_its_logit(network: nn.Module, output: str, tmp_pa
     assert subject.output == output
     (target,) = subject.targets("class:English springer")
     assert str(target) == f"{output}:1"
-    climb = replace(CLIMBS["pixels"], steps=8)
+    climb = CLIMBS["pixels"].changed(steps=8)
     result = synthesize(subject, "class:English springer", prior="pixels", climb=climb)
     assert float(result.scores[0] - result.start_scores[0]) > 0.1
 
@@ -253,7 +252,7 @@ def test_a_program_for_one_image_climbs_one_after_the_other(
     assert (
         len(
             synthesize(
-                subject, "fc:0-1", prior="pixels", climb=replace(CLIMBS["pixels"], steps=2)
+                subject, "fc:0-1", prior="pixels", climb=CLIMBS["pixels"].changed(steps=2)
             ).images
         )
         == 2

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from phosphene.metrics import nearest
-from phosphene.parameterizations import Generated
+from phosphene.priors import Generated
 from phosphene.studies.generator import reconstructed
 from phosphene.subjects import Subject
 

@@ -16,10 +16,11 @@ from conftest import SEEN, TinyNet, hooks, lively
 from torch import Tensor, nn
 
 import phosphene
-from phosphene import runs
 from phosphene.errors import BadRequest, PhospheneError
 from phosphene.images import read_png
-from phosphene.parameterizations import Generated, Pixels
+from phosphene.pictures import folder as pictures_folder
+from phosphene.priors import Generated
+from phosphene.priors.pixels import Pixels
 from phosphene.records import read
 from phosphene.subjects import Subject
 from phosphene.units import Direction, Target, Unit
@@ -43,8 +44,8 @@ def network() -> nn.Module:
         ({"device": "gpu"}, "device 'gpu' is not here; there are: cpu"),
         ({"precision": "float16"}, "no precision 'float16'; there are: float32, bfloat16"),
         ({"stepps": 3}, "a climb has no setting 'stepps'; near: steps"),
-        ({"steps": -3}, "steps must be a number in 0 … 100,000; got -3"),
-        ({"decay": 0.0}, "decay must lie above 0; 1 is none"),
+        ({"steps": -3}, "steps must be a whole number in 0 … 100,000; got -3"),
+        ({"decay": 0.0}, "decay must be a number in 1e-06 … 1; got 0.0"),
         ({"blur": 99.0}, "blur 99 is too wide for the 14 pixels that are seen"),
         ({"climb": 3}, "a climb is a name or a phosphene.Climb; got 3"),
         ({"climb": "paper"}, "for pixels and fourier use climb default"),
@@ -165,7 +166,7 @@ def test_a_climb_of_ones_own_has_no_records_to_save(
     from phosphene.synthesis import Climb, Member, climb_batch
 
     result = climb_batch(
-        subject, [Member(Target(((1.0, Unit("fc", 0)),)), 0)], generated, Climb(steps=1)
+        subject, [Member(Target(((1.0, Unit("fc", 0)),)), 0)], generated, Climb.of(steps=1)
     )
     with pytest.raises(BadRequest, match=r"only what phosphene\.synthesize returned"):
         result.save(tmp_path / "none")
@@ -179,7 +180,7 @@ def test_a_call_that_was_stopped_goes_on(
 ) -> None:
     whole = phosphene.synthesize(subject, "fc:0-5", prior=generated, steps=3, batch=2)
     call: dict[str, Any] = {"prior": generated, "steps": 3, "batch": 2, "out": tmp_path / "kept"}
-    climb, left = runs.climb_batch, [2]
+    climb, left = pictures_folder.climb_batch, [2]
 
     def stopped(*arguments: Any, **options: Any) -> Any:
         left[0] -= 1
@@ -188,14 +189,14 @@ def test_a_call_that_was_stopped_goes_on(
         return climb(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "climb_batch", stopped)
+        patch.setattr(pictures_folder, "climb_batch", stopped)
         with pytest.raises(KeyboardInterrupt):
             phosphene.synthesize(subject, "fc:0-5", **call)
     assert hooks(subject.network) == 0
     assert len(list((tmp_path / "kept").glob("*.json"))) == 4
     with monkeypatch.context() as patch:
         left[0] = 1
-        patch.setattr(runs, "climb_batch", stopped)
+        patch.setattr(pictures_folder, "climb_batch", stopped)
         result = phosphene.synthesize(subject, "fc:0-5", **call)
     assert result.members == whole.members
     assert result.statuses == whole.statuses

@@ -141,7 +141,7 @@ def test_a_batch_of_one_within_a_dynamic_one_is_shown_one_at_a_time(
     file = export(lively(One()), tmp_path / "net.onnx", images, dynamic_axes=axes)
     subject = load_subject(file)
     assert subject.batch == 1
-    climb = Climb(steps=2, rule="adam", prior="none", rate=0.05)
+    climb = Climb.of(steps=2, optimizer="adam", constraint="none", rate=0.05)
     found = synthesize(subject, f"{subject.output}:0-1", prior="pixels", climb=climb)
     assert found.statuses == ("climbed", "climbed")
 

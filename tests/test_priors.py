@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import statistics_of
 
-from phosphene.parameterizations import Fourier, Generated, Pixels
-from phosphene.priors import BoxDecay, CodeStatistics, Free, Gaussian, paper_box
+from phosphene.code_statistics import CodeStatistics
+from phosphene.constraints import Box, Constraint, Free, Gaussian
+from phosphene.errors import BadRequest
+from phosphene.priors import Generated
+from phosphene.priors.fourier import Fourier
+from phosphene.priors.pixels import Pixels
 from phosphene.tensors import blurred, center_crop, total_variation
 from phosphene.training.initialization import code_statistics
 
@@ -17,8 +23,16 @@ def drawn(n: int = 500, code: int = 6) -> torch.Tensor:
     return torch.randn(n, code).double() @ torch.randn(code, code).double() + torch.arange(code)
 
 
+def bounded(mean: list[float], std: list[float], lower: float = 0.0) -> CodeStatistics:
+    """Return statistics of which only the mean, the deviation and the lower bound count."""
+    kept = CodeStatistics.standard(len(mean))
+    like = torch.tensor(mean)
+    least = torch.full_like(like, lower)
+    return replace(kept, mean=like, std=torch.tensor(std), lower=least)
+
+
 def test_the_box_clips_each_unit_to_its_own_bounds_and_then_decays() -> None:
-    box = BoxDecay(torch.tensor([0.0, 0.0, 0.0]), torch.tensor([1.0, 2.0, 3.0]), 0.5)
+    box = Box(0.5, sigmas=1).fit(bounded([0.5, 1.0, 1.5], [0.5, 1.0, 1.5]))
     assert box(torch.tensor([[-1.0, 1.0, 9.0], [5.0, 5.0, 1.0]])).tolist() == [
         [0.0, 0.5, 1.5],
         [0.5, 1.0, 0.5],
@@ -28,24 +42,25 @@ def test_the_box_clips_each_unit_to_its_own_bounds_and_then_decays() -> None:
 def test_the_papers_box_is_three_deviations_above_the_mean() -> None:
     codes = drawn()
     statistics = statistics_of(codes)
-    box = paper_box(statistics)
+    box = Box().fit(statistics)
     torch.testing.assert_close(
         box(torch.full((1, 6), 1e9).double())[0], 0.99 * (codes.mean(0) + 3 * codes.std(0))
     )
     lowest = torch.maximum(codes.amin(0), codes.mean(0) - 3 * codes.std(0))
     torch.testing.assert_close(box(torch.full((1, 6), -1e9).double())[0], 0.99 * lowest)
-    positive = paper_box(statistics_of(codes.abs()))
+    positive = Box().fit(statistics_of(codes.abs()))
     assert (positive(torch.full((1, 6), -1e9).double()) == 0).all()
-    torch.testing.assert_close(paper_box(statistics, 1.0, 1.0).upper, codes.mean(0) + codes.std(0))
+    _, upper = Box(1.0, sigmas=1.0).bounds(statistics)
+    torch.testing.assert_close(upper, codes.mean(0) + codes.std(0))
 
 
 def test_the_gaussian_goes_its_share_of_the_way_to_the_mean_inside_the_codes_range() -> None:
-    statistics = statistics_of(drawn().abs())
-    prior = Gaussian(statistics, 0.1, torch.full((6,), 5.0).double())
-    code = torch.tensor([[1.0, 2.0, 3.0, 4.0, 100.0, -100.0]]).double()
+    statistics = bounded([1.0] * 6, [1.0] * 6)
+    code = torch.tensor([[1.0, 2.0, 3.0, 4.0, 100.0, -100.0]])
     wanted = (code + 0.1 * (statistics.mean - code)).clamp(0, 5)
-    torch.testing.assert_close(prior(code), wanted)
-    torch.testing.assert_close(Gaussian(statistics, 1.0)(code)[0], statistics.mean)
+    torch.testing.assert_close(Gaussian(0.9, sigmas=4).fit(statistics)(code), wanted)
+    nearly = Gaussian(1e-6).fit(statistics)(code)
+    torch.testing.assert_close(nearly[0], statistics.mean, atol=1e-3, rtol=0)
 
 
 def test_statistics_without_a_lower_bound_are_those_of_a_relu_or_reflect_the_upper_one() -> None:
@@ -57,18 +72,22 @@ def test_statistics_without_a_lower_bound_are_those_of_a_relu_or_reflect_the_upp
     assert (CodeStatistics.of({**kept, "mean": kept["mean"].abs()}).lower == 0).all()
 
 
-def test_no_prior_changes_nothing() -> None:
+def test_no_constraint_changes_nothing() -> None:
     code = torch.randn(2, 3)
-    assert torch.equal(Free()(code), code)
+    assert torch.equal(Free(1.0).fit(None)(code), code)
 
 
-@pytest.mark.parametrize(
-    "prior", [BoxDecay(torch.zeros(6), torch.ones(6)), Gaussian(statistics_of(drawn()), 0.2)]
-)
-def test_each_code_is_pulled_by_itself(prior: BoxDecay | Gaussian) -> None:
+@pytest.mark.parametrize("constraint", [Box(), Gaussian(0.8)])
+def test_each_code_is_pulled_by_itself(constraint: Constraint) -> None:
     codes = drawn(4)
-    alone = torch.cat([prior(code[None]) for code in codes])
-    assert torch.equal(prior(codes), alone)
+    constrained = constraint.fit(statistics_of(drawn()))
+    alone = torch.cat([constrained(code[None]) for code in codes])
+    assert torch.equal(constrained(codes), alone)
+
+
+def test_a_constraint_of_a_code_needs_its_statistics() -> None:
+    with pytest.raises(BadRequest, match="moves in a generator's code"):
+        Gaussian().fit(None)
 
 
 @pytest.mark.parametrize("axes", [1, 3, 6])
@@ -143,11 +162,11 @@ def test_a_random_start_is_a_draw_from_the_codes_gaussian() -> None:
     torch.testing.assert_close(torch.cov(starts.T), torch.cov(codes.T), atol=0.6, rtol=0.1)
     rectified = Generated(generator, statistics_of((drawn() - 3).relu(), 6))
     assert (rectified.start(0) >= 0).all(), "as the encoder's ReLU leaves it"
-    normal = torch.stack([generated.start(seed, normal=True) for seed in range(2000)])
-    torch.testing.assert_close(torch.cov(normal.T), torch.eye(6).double(), atol=0.12, rtol=0)
+    normal = torch.stack([CodeStatistics.standard(6).drawn(seed) for seed in range(2000)])
+    torch.testing.assert_close(torch.cov(normal.T), torch.eye(6), atol=0.12, rtol=0)
 
 
-# ---------------------------------------------------------------- the other parameterizations
+# ---------------------------------------------------------------- the other priors
 
 
 @pytest.mark.parametrize("size", [15, 16])

@@ -115,7 +115,7 @@ def test_what_is_no_record_is_refused(tmp_path: Path, raw: bytes) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2},
+        {"format": 3},
         {"format": 0},
         {"format": "1"},
         {"format": None},
@@ -173,12 +173,15 @@ def test_a_huge_file_a_folder_and_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def test_settings_that_a_climb_did_not_name_are_what_they_were(tmp_path: Path) -> None:
-    folder, unnamed = Folder(tmp_path), {"keep": "last"}
+    def upgraded(request: dict[str, Any]) -> dict[str, Any]:
+        return {**request, "climb": {**request["climb"], "keep": "last"}}
+
+    folder = Folder(tmp_path)
     folder.add("a", RECORD, PIXELS)
-    as_then = {**RECORD.request, "climb": {**RECORD.request["climb"], "keep": "last"}}
-    otherwise = {**RECORD.request, "climb": {**RECORD.request["climb"], "keep": "best"}}
-    assert folder.find("a", as_then, RECORD.weights, unnamed) == RECORD
-    assert folder.find("a", otherwise, RECORD.weights, unnamed) is None
+    as_then = upgraded(RECORD.request)
+    otherwise = {**as_then, "climb": {**as_then["climb"], "keep": "best"}}
+    assert folder.find("a", as_then, RECORD.weights, upgraded) == RECORD
+    assert folder.find("a", otherwise, RECORD.weights, upgraded) is None
 
 
 def find(folder: Folder, **changes: Any) -> Record | None:

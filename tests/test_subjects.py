@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from phosphene.datasets import Stream
-from phosphene.encoders import encode
 from phosphene.errors import BadFile, BadRequest
 from phosphene.networks.sources.loading import checked_options
 from phosphene.notebook import synthesize
-from phosphene.parameterizations import Pixels
+from phosphene.priors import encode
+from phosphene.priors.pixels import Pixels
 from phosphene.studies.exemplars import find_exemplars
 from phosphene.subjects import load_subject, wrap
 from phosphene.synthesis import NOT_ABOVE, Climb, PreferredInputs
 
-CLIMB = Climb(steps=2, rule="adam", prior="none", rate=0.05)
+CLIMB = Climb.of(steps=2, optimizer="adam", constraint="none", rate=0.05)
 
 
 def climbed(network: nn.Module, unit: str, **options: Any) -> PreferredInputs:

@@ -25,11 +25,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 import phosphene
+from phosphene.code_statistics import CodeStatistics
 from phosphene.errors import BadRequest, PhospheneError
 from phosphene.images import crossed_out, to_pixels
 from phosphene.notebook import synthesize
-from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels
-from phosphene.priors import CodeStatistics
+from phosphene.optimizers.adam import Adam
+from phosphene.priors import Generated, Prior, load_prior
+from phosphene.priors.fourier import Fourier
+from phosphene.priors.pixels import Pixels
 from phosphene.subjects import Subject
 from phosphene.synthesis import (
     CLIMBS,
@@ -45,7 +48,7 @@ from phosphene.synthesis import (
 )
 from phosphene.units import Direction, Target, Unit
 
-SHORT = Climb(steps=12, rate=0.3)
+SHORT = Climb.of(steps=12, rate=0.3)
 PAPER = dataclasses.replace(CLIMBS["paper"], steps=30)
 
 
@@ -121,8 +124,14 @@ def identity(mean: float = 100.0) -> Generated:
 def test_a_linear_units_preferred_input_under_decay_is_its_weight_vector() -> None:
     weight, generated, decay, rate = torch.rand(48).double() + 0.1, identity(), 0.9, 0.01
     unit = float(generated.statistics.std.mean()) / 3.74  # of the paper's step size
-    climb = Climb(
-        steps=400, rate=rate, last_rate=rate, rule="mean", prior="box", decay=decay, keep="last"
+    climb = Climb.of(
+        steps=400,
+        rate=rate,
+        last_rate=rate,
+        optimizer="mean",
+        constraint="box",
+        decay=decay,
+        keep="last",
     )
     (code,) = climb_batch(linear(48, weight), [member("1", 0)], generated, climb).codes
     wanted = (
@@ -134,7 +143,7 @@ def test_a_linear_units_preferred_input_under_decay_is_its_weight_vector() -> No
 def test_the_least_preferred_input_of_a_linear_unit_is_the_weight_vector_turned_round() -> None:
     weight, generated, rate = torch.randn(48).double(), identity(), 0.01
     unit = float(generated.statistics.std.mean()) / 3.74
-    climb = Climb(steps=400, rate=rate, last_rate=rate, rule="mean", decay=0.9)
+    climb = Climb.of(steps=400, rate=rate, last_rate=rate, optimizer="mean", decay=0.9)
     least = Member(one(Unit("1", 0)).negative(), 0)
     most, fewest = climb_batch(linear(48, weight), [member("1", 0), least], generated, climb).codes
     wanted = rate * unit * weight / weight.abs().mean() * 0.9 / 0.1
@@ -147,7 +156,7 @@ def test_the_whitened_step_follows_the_covariance() -> None:
     weight, generated, rate = torch.randn(48).double(), identity(), 0.01
     s = generated.statistics
     covariance = s.axes.T @ torch.diag(s.variances) @ s.axes
-    climb = Climb(steps=400, rate=rate, last_rate=rate, rule="whitened", decay=0.9)
+    climb = Climb.of(steps=400, rate=rate, last_rate=rate, optimizer="whitened", decay=0.9)
     (code,) = climb_batch(linear(48, weight), [member("1", 0)], generated, climb).codes
     white = (
         weight @ covariance @ weight / 48
@@ -158,8 +167,9 @@ def test_the_whitened_step_follows_the_covariance() -> None:
 
 
 def test_step_sizes_fall_in_a_line() -> None:
-    climb = Climb(steps=4, rate=8.0, last_rate=0.0)
-    assert [climb.rate_at(step) for step in range(4)] == [8.0, 6.0, 4.0, 2.0]
+    optimizer = Adam(rate=8.0, last_rate=0.0)
+    optimizer.begin(torch.zeros(1, 2), Pixels(4), 4, [0])
+    assert [optimizer.rate_at(step) for step in range(4)] == [8.0, 6.0, 4.0, 2.0]
 
 
 # ---------------------------------------------------------------- the paper, transcribed
@@ -239,14 +249,9 @@ def test_the_paper_climb_is_the_papers(
 
 def test_the_papers_settings_are_the_papers() -> None:
     climb = CLIMBS["paper"]
-    assert (climb.steps, climb.rate, climb.last_rate, climb.decay, climb.sigmas) == (
-        200,
-        8.0,
-        1e-10,
-        0.99,
-        3.0,
-    )
-    assert (climb.rule, climb.prior, climb.start, climb.cycle, climb.shift) == (
+    assert climb.steps == 200
+    assert climb.options == {"rate": 8.0, "last_rate": 1e-10, "decay": 0.99, "sigmas": 3.0}
+    assert (climb.optimizer, climb.constraint, climb.distribution, climb.cycle, climb.shift) == (
         "mean",
         "box",
         "normal",
@@ -272,9 +277,9 @@ MIXED = [
     "climb",
     [
         SHORT,
-        dataclasses.replace(SHORT, shift=1),
-        dataclasses.replace(SHORT, rule="mean", prior="box", start="normal"),
-        dataclasses.replace(SHORT, rule="adam", tv=0.1, blur=0.7, shift=1),
+        SHORT.changed(shift=1),
+        SHORT.changed(optimizer="mean", constraint="box", distribution="normal"),
+        SHORT.changed(optimizer="adam", tv=0.1, blur=0.7, shift=1),
     ],
     ids=["default", "shift", "mean", "adam"],
 )
@@ -290,7 +295,7 @@ def test_a_batch_climbs_as_its_members_would_alone(
 
 def test_a_probability_climbs_alone_too(exact_subject: Subject, exact_generated: Generated) -> None:
     climb, members = (
-        dataclasses.replace(SHORT, objective="probability"),
+        SHORT.changed(objective="probability"),
         [member("fc", c, seed=c) for c in range(4)],
     )
     together = climb_batch(exact_subject, members, exact_generated, climb)
@@ -314,7 +319,7 @@ def test_the_batch_size_changes_no_conclusion(
 def test_the_same_seed_gives_the_same_bits_and_another_gives_others(
     subject: Subject, name: str
 ) -> None:
-    prior: Parameterization = {
+    prior: Prior = {
         "generated": tiny_generated(),
         "pixels": Pixels(16, 14),
         "fourier": Fourier(16, 14),
@@ -332,7 +337,7 @@ def test_a_climb_leaves_the_global_random_numbers_alone(
 ) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    climb_batch(subject, [member("fc", 0)], generated, dataclasses.replace(SHORT, shift=1))
+    climb_batch(subject, [member("fc", 0)], generated, SHORT.changed(shift=1))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -351,7 +356,7 @@ def test_n_steps_cost_n_passes_and_the_stated_measuring_ones(generated: Generate
         tiny_subject(counted),
         members,
         prior,
-        dataclasses.replace(SHORT, steps=9),
+        SHORT.changed(steps=9),
         report=told.append,
     )
     assert (generator.forwards, generator.backwards) == (9 + 1 + 3, 9 + 1)
@@ -371,7 +376,7 @@ def test_the_forward_pass_stops_at_the_deepest_layer_that_is_needed(generated: G
 
 
 def test_no_steps_measure_the_start(subject: Subject, generated: Generated) -> None:
-    result = climb_batch(subject, [member("fc", 0)], generated, Climb(steps=0))
+    result = climb_batch(subject, [member("fc", 0)], generated, Climb.of(steps=0))
     assert torch.equal(result.scores, result.start_scores)
     assert torch.equal(result.codes[0], generated.start(0))
     assert result.statuses == ("climbed",)
@@ -398,10 +403,11 @@ class Wide(nn.Module):
         return self.fc(self.squash(self.conv(images)))
 
 
-class Canvas(Parameterization):
+class Canvas(Prior):
     """The image is the code; the start is turned where asked."""
 
-    image_size = seen = 16
+    size = (16, 16)
+    climb = "fourier"
 
     def __init__(self, turned: bool) -> None:
         self.turned = turned
@@ -409,7 +415,7 @@ class Canvas(Parameterization):
     def images(self, codes: Tensor) -> Tensor:
         return codes.sigmoid()
 
-    def start(self, seed: int, normal: bool = False) -> Tensor:
+    def start(self, seed: int) -> Tensor:
         drawn = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(seed)).double()
         return drawn.transpose(1, 2) if self.turned else drawn
 
@@ -582,13 +588,13 @@ def test_a_functional_relus_silent_unit_is_tried_from_other_starts(generated: Ge
         subject,
         [member("whole", 2), member("whole", 0), member("whole", 3)],
         generated,
-        dataclasses.replace(SHORT, redirect=False),
+        SHORT.changed(redirect=False),
     )
     assert result.statuses[:2] == ("climbed", "dead")
     assert result.start_scores[0] > 0
     assert result.scores[0] > result.start_scores[0]
     first_open = int((values > threshold).nonzero()[0])
-    again = climb_batch(subject, [member("whole", 2)], generated, Climb(steps=0))
+    again = climb_batch(subject, [member("whole", 2)], generated, Climb.of(steps=0))
     assert torch.equal(again.codes[0], starts[first_open])
 
 
@@ -646,7 +652,7 @@ CLOSINGS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_a_unit_that_any_relu_shuts_climbs(closing: str, generated: Generated) -> None:
     """Blocks of one's own, and those of torchvision, end in a ReLU that is no last child."""
     network = Network(CLOSINGS[closing], generated, shut=0.05)
-    climb = dataclasses.replace(SHORT, steps=40, tries=1)
+    climb = SHORT.changed(steps=40, tries=1)
     old, new = (
         climb_batch(tiny_subject(network), [member("block", 0)], generated, how)
         for how in (dataclasses.replace(climb, **UNNAMED), climb)
@@ -659,7 +665,7 @@ def test_a_unit_that_any_relu_shuts_climbs(closing: str, generated: Generated) -
 
 def test_a_hard_swish_that_is_flat_climbs_too(generated: Generated) -> None:
     network = Network(nn.Hardswish(), generated, shut=3.05)
-    climb = dataclasses.replace(SHORT, steps=60, tries=1)
+    climb = SHORT.changed(steps=60, tries=1)
     result = climb_batch(tiny_subject(network), [member("block", 0)], generated, climb)
     assert result.curves[0, 0] == 0
     assert result.curves[0, 1:].abs().max() > 0
@@ -668,7 +674,7 @@ def test_a_hard_swish_that_is_flat_climbs_too(generated: Generated) -> None:
 def test_shut_units_climb_beside_others_as_they_would_alone(exact_generated: Generated) -> None:
     network = Network(nn.functional.relu, tiny_generated(), shut=0.05).double()
     members = [member("block", 0), member("block", 2, seed=3), member("block", 0, seed=5)]
-    climb = dataclasses.replace(SHORT, steps=25)
+    climb = SHORT.changed(steps=25)
     together = climb_batch(tiny_subject(network), members, exact_generated, climb)
     assert (together.scores > 0).all()
     for i, each in enumerate(members):
@@ -698,7 +704,7 @@ def test_a_climb_that_fails_begins_again_from_another_start(generated: Generated
     with torch.no_grad():
         there = generated.images(generated.start(8 * 1_000_003)[None])[..., 1:15, 1:15]
         subject.network.there, subject.network.within = subject.prepare(there) + 0.002, 1e-3
-    climb = dataclasses.replace(SHORT, steps=2, rate=0.01)
+    climb = SHORT.changed(steps=2, rate=0.01)
     once = climb_batch(subject, [member("out", 0)], generated, dataclasses.replace(climb, tries=1))
     again = climb_batch(subject, [member("out", 0)], generated, climb)
     assert once.scores[0] < 0
@@ -709,7 +715,7 @@ def test_a_climb_that_fails_begins_again_from_another_start(generated: Generated
 def test_the_best_code_is_kept_and_the_last_is_told(generated: Generated) -> None:
     """A step size that is far too large at the end leads away from the best code."""
     subject = tiny_subject()
-    climb = Climb(steps=20, rate=0.2, last_rate=30.0, decay=1.0, tries=1)
+    climb = Climb.of(steps=20, rate=0.2, last_rate=30.0, decay=1.0, tries=1)
     members = [member("conv", channel, seed=channel) for channel in range(6)]
     best = climb_batch(subject, members, generated, climb)
     last = climb_batch(subject, members, generated, dataclasses.replace(climb, keep="last"))
@@ -727,7 +733,7 @@ def test_the_best_code_is_kept_and_the_last_is_told(generated: Generated) -> Non
 
 
 def test_the_last_code_is_kept_where_it_is_the_best(subject: Subject, generated: Generated) -> None:
-    climb = dataclasses.replace(SHORT, steps=10, rate=0.05)
+    climb = SHORT.changed(steps=10, rate=0.05)
     result = climb_batch(subject, [member("fc", 2)], generated, climb)
     assert result.kept.tolist() == [10]
     assert torch.equal(result.scores, result.last_scores)
@@ -749,8 +755,8 @@ def test_starts_and_climbs_of_signed_codes_use_both_halves(exact_subject: Subjec
     starts = torch.stack([generated.start(seed) for seed in range(200)])
     assert float((starts < 0).double().mean()) == pytest.approx(0.5, abs=0.05)
     assert (starts >= s.lower).all()
-    for prior in ("gaussian", "box"):
-        climb = Climb(steps=30, rate=0.5, prior=prior, decay=0.999)
+    for constraint in ("gaussian", "box"):
+        climb = Climb.of(steps=30, rate=0.5, constraint=constraint, decay=0.999)
         result = climb_batch(exact_subject, [member("fc", c) for c in range(6)], generated, climb)
         assert (result.codes < -0.1).any()
         assert (result.codes >= torch.maximum(s.lower, s.mean - 3 * s.std)).all()
@@ -787,7 +793,7 @@ def test_a_number_that_is_not_finite_stops_its_member_only(
     generated: Generated, value: float, above: float, rule: str
 ) -> None:
     subject = tiny_subject(lively(Breaks(value, above)))
-    climb = dataclasses.replace(SHORT, rule=rule, steps=25)
+    climb = SHORT.changed(optimizer=rule, steps=25)
     whole = [member("good", 0, seed=1), member("good", 1, seed=2), member("good", 2, seed=3)]
     broken = [whole[0], member("bad", 1, seed=2), whole[2]]
     without, beside = (
@@ -808,7 +814,7 @@ def test_a_number_that_is_not_finite_stops_its_member_only(
 
 def test_bfloat16_comes_to_the_same_conclusion(subject: Subject, generated: Generated) -> None:
     """A unit that wins its layer clearly wins it still; rounding moves a score by less than a tenth of its rise."""
-    climb = dataclasses.replace(SHORT, steps=80, rate=0.2, objective="probability")
+    climb = SHORT.changed(steps=80, rate=0.2, objective="probability")
     exact, rounded = (
         synthesize(subject, "fc:0-9", prior=generated, climb=climb, precision=precision)
         for precision in ("float32", "bfloat16")
@@ -832,7 +838,7 @@ def test_the_climb_climbs(subject: Subject, generated: Generated) -> None:
         subject,
         ["fc:0-9", "conv:1@max"],
         prior=generated,
-        climb=dataclasses.replace(SHORT, steps=40),
+        climb=SHORT.changed(steps=40),
     )
     assert (result.scores > result.start_scores + 0.1).all()
     assert (result.curves[:, -1] > result.curves[:, 0]).all()
@@ -841,7 +847,7 @@ def test_the_climb_climbs(subject: Subject, generated: Generated) -> None:
 def test_least_goes_down_and_a_difference_goes_apart(
     subject: Subject, generated: Generated
 ) -> None:
-    climb = dataclasses.replace(SHORT, steps=40)
+    climb = SHORT.changed(steps=40)
     least, apart = Target(((-1.0, Unit("fc", 2)),)), "fc:2 - fc:7"
     result = synthesize(subject, [least, apart], prior=generated, climb=climb)
     with torch.no_grad():
@@ -864,7 +870,7 @@ def test_scores_are_measured_on_the_eight_bit_picture(
 
 
 def test_a_start_from_the_mean_and_from_an_image(subject: Subject, generated: Generated) -> None:
-    start = Climb(steps=0)
+    start = Climb.of(steps=0)
     result = synthesize(subject, "fc:0", prior=generated, climb=start)
     mean = climb_batch(subject, [member("fc", 0)], generated, start, start="mean")
     assert torch.equal(mean.codes[0], generated.statistics.mean)
@@ -891,9 +897,9 @@ def test_a_start_image_of_another_size_is_refused(subject: Subject, shape: tuple
 
 def test_a_real_image_start_is_its_code(zoo: Any) -> None:
     subject = phosphene.load_subject(zoo / "subject.safetensors")
-    prior = phosphene.synthesis.load_parameterization(str(zoo / "generator.safetensors"), subject)
+    prior = load_prior(str(zoo / "generator.safetensors"), subject)
     image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = climb_batch(subject, [member("fc8", 0)], prior, Climb(steps=0), start=image)
+    found = climb_batch(subject, [member("fc8", 0)], prior, Climb.of(steps=0), start=image)
     with torch.no_grad():
         features = nn.Sequential(*list(subject.network.children())[:10])  # conv1 … fc6
         torch.testing.assert_close(
@@ -904,14 +910,16 @@ def test_a_real_image_start_is_its_code(zoo: Any) -> None:
 def test_the_cycle_pulls_towards_the_code_of_the_picture(zoo: Any) -> None:
     """PPGN's term with its whole weight, and no step: each code becomes E(G(code))."""
     subject = phosphene.load_subject(zoo / "subject.safetensors")
-    prior = phosphene.synthesis.load_parameterization(str(zoo / "generator.safetensors"), subject)
-    climb = Climb(steps=1, rate=0.0, prior="none", decay=1.0, cycle=1.0, keep="last", tries=1)
+    prior = load_prior(str(zoo / "generator.safetensors"), subject)
+    climb = Climb.of(
+        steps=1, rate=0.0, constraint="none", decay=1.0, cycle=1.0, keep="last", tries=1
+    )
     found = climb_batch(subject, [member("fc8", 0), member("fc8", 1, seed=1)], prior, climb)
     for seed, code in enumerate(found.codes):
         with torch.no_grad():
             image = prior.images(prior.start(seed)[None])
         torch.testing.assert_close(
-            code, phosphene.encoders.encode(prior, image[0]), rtol=1e-4, atol=1e-4
+            code, phosphene.priors.encode(prior, image[0]), rtol=1e-4, atol=1e-4
         )
 
 
@@ -926,7 +934,7 @@ def test_a_generator_that_names_code_as_its_encoder_runs_none(
     )
     monkeypatch.chdir(tmp_path)
     file = write_generator(tmp_path / "g.safetensors", "python:hostile:net")
-    prior = phosphene.synthesis.load_parameterization(str(file), subject)
+    prior = load_prior(str(file), subject)
     with pytest.raises(PhospheneError, match="python:hostile:net"):
         climb_batch(subject, [member("fc", 0)], prior, SHORT, start=torch.zeros(3, 16, 16))
     assert not (tmp_path / "ran").exists()
@@ -960,10 +968,10 @@ def test_a_result_draws_itself(subject: Subject, generated: Generated) -> None:
         ({"blur": -1.0}, "blur"),
         ({"blur": 1e9}, "blur"),
         ({"tv": float("nan")}, "tv"),
-        ({"rule": "newton"}, "rule"),
-        ({"prior": "laplace"}, "prior"),
+        ({"rule": "newton"}, "optimizer"),
+        ({"prior": "laplace"}, "constraint"),
         ({"objective": "loudness"}, "objective"),
-        ({"start": "nowhere"}, "start"),
+        ({"start": "nowhere"}, "distribution"),
         ({"cycle": -0.5}, "cycle"),
         ({"sigmas": float("nan")}, "sigmas"),
         ({"steps": 2.5}, "steps"),

@@ -21,7 +21,7 @@ from phosphene.datasets import Stream
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.images import read_png
 from phosphene.notebook import synthesize
-from phosphene.objectives import Objective
+from phosphene.objectives.activation import Activation
 from phosphene.probe import Tokens, at_token, layer_shapes, probe
 from phosphene.receptive_fields import receptive_fields
 from phosphene.studies.exemplars import find_exemplars, find_peaks
@@ -128,7 +128,7 @@ def test_an_image_that_is_no_square_has_rows_and_columns(
 
 def score(subject: Subject, text: str, images: Tensor) -> float:
     (target,) = subject.targets(text)
-    objective = Objective([target])
+    objective = Activation([target])
     with torch.no_grad(), subject.reading(objective.layers) as read:
         return float(objective.scores(read(images))[0])
 
@@ -300,7 +300,7 @@ def test_the_former_reading_is_as_it_was(vit: Subject) -> None:
             assert torch.equal(read(images)["block"], tokens.transpose(1, 2))
     units = [Target(((1.0, Unit("block", 2)),)), Target(((1.0, Unit("block", 2, "max")),))]
     with torch.no_grad(), former.reading(["block"]) as read:
-        scores = Objective(units).scores(read(images))
+        scores = Activation(units).scores(read(images))
     assert scores.tolist() == [tokens[0, 32, 2], tokens[1, :, 2].max()]
 
 

@@ -44,7 +44,7 @@ from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace, PhospheneE
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
 from phosphene.notebook import synthesize
-from phosphene.parameterizations import Generated, load_generated
+from phosphene.priors import Generated, load_generated
 from phosphene.runtime import Processes, Runtime, deadline_in, silent
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phosphene.errors import BadRequest, PhospheneError, UnknownName
-from phosphene.objectives import Objective
+from phosphene.objectives.activation import Activation
+from phosphene.objectives.probability import Probability
 from phosphene.probe import before
 from phosphene.subjects import Subject
 from phosphene.units import Direction, Target, Term, Unit, channel_range, parse
@@ -305,7 +306,7 @@ A = {
 
 def score(terms: tuple[tuple[float, Unit | Direction], ...], member: int = 0) -> float:
     targets = [Target(((1.0, Unit("flat", 0)),))] * member + [Target(terms)]
-    return float(Objective(targets).scores(A)[member])
+    return float(Activation(targets).scores(A)[member])
 
 
 def test_rows_come_before_columns() -> None:
@@ -333,27 +334,27 @@ def test_a_direction_is_a_product_with_the_unit_vector() -> None:
 
 
 def test_probability_is_a_log_softmax_over_the_layer() -> None:
-    (followed,) = Objective([Target(((1.0, Unit("flat", 2)),))], "probability")(A)
+    (followed,) = Probability([Target(((1.0, Unit("flat", 2)),))])(A)
     assert float(followed) == pytest.approx(float(torch.log_softmax(A["flat"][0], 0)[2]))
-    assert float(Objective([Target(((1.0, Unit("flat", 2)),))], "probability").scores(A)[0]) == 3, (
+    assert float(Probability([Target(((1.0, Unit("flat", 2)),))]).scores(A)[0]) == 3, (
         "reported as it is"
     )
     two = Target(((1.0, Unit("flat", 0)), (1.0, Unit("flat", 2))))
     both = torch.log_softmax(A["flat"][0], 0)[[0, 2]].sum()
-    assert float(Objective([two], "probability")(A)[0]) == pytest.approx(float(both)), (
+    assert float(Probability([two])(A)[0]) == pytest.approx(float(both)), (
         "none of several is left out"
     )
     mixed = Target(((1.0, Unit("flat", 0)), (1.0, Direction("flat", (0.0, 0.0, 1.0)))))
-    assert float(Objective([mixed], "probability")(A)[0]) == 4, "directions keep their activations"
+    assert float(Probability([mixed])(A)[0]) == 4, "directions keep their activations"
 
 
 def test_a_shut_relu_is_followed_from_before_it() -> None:
     x = torch.tensor([[-3.0, 2.0]], requires_grad=True)
     activations = {"r": x.relu(), before("r"): x}
     targets = [Target(((1.0, Unit("r", 0)),))]
-    (followed,) = Objective(targets)(activations)
+    (followed,) = Activation(targets)(activations)
     (gradient,) = torch.autograd.grad(followed, x)
     assert gradient.tolist() == [[1.0, 0.0]]
-    assert Objective(targets).scores(activations).tolist() == [0]
-    (followed,) = Objective([Target(((1.0, Unit("r", 1)),))])(activations)
+    assert Activation(targets).scores(activations).tolist() == [0]
+    (followed,) = Activation([Target(((1.0, Unit("r", 1)),))])(activations)
     assert followed.tolist() == 2

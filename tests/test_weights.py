@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save
 from phosphene import weights
 from phosphene.errors import BadFile, OutOfSpace, PhospheneError, Unavailable, UnknownName
 from phosphene.networks import build
-from phosphene.parameterizations import load_generated
+from phosphene.priors import load_generated
 from phosphene.subjects import load_subject
 
 CARD = {"name": "x", "kind": "generator", "architecture": GENERATOR_ARCHITECTURE, "format": 1}

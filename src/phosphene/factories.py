@@ -15,6 +15,7 @@ from traceback import extract_tb
 from typing import Any
 
 from phosphene.errors import BadRequest, PhospheneError, UnknownName, near, one_line, type_name
+from phosphene.parts import built_in
 
 PREFIX = "python:"
 
@@ -110,3 +111,18 @@ def _where(error: BaseException) -> str:
     if isinstance(error, SyntaxError) or inside:
         return ""
     return f" ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def load_part(package: str, kind: str, name: str) -> Callable[..., Any]:
+    """Return a part by its name: one of a package's own, or `python:package.module:factory`.
+
+    A module of the package holds one part, which has the module's name: `phosphene.priors.pixels`
+    holds `Pixels`. `kind` is what an error calls the part; `BadRequest` where there is none such.
+    """
+    known = built_in(package)
+    if name in known:
+        part = getattr(importlib.import_module(known[name]), name.title().replace("-", ""))
+        return part  # type: ignore[no-any-return]
+    if is_factory(name):
+        return load_factory(name)
+    raise BadRequest(f"no {kind} {name!r}; there are: {', '.join(known)}, {PREFIX}MODULE:FACTORY")

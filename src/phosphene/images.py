@@ -47,16 +47,18 @@ SRGB_WITHIN = 2
 """Levels of 255 by which a profile may differ from sRGB and still be taken for it."""
 
 
-def read_image(path: str | Path, size: int, colours: str = COLOURS) -> Pixels:
-    """Return a photograph's central square, resized to `size` pixels.
+def read_image(path: str | Path, size: int | tuple[int, int], colours: str = COLOURS) -> Pixels:
+    """Return a photograph at a size (height, width); a number is both.
 
-    `BadFile` where the file is no photograph.
+    What does not fit into that shape is cut off evenly. `BadFile` where the file is no photograph.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     picture = opened(path, colours=colours)
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+    scale = min(picture.width / width, picture.height / height)
+    across, down = round(width * scale), round(height * scale)
+    left, top = (picture.width - across) // 2, (picture.height - down) // 2
+    part = picture.crop((left, top, left + across, top + down))
+    return np.asarray(part.resize((width, height), Image.Resampling.LANCZOS))
 
 
 def read_png(path: str | Path) -> Pixels:

@@ -18,12 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadRequest
-from phosphene.parameterizations import Fourier, Generated, Parameterization, Pixels
-from phosphene.plain import Plain
-from phosphene.probe import borrowed
-from phosphene.progress import shown
-from phosphene.records import Folder
-from phosphene.runs import (
+from phosphene.pictures import (
     Request,
     check_kept,
     climb_batches,
@@ -31,18 +26,22 @@ from phosphene.runs import (
     weights_of,
     with_records,
 )
+from phosphene.plain import Plain
+from phosphene.priors import Prior, load_prior, prior_options
+from phosphene.probe import borrowed
+from phosphene.progress import shown
+from phosphene.records import Folder
 from phosphene.subjects import Subject, load_subject, wrap
 from phosphene.synthesis import (
-    PRECISIONS,
     Climb,
     Member,
     PreferredInputs,
     check,
     checked_batch,
     checked_device,
+    checked_precision,
     climb_all,
     joined,
-    load_parameterization,
     settings,
 )
 from phosphene.units import Direction, Target, Unit
@@ -52,7 +51,7 @@ def synthesize(
     subject: Subject | nn.Module | str | Path,
     units: str | Target | Sequence[str | Target],
     *,
-    prior: str | Path | Parameterization = "objects-fc6",
+    prior: str | Path | Prior = "objects-fc6",
     climb: str | Climb = "default",
     seeds: int | Sequence[int] = 0,
     start: str | Tensor = "random",
@@ -70,13 +69,14 @@ def synthesize(
     `subject`: a bundled or external name, a `Subject`, or any `nn.Module` that reads `size` pixels
     with ImageNet's usual normalisation (`phosphene.wrap` sets another). `units`: texts such as
     "conv5:0-31", "class:lion" (see `phosphene.units`). `prior`: a generator's name, "pixels" or
-    "fourier". `start`: "random", "mean", or an image (3, height, width) in [0, 1] of the
-    parameterization's size.
+    "fourier", `python:module:factory`, or a `phosphene.priors.Prior`. `start`: "random", "mean", or
+    an image (3, height, width) in [0, 1] of the prior's size.
 
     `out`: a folder in which each picture is kept with its record as soon as its batch is finished;
     the same call goes on from there when it was stopped. A folder holds no codes: those of pictures
     that were kept are NaN. `quiet`: no progress; unless told, it is shown on a terminal and in a
-    notebook. Other keywords are settings of the climb (see `phosphene.Climb`): `steps=100`.
+    notebook. Other keywords are settings of the climb (see `phosphene.Climb`), such as `steps=100`,
+    and options of its parts and of the prior, such as `rate=0.1`.
 
         >>> phosphene.synthesize("caffenet-objects", ["class:lion", "conv5:7"], steps=100)
     """
@@ -89,13 +89,17 @@ def synthesize(
         if not isinstance(subject, Subject):  # what is no module is refused by `wrap`
             subject = wrap(subject, size=size)
         members = _members(subject, units, seeds)
-        parameterization = load_parameterization(prior, subject)
-        how = settings(climb, parameterization, **changes)
+        known = () if isinstance(prior, Prior) else prior_options(str(prior))
+        own = {name: changes.pop(name) for name in known if name in changes}
+        own = {name: str(each) if isinstance(each, Path) else each for name, each in own.items()}
+        loaded = load_prior(prior, subject, own)
+        how = settings(climb, loaded, **changes)
         request = Request(
             named or subject.name,
             _name(prior),
             how,
             start if isinstance(start, str) else _image(start),
+            own,
             device=device,
             precision=precision,
             threads=torch.get_num_threads(),
@@ -103,7 +107,7 @@ def synthesize(
         )
         with _progress(len(members) * how.steps, quiet) as report:
             results = _results(
-                request, subject, parameterization, members, start, batch, every_frame, out, report
+                request, subject, loaded, members, start, batch, every_frame, out, report
             )
             return joined(list(results))
 
@@ -111,7 +115,7 @@ def synthesize(
 def _results(
     request: Request,
     subject: Subject,
-    parameterization: Parameterization,
+    prior: Prior,
     members: Sequence[Member],
     start: str | Tensor,
     batch: int,
@@ -124,7 +128,7 @@ def _results(
         for result in climb_all(
             subject,
             members,
-            parameterization,
+            prior,
             request.climb,
             start=start,
             device=request.device,
@@ -133,7 +137,7 @@ def _results(
             every_frame=every_frame,
             report=report,
         ):
-            yield with_records(result, request, weights_of(subject, parameterization))
+            yield with_records(result, request, weights_of(subject, prior))
         return
     folder, done = Folder(Path(out)), 0
     check_kept(folder, request, members, "give another folder as out to keep it")
@@ -141,7 +145,7 @@ def _results(
         folder,
         request,
         subject,
-        parameterization,
+        prior,
         members,
         start,
         batch=batch,
@@ -152,7 +156,7 @@ def _results(
         done += len(records)
         if found is None:
             report(len(records) * request.climb.steps)
-            yield kept_inputs(folder, records, chunk, parameterization.mean())
+            yield kept_inputs(folder, records, chunk, prior.mean())
         else:
             yield replace(found, records=tuple(records))
 
@@ -191,24 +195,18 @@ def _targets(subject: Subject, unit: object) -> list[Target]:
 
 def _checked_machine(device: str, precision: str, batch: int, every_frame: int) -> str:
     """Return the device's name; `BadRequest` where the machine or a number is none."""
-    if precision not in PRECISIONS:
-        raise BadRequest(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
+    checked_precision(precision)
     checked_batch(batch)
     if not isinstance(every_frame, int) or every_frame < 0:
         raise BadRequest(f"every_frame must be a whole number from 0 on; got {every_frame!r}")
     return checked_device(device)
 
 
-def _name(prior: str | Path | Parameterization) -> str:
-    """Return what a record calls a parameterization, which may have no name here."""
-    if not isinstance(prior, Parameterization):
+def _name(prior: str | Path | Prior) -> str:
+    """Return what a record calls a prior, which may have no name that finds it again."""
+    if not isinstance(prior, Prior):
         return str(prior)
-    if isinstance(prior, Generated) and prior.card.get("name"):
-        return str(prior.card["name"])
-    kind = type(prior).__name__
-    if isinstance(prior, (Pixels, Fourier)):
-        kind = f"{kind}({prior.image_size}, {prior.seen})"
-    return f"{kind} given in Python"
+    return prior.name or f"{prior} given in Python"
 
 
 def _image(start: object) -> dict[str, str]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import MappingProxyType, NoneType
+from types import NoneType
 from typing import Any
 
 from phosphene.errors import BadFile, OutOfSpace
 from phosphene.files import read_json, write_json
 from phosphene.images import Pixels, read_png, write_png
 
-FORMAT = 1
+FORMAT = 2
+"""Version 0.1.0 wrote format 1, in which a climb has no parts."""
 MAX_BYTES = 16 << 20
 """Bytes; a longer record is not read."""
 
@@ -76,16 +77,16 @@ class Folder:
         name: str,
         request: dict[str, Any],
         weights: dict[str, str],
-        unnamed: Mapping[str, Any] = MappingProxyType({}),
+        upgraded: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> Record | None:
         """Return the record of that name, or None.
 
         It is returned if the same request with the same weights made it and its picture is whole.
-        `unnamed` are the settings of a climb that older records do not name, with what they were.
+        `upgraded` returns the request of an older record as this version would write it.
         """
         try:
             record = read(self.path / f"{name}.json")
-            made = completed(record.request, unnamed)
+            made = json.loads(json.dumps(upgraded(record.request)))
             same = made == json.loads(json.dumps(request)) and record.weights == weights
             return (
                 record
@@ -106,12 +107,6 @@ class Folder:
     def picture(self, record: Record) -> Pixels:
         """A record's picture."""
         return read_png(self.path / record.image)
-
-
-def completed(request: dict[str, Any], unnamed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request whose climb names all of its settings."""
-    climb = request.get("climb")
-    return {**request, "climb": {**unnamed, **climb}} if isinstance(climb, dict) else request
 
 
 def pixels_sha256(pixels: Pixels) -> str:
@@ -140,7 +135,7 @@ def read(path: Path) -> Record:
         or not {"target", "request", "weights", "image_sha256", "format"} <= data.keys()
     ):
         raise BadFile(f"{path} is JSON but not phosphene's record")
-    if data["format"] != FORMAT:
+    if data["format"] not in range(1, FORMAT + 1):
         raise BadFile(
             f"{path} has format {data['format']!r}, this version reads {FORMAT}; update phosphene"
         )

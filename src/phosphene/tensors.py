@@ -42,19 +42,22 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def center_crop(
-    images: Tensor, side: int, shifts: Sequence[tuple[int, int]] | None = None
+    images: Tensor, size: int | tuple[int, int], shifts: Sequence[tuple[int, int]] | None = None
 ) -> Tensor:
-    """Return the central `side` pixels of each image, each way.
+    """Return the central `size` (height, width) pixels of each image; a number is both.
 
     `shifts` moves each image's crop by its own (rows, columns).
     """
-    at = (images.shape[-1] - side) // 2
+    height, width = (size, size) if isinstance(size, int) else size
+    top = (images.shape[-2] - height) // 2
+    left = (images.shape[-1] - width) // 2
     if shifts is None:
-        return images[..., at : at + side, at : at + side]
+        return images[..., top : top + height, left : left + width]
     crops = []
     for image, (row, column) in zip(images, shifts, strict=True):
-        top, left = at + row, at + column
-        crops.append(image[:, top : top + side, left : left + side])
+        rows = slice(top + row, top + row + height)
+        columns = slice(left + column, left + column + width)
+        crops.append(image[:, rows, columns])
     return torch.stack(crops)
 
 
@@ -90,3 +93,8 @@ def first_tensor(output: object) -> Tensor:
     if isinstance(output, dict) and output:
         return first_tensor(next(iter(output.values())))
     raise UnknownName(f"a layer returns {type(output).__name__}, not a tensor")
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """Return one value for each row, (rows,), shaped to meet `like` (rows, …)."""
+    return values.view(-1, *[1] * (like.ndim - 1))

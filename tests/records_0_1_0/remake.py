@@ -16,8 +16,8 @@ from tiny_networks import write_deepsim
 
 from phosphene.errors import PhospheneError
 from phosphene.files import without_nan
+from phosphene.pictures import remake
 from phosphene.records import Folder
-from phosphene.runs import remake
 
 
 def main(folder: Path, names: list[str]) -> None:

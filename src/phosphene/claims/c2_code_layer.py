@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from phosphene.claims.claim import Claim, Expectation, Findings, named
 from phosphene.claims.experiment import Experiment
 from phosphene.metrics import feature_layers
-from phosphene.parameterizations import load_generated
+from phosphene.priors import load_generated
 from phosphene.statistics import Figure, mean, paired_difference, share
 from phosphene.studies.generator import reconstructed
 

@@ -14,7 +14,7 @@ from phosphene.claims.claim import Claim, Expectation, Findings
 from phosphene.claims.experiment import Experiment
 from phosphene.datasets import Outlined, Stream
 from phosphene.images import Pixels
-from phosphene.parameterizations import load_generated
+from phosphene.priors import load_generated
 from phosphene.receptive_fields import receptive_fields
 from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_difference, share
 from phosphene.studies.dissection import DETECTOR, Overlaps, dissect
@@ -52,7 +52,7 @@ def measure(experiment: Experiment) -> Findings:
         for name, each in crops.items()
         for i in (look(each[1::2]).tolist() if len(each) > 1 else [])
     ]
-    seen = load_generated(experiment.prior).seen
+    seen = load_generated(experiment.prior).view_size
     said = look(center_crop(shots.images, seen)).tolist()
     natural = _exemplars(experiment, channels)
     units: list[dict[str, Any]] = []

@@ -20,7 +20,7 @@ from phosphene.claims.experiment import Experiment
 from phosphene.claims.linear_probe import LinearProbe
 from phosphene.datasets import Photographs
 from phosphene.images import to_pixels, write_png
-from phosphene.parameterizations import load_generated
+from phosphene.priors import load_generated
 from phosphene.runtime import Runtime
 from phosphene.statistics import Figure, bootstrap, mean, paired_difference, share
 from phosphene.tensors import as_images

@@ -19,7 +19,8 @@ from phosphene.errors import BadRequest
 from phosphene.forms import Evaluation
 from phosphene.images import contact_sheet, read_png, to_pixels, write_webp
 from phosphene.metrics import features, judge_channels, recognised
-from phosphene.runs import Request, climb_into, open_parameterization, start_request
+from phosphene.pictures import Request, climb_into, start_request
+from phosphene.priors import load_prior
 from phosphene.studies.compare import evaluate
 from phosphene.studies.exemplars import find_exemplars
 from phosphene.subjects import Subject, load_subject, outer_layers
@@ -161,7 +162,7 @@ class Experiment:
         """Pictures of units, kept in OUT/runs/…/`name`; those that are there are read. `changes` are the climb's."""
         subject, prior = subject or self.subject, prior or self.prior
         network = self.network(subject)
-        parameterization = open_parameterization(prior, network)
+        loaded = load_prior(prior, network)
         seeds = [self.seed] if seeds is None else seeds
         members = [
             Member(target, seed)
@@ -169,14 +170,12 @@ class Experiment:
             for target in network.targets(text)
             for seed in seeds
         ]
-        how = settings("default", parameterization, **changes)
+        how = settings("default", loaded, **changes)
         machine = {**self.machine, "reading": network.reading_version()}
         request = Request(subject, prior, how, start_request(start), **machine)
         folder = records.Folder(self.runs / name)
         self.report(f"{name}: {len(members)} pictures")
-        found = list(
-            climb_into(folder, request, network, parameterization, members, batch=self.batch)
-        )
+        found = list(climb_into(folder, request, network, loaded, members, batch=self.batch))
         images = as_images([read_png(folder.path / record.image) for record in found])
         channels = [getattr(member.target.terms[0][1], "channel", -1) for member in members]
         return Shots(
@@ -250,8 +249,7 @@ class Experiment:
             name: getattr(self, name) for name in ("subject", "judges", "prior", "quick", "seed")
         }
         networks = {name: self.network(name).identity for name in (self.subject, *self.judges)}
-        prior = open_parameterization(self.prior, self.network(self.subject))
-        networks[self.prior] = str(getattr(prior, "card", {}).get("sha256", ""))
+        networks[self.prior] = load_prior(self.prior, self.network(self.subject)).identity
         return {**chosen, "judges": list(self.judges), "networks": networks}
 
     def fingerprints(self, names: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from phosphene.claims.claim import Claim, Findings, Verdict
 from phosphene.claims.code import code_hash
 from phosphene.claims.experiment import Experiment
 from phosphene.files import read_json
-from phosphene.runs import versions
+from phosphene.pictures import versions
 from phosphene.statistics import Figure
 
 UNCOMPARED = {1: {"code", "data"}}

@@ -12,11 +12,13 @@ from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from phosphene import __version__
 from phosphene.cli import training, zoo
 from phosphene.cli.climbing import layers, reconstruct, synthesize
 from phosphene.cli.measuring import dissect, evaluate, exemplars, study
+from phosphene.cli.options import ClimbCommand
 from phosphene.cli.reporting import atlas, claims
 from phosphene.cli.shell import Interrupted, err, refuse, tells_notices
 from phosphene.errors import PhospheneError
@@ -43,7 +45,8 @@ app = typer.Typer(
     help="Show what the neurons of a vision network want to see.",
 )
 for command in COMMANDS:
-    app.command(rich_help_panel="Main")(command)
+    kind = ClimbCommand if command is synthesize else TyperCommand
+    app.command(rich_help_panel="Main", cls=kind)(command)
 app.add_typer(training.app, name="train")
 app.add_typer(zoo.app, name="zoo")
 for each in (

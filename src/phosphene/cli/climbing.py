@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from phosphene.cli import progress
+from phosphene.cli.options import given_settings
 from phosphene.cli.shell import (
     AsJson,
     Device,
@@ -19,7 +20,6 @@ from phosphene.cli.shell import (
     Threads,
     choose_machine,
     err,
-    one_of,
     out,
     print_json,
     print_table,
@@ -29,133 +29,89 @@ from phosphene.errors import BadFile, BadRequest
 from phosphene.files import really_is
 
 if TYPE_CHECKING:
+    from phosphene.pictures import Request
+    from phosphene.records import Record
     from phosphene.subjects import Subject
+    from phosphene.synthesis import Member
     from phosphene.units import Target
 
 
-OF_A_RECORD = ("record", "subject", "out_folder", "resume", "device", "as_json")
+OF_A_RECORD = ("record", "subject", "trust", "out_folder", "resume", "device", "as_json")
 """The options that --record leaves open; the record says all others."""
+
+AsSubject = Annotated[
+    str,
+    typer.Argument(
+        help="caffenet-objects, a weights file, torchvision:NAME, timm:NAME, hf:OWNER/NAME, "
+        "net.pt2, net.onnx, python:module:factory or efficientnet-lite0.",
+        show_default=False,
+    ),
+]
+Units = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="class:lion, conv5:151, conv5:0-31, conv5:all, conv5:7@2,3, conv5:7@max, "
+        "'fc8:3 + 0.5*fc8:7', 'fc8:3 - fc8:7'.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder for pictures, records, the contact sheet.")
+]
+Seeds = Annotated[str, typer.Option(help="Seeds of the starts: 0, 0-3 or 1,5.")]
+Start = Annotated[str, typer.Option(help="random, mean, or a photograph's file.")]
+Least = Annotated[bool, typer.Option("--least", help="Climb down: the least preferred input.")]
+Directions = Annotated[
+    list[str] | None, typer.Option(help="LAYER=FILE.npy: a direction in a layer's channels.")
+]
+Prior = Annotated[
+    str,
+    typer.Option(
+        help="A generator's name or file, deepsim:fc6, pixels, fourier or python:module:factory.",
+        rich_help_panel="Climb",
+    ),
+]
+NamedClimb = Annotated[str, typer.Option(help="default or paper.", rich_help_panel="Climb")]
+Assigned = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="NAME=VALUE: an option of a part of your own.", rich_help_panel="Climb"
+    ),
+]
+Animate = Annotated[
+    bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume/--anew", help="Keep what the folder holds already, or replace it."),
+]
+RecordFile = Annotated[Path | None, typer.Option(help="Make this record's picture again.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(help="python:… : code that the record's prior, optimizer or objective may run."),
+]
+Batch = Annotated[
+    int, typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine")
+]
 
 
 def synthesize(
     context: typer.Context,
-    subject: Annotated[
-        str,
-        typer.Argument(
-            help="caffenet-objects, a weights file, torchvision:NAME, timm:NAME, hf:OWNER/NAME, net.pt2, net.onnx, "
-            "python:module:factory or efficientnet-lite0.",
-            show_default=False,
-        ),
-    ] = "",
-    units: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="class:lion, conv5:151, conv5:0-31, conv5:all, conv5:7@2,3, conv5:7@max, 'fc8:3 + 0.5*fc8:7', "
-            "'fc8:3 - fc8:7'.",
-            show_default=False,
-        ),
-    ] = None,
-    out_folder: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for pictures, records, the contact sheet.")
-    ] = Path("preferred"),
-    seeds: Annotated[str, typer.Option(help="Seeds of the starts: 0, 0-3 or 1,5.")] = "0",
-    start: Annotated[str, typer.Option(help="random, mean, or a photograph's file.")] = "random",
-    least: Annotated[
-        bool, typer.Option("--least", help="Climb down: the least preferred input.")
-    ] = False,
-    direction: Annotated[
-        list[str] | None, typer.Option(help="LAYER=FILE.npy: a direction in a layer's channels.")
-    ] = None,
-    prior: Annotated[
-        str,
-        typer.Option(
-            help="A generator's name or file, deepsim:fc6, pixels or fourier.",
-            rich_help_panel="Climb",
-        ),
-    ] = "objects-fc6",
-    prior_file: Annotated[
-        Path | None, typer.Option(help="Local weights for deepsim:LAYER.", rich_help_panel="Climb")
-    ] = None,
-    bounds: Annotated[
-        Path | None,
-        typer.Option(
-            help="Upper bounds for deepsim:LAYER, one number a unit.", rich_help_panel="Climb"
-        ),
-    ] = None,
-    climb: Annotated[
-        str, typer.Option(help="default or paper.", rich_help_panel="Climb")
-    ] = "default",
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            help="activation or probability.", rich_help_panel="Climb", show_default="the climb's"
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Steps.", rich_help_panel="Climb", show_default="the climb's")
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(help="First step size.", rich_help_panel="Climb", show_default="the climb's"),
-    ] = None,
-    decay: Annotated[
-        float | None,
-        typer.Option(
-            help="Shrinking of the code at each step.",
-            rich_help_panel="Climb",
-            show_default="the climb's",
-        ),
-    ] = None,
-    keep: Annotated[
-        str | None,
-        typer.Option(
-            help="The best code on the way or the last.",
-            rich_help_panel="Climb",
-            show_default="the climb's",
-        ),
-    ] = None,
-    tries: Annotated[
-        int | None,
-        typer.Option(
-            help="Starts from which a climb that fails is tried.",
-            rich_help_panel="Climb",
-            show_default="the climb's",
-        ),
-    ] = None,
-    tv: Annotated[
-        float | None,
-        typer.Option(
-            help="Weight of total variation.", rich_help_panel="Climb", show_default="the climb's"
-        ),
-    ] = None,
-    blur: Annotated[
-        float | None,
-        typer.Option(
-            help="Blur of what the subject sees, in pixels.",
-            rich_help_panel="Climb",
-            show_default="the climb's",
-        ),
-    ] = None,
-    shift: Annotated[
-        int | None,
-        typer.Option(
-            help="Largest random shift of the crop, in pixels.",
-            rich_help_panel="Climb",
-            show_default="the climb's",
-        ),
-    ] = None,
-    animate: Annotated[
-        bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume/--anew", help="Keep what the folder holds already, or replace it."),
-    ] = True,
-    record: Annotated[Path | None, typer.Option(help="Make this record's picture again.")] = None,
-    batch: Annotated[
-        int,
-        typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine"),
-    ] = 32,
+    subject: AsSubject = "",
+    units: Units = None,
+    out_folder: Out = Path("preferred"),
+    seeds: Seeds = "0",
+    start: Start = "random",
+    least: Least = False,
+    direction: Directions = None,
+    animate: Animate = False,
+    resume: Resume = True,
+    record: RecordFile = None,
+    trust: Trust = None,
+    prior: Prior = "objects-fc6",
+    climb: NamedClimb = "default",
+    assigned: Assigned = None,
+    batch: Batch = 32,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -163,28 +119,49 @@ def synthesize(
 ) -> None:
     """Climb to the input that each unit prefers, and write it with its record.
 
-    Finished pictures are kept when the run is stopped, and are not climbed again by the same command.
+    Finished pictures are kept when the run is stopped, and are not climbed again by the same
+    command.
     """
     if record is not None:
-        others = [each.name for each in context.command.params if each.name not in OF_A_RECORD]
+        others = [str(each.name) for each in context.command.get_params(context)]
+        others = [name for name in others if name not in OF_A_RECORD]
         refuse_options(context, others, "--record, because the record says how it was made")
-        _remake(record, subject, out_folder, device, not resume, as_json)
+        _remake(record, subject, trust or [], out_folder, device, not resume, as_json)
         return
     if not subject:
         raise BadRequest(
             "no subject given; for example: phosphene synthesize caffenet-objects class:lion"
         )
-    from phosphene.records import Folder
-    from phosphene.runs import Request, check_kept, climb_into, open_parameterization, start_request
-    from phosphene.subjects import MAX_TARGETS, load_subject
-    from phosphene.synthesis import Member, check, settings
+    from phosphene.pictures import Request, start_request
+    from phosphene.subjects import load_subject
+    from phosphene.synthesis import settings
 
-    if not prior.startswith("deepsim:"):
-        refuse_options(context, ("prior_file", "bounds"), f"--prior {prior}, but to deepsim:LAYER")
     machine = choose_machine(device, precision, threads)
-    seen = load_subject(subject)
-    targets = [t for text in units or [] for t in seen.targets(text)]
-    targets += [_direction(seen, text) for text in direction or []]
+    network = load_subject(subject)
+    members = _members(network, units or [], direction or [], least, seeds)
+    loaded, options, changes = _prior(context, prior, network, assigned or [])
+    request = Request(
+        subject,
+        prior,
+        settings(climb, loaded, **changes),
+        start_request(start),
+        options,
+        **machine,
+        reading=network.reading_version(),
+    )
+    records = _climb(request, network, loaded, members, out_folder, batch, animate, resume)
+    _tell(out_folder, records, as_json)
+
+
+def _members(
+    subject: Subject, units: list[str], directions: list[str], least: bool, seeds: str
+) -> list[Member]:
+    """Return what is to be climbed, each once."""
+    from phosphene.subjects import MAX_TARGETS
+    from phosphene.synthesis import Member, check
+
+    targets = [target for text in units for target in subject.targets(text)]
+    targets += [_direction(subject, text) for text in directions]
     targets = [target.negative() for target in targets] if least else targets
     starts = _seeds(seeds)
     if len(targets) * len(starts) > MAX_TARGETS:
@@ -192,74 +169,105 @@ def synthesize(
             f"{len(targets):,} units from {len(starts):,} seeds; "
             f"at most {MAX_TARGETS:,} pictures a call"
         )
-    members = list(
-        dict.fromkeys(Member(target, seed) for target in targets for seed in starts)
-    )  # each once
+    members = [Member(target, seed) for target in targets for seed in starts]
+    members = list(dict.fromkeys(members))
     check(members)
-    own_file, own_bounds = str(prior_file or ""), str(bounds or "")
-    parameterization = open_parameterization(prior, seen, own_file, own_bounds)
-    changes = {"steps": steps, "rate": rate, "decay": decay, "keep": keep, "tries": tries}
-    changes |= {"tv": tv, "blur": blur, "shift": shift}
-    how = settings(
-        climb,
-        parameterization,
-        objective=one_of(objective, ("activation", "probability")),
-        **changes,
-    )
-    begin, reading = start_request(start), seen.reading_version()
-    request = Request(subject, prior, how, begin, own_file, own_bounds, **machine, reading=reading)
+    return members
+
+
+def _prior(
+    context: typer.Context, name: str, subject: Subject, assigned: list[str]
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return the prior, those of its options that were given, and the climb's settings."""
+    from phosphene.priors import load_prior, prior_options
+
+    known = prior_options(name)
+    others = ("prior_file", "bounds")
+    if not set(others) & known.keys():
+        refuse_options(context, others, f"--prior {name}, but to deepsim:LAYER")
+    given = given_settings(context, assigned)
+    options = {each: known[each].read(str(given.pop(each))) for each in known if each in given}
+    return load_prior(name, subject, options), options, given
+
+
+def _climb(
+    request: Request,
+    subject: Subject,
+    prior: Any,
+    members: list[Member],
+    out_folder: Path,
+    batch: int,
+    animate: bool,
+    resume: bool,
+) -> list[Record]:
+    """Climb into the folder with a progress bar, and tell of pictures that were kept."""
+    from phosphene.pictures import check_kept, climb_into
+    from phosphene.records import Folder
+
     if resume:
         check_kept(Folder(out_folder), request, members)
+    steps = request.climb.steps
     kept = 0
 
     def keeping(pictures: int) -> None:
         nonlocal kept
         kept += pictures
-        advance(pictures * how.steps)
+        advance(pictures * steps)
 
-    with progress.bar(len(members) * how.steps, "climbing", "steps") as advance:
-        report = progress.foreseeing(advance, len(members), how.steps, seen.at_most(batch))
-        finished = climb_into(
+    with progress.bar(len(members) * steps, "climbing", "steps") as advance:
+        records = climb_into(
             Folder(out_folder),
             request,
-            seen,
-            parameterization,
+            subject,
+            prior,
             members,
             batch=batch,
             animate=animate,
             resume=resume,
-            report=report,
+            report=progress.foreseeing(advance, len(members), steps, subject.at_most(batch)),
             keeping=keeping,
         )
-        records = list(finished)
+        finished = list(records)
     if kept:
         pictures = "1 picture" if kept == 1 else f"{kept:,} pictures"
         err.print(
             f"phosphene: kept {pictures} of an earlier run in {out_folder}; --anew climbs again",
             soft_wrap=True,
         )
-    _tell(out_folder, records, as_json)
+    return finished
 
 
 def _remake(
-    file: Path, trusted: str, out_folder: Path, device: str, anew: bool, as_json: bool
+    file: Path,
+    trusted: str,
+    code: list[str],
+    out_folder: Path,
+    device: str,
+    anew: bool,
+    as_json: bool,
 ) -> None:
+    from phosphene.pictures import differences, remake
     from phosphene.records import Folder
-    from phosphene.runs import remake, told_apart
 
     where = None if device == "auto" else str(choose_machine(device, "float32", 0)["device"])
     with progress.bar(None, "climbing", "steps") as advance:
         old, new = remake(
-            file, Folder(out_folder), trusted=trusted, device=where, anew=anew, report=advance
+            file,
+            Folder(out_folder),
+            trusted=trusted,
+            code=code,
+            device=where,
+            anew=anew,
+            report=advance,
         )
     if new.image_sha256 != old.image_sha256:
-        told = told_apart(old, new, where or str(old.request["device"]))
+        told = differences(old, new, where or str(old.request["device"]))
         err.print(f"phosphene: not the same bits: {told}", soft_wrap=True)
     _tell(out_folder, [new], as_json)
 
 
 def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
-    from phosphene.runs import MAX_TILES
+    from phosphene.pictures.folder import MAX_TILES
 
     for record in finished:
         if record.status != "climbed":
@@ -449,15 +457,14 @@ def reconstruct(
     import torch
 
     from phosphene import images
-    from phosphene.encoders import check_encoder, encode
     from phosphene.files import outlet
-    from phosphene.parameterizations import load_generated
+    from phosphene.priors import encode, load_generated
     from phosphene.tensors import as_images
 
     images.kind_of(out_file)
     outlet(out_file, image, prior)
     generated = load_generated(prior)
-    check_encoder(generated, encoder)
+    generated.check_encoder(encoder)
     pixels = images.read_image(image, generated.image_size)
     photograph = as_images([pixels])[0]
     with torch.no_grad():

@@ -210,8 +210,7 @@ def _evaluate_generator(
     as_json: bool,
 ) -> None:
     """Measure a generator, and print its figures."""
-    from phosphene.encoders import check_encoder
-    from phosphene.parameterizations import load_generated
+    from phosphene.priors import load_generated
     from phosphene.studies.generator import Observer, measure_prior
 
     where = choose_machine(device, "float32", threads)["device"]
@@ -222,7 +221,7 @@ def _evaluate_generator(
         )
     with progress.status("looking at photographs"):
         generated = load_generated(name)
-        check_encoder(generated, encoder)
+        generated.check_encoder(encoder)
         size = generated.image_size
         observer = Observer(judge, images, size, photographs=photographs, device=where)
         found = asdict(measure_prior(generated, observer, encoder))

@@ -122,7 +122,7 @@ def refuse_options(context: typer.Context, names: Collection[str | None], what: 
 
     `names` are the parameters of the command's function. A default is not given.
     """
-    given = [each for each in context.command.params if each.name in names]
+    given = [each for each in context.command.get_params(context) if each.name in names]
     given = [each for each in given if is_given(context, str(each.name))]
     if given:
         words = [

@@ -145,7 +145,7 @@ def train_generator(
     Several processes share each batch: torchrun --nproc-per-node 2 --no-python -- phosphene train generator …
     """
     from phosphene import datasets, weights
-    from phosphene.parameterizations import load_generated
+    from phosphene.priors import load_generated
     from phosphene.runtime import Runtime, deadline_in, started_processes
     from phosphene.subjects import load_subject
     from phosphene.training.generator import generator_card, train_generator

@@ -15,8 +15,8 @@ from torch import Tensor
 from phosphene import metrics
 from phosphene.images import Pixels, to_pixels
 from phosphene.metrics import features
+from phosphene.priors import load_prior
 from phosphene.receptive_fields import Fields
-from phosphene.runs import open_parameterization
 from phosphene.statistics import Figure, mean, median, share
 from phosphene.studies._folder import Picture, Run
 from phosphene.studies._index import LayerExemplars, find_peaks
@@ -243,7 +243,7 @@ class _UnitFeatures:
 def _random_pictures(run: Run, size: int) -> list[Pixels]:
     """Return what the prior makes of random codes."""
     request = run.request
-    prior = open_parameterization(request.prior, run.subject, request.prior_file, request.bounds)
+    prior = load_prior(request.prior, run.subject, request.prior_options)
     with torch.no_grad():
         images = torch.cat([prior.images(prior.start(seed)[None]) for seed in range(RANDOM_CODES)])
     return [_resized(to_pixels(image.numpy()), size) for image in images]

@@ -11,12 +11,12 @@ from phosphene import records
 from phosphene.errors import BadFile, BadRequest
 from phosphene.forms import is_study
 from phosphene.images import Pixels
-from phosphene.runs import Request, check_trusted, check_weights
+from phosphene.pictures import Request, check_trusted, check_weights
 from phosphene.subjects import Subject
 from phosphene.synthesis import NOT_ABOVE
 from phosphene.units import Unit, is_token
 
-MADE_BY = ("subject", "prior", "prior_file", "bounds", "reading")
+MADE_BY = ("subject", "prior", "prior_options", "reading")
 """What all pictures of a folder have in common."""
 
 

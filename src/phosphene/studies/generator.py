@@ -19,10 +19,9 @@ from torch import Tensor
 
 from phosphene import metrics
 from phosphene.datasets import Photographs, load, places_of, same_names
-from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
 from phosphene.metrics import distances, features, judge_channels, recognised
-from phosphene.parameterizations import Generated
+from phosphene.priors import Generated
 from phosphene.statistics import Figure, mean, share
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import as_images, center_crop, resized
@@ -135,7 +134,7 @@ def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -
     be no nearer to one than photographs held out are. An encoder that is code, `python:…`, is
     loaded only where it is the `trusted` one.
     """
-    encoder, device = encoder_of(generated, trusted), observer.device
+    encoder, device = generated.load_encoder(trusted), observer.device
     encoder.network.to(device)
     generated = generated.to(device)
     labels, same = observer.labels, False
@@ -171,9 +170,9 @@ def reconstructed(
         for x, named in zip(photographs.split(batch), labels.split(batch), strict=True):
             x = x.to(device)
             shape = (len(x), *generated.statistics.mean.shape)
-            code = read(encoder.prepare(center_crop(x, generated.seen)))[layer].view(shape)
+            code = read(encoder.prepare(center_crop(x, generated.view_size)))[layer].view(shape)
             y = generated.images(code).clamp(0, 1)
-            second = read(encoder.prepare(center_crop(y, generated.seen)))
+            second = read(encoder.prepare(center_crop(y, generated.view_size)))
             other, class_ = (
                 second[layer].view(shape).flatten(1),
                 second[encoder.output].argmax(1).cpu(),

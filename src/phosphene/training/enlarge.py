@@ -23,14 +23,13 @@ from torch.func import functional_call
 
 from phosphene import weights
 from phosphene.datasets import Stream
-from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
 from phosphene.kept import Content, kept
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
 from phosphene.networks.enlarger import Enlarger, enlarged
 from phosphene.networks.generator import ImageGenerator, smoothed
-from phosphene.parameterizations import Generated
+from phosphene.priors import Generated
 from phosphene.runtime import Runtime
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import as_images, blurred, center_crop, resized
@@ -301,7 +300,7 @@ def _pairs(
     size = prior.image_size
     large = torch.empty(n, 2 * size, 2 * size, 3, dtype=torch.uint8)
     again, beyond = (torch.empty(n, size, size, 3, dtype=torch.uint8) for _ in range(2))
-    encoder = encoder_of(prior)
+    encoder = prior.load_encoder()
     generator = placed(cast("ImageGenerator", prior.generator), device)
     placed(encoder.network, device)
     at = 0
@@ -309,7 +308,7 @@ def _pairs(
         for pictures in _batches(photographs, wanted):
             rng = seeded(seed, 7, at)
             views = torch.cat([view(x, 2 * size, rng) for x in as_images(pictures)]).to(device)
-            seen = center_crop(resized(views, (size, size)), prior.seen)
+            seen = center_crop(resized(views, (size, size)), prior.view_size)
             with mixed_precision(device):
                 maps = read(encoder.prepare(seen))
                 codes = maps[prior.layer].float().reshape(len(views), *generator.code_shape)

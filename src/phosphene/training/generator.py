@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from phosphene import weights
+from phosphene.code_statistics import CodeStatistics
 from phosphene.datasets import Photographs, renumbered, same_names
 from phosphene.errors import BadRequest
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
-from phosphene.parameterizations import Generated
-from phosphene.priors import CodeStatistics
+from phosphene.priors import Generated
 from phosphene.runtime import Runtime
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images, center_crop, device_of, resized

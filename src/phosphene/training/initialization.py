@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.encoders import encoder_of
 from phosphene.errors import BadRequest
 from phosphene.kept import Content, kept
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
-from phosphene.parameterizations import Generated, load_generated
+from phosphene.priors import Generated, load_generated
 from phosphene.tensors import center_crop
 from phosphene.training.inversion import DECODER, Inversion
 from phosphene.training.latents import Views, regress, whiten, whiten_code
@@ -118,14 +117,14 @@ def _shown(inversion: Inversion, batch: int = 128) -> Iterator[tuple[Tensor, Ten
 def _drawn(inversion: Inversion, teacher: Generated) -> Views:
     """Return codes of some views, and the latents from which the teacher draws the same views."""
     device = inversion.runtime.device
-    own = encoder_of(teacher, trusted=inversion.encoder.name)
+    own = teacher.load_encoder(inversion.encoder.name)
     placed(own.network, device)
     generator = placed(cast("TwoStageGenerator", teacher.generator), device)
     codes, latents = [], []
     with own.reading([teacher.layer]) as read, torch.no_grad():
         for mine, x in _shown(inversion):
             with mixed_precision(device):
-                theirs = read(own.prepare(center_crop(x, teacher.seen)))[teacher.layer]
+                theirs = read(own.prepare(center_crop(x, teacher.view_size)))[teacher.layer]
                 theirs = theirs.float().reshape(len(x), *generator.code_shape)
                 latents.append(generator.latents(theirs).float().cpu())
             codes.append(mine)

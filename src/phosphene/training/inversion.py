@@ -14,7 +14,7 @@ from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks import build
-from phosphene.parameterizations import check_generator
+from phosphene.priors import check_generator
 from phosphene.probe import find_layer
 from phosphene.runtime import Runtime
 from phosphene.subjects import Subject

@@ -8,8 +8,7 @@ from typing import Any
 
 from phosphene import datasets
 from phosphene.datasets import Photographs
-from phosphene.encoders import encoder_of
-from phosphene.parameterizations import load_generated
+from phosphene.priors import load_generated
 from phosphene.statistics import wilson
 from phosphene.subjects import load_subject
 from phosphene.training.generator import held_out_errors
@@ -44,4 +43,4 @@ def measured(
         }
     generated = load_generated(name).to(device)
     generator: Any = generated.generator
-    return held_out_errors(card["recipe"], encoder_of(generated), val, generator)
+    return held_out_errors(card["recipe"], generated.load_encoder(), val, generator)

@@ -1,0 +1,37 @@
+"""Pictures: climb into a folder, and make a record's picture again."""
+
+from phosphene.pictures.folder import (
+    MAX_TILES,
+    SHEET,
+    check_kept,
+    check_places,
+    climb_batches,
+    climb_into,
+    file_name,
+    kept_inputs,
+    weights_of,
+    with_records,
+)
+from phosphene.pictures.remake import check_trusted, check_weights, remake
+from phosphene.pictures.request import Request, start_request
+from phosphene.pictures.versions import differences, versions
+
+__all__ = [
+    "MAX_TILES",
+    "SHEET",
+    "Request",
+    "check_kept",
+    "check_places",
+    "check_trusted",
+    "check_weights",
+    "climb_batches",
+    "climb_into",
+    "differences",
+    "file_name",
+    "kept_inputs",
+    "remake",
+    "start_request",
+    "versions",
+    "weights_of",
+    "with_records",
+]

@@ -1,0 +1,304 @@
+"""A folder of pictures: climb into it, and keep what is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phosphene import images, records
+from phosphene.errors import BadFile, BadRequest
+from phosphene.factories import is_factory
+from phosphene.files import outlet, outlet_folder
+from phosphene.pictures.request import Request, read_start, told_apart, upgraded
+from phosphene.pictures.versions import versions
+from phosphene.priors import Prior
+from phosphene.records import Folder, Record, pixels_sha256, read
+from phosphene.subjects import Subject
+from phosphene.synthesis import Member, PreferredInputs, check, checked_batch, climb_batch
+from phosphene.tensors import as_images
+from phosphene.texts import clean, slug
+from phosphene.units import Direction
+
+SHEET = "contact-sheet.png"
+MAX_TILES = 400
+"""Pictures on a contact sheet; it shows the first ones of a longer run."""
+
+
+def climb_into(
+    folder: Folder,
+    request: Request,
+    subject: Subject,
+    prior: Prior,
+    members: Sequence[Member],
+    *,
+    batch: int = 32,
+    animate: bool = False,
+    resume: bool = True,
+    report: Callable[[int], None] = lambda steps: None,
+    keeping: Callable[[int], None] = lambda pictures: None,
+) -> Iterator[Record]:
+    """Climb batch by batch and yield each record once its picture is safe on disk.
+
+    With `resume`, a batch whose pictures the folder already holds, whole and from the same request,
+    is not climbed again; `keeping` hears of how many pictures are kept, `report` of steps that are
+    climbed. The contact sheet is written after every batch, which has as many as the subject takes.
+    """
+    finished: list[Record] = []
+    for result, made in climb_batches(
+        folder,
+        request,
+        subject,
+        prior,
+        members,
+        read_start(request.start, prior),
+        batch=batch,
+        every_frame=max(1, request.climb.steps // 60) if animate else 0,
+        resume=resume,
+        report=report,
+    ):
+        if result is None:
+            keeping(len(made))
+        finished += made
+        _write_sheet(folder, finished)
+        yield from made
+
+
+def climb_batches(
+    folder: Folder,
+    request: Request,
+    subject: Subject,
+    prior: Prior,
+    members: Sequence[Member],
+    start: str | Tensor,
+    *,
+    batch: int,
+    every_frame: int = 0,
+    resume: bool = True,
+    report: Callable[[int], None] = lambda steps: None,
+) -> Iterator[tuple[PreferredInputs | None, list[Record]]]:
+    """Climb batch by batch; yield each result and its records.
+
+    The result is None where its pictures were kept.
+    """
+    check(members)
+    batch = subject.at_most(checked_batch(batch))
+    check_places(folder, members, *request.files)
+    for at in range(0, len(members), batch):
+        _check_size(request, members[at : at + batch])
+    folder.create()
+    hashes = weights_of(subject, prior)
+    for at in range(0, len(members), batch):
+        chunk = members[at : at + batch]
+        requests = [request.for_member(chunk, i) for i in range(len(chunk))]
+        found = [
+            folder.find(file_name(member), asked, hashes, upgraded)
+            for member, asked in zip(chunk, requests, strict=True)
+        ]
+        kept = [record for record in found if record]
+        moving = not every_frame or all(_moves(folder, record) for record in kept)
+        if resume and len(kept) == len(chunk) and moving:
+            yield None, kept
+            continue
+        result = climb(request, subject, prior, chunk, start, every_frame, report)
+        yield result, [keep(folder, result, i, asked, hashes) for i, asked in enumerate(requests)]
+
+
+def with_records(
+    result: PreferredInputs, request: Request, hashes: dict[str, str]
+) -> PreferredInputs:
+    """Return a batch's result with a record of each picture."""
+    places = range(len(result))
+    asked = [request.for_member(result.members, i) for i in places]
+    return replace(result, records=tuple(made(result, i, asked[i], hashes)[0] for i in places))
+
+
+def kept_inputs(
+    folder: Folder, kept: Sequence[Record], members: Sequence[Member], code: Tensor
+) -> PreferredInputs:
+    """Return the result of an earlier run from its folder, which holds no codes: they are NaN.
+
+    `code` is one of the codes' shape.
+    """
+    steps = [len(each.curve) if each.kept_step is None else each.kept_step for each in kept]
+    last = [each.score if each.last_score is None else each.last_score for each in kept]
+    return PreferredInputs(
+        tuple(members),
+        as_images([folder.picture(record) for record in kept]),
+        torch.full((len(kept), *code.shape), torch.nan),
+        torch.tensor([record.score for record in kept]),
+        torch.tensor([record.start_score for record in kept]),
+        torch.tensor([record.curve for record in kept]).view(len(kept), -1),
+        tuple(record.status for record in kept),
+        torch.tensor(steps),
+        torch.tensor(last),
+        records=tuple(kept),
+    )
+
+
+def check_kept(
+    folder: Folder,
+    request: Request,
+    members: Sequence[Member],
+    remedy: str = "give another --out to keep it, or --anew to replace it",
+) -> None:
+    """Refuse a folder that holds one of these pictures as another request made it.
+
+    That picture would be lost.
+    """
+    wanted = request.as_json()
+    for member in members:
+        file = folder.path / f"{file_name(member)}.json"
+        try:
+            kept = upgraded(read(file).request)
+        except BadFile:  # none, or no whole one
+            continue
+        if other := told_apart(kept, wanted):
+            raise BadRequest(f"{file} was made with another {other}; {remedy}")
+
+
+def check_places(folder: Folder, members: Sequence[Member], *inputs: str | Path) -> None:
+    """Refuse before any work a folder, or a file in it, that cannot be written or is an input."""
+    outlet_folder(folder.path)
+    there = {file.name.lower() for file in folder.path.glob("*")}  # some disks know no case
+    names = [f"{file_name(each)}{kind}" for each in members for kind in (".png", ".json", ".webp")]
+    for name in (SHEET, *names):
+        if name.lower() in there:
+            outlet(folder.path / name, *inputs)
+
+
+def _check_size(request: Request, chunk: Sequence[Member]) -> None:
+    """Refuse a batch whose records would be too long to be read: each names all members."""
+    length = len(json.dumps(request.for_member(chunk, 0), indent=1))
+    most = records.MAX_BYTES * 7 // 8  # the curve needs the rest
+    if length > most:
+        raise BadRequest(
+            f"a record names its whole batch, and of {len(chunk)} such targets it would have "
+            f"{length / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are taken: give a smaller batch"
+        )
+
+
+def weights_of(subject: Subject, prior: Prior) -> dict[str, str]:
+    """Return what the pictures depend on: the identities of the subject and the prior's network."""
+    hashes = {"subject": subject.identity, "prior": prior.identity}
+    return {part: each for part, each in hashes.items() if each or part == "subject"}
+
+
+def file_name(member: Member) -> str:
+    """A safe, readable name for a picture: unit, label, seed; unique within a run."""
+    text = str(member.target)
+    name = slug(text)
+    if not re.fullmatch(r"[A-Za-z0-9.]+:\d+", text):  # what `safe` leaves as it is
+        vectors = [unit.vector for _, unit in member.target.terms if isinstance(unit, Direction)]
+        name = f"{name[:40]}-{hashlib.sha256((text + str(vectors or '')).encode()).hexdigest()[:8]}"
+    label, plain = (
+        re.sub(r"[^a-z0-9]+", "-", each.lower()).strip("-")
+        for each in (member.target.label[:40], name)
+    )
+    return "-".join(
+        part for part in (name, label if label not in plain else "", f"s{member.seed}") if part
+    )
+
+
+def climb(
+    request: Request,
+    subject: Subject,
+    prior: Prior,
+    members: Sequence[Member],
+    start: str | Tensor,
+    every_frame: int,
+    report: Callable[[int], None],
+) -> PreferredInputs:
+    return climb_batch(
+        subject,
+        members,
+        prior,
+        request.climb,
+        start=start,
+        device=request.device,
+        precision=request.precision,
+        every_frame=every_frame,
+        report=report,
+    )
+
+
+def keep(
+    folder: Folder, result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]
+) -> Record:
+    """Write one member's picture, its animation where there are frames, and its record."""
+    record, pixels = made(result, i, request, hashes)
+    name = file_name(result.members[i])
+    animation = folder.path / f"{name}.webp"
+    animation.unlink(missing_ok=True)  # it may be of another climb
+    if record.status != "dead" and result.frames is not None:
+        frames = [images.to_pixels(frame.numpy()) for frame in result.frames[:, i]]
+        images.write_animation(animation, [*frames, pixels])
+    folder.add(name, record, pixels)
+    return record
+
+
+def made(
+    result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]
+) -> tuple[Record, images.Pixels]:
+    """One member's record and its picture."""
+    member, status = result.members[i], result.statuses[i]
+    name, pixels = file_name(member), result.picture(i)
+    code = [request["subject"]] if is_factory(request["subject"]) else []  # it has to be named
+    climb = request["climb"]
+    for part in (request["prior"], climb["optimizer"], climb["objective"]):
+        code += ["--trust", part] if is_factory(part) else []
+    record = Record(
+        target=str(member.target),
+        label=member.target.label or str(member.target),
+        request=request,
+        weights=hashes,
+        score=float(result.scores[i]),
+        start_score=float(result.start_scores[i]),
+        curve=[round(value, 5) for value in result.curves[i].tolist()],
+        status=status,
+        image=f"{name}.png",
+        image_sha256=pixels_sha256(pixels),
+        command=shlex.join(["phosphene", "synthesize", *code, "--record", f"{name}.json"]),
+        versions=versions(request["device"]),
+        kept_step=int(result.kept[i]),
+        last_score=float(result.last_scores[i]),
+    )
+    return record, pixels
+
+
+def _moves(folder: Folder, record: Record) -> bool:
+    """Whether the picture's animation is there; a dead unit has none."""
+    return record.status == "dead" or (folder.path / record.image).with_suffix(".webp").exists()
+
+
+def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
+    shown = finished[:MAX_TILES]
+    notes = [
+        f"{record.score:.2f}" if record.status == "climbed" else record.status for record in shown
+    ]
+    labels = [f"{clean(record.label)}\n{note}" for record, note in zip(shown, notes, strict=True)]
+    sheet = images.contact_sheet(
+        [folder.picture(record) for record in shown],
+        labels,
+        columns=_columns(len(shown)),
+        scale=2 if len(shown) <= 40 else 1,
+    )
+    images.write_png(folder.path / SHEET, sheet)
+
+
+def _columns(tiles: int) -> int:
+    """Tiles in a row of a contact sheet: near a square, with the fullest last row."""
+    square = min(10, max(4, math.ceil(tiles**0.5)))
+    return min(
+        range(max(3, square - 1), min(10, square + 2) + 1),
+        key=lambda n: (-tiles % n, abs(n - square)),
+    )

@@ -1,0 +1,138 @@
+"""Make a record's picture again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from phosphene.errors import BadFile, BadRequest
+from phosphene.pictures.folder import check_kept, check_places, climb, keep, made, weights_of
+from phosphene.pictures.request import Request, read_start
+from phosphene.priors import Prior
+from phosphene.records import Folder, Record, read
+from phosphene.subjects import Subject
+from phosphene.synthesis import Member
+from phosphene.units import Unit
+
+
+def remake(
+    file: Path,
+    folder: Folder,
+    *,
+    trusted: str = "",
+    code: Collection[str] = (),
+    device: str | None = None,
+    anew: bool = False,
+    report: Callable[[int], None] = lambda steps: None,
+) -> tuple[Record, Record]:
+    """Make a record's picture again and return the old record and the new one.
+
+    The whole batch that it climbed in is climbed, since batches of other sizes may round
+    differently. A subject that is code, `python:…`, runs only where it is the `trusted` one; a prior,
+    an optimizer or an objective that is, only where its name is in `code`. In the record's own
+    folder nothing is written. In another, a picture that another request made is replaced only when
+    `anew` is true.
+    """
+    old = read(file)
+    asked, members, member = Request.from_record(old, file)
+    check_code(asked, trusted, code, file)
+    request = asked if device is None else replace(asked, device=device)
+    _check_device(request.device, file)
+    own = folder.path.resolve() == file.parent.resolve()
+    if not own:
+        check_places(folder, [members[member]], file, *request.files)
+    if not (own or anew):
+        check_kept(folder, request, [members[member]])
+    if request.threads != torch.get_num_threads():
+        torch.set_num_threads(request.threads)
+    subject, prior = request.loaded()
+    _check_units(subject, members, file)
+    check_weights(old, subject, prior, file)
+    start = read_start(request.start, prior)
+    result = climb(request, subject, prior, members, start, 0, report)
+    kept = asked.for_member(members, member)
+    if own:
+        return old, made(result, member, kept, old.weights)[0]
+    folder.create()
+    return old, keep(folder, result, member, kept, old.weights)
+
+
+def check_code(request: Request, trusted: str, code: Collection[str], file: Path) -> None:
+    """Refuse with `BadRequest` a record that would run code which nobody named."""
+    record = shlex.quote(str(file))
+    named = f"phosphene synthesize {shlex.quote(request.subject)} --record {record}"
+    check_trusted(request.subject, trusted, file, named)
+    for name in request.code:
+        if name != request.subject and name not in code:
+            raise BadRequest(
+                f"{file} would run {name!r}, which is code; where you trust it, name it: "
+                f"--trust {name}"
+            )
+
+
+def _check_device(device: str, file: Path) -> None:
+    here = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not here[device.partition(":")[0]]:
+        raise BadRequest(
+            f"{file} was made on {device}, which is not here; --device cpu comes close"
+        )
+
+
+def check_weights(record: Record, subject: Subject, prior: Prior, file: Path) -> None:
+    """Refuse a record whose picture was made with other networks than those that are here.
+
+    The error is `BadFile`. A record of version 0.1.0 is compared as that version did, by the hash
+    of the weights alone.
+    """
+    here = weights_of(subject, prior)
+    if record.weights.get("subject") == subject.former_identity:
+        here["subject"] = subject.former_identity
+    if wrong := [part for part in here if here[part] != record.weights.get(part)]:
+        was, now = str(record.weights.get(wrong[0], "none"))[:16], here[wrong[0]][:16]
+        raise BadFile(
+            f"{file} was made with another {wrong[0]}: its hash was {was}, here it is {now}"
+        )
+
+
+def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
+    """Refuse a record's subject that is code, `python:…`, unless it is the `trusted` one.
+
+    A record is a file from outside. Another subject than its own is refused where one is named.
+    """
+    own, named = (name.removesuffix("@random") for name in (subject, trusted))
+    same = own == named or (
+        os.path.exists(own) and os.path.exists(named) and os.path.samefile(own, named)
+    )
+    if trusted and not same and not subject.startswith("python:"):
+        raise BadRequest(f"{file} is of {subject!r}, not of {trusted!r}; leave that out")
+    if not same and subject.startswith("python:"):
+        raise BadRequest(
+            f"{file} would run {subject!r}, which is code; where you trust it, name it: {command}"
+        )
+
+
+def _check_units(subject: Subject, members: Sequence[Member], file: Path) -> None:
+    """A record comes from outside: its layers and channels must exist."""
+    shapes = subject.shapes()
+    for member in members:
+        for _, unit in member.target.terms:
+            if isinstance(unit, Unit):
+                subject.targets(str(unit))
+                continue
+            channels, *limits = shapes.get(unit.layer) or (0,)
+            if channels != len(unit.vector):
+                raise BadFile(f"{file}: its direction does not fit layer {unit.layer!r}")
+            if isinstance(unit.position, tuple) and not (
+                len(limits) == 2
+                and all(0 <= at < limit for at, limit in zip(unit.position, limits, strict=True))
+            ):
+                raise BadFile(f"{file}: layer {unit.layer!r} has no position {unit.position}")

@@ -1,0 +1,198 @@
+"""All that decides a run's pictures: the request that a record keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from phosphene import images
+from phosphene.errors import BadFile, BadRequest
+from phosphene.factories import is_factory
+from phosphene.parts import KINDS
+from phosphene.priors import Prior, load_prior
+from phosphene.records import Record
+from phosphene.subjects import READINGS, Subject, load_subject
+from phosphene.synthesis import PRECISIONS, Climb, Member, check
+from phosphene.tensors import as_images
+from phosphene.units import Target
+
+DEVICES = ("cpu", "cuda", "mps")
+MAX_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that decides a run's pictures but their targets and seeds.
+
+    Files are kept with their hashes. `start` is "random", "mean" or {"file", "sha256"} of a
+    photograph, with the "colours" that it is read in where version 0.1.0 read it otherwise.
+    `prior_options` are the options of the prior that were given. `threads` counts because a
+    machine's sums round differently with another number of them. `reading` is the version of what
+    the subject's layers mean (see `subjects.READINGS`); records of version 0.1.0 lack it.
+    """
+
+    subject: str
+    prior: str
+    climb: Climb
+    start: str | Mapping[str, str] = "random"
+    prior_options: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int = 1
+    reading: int = READINGS[0]
+
+    def __post_init__(self) -> None:
+        start = self.start if isinstance(self.start, Mapping) else {"file": self.start}
+        texts = [self.subject, self.prior, start.get("file"), *start.values()]
+        if not all(isinstance(text, str) for text in texts):
+            raise BadRequest("subject, prior, start and files are texts")
+        options = self.prior_options.items()
+        if not all(isinstance(name, str) and isinstance(each, KINDS) for name, each in options):
+            raise BadRequest(f"a prior's options are numbers and texts; got {self.prior_options}")
+        if self.device.partition(":")[0] not in DEVICES or self.precision not in PRECISIONS:
+            raise BadRequest(
+                f"device is one of {', '.join(DEVICES)}, precision one of {', '.join(PRECISIONS)}"
+            )
+        if not isinstance(self.threads, int) or not 1 <= self.threads <= MAX_THREADS:
+            raise BadRequest(f"threads must lie in 1 … {MAX_THREADS}; got {self.threads!r}")
+        if self.reading not in READINGS:
+            raise BadRequest(
+                f"reading is one of {READINGS}; got {self.reading!r}; update phosphene"
+            )
+
+    def loaded(self) -> tuple[Subject, Prior]:
+        """Return the subject and the prior that the request names."""
+        subject = load_subject(self.subject).as_read_by(self.reading)
+        return subject, load_prior(self.prior, subject, self.prior_options)
+
+    @property
+    def code(self) -> list[str]:
+        """Return those of its names that are code, `python:…`."""
+        names = (self.subject, self.prior, self.climb.optimizer, self.climb.objective)
+        return [name for name in names if is_factory(str(name))]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the files that the request may name."""
+        start = self.start["file"] if isinstance(self.start, Mapping) else ""
+        options = (each for each in self.prior_options.values() if isinstance(each, str))
+        return (start, self.subject, self.prior, *options)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the request as a record keeps it."""
+        kept = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**kept, "climb": self.climb.as_json(), "prior_options": dict(self.prior_options)}
+
+    def for_member(self, members: Sequence[Member], i: int) -> dict[str, Any]:
+        """Return what one picture's record keeps: with it, the whole batch that it climbed in."""
+        batch = [[member.target.as_json(), member.seed] for member in members]
+        return {**self.as_json(), "members": batch, "member": i}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Request:
+        """Return the request of a record of any version. No code of a user runs."""
+        given = {**kept, "climb": Climb.from_record(kept["climb"])}
+        if "prior_options" not in given:
+            former = {name: given.pop(name, "") for name in FORMER_OPTIONS}
+            given["prior_options"] = {name: value for name, value in former.items() if value}
+        return cls(**given)
+
+    @classmethod
+    def from_record(cls, record: Record, file: Path) -> tuple[Request, list[Member], int]:
+        """Return the request, the batch, and the picture's place in it.
+
+        `BadFile` when the record is not whole.
+        """
+        try:
+            kept = dict(record.request)
+            members = [
+                Member(Target.from_json(target), int(seed)) for target, seed in kept.pop("members")
+            ]
+            member = int(kept.pop("member"))
+            request = cls.from_json(kept)
+            check(members)
+            if not 0 <= member < len(members):
+                raise IndexError(f"member {member} of {len(members)}")
+        except NOT_WHOLE as error:
+            raise BadFile(f"{file}: its request is not whole: {error}") from None
+        return request, members, member
+
+
+FORMER_OPTIONS = ("prior_file", "bounds")
+"""Options of a prior that were parts of the request in version 0.1.0."""
+
+NOT_WHOLE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    BadRequest,
+)
+"""What reading a request raises where a record does not have the form of one."""
+
+DECIDING = ("subject", "prior", "climb", "start", "prior_options", "reading")
+"""What a user asks for of a request; the machine is what it happens to be."""
+
+
+def upgraded(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a picture's request as this version would write it; `BadFile` where it is none."""
+    try:
+        own = {name: value for name, value in request.items() if name not in ("members", "member")}
+        batch = {name: request[name] for name in ("members", "member")}
+        return {**Request.from_json(own).as_json(), **batch}
+    except NOT_WHOLE as error:
+        raise BadFile(f"a request is not whole: {error}") from None
+
+
+def told_apart(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return the first part of two requests that differs, "" where none does.
+
+    Of two climbs it also tells which settings do.
+    """
+    part = next((each for each in DECIDING if kept.get(each) != wanted.get(each)), "")
+    if part != "climb":
+        return part.replace("_", " ")
+    old, new = ({**each["climb"], **each["climb"]["options"]} for each in (kept, wanted))
+    names = [name for name in new if name != "options" and old.get(name) != new[name]]
+    told = [f"{name} {old.get(name)}, now {new[name]}" for name in names]
+    return f"climb ({'; '.join(told)})" if told else part
+
+
+def start_request(start: str) -> str | dict[str, str]:
+    """Return a start: "random", "mean", or a photograph's path with the hash of what it holds."""
+    if start in ("random", "mean"):
+        return start
+    found = _photograph(start)
+    colours = images.colours_of(start)
+    return found | ({"colours": colours} if colours else {})
+
+
+def read_start(request: str | Mapping[str, str], prior: Prior) -> str | Tensor:
+    """Return the start as the climb takes it; a photograph must be the one that was asked for."""
+    if isinstance(request, str):
+        return request
+    file = request["file"]
+    if _photograph(file) != {key: request.get(key) for key in ("file", "sha256")}:
+        raise BadFile(f"{file} is not the photograph that the record began with")
+    pixels = images.read_image(file, prior.size, request.get("colours", ""))
+    return as_images([pixels])[0]
+
+
+def _photograph(file: str) -> dict[str, str]:
+    """Return a photograph's path with the hash of what it holds."""
+    try:
+        if Path(file).exists() and not Path(file).is_file():
+            raise BadFile(f"--start takes random, mean or a photograph; {file!r} is no file")
+        content = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError as error:
+        raise BadFile(
+            f"--start takes random, mean or a photograph; {file!r}: {error.strerror}"
+        ) from None
+    return {"file": str(Path(file).resolve()), "sha256": content}

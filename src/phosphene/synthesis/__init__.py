@@ -1,0 +1,42 @@
+"""The climb: codes are moved until the subject's units answer most."""
+
+from phosphene.synthesis.climb import CLIMBS, UNNAMED, Climb, settings
+from phosphene.synthesis.loop import (
+    MAX_AT_ONCE,
+    PRECISIONS,
+    check,
+    checked_batch,
+    checked_device,
+    checked_precision,
+    climb_all,
+    climb_batch,
+)
+from phosphene.synthesis.results import (
+    MAX_SEED,
+    NOT_ABOVE,
+    Member,
+    PreferredInputs,
+    joined,
+    tiles,
+)
+
+__all__ = [
+    "CLIMBS",
+    "MAX_AT_ONCE",
+    "MAX_SEED",
+    "NOT_ABOVE",
+    "PRECISIONS",
+    "UNNAMED",
+    "Climb",
+    "Member",
+    "PreferredInputs",
+    "check",
+    "checked_batch",
+    "checked_device",
+    "checked_precision",
+    "climb_all",
+    "climb_batch",
+    "joined",
+    "settings",
+    "tiles",
+]

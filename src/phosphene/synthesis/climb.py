@@ -1,0 +1,251 @@
+"""How to climb: the settings, those with a name, and how they are put together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from phosphene.constraints import CONSTRAINTS, Constraint
+from phosphene.errors import BadRequest, Notice
+from phosphene.factories import is_factory
+from phosphene.objectives import load_objective
+from phosphene.optimizers import Optimizer, load_optimizer
+from phosphene.parts import Option, check_names, name_of, option, options_of
+from phosphene.priors import Prior
+
+
+def _read(changes: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
+    """Return values as the options are declared, where texts of a command line stand for them."""
+    return {
+        name: known[name].read(value) if isinstance(value, str) else value
+        for name, value in changes.items()
+    }
+
+
+@dataclass(frozen=True)
+class Climb:
+    """How to climb. Its parts are an optimizer, an objective and a constraint, each by its name.
+
+    `options` are those that the parts declare, such as `rate` and `decay`. What an option is for is
+    said where it is declared. `optimizer` and `objective` may also be classes, and `objective` a
+    function of activations (see `phosphene.objectives.FunctionObjective`).
+
+    A climb that fails ends no higher than its random start, or with a unit that others of its layer
+    exceed (`objectives.activation.FAINT`). `cycle` is PPGN's ε₁ (Nguyen et al. 2017), `redirect`
+    the way of Olah et al. (2017).
+    """
+
+    steps: int = option(200, "Steps.", low=0, high=100_000)
+    optimizer: Any = option(
+        "whitened", "How codes move: whitened, mean, adam or python:MODULE:FACTORY."
+    )
+    objective: Any = option(
+        "activation", "What is climbed: activation, probability or python:MODULE:FACTORY."
+    )
+    constraint: str = option(
+        "gaussian", "What keeps codes plausible: gaussian, box or none.", choices=(*CONSTRAINTS,)
+    )
+    cycle: float = option(
+        0.0, "Share of the way to the picture's own code in each step.", low=0, high=1
+    )
+    shift: int = option(0, "Largest random shift of the crop, in pixels.", low=0, high=10_000)
+    distribution: str = option(
+        "gaussian",
+        "What random starts are drawn from: the code's gaussian, or normal.",
+        choices=("gaussian", "normal"),
+    )
+    tv: float = option(0.0, "Weight of total variation.", low=0, high=1_000_000)
+    blur: float = option(0.0, "Blur of what the subject sees, in pixels.", low=0, high=1_000)
+    redirect: bool = option(True, "Take a gradient of zero again through the ReLUs that shut it.")
+    tries: int = option(
+        4, "Starts from which a climb that fails is tried; the highest is kept.", low=1, high=100
+    )
+    keep: str = option("best", "The best code on the way or the last.", choices=("best", "last"))
+    lower: str = option(
+        "code",
+        "How low a code may fall: as low as natural ones (code), or to zero.",
+        choices=("code", "zero"),
+    )
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, each in options_of(Climb).items():
+            value = getattr(self, name)
+            if name not in ("optimizer", "objective") or isinstance(value, str):
+                each.checked(value)
+        if not isinstance(self.options, Mapping):
+            raise BadRequest(f"options are a dict of names and values; got {self.options!r}")
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Return the classes and functions of the parts. Names that are code run it."""
+        return {
+            "optimizer": load_optimizer(self.optimizer),
+            "objective": load_objective(self.objective),
+            "constraint": CONSTRAINTS[self.constraint],
+        }
+
+    def declared(self) -> dict[str, Option]:
+        """Return the options of all parts by name; `BadRequest` where two have the same name."""
+        found: dict[str, Option] = {}
+        for kind, part in self.parts.items():
+            own = options_of(part)
+            if twice := sorted(own.keys() & (found.keys() | options_of(Climb).keys())):
+                raise BadRequest(f"the {kind}'s option {twice[0]!r} is another part's as well")
+            found |= own
+        return found
+
+    @classmethod
+    def of(cls, **values: Any) -> Climb:
+        """Return a climb of these settings and options of its parts, all by their names."""
+        return cls().changed(**values)
+
+    def changed(self, **changes: Any) -> Climb:
+        """Return the climb with changes. Options that only its former parts had are left out."""
+        own = options_of(Climb)
+        climb = replace(self, **_read({n: changes[n] for n in changes if n in own}, own))
+        known = climb.declared()
+        check_names("a climb", changes, [*own, *known])
+        options = {name: value for name, value in climb.options.items() if name in known}
+        options |= _read({n: changes[n] for n in changes if n not in own}, known)
+        return replace(climb, options=options).completed()
+
+    def completed(self) -> Climb:
+        """Return the climb with every option of its parts; `BadRequest` where one is of none."""
+        known = self.declared()
+        check_names("a climb", self.options, known)
+        given = self.options
+        full = {name: each.checked(given.get(name, each.default)) for name, each in known.items()}
+        return replace(self, options=full)
+
+    def make(self, kind: str) -> Any:
+        """Return the function that makes a part, and the options that are its own."""
+        part = self.parts[kind]
+        own = {name: self.options[name] for name in options_of(part) if name in self.options}
+        return part, own
+
+    def make_optimizer(self) -> Optimizer:
+        """Return a new optimizer; `BadRequest` where the factory makes something else."""
+        part, options = self.make("optimizer")
+        made = part(**options)
+        if not isinstance(made, Optimizer):
+            raise BadRequest(f"{self.optimizer} made {type(made).__name__}, which is no Optimizer")
+        return made
+
+    def make_constraint(self) -> Constraint:
+        """Return the constraint."""
+        part, options = self.make("constraint")
+        made: Constraint = part(**options)
+        return made
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the climb as a record keeps it."""
+        kept = {each.name: getattr(self, each.name) for each in fields(self)}
+        parts = {kind: name_of(kept[kind]) for kind in ("optimizer", "objective")}
+        return {**kept, **parts, "options": dict(self.options)}
+
+    @classmethod
+    def from_record(cls, kept: Mapping[str, Any]) -> Climb:
+        """Return the climb of a record; no code of a user runs.
+
+        What version 0.1.0 did not name is as it was then.
+        """
+        if "rule" not in kept:
+            climb = cls(**kept)
+        else:
+            flat = {**UNNAMED, **{FORMER.get(name, name): each for name, each in kept.items()}}
+            own = {name: flat.pop(name) for name in kept.keys() & FORMER_OPTIONS}
+            climb = cls(**flat, options=own)
+            climb = replace(climb, options={n: own[n] for n in own if n in climb.declared()})
+        named = (climb.optimizer, climb.objective)
+        return climb if any(is_factory(name) for name in named) else climb.completed()
+
+
+UNNAMED: dict[str, Any] = {"redirect": False, "tries": 1, "keep": "last", "lower": "zero"}
+"""What a climb of version 0.1.0 did, whose records do not name these settings."""
+
+FORMER = {"rule": "optimizer", "prior": "constraint", "start": "distribution"}
+"""Names of settings in version 0.1.0."""
+
+FORMER_OPTIONS = {"rate", "last_rate", "sigmas", "decay"}
+"""Settings of version 0.1.0 that are options of parts now."""
+
+CLIMBS: dict[str, Climb] = {
+    "default": Climb.of(decay=0.98),
+    "paper": Climb.of(
+        optimizer="mean",
+        constraint="box",
+        distribution="normal",
+        redirect=False,
+        tries=1,
+        keep="last",
+        rate=8.0,
+        last_rate=1e-10,
+    ),
+    "pixels": Climb.of(
+        steps=256,
+        optimizer="adam",
+        constraint="none",
+        shift=4,
+        tv=0.5,
+        blur=0.5,
+        rate=0.05,
+        last_rate=0.05,
+        decay=1.0,
+    ),
+    "fourier": Climb.of(
+        steps=256,
+        optimizer="adam",
+        constraint="none",
+        shift=4,
+        rate=0.05,
+        last_rate=0.05,
+        decay=1.0,
+    ),
+}
+"""Settings by name.
+
+They are ours, the paper's as coded (method: §2), and the two for baselines without a learned prior.
+"""
+
+
+def settings(climb: str | Climb, prior: Prior, /, **changes: Any) -> Climb:
+    """Return settings by name, with changes; "default" means those that suit the prior.
+
+    `changes` are settings of the climb and options of its parts; None is no change.
+    """
+    if isinstance(climb, str):
+        name = prior.climb if climb == "default" else climb
+        if name not in CLIMBS:
+            raise BadRequest(f"no climb {name!r}; there are: {', '.join(CLIMBS)}")
+        climb = CLIMBS[name]
+    if not isinstance(climb, Climb):
+        raise BadRequest(f"a climb is a name or a phosphene.Climb; got {climb!r}")
+    given = {name: value for name, value in changes.items() if value is not None}
+    climb = climb.changed(**{_present(name): value for name, value in given.items()})
+    _check_fit(climb, prior)
+    return climb
+
+
+def _present(name: str) -> str:
+    """Return what a setting is called now, and say so where it had another name."""
+    if name not in FORMER:
+        return name
+    warnings.warn(Notice(f"the setting {name} is called {FORMER[name]} now"), stacklevel=2)
+    return FORMER[name]
+
+
+def _check_fit(climb: Climb, prior: Prior) -> None:
+    """Refuse with `BadRequest` settings that a prior cannot be climbed with."""
+    needy = climb.constraint != "none" or climb.optimizer == "whitened"
+    if prior.statistics is None and needy:
+        raise BadRequest(
+            "that climb moves in a generator's code; for pixels and fourier use climb default"
+        )
+    side = min(prior.view_size)
+    if 3 * climb.blur > side - 2:
+        raise BadRequest(f"blur {climb.blur:g} is too wide for the {side} pixels that are seen")
+    if climb.cycle and not climb.make_optimizer().uses_gradient:
+        raise BadRequest("cycle is for optimizers that follow a gradient; leave it at 0")

@@ -1,0 +1,189 @@
+"""What a climb returns: pictures, codes and scores of every member of a batch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phosphene import images as pictures
+from phosphene.errors import BadRequest
+from phosphene.records import Folder, Record
+from phosphene.units import Target
+
+NOT_ABOVE = "no higher than its start"
+"""The status of a picture whose unit answers to it no more than it did to the start."""
+
+MAX_SEED = 2**53
+"""As large a whole number as every reader of JSON keeps."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One climb of a batch: what for, and from which seed."""
+
+    target: Target
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MAX_SEED:
+            raise BadRequest(f"seeds lie in 0 … {MAX_SEED:,}; got {self.seed}")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PreferredInputs:
+    """What a climb returns, one entry for each member.
+
+    `images` float32 RGB in [0, 1] (n, 3, size, size), as an 8-bit picture holds them; `codes` (n,
+    …); `scores` and `start_scores`: each target's activation on the picture and on the start,
+    measured in float32 on the 8-bit pixels; `curves` (n, steps) the objective at each step;
+    `statuses`: "climbed", `NOT_ABOVE`, "dead" (no start had a gradient) or "stopped: …"; `frames`
+    (frames, n, 3, size, size) where an animation was asked for. `kept` (n,): the step whose code
+    the picture shows, `steps` where that is the last one; `last_scores` (n,): the activation on the
+    last code's picture. `records` say how each picture came to be, where `synthesize` made them.
+
+    A result can be indexed, cut and iterated over: each part is a result of its own.
+    """
+
+    members: tuple[Member, ...]
+    images: Tensor
+    codes: Tensor
+    scores: Tensor
+    start_scores: Tensor
+    curves: Tensor
+    statuses: tuple[str, ...]
+    kept: Tensor
+    last_scores: Tensor
+    frames: Tensor | None = None
+    records: tuple[Record, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{member.target} {score:.2f}" + (f" ({status})" if status != "climbed" else "")
+            for member, score, status in zip(
+                self.members[:4], self.scores.tolist(), self.statuses, strict=False
+            )
+        ]
+        more = [f"and {len(self) - 4:,} more"] if len(self) > 4 else []
+        return f"<PreferredInputs: {', '.join([*shown, *more])}>"
+
+    def __getitem__(self, which: int | slice) -> PreferredInputs:
+        """Return the one at a place, or a part, as a result of its own."""
+        if not isinstance(which, slice):
+            place = range(len(self))[which]  # `IndexError` where there is none
+            which = slice(place, place + 1)
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        cut = {name: value[which] for name, value in parts.items() if value is not None}
+        if self.frames is not None:
+            cut["frames"] = self.frames[:, which]
+        return PreferredInputs(**cut)
+
+    def __iter__(self) -> Iterator[PreferredInputs]:
+        return (self[i] for i in range(len(self)))
+
+    def picture(self, i: int) -> pictures.Pixels:
+        """Return one picture's 8-bit pixels, crossed out where its unit is dead."""
+        pixels = pictures.to_pixels(self.images[i].numpy())
+        return pictures.crossed_out(pixels) if self.statuses[i] == "dead" else pixels
+
+    def save(self, folder: str | Path, anew: bool = False) -> Path:
+        """Write pictures, their records and a contact sheet as `phosphene synthesize` does.
+
+        A picture of another run that has the same name is replaced only when `anew` is true.
+        """
+        if not self:
+            raise BadRequest("there is no picture in this part of the result")
+        if len(self.records) != len(self):
+            raise BadRequest("only what phosphene.synthesize returned has records to save")
+        into = Folder(Path(folder))
+        into.create()
+        for record in self.records:
+            if not (anew or into.may_hold(record)):
+                raise BadRequest(
+                    f"{into.path / record.image} is a picture of another run; "
+                    "give another folder, or anew=True to replace it"
+                )
+        for i, record in enumerate(self.records):
+            into.add(Path(record.image).stem, record, self.picture(i))
+        pictures.write_png(into.path / "contact-sheet.png", self.sheet())
+        return into.path
+
+    def sheet(self, columns: int = 8) -> pictures.Pixels:
+        """All pictures in a grid, labelled with target and score."""
+        return pictures.contact_sheet(*tiles(self), columns=columns)
+
+    def _repr_png_(self) -> bytes:
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(self.sheet()).save(buffer, "png")
+        return buffer.getvalue()
+
+
+def with_higher(
+    result: PreferredInputs, tried: Sequence[int], again: PreferredInputs
+) -> PreferredInputs:
+    """Return the result with those of the members that tried again and came higher."""
+    higher = (again.scores > result.scores[list(tried)]).nonzero().flatten().tolist()
+    if not higher:
+        return result
+    into, statuses = [tried[j] for j in higher], list(result.statuses)
+
+    def merged(name: str, axis: int = 0) -> Tensor:
+        new = getattr(again, name).index_select(axis, torch.tensor(higher))
+        old: Tensor = getattr(result, name)
+        return old.clone().index_copy_(axis, torch.tensor(into), new)
+
+    for i, j in zip(into, higher, strict=True):
+        statuses[i] = again.statuses[j]
+    names = ("images", "codes", "scores", "start_scores", "curves", "kept", "last_scores")
+    better: dict[str, Any] = {name: merged(name) for name in names}
+    if result.frames is not None:
+        better["frames"] = merged("frames", 1)
+    return replace(result, statuses=tuple(statuses), **better)
+
+
+def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
+    """Several batches' results as one."""
+
+    def together(name: str) -> Tensor:
+        return torch.cat([getattr(result, name) for result in results])
+
+    frames = [result.frames for result in results if result.frames is not None]
+    return PreferredInputs(
+        tuple(m for r in results for m in r.members),
+        together("images"),
+        together("codes"),
+        together("scores"),
+        together("start_scores"),
+        together("curves"),
+        tuple(s for r in results for s in r.statuses),
+        together("kept"),
+        together("last_scores"),
+        torch.cat(frames, 1) if frames else None,
+        tuple(record for result in results for record in result.records),
+    )
+
+
+def tiles(result: PreferredInputs) -> tuple[list[pictures.Pixels], list[str]]:
+    """Return pictures and two-line labels for a contact sheet.
+
+    A dead unit is a crossed-out tile, not a grey picture.
+    """
+    shown, labels = [], []
+    for i, member in enumerate(result.members):
+        shown.append(result.picture(i))
+        note = result.statuses[i] if result.statuses[i] != "climbed" else f"{result.scores[i]:.2f}"
+        labels.append(
+            f"{member.target.label or member.target}\n{note}"
+            + (f" · seed {member.seed}" if member.seed else "")
+        )
+    return shown, labels

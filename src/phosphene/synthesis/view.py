@@ -1,0 +1,213 @@
+"""How the subject is shown the images of codes, and what its answer says of the codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phosphene.objectives import Objective
+from phosphene.priors import Prior
+from phosphene.probe import Read, redirected
+from phosphene.subjects import Subject
+from phosphene.synthesis.climb import Climb
+from phosphene.tensors import blurred, center_crop, device_of, per_row, total_variation
+
+Shifts = Sequence[tuple[int, int]] | None
+"""Each image's shift of the crop, in (rows, columns); None for no shifts."""
+
+AT_ONCE = 32
+"""Images of a pass without a gradient, which may have many candidates for each member."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """How the subject is shown an image during a climb. `read` reads its layers."""
+
+    subject: Subject
+    prior: Prior
+    climb: Climb
+    read: Read
+    device: str
+    precision: str
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of a pass in the climb's precision."""
+        device = device_of(self.subject.network).type
+        if self.precision == "bfloat16":
+            return torch.autocast(device, torch.bfloat16)
+        return nullcontext()
+
+    def moving(self, images: Tensor, shifts: Shifts) -> dict[str, Tensor]:
+        """Return the activations for images as the climb shows them: blurred, and shifted."""
+        view = center_crop(images, self.prior.view_size, shifts)
+        return self.read(self.subject.prepare(blurred(view, self.climb.blur)))
+
+    def still(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the activations for images without the climb's blur and shifts.
+
+        This is how a picture is measured.
+        """
+        return self.read(self.subject.prepare(center_crop(images, self.prior.view_size)))
+
+    def smooth(self, scores: list[Tensor], images: Tensor) -> list[Tensor]:
+        """Return the scores less what the images' total variation costs."""
+        if not self.climb.tv:
+            return scores
+        rough = self.climb.tv * total_variation(images) * len(images[0, 0])
+        return [score - each for score, each in zip(scores, rough, strict=True)]
+
+
+class Ascent:
+    """One pass: the images of codes (batch, *code), their scores, and on demand the gradient.
+
+    `scores` (batch,) are what the climb follows. `going` are the places in the batch that have not
+    stopped. The graph is kept until the gradient was taken.
+    """
+
+    def __init__(
+        self, view: View, codes: Tensor, objective: Objective, shifts: Shifts, going: Sequence[int]
+    ):
+        self.view = view
+        self.objective = objective
+        self.shifts = shifts
+        self.going = going
+        self.codes = codes.detach().requires_grad_()
+        with view.autocast():
+            shown = view.prior.images(self.codes)
+            self._rising = objective(view.moving(shown, shifts))
+            self._followed = view.smooth(self._rising, shown)
+        self.images = shown.detach()
+        self.scores = torch.stack(self._followed).detach()
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """Return the gradient of the scores, of the codes' shape; the graph is freed."""
+        climb = self.view.climb
+        if climb.redirect:
+            gradient = gradient_of(self._rising, self.codes, self.going)
+            gradient = opened(
+                gradient, self.codes, self.objective, self.view, self.shifts, self.going
+            )
+            if climb.tv:
+                pairs = zip(self._followed, self._rising, strict=True)
+                rough = [after - before for after, before in pairs]
+                gradient = gradient + gradient_of(rough, self.codes, self.going)
+        else:
+            gradient = gradient_of(self._followed, self.codes, self.going)
+        self._rising = []
+        self._followed = []
+        return gradient
+
+
+@torch.no_grad()
+def scored(
+    view: View, codes: Tensor, objective: Objective, shifts: Shifts
+) -> tuple[Tensor, Tensor]:
+    """Return the images of codes (batch, *code) and their scores (batch,), without a gradient.
+
+    No more than `AT_ONCE` images are looked at at once.
+    """
+    images = []
+    scores = []
+    for places in torch.arange(len(codes)).split(view.subject.at_most(AT_ONCE)):
+        some = places.tolist()
+        with view.autocast():
+            shown = view.prior.images(codes[some])
+            seen = view.moving(shown, [shifts[i] for i in some] if shifts else None)
+            scores.append(torch.stack(view.smooth(objective.of(some)(seen), shown)))
+        images.append(shown)
+    return torch.cat(images), torch.cat(scores)
+
+
+def opened(
+    gradient: Tensor,
+    codes: Tensor,
+    objective: Objective,
+    view: View,
+    shifts: Shifts,
+    going: Sequence[int],
+) -> Tensor:
+    """Return the gradient; of members that have none, the one that shut ReLUs kept back."""
+    moves = is_moving(gradient)
+    shut = [i for i in going if not moves[i]]
+    if not shut:
+        return gradient
+    some = codes[shut].detach().requires_grad_()
+    with view.autocast():
+        shown = view.prior.images(some)
+        with redirected():
+            seen = view.moving(shown, [shifts[i] for i in shut] if shifts else None)
+            scores = objective.of(shut)(seen)
+    gradient = gradient.clone()
+    gradient[shut] = gradient_of(scores, some, range(len(shut)))
+    return gradient
+
+
+def is_moving(gradient: Tensor) -> list[bool]:
+    """Return, for each member, whether its gradient is not zero."""
+    found: list[bool] = (gradient.flatten(1) != 0).any(1).tolist()
+    return found
+
+
+def gradient_of(scores: Sequence[Tensor], codes: Tensor, going: Sequence[int]) -> Tensor:
+    """Return each member's gradient, (batch, …).
+
+    One that is not finite is taken again without the other members: a member's zero gradient still
+    runs through every layer that the batch needs, and 0 · NaN is NaN. A score that no code reaches
+    has a gradient of zero.
+    """
+    reached = [i for i in going if scores[i].requires_grad]
+    if not reached:
+        return torch.zeros_like(codes)
+
+    def of(some: Sequence[Tensor]) -> Tensor:
+        return torch.autograd.grad(
+            some, codes, retain_graph=True, allow_unused=True, materialize_grads=True
+        )[0]  # a score may need one for the network's own weights alone
+
+    gradient = of([scores[i] for i in reached])
+    wrong = (~gradient.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    for i in set(wrong).intersection(reached):
+        gradient[i] = of([scores[i]])[i]
+    return gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Codes, their 8-bit images and, in float32 on those, the targets' activations.
+
+    `followed` is what a climb would follow there; `faint` says whose unit answers less than its
+    layer's other channels do. All but the codes lie on the CPU.
+    """
+
+    codes: Tensor
+    images: Tensor
+    scores: Tensor
+    followed: Tensor
+    faint: Tensor
+
+    def chosen(self, other: Measured, better: Tensor) -> Measured:
+        """Return the members of this for which `better` (batch,) is true, else those of `other`."""
+
+        def merged(name: str) -> Tensor:
+            one = getattr(self, name)
+            return torch.where(per_row(better.to(one.device), one), one, getattr(other, name))
+
+        return Measured(*(merged(each.name) for each in fields(self)))
+
+
+@torch.no_grad()
+def measured(view: View, codes: Tensor, objective: Objective) -> Measured:
+    """Measure codes (batch, *code) on their 8-bit pictures."""
+    images = (view.prior.images(codes).clamp(0, 1) * 255).round() / 255
+    activations = view.still(images)
+    scores = objective.scores(activations)
+    followed = torch.stack(view.smooth(objective(activations), images))
+    faint = torch.tensor(objective.faint(activations))
+    return Measured(codes, images.float().cpu(), scores.cpu(), followed.cpu(), faint)
