@@ -18,14 +18,20 @@ import pytest
 import torch
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from torch import Tensor, nn
+from torch import Tensor
 
-from phosphene import cli, weights
+from phosphene import cli
 from phosphene.code_statistics import CodeStatistics
 from phosphene.datasets import Photographs
-from phosphene.networks import build
 from phosphene.priors import Generated
 from phosphene.subjects import Subject
+from phosphene.testing import (
+    tiny_generated,
+    tiny_photographs,
+    tiny_subject,
+    write_generator,
+    write_subject,
+)
 
 hypothesis_settings.register_profile(
     "steady",
@@ -37,35 +43,6 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("steady")
 
-CODE, IMAGE, SEEN = 12, 16, 14
-SUBJECT_ARCHITECTURE = {"name": "caffenet", "classes": 10, "width": 16}
-GENERATOR_ARCHITECTURE = {
-    "name": "two-stage",
-    "code": 16,
-    "hidden": 16,
-    "grid": 1,
-    "seed_channels": 4,
-    "widths": [8, 8],
-    "blocks": [1, 1],
-    "rank": 4,
-    "latent": 4,
-    "decoder": [8, 8, 8],
-    "decoder_blocks": [1, 0, 1],
-    "size": IMAGE,
-    "seen": SEEN,
-}
-CLASSES = (
-    "tench, Tinca tinca",
-    "English springer",
-    "cassette player",
-    "chain saw, chainsaw",
-    "church",
-    "French horn",
-    "garbage truck",
-    "gas pump",
-    "golf ball",
-    "golden retriever",
-)
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CI_SAMPLE, SAMPLES = DATA / "ci-sample-64", DATA / "imagenet-1000-samples-128"
 
@@ -86,74 +63,6 @@ def _signals_as_they_were() -> Iterator[None]:
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
-
-
-class TinyNet(nn.Module):
-    """Two convolutions and a linear layer; `relu` overwrites its input, as torchvision's networks do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 6, 3, padding=1)
-        self.relu = nn.ReLU(inplace=True)
-        self.block = nn.Sequential(nn.Conv2d(6, 8, 3, stride=2), nn.ReLU())
-        self.squash = nn.Tanh()
-        self.fc = nn.Linear(8 * 6 * 6, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.squash(self.block(self.relu(self.conv(images)))).flatten(1))
-
-
-class TinyGenerator(nn.Module):
-    """A code through one hidden layer to an image in (0, 1)."""
-
-    def __init__(self, code: int = CODE, size: int = IMAGE, seen: int = SEEN) -> None:
-        super().__init__()
-        self.image_size, self.seen, self.code_shape = size, seen, (code,)
-        self.hidden, self.out = nn.Linear(code, 24), nn.Linear(24, 3 * size * size)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        images = self.out(torch.tanh(self.hidden(codes))).view(
-            -1, 3, self.image_size, self.image_size
-        )
-        return images.sigmoid()
-
-
-def statistics_of(codes: Tensor, axes: int = 4) -> CodeStatistics:
-    """Code statistics, computed plainly and in the codes' own precision."""
-    values, vectors = torch.linalg.eigh(torch.cov(codes.T))
-    values, vectors = values.flip(0), vectors.flip(1)
-    rest = values[min(axes, len(values) - 1) :].mean()
-    return CodeStatistics(
-        codes.mean(0),
-        codes.std(0),
-        codes.amax(0),
-        vectors[:, :axes].T.contiguous(),
-        values[:axes],
-        rest,
-        codes.amin(0).clamp(max=0),
-    )
-
-
-def lively(network: nn.Module) -> nn.Module:
-    """The network with random weights under which every layer really answers to its input."""
-    torch.manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-            if module.bias is not None:
-                nn.init.normal_(module.bias, std=0.1)
-    return network.eval().requires_grad_(False)
-
-
-def tiny_subject(network: nn.Module | None = None, size: tuple[int, int] = (SEEN, SEEN)) -> Subject:
-    network = lively(TinyNet()) if network is None else network.eval()
-    return Subject("tiny", network, size, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), CLASSES, "fc")
-
-
-def tiny_generated() -> Generated:
-    generator = lively(TinyGenerator())
-    codes = torch.randn(400, CODE).relu() * torch.linspace(0.2, 1.2, CODE)
-    return Generated(generator, statistics_of(codes))
 
 
 @pytest.fixture
@@ -183,45 +92,6 @@ def exact_generated() -> Generated:
     return Generated(found.generator.double(), statistics)
 
 
-def write_subject(
-    path: Path, architecture: dict[str, object] | None = None, **card: object
-) -> Path:
-    """A subject's weights file with random weights; keywords replace entries of the card."""
-    network = lively(build(SUBJECT_ARCHITECTURE))
-    whole = {
-        "name": "tiny-objects",
-        "kind": "subject",
-        "architecture": architecture or SUBJECT_ARCHITECTURE,
-        "preprocessing": {"size": [SEEN, SEEN], "mean": [0.5] * 3, "std": [0.25] * 3},
-        "classes": list(CLASSES),
-        "output": "fc8",
-    }
-    weights.write(
-        path,
-        {f"network.{name}": value for name, value in network.state_dict().items()},
-        {**whole, **card},
-    )
-    return path
-
-
-def write_generator(path: Path, encoder: str = "", **card: object) -> Path:
-    """A generator's weights file with random weights; keywords replace entries of the card."""
-    network = lively(build(GENERATOR_ARCHITECTURE))
-    statistics = statistics_of(torch.randn(300, 16).relu() * torch.linspace(0.5, 3, 16))
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {
-        f"code.{name}": getattr(statistics, name) for name in CodeStatistics.__annotations__
-    }
-    whole = {
-        "name": "tiny-fc6",
-        "kind": "generator",
-        "architecture": GENERATOR_ARCHITECTURE,
-        "code_layer": "fc6",
-    }
-    weights.write(path, tensors, {**whole, "encoder": encoder, **card})
-    return path
-
-
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `subject.safetensors` and the `generator.safetensors` that inverts it. Not to be written in."""
@@ -233,29 +103,8 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photographs() -> Callable[[int, int], Photographs]:
-    """Synthetic photographs: coloured gradients, one colour for each of ten classes."""
-
-    def make(n: int = 40, size: int = 16) -> Photographs:
-        rng = np.random.default_rng(0)
-        labels = np.arange(n, dtype=np.int64) % 10
-        slope = np.linspace(0, 1, size)[None, :, None, None] * rng.random((n, 1, 1, 3))
-        colours = rng.random((10, 3))[labels][:, None, None]
-        images = (
-            255 * np.clip(0.5 * colours + 0.5 * slope + 0.05 * rng.random((n, size, size, 3)), 0, 1)
-        ).astype(np.uint8)
-        return Photographs(
-            "synthetic", images, labels, CLASSES, f"synthetic-{n}-{size}", "made here"
-        )
-
-    return make
-
-
-def hooks(network: nn.Module) -> int:
-    """How many hooks the network's modules carry."""
-    return sum(
-        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
-        for m in network.modules()
-    )
+    """Return what makes synthetic photographs, n of them with so many pixels a side."""
+    return tiny_photographs
 
 
 @dataclass(frozen=True)
@@ -358,7 +207,6 @@ def samples(rows: range) -> tuple[Tensor, Tensor]:
     """Real photographs in [0, 1], (n, 3, 128, 128), and their classes."""
     if not SAMPLES.is_dir():
         pytest.skip("no shared data")
-    import numpy as np
     import pyarrow.parquet as pq
     from PIL import Image
 

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import CLASSES, Run, write_generator, write_subject
+from conftest import Run
 from PIL import Image
 
 from phosphene import __version__, claims, statistics
@@ -44,6 +44,7 @@ from phosphene.errors import BadRequest, Notice, UnknownName
 from phosphene.files import without_nan
 from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_difference
 from phosphene.synthesis import settings
+from phosphene.testing import CLASSES, write_generator, write_subject
 
 NAN = math.nan
 CHROMIUM = shutil.which("chromium")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CI_SAMPLE, Run, Said, write_generator, write_subject
+from conftest import CI_SAMPLE, Run, Said
 from PIL import Image
 from rich.table import Table
 
@@ -28,6 +28,7 @@ from phosphene.metrics import judge_channels
 from phosphene.pictures import folder as pictures_folder
 from phosphene.subjects import Subject
 from phosphene.synthesis import PreferredInputs, climb_batch
+from phosphene.testing import write_generator, write_subject
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_subject
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,6 +21,7 @@ from phosphene.networks import build
 from phosphene.networks.enlarger import EnlargedGenerator, Enlarger, enlarged
 from phosphene.priors import Generated, load_generated
 from phosphene.runtime import Runtime
+from phosphene.testing import write_subject
 from phosphene.training.enlarge import Pairs, cached_pairs, drawn, style, train_enlarger, view, worn
 from phosphene.training.optimization import seeded
 from phosphene.training.recipes import Recipe, read_recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CI_SAMPLE, Run, write_subject
+from conftest import CI_SAMPLE, Run
 from PIL import Image
 
 from phosphene.errors import BadRequest
@@ -16,6 +16,7 @@ from phosphene.images import read_image
 from phosphene.studies import _comparison
 from phosphene.studies.compare import evaluate
 from phosphene.subjects import load_subject
+from phosphene.testing import write_subject
 
 SIDE = 16
 

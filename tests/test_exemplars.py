@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CI_SAMPLE, Run, TinyNet, lively
+from conftest import CI_SAMPLE, Run
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -27,6 +27,7 @@ from phosphene.probe import probe
 from phosphene.studies import _index, exemplars
 from phosphene.studies.exemplars import LayerExemplars, describe, find_exemplars
 from phosphene.subjects import Subject
+from phosphene.testing import TinyNet, lively
 from phosphene.units import Unit
 
 N, SIDE, K = 23, 14, 4

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CI_SAMPLE, CLASSES, Run, climbs_remakes_and_judges, lively, samples
+from conftest import CI_SAMPLE, Run, climbs_remakes_and_judges, samples
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
@@ -23,6 +23,7 @@ from phosphene.notebook import synthesize
 from phosphene.probe import probe
 from phosphene.subjects import load_subject
 from phosphene.synthesis import CLIMBS
+from phosphene.testing import CLASSES, lively
 
 SIDE = 32
 

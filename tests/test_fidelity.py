@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CI_SAMPLE, Run, statistics_of, write_generator
+from conftest import CI_SAMPLE, Run
 from PIL import Image
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from phosphene.metrics import nearest
 from phosphene.priors import Generated
 from phosphene.studies.generator import reconstructed
 from phosphene.subjects import Subject
+from phosphene.testing import statistics_of, write_generator
 
 SIDE = 8
 

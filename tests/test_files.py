@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, write_subject
+from conftest import Run
 from PIL import Image
 
 from phosphene import files, weights
 from phosphene.errors import PhospheneError
 from phosphene.networks.sources import huggingface
+from phosphene.testing import write_subject
 
 # ---------------------------------------------------------------- a user without a home
 

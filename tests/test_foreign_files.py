@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, lively, tiny_subject, write_subject
+from conftest import Run
 from PIL import Image
 
 from phosphene import weights
@@ -26,6 +26,7 @@ from phosphene.networks.deepsim import read_bounds
 from phosphene.runtime import Runtime
 from phosphene.studies.exemplars import find_exemplars
 from phosphene.subjects import load_subject
+from phosphene.testing import lively, tiny_subject, write_subject
 from phosphene.training.recipes import read_recipe
 from phosphene.training.run import RunFolder
 

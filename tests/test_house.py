@@ -29,6 +29,7 @@ FLOORS = {
     "synthesis": 5,
     "training": 4,
     "optimizers": 4,
+    "testing": 4,
     "metrics": 3,
     "atlas": 3,
     "subjects": 2,

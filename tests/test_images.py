@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import IMAGE, Run
+from conftest import Run
 from PIL import Image, ImageCms
 
 from phosphene import files
@@ -34,6 +34,7 @@ from phosphene.images import (
     write_png,
     write_webp,
 )
+from phosphene.testing import IMAGE
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (12, 10, 3), np.uint8)
 

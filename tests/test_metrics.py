@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import TinyNet, lively
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from phosphene.metrics import (
 )
 from phosphene.statistics import mean, median, share
 from phosphene.subjects import Subject
+from phosphene.testing import TinyNet, lively
 
 SIDE = 14
 

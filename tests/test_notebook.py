@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SEEN, TinyNet, hooks, lively
 from torch import Tensor, nn
 
 import phosphene
@@ -23,9 +22,10 @@ from phosphene.priors import Generated
 from phosphene.priors.pixels import Pixels
 from phosphene.records import read
 from phosphene.subjects import Subject
+from phosphene.testing import VIEW, TinyNet, hook_count, lively
 from phosphene.units import Direction, Target, Unit
 
-FEW: dict[str, Any] = {"prior": "pixels", "size": (SEEN, SEEN), "steps": 3}
+FEW: dict[str, Any] = {"prior": "pixels", "size": (VIEW, VIEW), "steps": 3}
 
 
 def network() -> nn.Module:
@@ -192,7 +192,7 @@ def test_a_call_that_was_stopped_goes_on(
         patch.setattr(pictures_folder, "climb_batch", stopped)
         with pytest.raises(KeyboardInterrupt):
             phosphene.synthesize(subject, "fc:0-5", **call)
-    assert hooks(subject.network) == 0
+    assert hook_count(subject.network) == 0
     assert len(list((tmp_path / "kept").glob("*.json"))) == 4
     with monkeypatch.context() as patch:
         left[0] = 1

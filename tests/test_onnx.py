@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CLASSES, Run, climbs_remakes_and_judges, lively, samples
+from conftest import Run, climbs_remakes_and_judges, samples
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, Unavailable
@@ -20,6 +20,7 @@ from phosphene.notebook import synthesize
 from phosphene.probe import probe
 from phosphene.subjects import load_subject
 from phosphene.synthesis import Climb
+from phosphene.testing import CLASSES, lively
 
 SIDE = 32
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import statistics_of
 
 from phosphene.code_statistics import CodeStatistics
 from phosphene.constraints import Box, Constraint, Free, Gaussian
@@ -15,6 +14,7 @@ from phosphene.priors import Generated
 from phosphene.priors.fourier import Fourier
 from phosphene.priors.pixels import Pixels
 from phosphene.tensors import blurred, center_crop, total_variation
+from phosphene.testing import statistics_of
 from phosphene.training.initialization import code_statistics
 
 

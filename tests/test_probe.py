@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyNet, hooks, lively
 from torch import Tensor, nn
 
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.probe import before, find_layer, layer_shapes, probe
+from phosphene.testing import TinyNet, hook_count, lively
 
 IMAGES = torch.rand(2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
 
@@ -146,9 +146,9 @@ def test_a_layer_that_returns_several_tensors_gives_its_first(
         else:
             with pytest.raises(UnknownName, match="not a tensor"):
                 read(IMAGES)
-    assert hooks(network) == 0
+    assert hook_count(network) == 0
     assert ("odd" in layer_shapes(network, IMAGES)) == fine
-    assert hooks(network) == 0
+    assert hook_count(network) == 0
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
@@ -162,13 +162,13 @@ def test_hooks_are_given_back_whatever_happens(error: type[BaseException]) -> No
         read(IMAGES)
         network.squash.forward = fail  # type: ignore[method-assign]
         read(IMAGES)
-    assert hooks(network) == 0
+    assert hook_count(network) == 0
     with pytest.raises(error):
         layer_shapes(network, IMAGES)
-    assert hooks(network) == 0
+    assert hook_count(network) == 0
     with pytest.raises(UnknownName), probe(network, ["conv", before("block"), "nowhere"]):
         pass
-    assert hooks(network) == 0
+    assert hook_count(network) == 0
 
 
 def test_a_layer_that_never_runs_says_so() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import hooks, lively
 from torch import Tensor, nn
 
 from phosphene.errors import UnknownName
@@ -14,6 +13,7 @@ from phosphene.networks import build
 from phosphene.probe import layer_shapes, probe
 from phosphene.receptive_fields import Box, Fields, central_boxes
 from phosphene.receptive_fields import receptive_fields as all_fields
+from phosphene.testing import hook_count, lively
 
 Line = tuple[int, int, int]
 """Kernel, stride, padding along one axis."""
@@ -122,7 +122,7 @@ def test_a_linear_layer_sees_everything_its_input_saw() -> None:
     boxes = receptive_fields(network, (30, 26), ["conv1", "conv2", "fc6", "fc8"])
     assert boxes["fc6"] == boxes["fc8"] == Box(0, 0, 30, 26)
     assert str(boxes["conv1"]) == "7 × 7"
-    assert hooks(network) == 0
+    assert hook_count(network) == 0
 
 
 def test_a_layer_that_no_pixel_reaches_is_absent() -> None:
@@ -304,7 +304,7 @@ def test_the_search_finds_what_every_line_by_itself_tells(make: Any, size: tuple
     assert central_boxes(make().eval(), size, layers[::-1], 1) == central_boxes(
         network, size, layers
     ), "whatever the order, the batch and the weights"
-    assert hooks(network) == 0
+    assert hook_count(network) == 0
 
 
 def test_global_attention_is_told_by_few_passes() -> None:

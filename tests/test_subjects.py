@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Run, TinyNet, lively, write_subject
+from conftest import Run
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,6 +26,7 @@ from phosphene.priors.pixels import Pixels
 from phosphene.studies.exemplars import find_exemplars
 from phosphene.subjects import load_subject, wrap
 from phosphene.synthesis import NOT_ABOVE, Climb, PreferredInputs
+from phosphene.testing import TinyNet, lively, write_subject
 
 CLIMB = Climb.of(steps=2, optimizer="adam", constraint="none", rate=0.05)
 

@@ -9,18 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    CODE,
-    IMAGE,
-    SEEN,
-    TinyGenerator,
-    TinyNet,
-    hooks,
-    lively,
-    statistics_of,
-    tiny_generated,
-    tiny_subject,
-)
 from PIL import Image
 from torch import Tensor, nn
 
@@ -45,6 +33,18 @@ from phosphene.synthesis import (
     joined,
     settings,
     tiles,
+)
+from phosphene.testing import (
+    CODE,
+    IMAGE,
+    VIEW,
+    TinyGenerator,
+    TinyNet,
+    hook_count,
+    lively,
+    statistics_of,
+    tiny_generated,
+    tiny_subject,
 )
 from phosphene.units import Direction, Target, Unit
 
@@ -348,7 +348,7 @@ def test_n_steps_cost_n_passes_and_the_stated_measuring_ones(generated: Generate
     """
     counted = Counted(lively(TinyNet()))
     generator = Counted(generated.generator)
-    generator.image_size, generator.seen = IMAGE, SEEN
+    generator.image_size, generator.seen = IMAGE, VIEW
     prior = Generated(generator, generated.statistics)
     told: list[int] = []
     members = [member("module.fc", c) for c in range(3)]
@@ -462,12 +462,12 @@ def test_no_hook_remains_after_a_failure(
     subject = tiny_subject(network)
     with pytest.raises(type(error)):
         climb_batch(subject, [member("fc", 0), member("conv", 1)], generated, SHORT)
-    assert hooks(network) == 0
+    assert hook_count(network) == 0
 
 
 def test_no_hook_remains_after_success(subject: Subject, generated: Generated) -> None:
     climb_batch(subject, MIXED, generated, SHORT)
-    assert hooks(subject.network) == 0
+    assert hook_count(subject.network) == 0
 
 
 def test_a_users_module_keeps_its_parameters_and_gradients(generated: Generated) -> None:
@@ -475,7 +475,7 @@ def test_a_users_module_keeps_its_parameters_and_gradients(generated: Generated)
     kept = {name: value.detach().clone() for name, value in network.named_parameters()}
     network.train()
     network.conv.eval()
-    synthesize(network, "fc:1", prior=generated, climb=SHORT, size=(SEEN, SEEN))
+    synthesize(network, "fc:1", prior=generated, climb=SHORT, size=(VIEW, VIEW))
     assert all(torch.equal(value, kept[name]) for name, value in network.named_parameters())
     assert all(value.requires_grad and value.grad is None for value in network.parameters())
     assert network.training
@@ -927,7 +927,7 @@ def test_a_generator_that_names_code_as_its_encoder_runs_none(
     subject: Subject, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A weights file is data: its `encoder` may not be a factory to call."""
-    from conftest import write_generator
+    from phosphene.testing import write_generator
 
     (tmp_path / "hostile.py").write_text(
         "import pathlib\npathlib.Path('ran').touch()\ndef net(): raise ValueError\n"

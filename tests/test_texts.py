@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from atlas_runs import lone, write_picture
-from conftest import CLASSES, Run, write_generator, write_subject
+from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phosphene.testing import CLASSES, write_generator, write_subject
 from phosphene.texts import clean, escaped
 
 LIKE_MARKUP = ("[red]", ":cat:", "[/bold]x", "[link=a]b", "\\[dim]")

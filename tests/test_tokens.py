@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import Run, lively
+from conftest import Run
 from PIL import Image
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from phosphene.receptive_fields import receptive_fields
 from phosphene.studies.exemplars import find_exemplars, find_peaks
 from phosphene.subjects import Subject, load_subject, wrap
 from phosphene.tensors import as_images
+from phosphene.testing import lively
 from phosphene.units import Direction, Target, Unit
 
 WIDTH, PATCH = 5, 4

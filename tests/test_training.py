@@ -21,16 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    CI_SAMPLE,
-    CLASSES,
-    GENERATOR_ARCHITECTURE,
-    IMAGE,
-    SEEN,
-    Run,
-    lively,
-    write_subject,
-)
+from conftest import CI_SAMPLE, Run
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -48,6 +39,7 @@ from phosphene.priors import Generated, load_generated
 from phosphene.runtime import Processes, Runtime, deadline_in, silent
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS
+from phosphene.testing import CLASSES, GENERATOR_ARCHITECTURE, IMAGE, VIEW, lively, write_subject
 from phosphene.training import run as runs
 from phosphene.training import verify
 from phosphene.training.adversary import Adversary
@@ -163,7 +155,7 @@ def encoder() -> Subject:
     return Subject(
         "tiny",
         network,
-        (SEEN, SEEN),
+        (VIEW, VIEW),
         (0.5,) * 3,
         (0.25,) * 3,
         tuple("abcdefghij"),
@@ -1502,7 +1494,7 @@ def test_from_photographs_to_a_preferred_input_by_command(
         assert not left.value.code, capfd.readouterr().err
 
     recipes = {
-        "small-subject": {**SUBJECT, "batch": 100, "epochs": 1, "sizes": [[0.0, SEEN]]},
+        "small-subject": {**SUBJECT, "batch": 100, "epochs": 1, "sizes": [[0.0, VIEW]]},
         "small-generator": GENERATOR,
     }
     for name, recipe in recipes.items():
@@ -1657,7 +1649,7 @@ def test_verifying_goes_by_the_names_of_classes(tmp_path: Path) -> None:
     file = write_subject(tmp_path / "subject.safetensors", recipe={})
     subject = load_subject(str(file))
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (60, SEEN, SEEN, 3), np.uint8)
+    images = rng.integers(0, 256, (60, VIEW, VIEW, 3), np.uint8)
     labels = np.arange(60) % 10
     val = Photographs("some", images, labels, subject.classes, "", "")
     wanted = verify.measured(str(file), subject.card, val)
@@ -1667,7 +1659,7 @@ def test_verifying_goes_by_the_names_of_classes(tmp_path: Path) -> None:
     other = replace(val, labels=np.argsort(order)[labels], classes=shuffled)
     assert verify.measured(str(file), subject.card, other) == wanted
     few = replace(val, labels=labels % 2, classes=subject.classes[3:5])
-    top1, top5 = accuracy(subject.network, replace(few, labels=labels % 2 + 3), SEEN)
+    top1, top5 = accuracy(subject.network, replace(few, labels=labels % 2 + 3), VIEW)
     found = verify.measured(str(file), subject.card, few)
     assert (found["top1"], found["top5"]) == (top1, top5)
     with pytest.raises(BadFile, match="'dog'"):
@@ -1953,7 +1945,7 @@ def test_two_processes_train_as_one_and_resume_to_the_same_bits(tmp_path: Path) 
     pytest.importorskip("pyarrow")
     recipe = tmp_path / "two.toml"
     recipe.write_text(
-        toml({**SUBJECT, "batch": 100, "epochs": 1, "sizes": [[0.0, SEEN]], "evaluate_every": 9})
+        toml({**SUBJECT, "batch": 100, "epochs": 1, "sizes": [[0.0, VIEW]], "evaluate_every": 9})
     )
     train = partial(two_processes, tmp_path, "subject", str(recipe), "--data", str(CI_SAMPLE))
     whole = train(run="whole")

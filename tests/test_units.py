@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import CLASSES, tiny_subject
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from phosphene.objectives.activation import Activation
 from phosphene.objectives.probability import Probability
 from phosphene.probe import before
 from phosphene.subjects import Subject
+from phosphene.testing import CLASSES, tiny_subject
 from phosphene.units import Direction, Target, Term, Unit, channel_range, parse
 
 LAYERS = st.lists(st.text("abcXYZ019_-", min_size=1, max_size=5), min_size=1, max_size=3).map(

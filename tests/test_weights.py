@@ -16,14 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import (
-    CLASSES,
-    GENERATOR_ARCHITECTURE,
-    SUBJECT_ARCHITECTURE,
-    lively,
-    write_generator,
-    write_subject,
-)
 from safetensors.torch import load_file, save
 
 from phosphene import weights
@@ -31,6 +23,14 @@ from phosphene.errors import BadFile, OutOfSpace, PhospheneError, Unavailable, U
 from phosphene.networks import build
 from phosphene.priors import load_generated
 from phosphene.subjects import load_subject
+from phosphene.testing import (
+    CLASSES,
+    GENERATOR_ARCHITECTURE,
+    SUBJECT_ARCHITECTURE,
+    lively,
+    write_generator,
+    write_subject,
+)
 
 CARD = {"name": "x", "kind": "generator", "architecture": GENERATOR_ARCHITECTURE, "format": 1}
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from phosphene import weights
 from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.factories import is_factory
 from phosphene.networks import build
 from phosphene.networks.inspection import (
     fitting_layout,
@@ -259,7 +260,7 @@ def load_subject(name: str | Path) -> Subject:
         fields = {**vars(loaded), "output": loaded.output or last_layer(loaded.network)}
         subject = Subject(str(name), **fields, tokens=Tokens(token_names(loaded.network)))
         beside = '; beside it, its factory may give {"size": PIXELS}'
-        return _tried(subject, beside) if str(name).startswith("python:") else subject
+        return _tried(subject, beside) if is_factory(str(name)) else subject
     trained = name if Path(name).is_file() else str(name).removesuffix("@random")
     file = weights.read(trained, "subject", SOURCES)
     with torch.device("meta"):

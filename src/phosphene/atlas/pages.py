@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from phosphene.atlas import charts, measures
 from phosphene.atlas.cards import Atlas, Card, Layer, Picture, Subject
 from phosphene.errors import Unavailable
-from phosphene.factories import users_code
+from phosphene.factories import is_factory, users_code
 from phosphene.forms.figures import unit_of
 from phosphene.forms.form import short
 from phosphene.units import Unit
@@ -316,7 +316,7 @@ def labels(pictures: Sequence[Picture]) -> list[str]:
 
 def is_code(subject: str) -> bool:
     """Return whether a subject runs only where it is named in the command."""
-    return subject.startswith("python:")
+    return is_factory(subject)
 
 
 def moving(pictures: Sequence[Picture]) -> int | None:

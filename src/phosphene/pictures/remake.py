@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from phosphene.errors import BadFile, BadRequest
+from phosphene.factories import is_factory
 from phosphene.pictures.folder import check_kept, check_places, climb, keep, made, weights_of
 from phosphene.pictures.request import Request, read_start
 from phosphene.priors import Prior
@@ -112,9 +113,9 @@ def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
     same = own == named or (
         os.path.exists(own) and os.path.exists(named) and os.path.samefile(own, named)
     )
-    if trusted and not same and not subject.startswith("python:"):
+    if trusted and not same and not is_factory(subject):
         raise BadRequest(f"{file} is of {subject!r}, not of {trusted!r}; leave that out")
-    if not same and subject.startswith("python:"):
+    if not same and is_factory(subject):
         raise BadRequest(
             f"{file} would run {subject!r}, which is code; where you trust it, name it: {command}"
         )

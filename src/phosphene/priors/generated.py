@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.code_statistics import CodeStatistics, read_statistics
 from phosphene.errors import BadFile, BadRequest
+from phosphene.factories import is_factory
 from phosphene.networks import build
 from phosphene.networks.inspection import sha256_of_weights
 from phosphene.priors._prior import Encode, Prior
@@ -101,7 +102,7 @@ class Generated(Prior):
                 "this generator does not say which encoder it inverts, so an image has no code "
                 "in it"
             )
-        if name.startswith("python:") and name != trusted:
+        if is_factory(name) and name != trusted:
             raise BadRequest(
                 f"this generator inverts {name}, which is code; where you trust it, name it as the "
                 "encoder or the subject"
