@@ -13,9 +13,11 @@ from phosphene import kept, weights
 from phosphene.claims.claim import Claim, Findings, Verdict
 from phosphene.claims.code import code_hash
 from phosphene.claims.experiment import Experiment
+from phosphene.errors import BadFile
 from phosphene.files import read_json
+from phosphene.forms.claim import ClaimResult, Judged
+from phosphene.forms.form import Entry
 from phosphene.pictures import versions
-from phosphene.statistics import Figure
 
 UNCOMPARED = {1: {"code", "data"}}
 """What of an older format's identity cannot be compared.
@@ -61,33 +63,31 @@ class Result:
         return self.claim.verdict(self.findings.numbers)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything that a reader needs to check it; pictures are files beside it."""
+        """Return all that a reader needs to check it; pictures are files beside it."""
+        found = self.findings
         expected = [
-            {
-                **asdict(each),
-                "found": asdict(self.findings.numbers[each.number]),
-                "verdict": verdict,
-            }
+            Judged(**asdict(each), found=found.numbers[each.number], verdict=verdict)
             for each, verdict in zip(self.claim.expected, self.verdicts, strict=True)
         ]
-        found = asdict(self.findings)
-        found["pictures"] = [[caption, Path(file).name] for caption, file in self.findings.pictures]
-        about = {
-            "format": self.format,
-            "claim": self.claim.name,
-            "title": self.claim.title,
-            "says": self.claim.says,
-            **({"note": self.note} if self.earlier else {}),
-        }
-        judged = {"verdict": self.verdict, "level": self.claim.level, "expected": expected}
-        return {
-            **about,
-            **judged,
-            **found,
-            "identity": self.identity,
-            "seconds": self.seconds,
-            "versions": self.versions,
-        }
+        form = ClaimResult(
+            format=self.format,
+            claim=self.claim.name,
+            title=self.claim.title,
+            says=self.claim.says,
+            note=self.note,
+            verdict=self.verdict,
+            level=self.claim.level,
+            expected=tuple(expected),
+            numbers=found.numbers,
+            rows=found.rows,
+            units=found.units,
+            pictures=tuple((caption, Path(file).name) for caption, file in found.pictures),
+            settings=found.settings,
+            identity=self.identity,
+            seconds=self.seconds,
+            versions=self.versions,
+        )
+        return form.as_json()
 
 
 def run(claims: Sequence[Claim], experiment: Experiment, resume: bool = True) -> Iterator[Result]:
@@ -145,21 +145,17 @@ def read(claim: Claim, out: Path) -> Result | None:
         saved = kept.intact(out / f"{claim.name}.json") or _reported(claim, out / "claims.json")
         if saved is None:
             return None
-        found = saved.content
-        numbers = {name: figure(each) for name, each in found["numbers"].items()}
-        pictures = [
-            (str(caption), out / "pictures" / Path(name).name)
-            for caption, name in found["pictures"]
-        ]
-        findings = Findings(numbers, found["rows"], found["units"], pictures, found["settings"])
-        wanted = {each.number for each in claim.expected}
-        if saved.format not in (kept.FORMAT, *UNCOMPARED) or not wanted <= numbers.keys():
-            return None
-        made = {str(name): str(version) for name, version in found["versions"].items()}
-        identity = dict(saved.identity or {})
-        return Result(claim, findings, identity, float(found["seconds"]), made, saved.format)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = {**saved.content, "format": saved.format, "identity": saved.identity}
+        found = ClaimResult.of(Entry(saved.path, content))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadFile):
         return None
+    if not {each.number for each in claim.expected} <= found.numbers.keys():
+        return None
+    pictures = [(caption, out / "pictures" / Path(name).name) for caption, name in found.pictures]
+    findings = Findings(found.numbers, found.rows, found.units, pictures, found.settings)
+    return Result(
+        claim, findings, found.identity, found.seconds, found.versions, format=found.format
+    )
 
 
 def _reported(claim: Claim, file: Path) -> kept.Kept | None:
@@ -167,12 +163,3 @@ def _reported(claim: Claim, file: Path) -> kept.Kept | None:
     every = read_json(file) if file.exists() else []
     found = next((each for each in every if each["claim"] == claim.name), None)
     return found and kept.Kept(file, found, found["identity"], format=found["format"])
-
-
-def figure(found: dict[str, Any]) -> Figure:
-    """Return a figure from its JSON, with NaN for what could not be measured."""
-    value, low, high = (
-        float("nan") if found[part] is None else float(found[part])
-        for part in ("value", "low", "high")
-    )
-    return Figure(value, low, high, int(found["n"]), str(found["note"]))
