@@ -3,7 +3,7 @@
 
     python benchmarks/ablation.py PHOTOGRAPHS [VARIANT …] [--run FOLDER] [--steps 240] [--number 500] [--every 2]
 
-Each variant of the recipe `taught` begins from the same weights and sees the same photographs, for fc6 of
+Each variant of the recipe `from-teacher` begins from the same weights and sees the same photographs, for fc6 of
 caffenet-objects; those that look at more or larger pictures in a step have fewer steps. Printed are, of held-out
 photographs: the image error on [0, 1], the squared error and the cosine of the code of the picture, and which share
 of classes both judges name of the reconstructions; and the same share of the preferred inputs of every second output
@@ -44,25 +44,25 @@ JUDGES = ["efficientnet-lite2", "resnet18-objects"]
 OWN = ["conv1", "conv2", "conv3", "conv5"]
 ASKED = {
     "comparator_size": 160,
-    "compared": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_fc"],
+    "comparator_layers": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_fc"],
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "no discriminator": {"adversarial": 0.0},
-    "features of the encoder, not of the comparator": {"compared": [], "layers": OWN},
+    "features of the encoder, not of the comparator": {"comparator_layers": [], "layers": OWN},
     "features of both": {"layers": OWN},
     "no features": {"feature": 0.0},
     "no error of the image": {"image": 0.0},
     "no code again": {"cycle": 0.0},
     "a twentieth of it": {"cycle": 0.2},
-    "codes beyond": {"beyond": 0.25},
-    "falling rates": {"fall": 0.7},
+    "codes beyond": {"extrapolated": 0.25},
+    "falling rates": {"cosine_decay": 0.7},
     "the comparator shown 160 pixels": {"comparator_size": 160},
-    "and asked for its last layers and its classes": {**ASKED, "named": 0.4},
-    "and for its classes ten times as much": {**ASKED, "named": 4.0},
+    "and asked for its last layers and its classes": {**ASKED, "class_kl": 0.4},
+    "and for its classes ten times as much": {**ASKED, "class_kl": 4.0},
     "paper's layout, from nothing": {},
 }
-"""Changes of the table [image]; the last is the recipe `direct` instead."""
+"""Changes of the table [image]; the last is the recipe `deepsim-layout` instead."""
 LARGER = 0.7
 """How much longer a step takes where the comparator is shown 160 pixels and not 96."""
 COLUMNS = [
@@ -113,10 +113,12 @@ def main() -> None:
 def recipe_of(name: str, encoder: Subject, steps: int) -> Recipe:
     """The variant's recipe; where there is more to do in a step, more pictures or larger ones, with fewer steps."""
     recipe = with_code(
-        read_recipe("direct" if name.startswith("paper") else "taught", "generator"), encoder, LAYER
+        read_recipe("deepsim-layout" if name.startswith("paper") else "from-teacher", "generator"),
+        encoder,
+        LAYER,
     )
     changes = VARIANTS[name]
-    work = 1 + changes.get("beyond", 0.0) + LARGER * ("comparator_size" in changes)
+    work = 1 + changes.get("extrapolated", 0.0) + LARGER * ("comparator_size" in changes)
     recipe["image"] |= {"steps": round(steps / work), **changes}
     return recipe
 

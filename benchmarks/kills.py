@@ -1,7 +1,7 @@
 """Does a run that is killed at random moments end with the same bits as one that is left alone?
 
 python benchmarks/kills.py subject caffenet-objects --data mini-imagenet --kills 10
-python benchmarks/kills.py generator taught --images mini-imagenet --layer fc6 --kills 10
+python benchmarks/kills.py generator from-teacher --images mini-imagenet --layer fc6 --kills 10
 
 Gives a `phosphene train` command twice: left alone, and killed by SIGKILL so many times and given again. Each moment is
 drawn from the time that the first step and a fifth of the rest took; after the first step it is counted from there, so

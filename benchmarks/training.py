@@ -42,7 +42,9 @@ def main() -> None:
     )
     parser.add_argument("photographs")
     parser.add_argument(
-        "recipes", nargs="*", default=[name for name in BUNDLED if "begin" not in read_recipe(name)]
+        "recipes",
+        nargs="*",
+        default=[name for name in BUNDLED if "init_from" not in read_recipe(name)],
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)

@@ -112,7 +112,14 @@ def test_a_batch_holds_pieces_of_one_place() -> None:
     row = torch.arange(64, dtype=torch.uint8)[:, None].expand(64, 64)
     large = torch.stack([row, row.T, torch.zeros_like(row)], 2)[None]
     again, beyond = large[:, ::2, ::2] + 100, large[:, ::2, ::2] + 150
-    stage: Recipe = {"photographs": 1, "again": 1, "beyond": 1, "crop": 16, "blur": 0, "noise": 0}
+    stage: Recipe = {
+        "photographs": 1,
+        "reconstructed": 1,
+        "extrapolated": 1,
+        "crop": 16,
+        "blur": 0,
+        "noise": 0,
+    }
     small, wanted = drawn(Pairs(large, again, beyond), stage, seeded(3, 1))
     assert (small.shape, wanted.shape) == ((3, 3, 16, 16), (3, 3, 32, 32))
     halved = torch.nn.functional.avg_pool2d(wanted, 2) * 255
@@ -144,8 +151,20 @@ def recipe(tmp_path: Path) -> Recipe:
     found = read_recipe("enlarger")
     found["architecture"] = {"name": "enlarger", **TINY}
     found["pixels"] = 40
-    tiny = {"crop": 16, "photographs": 2, "again": 1, "beyond": 1, "steps": 4, "width": 8}
-    layers = {"compared": ["conv1"], "likened": ["conv2"], "judged": ["conv2"], "halvings": [1, 0]}
+    tiny = {
+        "crop": 16,
+        "photographs": 2,
+        "reconstructed": 1,
+        "extrapolated": 1,
+        "steps": 4,
+        "width": 8,
+    }
+    layers = {
+        "comparator_layers": ["conv1"],
+        "style_layers": ["conv2"],
+        "discriminator_layers": ["conv2"],
+        "halvings": [1, 0],
+    }
     comparator = str(write_subject(tmp_path / "comparator.safetensors"))
     found["enlarge"] |= {**tiny, **layers, "comparator": comparator}
     return found
@@ -224,10 +243,11 @@ def test_what_the_prior_makes_is_computed_once(
 ) -> None:
     first = cached_pairs(0, prior, stream(5), Runtime(tmp_path / "run"))
     assert first.large.shape == (5, 32, 32, 3)
-    assert first.again.shape == first.beyond.shape == (5, 16, 16, 3)
+    assert first.reconstructed.shape == first.extrapolated.shape == (5, 16, 16, 3)
     monkeypatch.setattr(prior, "generator", None)
     assert torch.equal(
-        cached_pairs(0, prior, stream(5), Runtime(tmp_path / "run")).again, first.again
+        cached_pairs(0, prior, stream(5), Runtime(tmp_path / "run")).reconstructed,
+        first.reconstructed,
     )
 
 

@@ -62,7 +62,7 @@ from phosphene.training.optimization import (
     one_cycle,
     seeded,
 )
-from phosphene.training.recipes import RECIPES, check_complete, read_recipe
+from phosphene.training.recipes import RECIPES, check_complete, read_recipe, recipe_hash
 from phosphene.training.run import RunFolder
 from phosphene.training.subject import accuracy, subject_card, train_subject
 
@@ -87,7 +87,7 @@ GENERATOR["autoencoder"] |= {
     "crop": 16,
     "layers": ["conv1"],
 }
-GENERATOR["reader"] |= {"widths": [8, 8], "batch": 4, "steps": 2}
+GENERATOR["code_regressor"] |= {"widths": [8, 8], "batch": 4, "steps": 2}
 GENERATOR["latent"] |= {
     "width": 8,
     "halvings": [1, 1, 0],
@@ -100,14 +100,14 @@ GENERATOR["image"] |= {
     "width": 8,
     "layers": ["conv1"],
     "comparator": "",
-    "compared": [],
-    "judged": ["conv1"],
+    "comparator_layers": [],
+    "discriminator_layers": ["conv1"],
     "halvings": [3, 1],
     "batch": 4,
     "steps": 3,
     "r1_every": 2,
-    "named": 0.0,
-    "beyond": 0.0,
+    "class_kl": 0.0,
+    "extrapolated": 0.0,
 }
 """Three, two, four and three steps."""
 
@@ -376,8 +376,8 @@ def test_a_second_network_compares_and_judges(
     image = {
         **GENERATOR["image"],
         "comparator": str(comparator),
-        "compared": ["conv2"],
-        "judged": ["conv2"],
+        "comparator_layers": ["conv2"],
+        "discriminator_layers": ["conv2"],
     }
     monkeypatch.setitem(GENERATOR, "image", image)
     whole, trained = generator_bits(tmp_path / "whole", encoder, photographs)
@@ -398,11 +398,11 @@ def test_a_second_network_compares_and_judges(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"judged": ["conv9"]}, "no layer 'conv9'"),
+        ({"discriminator_layers": ["conv9"]}, "no layer 'conv9'"),
         ({"halvings": [3]}, "halvings has one number for the image"),
         ({"halvings": [3, 9]}, "halved 9 times"),
-        ({"judged": ["fc6"]}, "fc6 is of 16 "),
-        ({"compared": ["conv9"]}, "no layer 'conv9'"),
+        ({"discriminator_layers": ["fc6"]}, "fc6 is of 16 "),
+        ({"comparator_layers": ["conv9"]}, "no layer 'conv9'"),
         ({"layers": ["conv9"]}, "no layer 'conv9'"),
         ({"comparator_size": 2}, "2 pixels"),
     ],
@@ -417,7 +417,12 @@ def test_a_last_stage_that_cannot_be_is_told_before_the_first(
     told: str,
 ) -> None:
     comparator = write_subject(tmp_path / "tiny.safetensors")
-    image = {**GENERATOR["image"], "comparator": str(comparator), "compared": ["conv2"], **change}
+    image = {
+        **GENERATOR["image"],
+        "comparator": str(comparator),
+        "comparator_layers": ["conv2"],
+        **change,
+    }
     monkeypatch.setitem(GENERATOR, "image", image)
     with pytest.raises((BadRequest, UnknownName), match=told):
         generator_bits(tmp_path / "run", encoder, photographs)
@@ -429,11 +434,11 @@ def test_the_last_stage_compiles_whole(
 ) -> None:
     """What a GPU runs, hooks and all, is one graph that gives the same; here without the kernels."""
     other = {
-        "named": 0.5,
+        "class_kl": 0.5,
         "comparator": str(write_subject(tmp_path / "comparator.safetensors")),
-        "compared": ["conv2"],
+        "comparator_layers": ["conv2"],
     }
-    monkeypatch.setitem(GENERATOR, "image", {**GENERATOR["image"], "beyond": 0.5, **other})
+    monkeypatch.setitem(GENERATOR, "image", {**GENERATOR["image"], "extrapolated": 0.5, **other})
     told: list[dict[str, float]] = []
     report = lambda step, steps, figures: told.append(figures)  # noqa: E731
     generator_bits(tmp_path / "plain", encoder, photographs, report=report)
@@ -445,9 +450,9 @@ def test_the_last_stage_compiles_whole(
 
     monkeypatch.setattr("phosphene.training.image.compiled", whole)
     generator_bits(tmp_path / "compiled", encoder, photographs, report=report)
-    plain, fused = (figures for figures in told if "named" in figures)
+    plain, fused = (figures for figures in told if "class_kl" in figures)
     assert len(compiled) == 2
-    for figure in ("image", "feature", "cycle", "named", "loss"):
+    for figure in ("image", "feature", "cycle", "class_kl", "loss"):
         assert fused[figure] == pytest.approx(plain[figure], rel=0.02), figure
 
 
@@ -463,16 +468,16 @@ def test_codes_beyond_classes_named_and_falling_rates_resume_to_the_same_bits(
     plain, _ = generator_bits(tmp_path / "plain", encoder, photographs)
     ends, image = [plain["generator.decoder.last.weight"]], GENERATOR["image"]
     other = {
-        "named": 0.5,
+        "class_kl": 0.5,
         "comparator": str(write_subject(tmp_path / "comparator.safetensors")),
-        "compared": ["conv2"],
+        "comparator_layers": ["conv2"],
     }
     for change in (
-        {"beyond": 0.5},
-        {"fall": 1.0},
-        {"named": 0.5},
+        {"extrapolated": 0.5},
+        {"cosine_decay": 1.0},
+        {"class_kl": 0.5},
         other,
-        {"beyond": 0.5, "fall": 1.0, "named": 0.5},
+        {"extrapolated": 0.5, "cosine_decay": 1.0, "class_kl": 0.5},
     ):
         monkeypatch.setitem(GENERATOR, "image", {**image, **change})
         bits, _ = generator_bits(tmp_path / str(len(ends)), encoder, photographs)
@@ -692,7 +697,7 @@ def test_a_subject_that_diverges_stops_at_once_and_keeps_what_was_saved(
     strict_lines(tmp_path / "log.jsonl")
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "reader", "latent", "image"])
+@pytest.mark.parametrize("stage", ["autoencoder", "code_regressor", "latent", "image"])
 def test_a_stage_that_diverges_stops_at_once(
     tmp_path: Path, encoder: Subject, photographs: Make, stage: str
 ) -> None:
@@ -987,18 +992,18 @@ def teacher(tmp_path: Path, photographs: Make, zoo: Path) -> Path:
     return tmp_path / "teacher.safetensors"
 
 
-def taught_by(teacher: Path, layer: str, code: int | list[int]) -> dict[str, Any]:
+def from_teacher(teacher: Path, layer: str, code: int | list[int]) -> dict[str, Any]:
     """A recipe for another code layer that begins from a teacher."""
     kept = {
         key: value
         for key, value in GENERATOR.items()
-        if key not in ("autoencoder", "reader", "latent")
+        if key not in ("autoencoder", "code_regressor", "latent")
     }
     return {
         **kept,
         "code_layer": layer,
         "architecture": {**GENERATOR["architecture"], "code": code},
-        "begin": {"generator": str(teacher), "views": 24},
+        "init_from": {"generator": str(teacher), "views": 24},
     }
 
 
@@ -1016,11 +1021,11 @@ def test_a_generator_of_another_layer_begins_from_one_that_is_trained(
     code: int | list[int],
 ) -> None:
     """Vectors and maps; killed, it ends with the same bits; what it makes climbs."""
-    recipe = taught_by(teacher, layer, code)
+    recipe = from_teacher(teacher, layer, code)
     whole = resumes_and_climbs(
         recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path
     )
-    assert whole.begun == (weights.read(teacher).sha256,)
+    assert whole.init_from == (weights.read(teacher).sha256,)
 
 
 DIRECT = {"name": "direct", "hidden": 16, "widths": [8, 8], "size": 16, "seen": 14}
@@ -1039,18 +1044,18 @@ def test_a_generator_of_the_papers_layout_begins_from_nothing(
     kept = {
         key: value
         for key, value in GENERATOR.items()
-        if key not in ("autoencoder", "reader", "latent")
+        if key not in ("autoencoder", "code_regressor", "latent")
     }
     recipe = {
         **kept,
         "code_layer": layer,
         "architecture": {**DIRECT, "code": code},
-        "begin": {"views": 24},
+        "init_from": {"views": 24},
     }
     whole = resumes_and_climbs(
         recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path
     )
-    assert whole.begun == ()
+    assert whole.init_from == ()
     recipe["architecture"] = {**GENERATOR["architecture"], "code": code}
     with pytest.raises(BadRequest, match="begins from another"):
         train_generator(
@@ -1149,7 +1154,7 @@ def test_a_direct_generator_that_cannot_be_is_refused(change: dict[str, Any]) ->
 
 
 def test_a_recipe_learns_its_code_from_the_layer(zoo: Path) -> None:
-    subject, recipe = load_subject(zoo / "subject.safetensors"), read_recipe("taught")
+    subject, recipe = load_subject(zoo / "subject.safetensors"), read_recipe("from-teacher")
     assert with_code(recipe, subject, "fc7")["architecture"]["code"] == 16
     assert with_code(recipe, subject, "pool5")["architecture"]["code"] == [256, 4, 4]
     assert with_code(recipe, subject, "conv3")["architecture"]["code"] == 384, (
@@ -1172,9 +1177,9 @@ def test_the_beginning_is_the_teachers_picture_where_the_code_tells_all(
 ) -> None:
     """Of the teacher's own code, the regression finds the best linear map to the teacher's latents."""
     subject = load_subject(zoo / "subject.safetensors")
-    recipe = taught_by(teacher, "fc6", 16)
+    recipe = from_teacher(teacher, "fc6", 16)
     recipe["architecture"] |= {"rank": 16}
-    recipe["begin"] |= {"views": 400}
+    recipe["init_from"] |= {"views": 400}
     own = load_generated(teacher).generator
     run = Runtime(tmp_path / "run")
     generator, _, _ = initialized(Inversion(recipe, subject, photographs(40, 16), run))
@@ -1205,13 +1210,13 @@ def test_a_teacher_that_does_not_fit_is_refused(
     tmp_path: Path, photographs: Make, teacher: Path, zoo: Path
 ) -> None:
     subject = load_subject(zoo / "subject.safetensors")
-    recipe = taught_by(teacher, "fc7", 16)
+    recipe = from_teacher(teacher, "fc7", 16)
     recipe["architecture"] |= {"latent": 5}
     with pytest.raises(BadRequest, match="none with name two-stage, latent 5"):
         train_generator(recipe, subject, photographs(12, 16), tmp_path / "run")
-    recipe = taught_by(teacher, "pool5", [256, 4, 4])
-    del recipe["begin"]
-    with pytest.raises(BadRequest, match=r"needs a recipe with \[begin\]"):
+    recipe = from_teacher(teacher, "pool5", [256, 4, 4])
+    del recipe["init_from"]
+    with pytest.raises(BadRequest, match=r"needs a recipe with \[init_from\]"):
         train_generator(recipe, subject, photographs(12, 16), tmp_path / "run")
 
 
@@ -1255,6 +1260,19 @@ def test_a_subject_s_recipe_is_whole_before_photographs_are_read() -> None:
             check_complete(lacking)
     with pytest.raises(BadRequest, match="cooldown, lacks 'lr'"):
         check_complete({**whole, "cooldown": {"epochs": 1, "crop": [0.5, 1.0]}})
+
+
+def test_former_names_of_recipes_and_keys_are_read_and_told(tmp_path: Path) -> None:
+    with pytest.warns(Notice, match="the recipe 'taught' is now called 'from-teacher'"):
+        now = read_recipe("taught")
+    assert now == read_recipe("from-teacher")
+    former = {**now, "begin": now["init_from"], "image": {**now["image"], "fall": 0.5}}
+    del former["init_from"]
+    (tmp_path / "own.toml").write_text(toml(former))
+    with pytest.warns(Notice, match=r"own\.toml has keys of version 0\.1\.0: 'begin' is now"):
+        read = read_recipe(tmp_path / "own.toml")
+    assert read == {**now, "image": {**now["image"], "cosine_decay": 0.5}}
+    assert recipe_hash(read, "data") == recipe_hash(former, "data"), "a run of it goes on"
 
 
 def test_a_recipe_is_a_name_or_a_file_and_says_what_it_lacks(tmp_path: Path) -> None:
@@ -1774,7 +1792,7 @@ NAMES = st.text(max_size=12) | st.sampled_from(
 def test_a_class_name_is_refused_before_the_first_step_or_can_be_opened(
     tmp_path_factory: pytest.TempPathFactory, photographs: Make, name: str
 ) -> None:
-    folder = tmp_path_factory.mktemp("named")
+    folder = tmp_path_factory.mktemp("class_kl")
     data = replace(photographs(40, 16), classes=(*"abcdefghi", name))
     if all(ord(each) >= 32 and each not in "\x7f\udce9" for each in name) and len(name) <= 500:
         opened = published_subject(FIRST, data, photographs(10, 16), folder)
@@ -1970,14 +1988,17 @@ def test_two_processes_train_a_generator_and_resume_to_the_same_bits(tmp_path: P
     encoder, recipe = tmp_path / "tiny.safetensors", tmp_path / "two.toml"
     write_subject(encoder)
     settings = copy.deepcopy(GENERATOR)
-    settings["image"] |= {"beyond": 0.5}
+    settings["image"] |= {"extrapolated": 0.5}
     recipe.write_text(toml(settings))
     words = ["generator", recipe, "--encoder", encoder, "--images", CI_SAMPLE]
     train = partial(two_processes, tmp_path, *words)
     whole = train(run="whole")
     assert whole.returncode == 0, whole.stderr
     assert whole.stdout.count("two.safetensors") == 1, "the first process alone writes"
-    for stage in ("reader", "image"):  # begun again from what the stages before it have left
+    for stage in (
+        "code_regressor",
+        "image",
+    ):  # begun again from what the stages before it have left
         shutil.copytree(tmp_path / "whole", tmp_path / stage)
         shutil.rmtree(tmp_path / stage / stage)
         again = train(run=stage)

@@ -52,7 +52,7 @@ class Head(nn.Module):
         return (self.logit(x) + agreement).flatten(1)
 
 
-class LatentReader(nn.Module):
+class CodeRegressor(nn.Module):
     """Reads the whitened code off a latent map: what the encoder is to images, learnt for latents, and cheaper.
 
     Latents (batch, latent, n, n) → features at n, n / 2 and n / 4 positions a side, and the code (batch, code).

@@ -54,7 +54,7 @@ class Adversary:
         """
         stage, processes = self.stage, self.runtime.processes
         n = len(real[0])
-        share = cosine_decay(stage.get("fall", 0.0), step / stage["steps"])
+        share = cosine_decay(stage.get("cosine_decay", 0.0), step / stage["steps"])
         loss = loss + stage["adversarial"] * self._generator_loss(fake, code)
         descend(self.generator_optimizer, share * stage["lr"], loss, processes)
         penalty = stage["r1"] * stage["r1_every"] if step % stage["r1_every"] == 0 else 0.0

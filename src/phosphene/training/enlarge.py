@@ -38,7 +38,7 @@ from phosphene.training.autoencoder import feature_distance
 from phosphene.training.gallery import Gallery, evenly
 from phosphene.training.image import class_kl, extrapolated_codes
 from phosphene.training.optimization import Averaged, mixed_precision, placed, seeded
-from phosphene.training.recipes import Recipe, recipe_hash
+from phosphene.training.recipes import Recipe, current, recipe_hash
 from phosphene.training.stage import Stage, run_stage
 
 NO_CODE = 1
@@ -59,13 +59,13 @@ BUSIEST = 2.5
 class Pairs:
     """Photographs `large`, uint8 (n, 2 size, 2 size, 3), and what the prior makes of them.
 
-    Those are (n, size, size, 3): each photograph `again`, from its code, and an image of a code
-    `beyond` those of photographs.
+    Those are (n, size, size, 3): each photograph `reconstructed` from its code, and an
+    `extrapolated` image, of a code beyond those of photographs.
     """
 
     large: Tensor
-    again: Tensor
-    beyond: Tensor
+    reconstructed: Tensor
+    extrapolated: Tensor
 
     def __len__(self) -> int:
         return len(self.large)
@@ -90,8 +90,8 @@ class _Maps:
     """Feature maps of a batch: to compare, by style, for the discriminator; and the logits."""
 
     compared: list[Tensor]
-    likened: list[Tensor]
-    judged: list[Tensor]
+    styles: list[Tensor]
+    discriminated: list[Tensor]
     logits: Tensor | None
 
 
@@ -109,7 +109,7 @@ def train_enlarger(
     `init_from` is a file of `helpers` that another run left. Of `held_out` photographs a sheet is
     kept every few minutes. `BadRequest` where the recipe asks for what cannot be.
     """
-    stage = EnlargerStage(recipe, prior, photographs, Runtime.of(run), init_from, held_out)
+    stage = EnlargerStage(current(recipe), prior, photographs, Runtime.of(run), init_from, held_out)
     folder = run_stage(stage)
     networks = {name: stage.parts[name] for name in ("enlarger", "discriminator", "averaged")}
     helpers = {
@@ -182,8 +182,8 @@ class EnlargerStage(Stage):
             y = self.network(small)
             made = self._maps(y)
             figures, loss = _losses(self.settings, small, wanted, y, real, made)
-        real_maps = [wanted - 0.5, *real.judged]
-        made_maps = [y - 0.5, *made.judged]
+        real_maps = [wanted - 0.5, *real.discriminated]
+        made_maps = [y - 0.5, *made.discriminated]
         no_code = torch.zeros(len(small), NO_CODE, device=self.runtime.device)
         return figures | self.adversary.step(step, loss, real_maps, made_maps, no_code)
 
@@ -196,10 +196,10 @@ class EnlargerStage(Stage):
         """Show held-out photographs, and for each kind the bicubic and the network's enlargement."""
         device = self.runtime.device
         pairs = _pairs(self.seed, prior, held_out, evenly(len(held_out)), device)
-        sets = [pairs.large, pairs.again, pairs.beyond]
+        sets = [pairs.large, pairs.reconstructed, pairs.extrapolated]
         large, again, beyond = [as_images(images.numpy()).to(device) for images in sets]
         halved = resized(large, (prior.image_size, prior.image_size))
-        kinds = {"made small": halved, "made again": again, "beyond": beyond}
+        kinds = {"made small": halved, "made again": again, "extrapolated": beyond}
 
         def rows() -> dict[str, Tensor]:
             found = {"photograph": large}
@@ -215,7 +215,7 @@ class EnlargerStage(Stage):
 def _lasting(recipe: Recipe) -> Recipe:
     """Leave out what may change while a run goes on: at constant rates, the number of steps."""
     stage = recipe["enlarge"]
-    kept = {key: value for key, value in stage.items() if key != "steps" or stage["fall"]}
+    kept = {key: value for key, value in stage.items() if key != "steps" or stage["cosine_decay"]}
     return {**recipe, "enlarge": kept}
 
 
@@ -231,7 +231,7 @@ def drawn(
     crop = stage["crop"]
     known = stage["photographs"]
     number = torch.randint(len(pairs), (n,), generator=rng).tolist()
-    room = pairs.again.shape[1] - crop + 1
+    room = pairs.reconstructed.shape[1] - crop + 1
     corners = torch.randint(room, (n, 2), generator=rng).tolist()
     flipped = torch.rand(n, 1, 1, 1, generator=rng).to(device) < 0.5
     wanted = as_images(
@@ -242,7 +242,9 @@ def drawn(
     ).to(device)
     halved = resized(wanted[:known], (crop, crop))
     small = [worn(each[None], stage["blur"], stage["noise"], rng) for each in halved]
-    made = [pairs.again] * stage["again"] + [pairs.beyond] * stage["beyond"]
+    made = [pairs.reconstructed] * stage["reconstructed"] + [pairs.extrapolated] * stage[
+        "extrapolated"
+    ]
     small += [
         as_images([piece(images[i], row, column, crop)]).to(device)
         for images, i, (row, column) in zip(made, number[known:], corners[known:], strict=True)
@@ -288,7 +290,7 @@ def cached_pairs(seed: int, prior: Generated, photographs: Stream, runtime: Runt
         return vars(_pairs(seed, prior, photographs, None, runtime.device))
 
     name = recipe_hash({"seed": seed}, f"{photographs.fingerprint}:{prior.card['sha256']}")
-    file = runtime.folder / f"pairs-{name[:16]}.safetensors"
+    file = runtime.folder / f"enlarger-pairs-{name[:16]}.safetensors"
     return Pairs(**kept(file, {"pairs": name}, make, runtime.processes))
 
 
@@ -299,7 +301,8 @@ def _pairs(
     n = len(photographs) if wanted is None else len(wanted)
     size = prior.image_size
     large = torch.empty(n, 2 * size, 2 * size, 3, dtype=torch.uint8)
-    again, beyond = (torch.empty(n, size, size, 3, dtype=torch.uint8) for _ in range(2))
+    again = torch.empty(n, size, size, 3, dtype=torch.uint8)
+    beyond = torch.empty_like(again)
     encoder = prior.load_encoder()
     generator = placed(cast("ImageGenerator", prior.generator), device)
     placed(encoder.network, device)
@@ -341,7 +344,7 @@ def view(image: Tensor, size: int, rng: torch.Generator) -> Tensor:
 
 
 def _batch(stage: Recipe) -> int:
-    return int(stage["photographs"] + stage["again"] + stage["beyond"])
+    return int(stage["photographs"] + stage["reconstructed"] + stage["extrapolated"])
 
 
 def _comparator(stage: Recipe, device: str) -> Subject:
@@ -354,14 +357,14 @@ def _comparator(stage: Recipe, device: str) -> Subject:
 def _heads(stage: Recipe, comparator: Subject) -> list[tuple[int, int]]:
     """Find channels and halvings of the discriminator's heads, the picture's first."""
     shapes = comparator.shapes()
-    judged, halvings = stage["judged"], stage["halvings"]
-    flat = [layer for layer in judged if len(shapes.get(layer, ())) != 3]
-    if flat or len(halvings) != 1 + len(judged):
+    discriminated, halvings = stage["discriminator_layers"], stage["halvings"]
+    flat = [layer for layer in discriminated if len(shapes.get(layer, ())) != 3]
+    if flat or len(halvings) != 1 + len(discriminated):
         raise BadRequest(
-            f"judged are maps, and halvings has a number for the picture and for each of them; "
-            f"got {judged} and {halvings}"
+            "discriminator_layers are maps, and halvings has a number for the picture and for each of them; "
+            f"got {discriminated} and {halvings}"
         )
-    channels = [3, *(shapes[layer][0] for layer in judged)]
+    channels = [3, *(shapes[layer][0] for layer in discriminated)]
     return list(zip(channels, halvings, strict=True))
 
 
@@ -371,16 +374,18 @@ def _maps_of(stage: Recipe, comparator: Subject) -> Iterator[Callable[[Tensor], 
 
     At each position of the maps to judge, the mean square of the channels is one.
     """
-    groups = [stage["compared"], stage["likened"], stage["judged"]]
-    output = [comparator.output] if stage["named"] else []
+    groups = [stage["comparator_layers"], stage["style_layers"], stage["discriminator_layers"]]
+    output = [comparator.output] if stage["class_kl"] else []
     with comparator.reading(list(dict.fromkeys(chain(*groups, output)))) as read:
 
         def maps_of(images: Tensor) -> _Maps:
             maps = read(comparator.prepare(images))
-            compared, likened, judged = [[maps[each] for each in group] for group in groups]
-            even = [F.normalize(each.float(), dim=1) * each.shape[1] ** 0.5 for each in judged]
+            compared, styles, discriminated = [[maps[each] for each in group] for group in groups]
+            even = [
+                F.normalize(each.float(), dim=1) * each.shape[1] ** 0.5 for each in discriminated
+            ]
             logits = maps[comparator.output] if output else None
-            return _Maps(compared, [style(each) for each in likened], even, logits)
+            return _Maps(compared, [style(each) for each in styles], even, logits)
 
         yield maps_of
 
@@ -401,18 +406,18 @@ def _losses(
     hang on a place, and by their classes; all of them with what was enlarged.
     """
     known = stage["photographs"]
-    of = slice(0, known + stage["again"])
+    of = slice(0, known + stage["reconstructed"])
     half = (small.shape[-2] // 2, small.shape[-1] // 2)
-    figures = {"same": (resized(y, half) - resized(small, half)).abs().mean()}
+    figures = {"consistency": (resized(y, half) - resized(small, half)).abs().mean()}
     if known:
         figures["image"] = (y[:known] - wanted[:known]).abs().mean()
         figures["feature"] = feature_distance(
             [maps[:known] for maps in got.compared], [maps[:known] for maps in real.compared]
         )
     if of.stop:
-        figures["likeness"] = feature_distance(
-            [maps[of] for maps in got.likened], [maps[of] for maps in real.likened]
+        figures["style"] = feature_distance(
+            [maps[of] for maps in got.styles], [maps[of] for maps in real.styles]
         )
     if of.stop and got.logits is not None and real.logits is not None:
-        figures["named"] = class_kl(got.logits[of], real.logits[of])
+        figures["class_kl"] = class_kl(got.logits[of], real.logits[of])
     return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()

@@ -1,11 +1,11 @@
 """Training a generator that inverts a layer of an encoder, in four stages, each resumable.
 
 1. `autoencoder`: an autoencoder of photographs; its decoder is the generator's second half.
-2. `reader`: a network that reads the code from a latent map, for the losses of the next stage.
+2. `code_regressor`: a network that reads the code from a latent map, for the next losses.
 3. `latent`: the map from code to latents, against a discriminator of latents and codes.
 4. `image`: both halves together, with the encoder's features and a discriminator of them.
 
-A recipe with a table `begin` takes the first three from a trained generator instead, whatever its
+A recipe with a table `init_from` takes the first three from a trained generator instead, whatever its
 code, or, for a direct generator, does without them.
 """
 
@@ -34,9 +34,9 @@ from phosphene.training.autoencoder import Autoencoder, AutoencoderStage
 from phosphene.training.image import ImageStage, check_image
 from phosphene.training.initialization import code_statistics, initialized
 from phosphene.training.inversion import Inversion
-from phosphene.training.latents import LatentStage, ReaderStage, cached_views, whiten
+from phosphene.training.latents import CodeRegressorStage, LatentStage, cached_views, whiten
 from phosphene.training.optimization import mixed_precision, placed
-from phosphene.training.recipes import Recipe
+from phosphene.training.recipes import Recipe, current
 from phosphene.training.stage import Stage, run_stage
 
 
@@ -52,7 +52,7 @@ class Trained:
     statistics: dict[str, Tensor]
     helpers: dict[str, nn.Module]
     finished: bool
-    begun: tuple[str, ...] = ()
+    init_from: tuple[str, ...] = ()
 
 
 def train_generator(
@@ -71,12 +71,12 @@ def train_generator(
     `discriminator` where there is one; the statistics are its own. The last stage shows what it
     makes of some `held_out` photographs. The processes share each batch.
     """
-    inversion = Inversion(recipe, encoder, photographs, Runtime.of(run))
+    inversion = Inversion(current(recipe), encoder, photographs, Runtime.of(run))
     four = init_from is None and inversion.from_scratch
     inversion.check()
     if four:
         inversion.check_views()
-    if recipe["image"]["steps"]:
+    if inversion.recipe["image"]["steps"]:
         check_image(inversion)
     placed(encoder.network, inversion.runtime.device)
     last = partial(ImageStage, inversion.within("image"), held_out=held_out)
@@ -105,13 +105,13 @@ def _train_all_stages(
     begun = fresh_generator(inversion, autoencoder)
     views = cached_views(inversion, autoencoder)
     whiten(begun, views)
-    reader = _whole(ReaderStage(inversion.within("reader"), views))
-    latent = LatentStage(inversion.within("latent"), views, begun, reader)
+    regressor = _whole(CodeRegressorStage(inversion.within("code_regressor"), views))
+    latent = LatentStage(inversion.within("latent"), views, begun, regressor)
     finished = run_stage(latent).finished
     generator: ImageGenerator = latent.trained()
     helpers: dict[str, nn.Module] = {
         "latent_encoder": autoencoder.encoder,
-        "reader": reader,
+        "code_regressor": regressor,
         "latent_discriminator": latent.discriminator,
     }
     if finished and inversion.recipe["image"]["steps"]:
@@ -155,7 +155,7 @@ def generator_card(
     inversion = Inversion(recipe, encoder, train, Runtime(Path()))
     return {
         **inversion.card(name),
-        "begun_from": list(trained.begun),
+        "init_from": list(trained.init_from),
         "measured": held_out_errors(recipe, encoder, val, trained.generator),
     }
 

@@ -39,16 +39,16 @@ class _Maps:
 
     code: Tensor
     compared: list[Tensor]
-    judged: list[Tensor]
+    discriminated: list[Tensor]
     logits: Tensor | None
 
 
 class ImageStage(Stage):
     """Stage 4: the whole generator on images, with DeePSiM's three losses.
 
-    (Dosovitskiy & Brox 2016, eq. 2.) Where the recipe has `beyond`, there are so many more codes,
+    (Dosovitskiy & Brox 2016, eq. 2.) Where the recipe has `extrapolated`, there are so many more codes,
     between and beyond those of the photographs, whose images should give the code again and fool
-    the discriminator. Where it has `named`, the comparator should name an image as it names its
+    the discriminator. Where it has `class_kl`, the comparator should name an image as it names its
     photograph.
     """
 
@@ -113,11 +113,11 @@ class ImageStage(Stage):
     def learn(self, step: int, batch: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         with torch.no_grad(), mixed_precision(self.runtime.device):
             real = self._real(batch)
-        more = extrapolated_codes(real.code, self.settings.get("beyond", 0.0), rng)
+        more = extrapolated_codes(real.code, self.settings.get("extrapolated", 0.0), rng)
         codes = torch.cat([real.code, more])
         y, made, figures, loss = self._made(codes, batch, real)
-        real_maps = [batch - 0.5, *real.judged]
-        made_maps = [y - 0.5, *made.judged]
+        real_maps = [batch - 0.5, *real.discriminated]
+        made_maps = [y - 0.5, *made.discriminated]
         code = self.network.whitened(codes).flatten(1)
         return figures | self.adversary.step(step, loss, real_maps, made_maps, code)
 
@@ -145,7 +145,7 @@ class ImageStage(Stage):
             "cycle": shift.square().mean(),
         }
         if made.logits is not None and real.logits is not None:
-            figures["named"] = class_kl(made.logits[:n], real.logits)
+            figures["class_kl"] = class_kl(made.logits[:n], real.logits)
         weighted = [self.settings[name] * value for name, value in figures.items()]
         return y, made, figures, torch.stack(weighted).sum()
 
@@ -166,7 +166,10 @@ def check_image(inversion: Inversion) -> None:
     stage, encoder = inversion.recipe["image"], inversion.encoder
     comparator = _comparator(inversion, "cpu")
     _heads(stage, comparator, inversion.architecture["size"])
-    for subject, layers in ((encoder, stage["layers"]), (comparator, stage.get("compared", []))):
+    for subject, layers in (
+        (encoder, stage["layers"]),
+        (comparator, stage.get("comparator_layers", [])),
+    ):
         for layer in layers:
             find_layer(subject.network, layer, subject.name)
 
@@ -191,8 +194,8 @@ def _heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int
 
     `BadRequest` where one cannot be.
     """
-    judged, halvings = stage["judged"], stage["halvings"]
-    for layer in judged:
+    discriminated, halvings = stage["discriminator_layers"], stage["halvings"]
+    for layer in discriminated:
         find_layer(comparator.network, layer, comparator.name)
     try:
         shapes = comparator.shapes()
@@ -200,13 +203,13 @@ def _heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int
         raise BadRequest(
             f"{comparator.name} cannot look at images of {comparator.size[0]} pixels: {error}"
         ) from None
-    if len(halvings) != 1 + len(judged):
+    if len(halvings) != 1 + len(discriminated):
         raise BadRequest(
-            "halvings has one number for the image and one for each of judged; "
-            f"got {halvings} for {judged}"
+            "halvings has one number for the image and one for each of discriminator_layers; "
+            f"got {halvings} for {discriminated}"
         )
-    maps = [(3, size, size), *(shapes.get(layer, ()) for layer in judged)]
-    for name, shape, times in zip(["the image", *judged], maps, halvings, strict=True):
+    maps = [(3, size, size), *(shapes.get(layer, ()) for layer in discriminated)]
+    for name, shape, times in zip(["the image", *discriminated], maps, halvings, strict=True):
         if len(shape) != 3 or min(shape[1:]) >> times == 0:
             raise BadRequest(
                 f"a head judges maps that can be halved {times} times; {name} is of "
@@ -226,17 +229,23 @@ def _maps_of(
     network from elsewhere may be of any size.
     """
     stage, layer, encoder = inversion.recipe["image"], inversion.layer, inversion.encoder
-    own, judged, compared = stage["layers"], stage["judged"], stage.get("compared", [])
-    output = [comparator.output] if stage.get("named") else []
+    own, discriminated, compared = (
+        stage["layers"],
+        stage["discriminator_layers"],
+        stage.get("comparator_layers", []),
+    )
+    output = [comparator.output] if stage.get("class_kl") else []
     for network in (encoder.network, comparator.network):
         network.requires_grad_(False)
     features = own if stage["feature"] else []
     encoder.check_gradient([*features, *([layer] if stage["cycle"] else [])])
-    comparator.check_gradient([*(compared if stage["feature"] else []), *judged, *output])
+    comparator.check_gradient([*(compared if stage["feature"] else []), *discriminated, *output])
     alone = comparator is encoder
     with (
-        encoder.reading([*own, *([*judged, *output] if alone else []), layer]) as read,
-        nullcontext() if alone else comparator.reading([*compared, *judged, *output]) as read_too,
+        encoder.reading([*own, *([*discriminated, *output] if alone else []), layer]) as read,
+        nullcontext()
+        if alone
+        else comparator.reading([*compared, *discriminated, *output]) as read_too,
     ):
 
         def maps_of(images: Tensor) -> _Maps:
@@ -245,7 +254,7 @@ def _maps_of(
             others = maps if read_too is None else read_too(comparator.prepare(images))
             logits = others[comparator.output] if output else None
             mine = [maps[each] for each in own]
-            theirs = [others[each] for each in judged]
+            theirs = [others[each] for each in discriminated]
             if read_too is None:
                 return _Maps(code, mine, theirs, logits)
             both = mine + [others[each] for each in compared]

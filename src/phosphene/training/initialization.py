@@ -35,15 +35,15 @@ def initialized(
 ) -> tuple[ImageGenerator, dict[str, Tensor], tuple[str, ...]]:
     """Return a generator that has seen no image, its code's statistics, and its teacher's sha256.
 
-    The teacher, `[begin] generator`, is a trained two-stage generator of any code. It draws
-    `[begin] views` views of photographs from its own code. Its decoder becomes this generator's,
+    The teacher, `[init_from] generator`, is a trained two-stage generator of any code. It draws
+    `[init_from] views` views of photographs from its own code. Its decoder becomes this generator's,
     and the latents become the goal of a ridge regression on this generator's codes. Without one,
     only the codes are found. Computed once and kept beside the run.
     """
     recipe = inversion.recipe
-    name = recipe["begin"].get("generator", "")
+    name = recipe["init_from"].get("generator", "")
     teacher = load_generated(name) if name else None
-    _check(recipe["begin"], inversion.architecture, teacher)
+    _check(recipe["init_from"], inversion.architecture, teacher)
     begun = (str(teacher.card["sha256"]),) if teacher else ()
     torch.manual_seed(recipe["seed"] + 1)
     generator = cast("ImageGenerator", build(inversion.architecture))
@@ -77,15 +77,15 @@ def _under(prefix: str, tensors: Content) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): each for n, each in tensors.items() if n.startswith(prefix)}
 
 
-def _check(begin: dict[str, Any], own: dict[str, Any], teacher: Generated | None) -> None:
-    """Refuse a recipe whose generator cannot begin like that, with `BadRequest`."""
-    views = begin["views"]
+def _check(table: dict[str, Any], own: dict[str, Any], teacher: Generated | None) -> None:
+    """Refuse a recipe whose generator cannot be initialized so, with `BadRequest`."""
+    views = table["views"]
     if not isinstance(views, int) or views < 2:
-        raise BadRequest(f"[begin] views is a number of views, at least 2; got {views!r}")
+        raise BadRequest(f"[init_from] views is a number of views, at least 2; got {views!r}")
     if teacher is None:
         if own["name"] == "two-stage":
             raise BadRequest(
-                "a two-stage generator begins from another, [begin] generator, or has all four "
+                "a two-stage generator begins from another, [init_from] generator, or has all four "
                 "stages"
             )
         return
@@ -94,7 +94,7 @@ def _check(begin: dict[str, Any], own: dict[str, Any], teacher: Generated | None
     if {own["name"], theirs.get("name")} != {"two-stage"} or differs:
         wanted = ", ".join(f"{part} {own.get(part)}" for part in ("name", *SHARED))
         raise BadRequest(
-            f"[begin] generator is {begin['generator']!r}, which is none with {wanted}"
+            f"[init_from] generator is {table['generator']!r}, which is none with {wanted}"
         )
 
 
@@ -102,7 +102,7 @@ def _shown(inversion: Inversion, batch: int = 128) -> Iterator[tuple[Tensor, Ten
     """Yield codes of some views, in half precision, and the views, a batch at a time."""
     device, seed = inversion.runtime.device, inversion.recipe["seed"]
     encoder, photographs = inversion.encoder, inversion.photographs
-    number, n = inversion.recipe["begin"]["views"], len(photographs)
+    number, n = inversion.recipe["init_from"]["views"], len(photographs)
     order = torch.randperm(n, generator=seeded(seed, 8)).repeat(1 + number // n)
     placed(encoder.network, device)
     with encoder.reading([inversion.layer]) as read, torch.no_grad():

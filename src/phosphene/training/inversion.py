@@ -20,11 +20,11 @@ from phosphene.runtime import Runtime
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images, center_crop
 from phosphene.training.augment import random_crops
-from phosphene.training.recipes import Recipe, recipe_hash
+from phosphene.training.recipes import FORMER_NAMES, Recipe, recipe_hash
 
 DECODER = ("latent", "decoder", "decoder_blocks")
 """What of an architecture the decoder depends on."""
-STAGES = ("views", "reader", "latent", "image")
+STAGES = ("views", "code_regressor", "latent", "image")
 """The recipe's tables of the stages after the autoencoder, each of which builds on those before."""
 
 
@@ -50,11 +50,13 @@ class Inversion:
     @property
     def from_scratch(self) -> bool:
         """Return whether all four stages are trained."""
-        return "begin" not in self.recipe
+        return "init_from" not in self.recipe
 
     def within(self, name: str) -> Inversion:
-        """Return the same for a folder inside the run's."""
-        return replace(self, runtime=self.runtime.within(name))
+        """Return the same for a folder inside the run's, or the one that version 0.1.0 made."""
+        former = FORMER_NAMES.get(name, name)
+        old = (self.runtime.folder / former).is_dir()
+        return replace(self, runtime=self.runtime.within(former if old else name))
 
     def identity(self, stage: str, begun: Sequence[str] = ()) -> str:
         """Return one hash of what a stage's results depend on.
@@ -66,13 +68,13 @@ class Inversion:
         settings: dict[str, Any] = {part: _lasting(part, table) for part, table in own.items()}
         shared = ("seed", "architecture", "autoencoder", "code_layer")
         whole: dict[str, Any] = {part: recipe[part] for part in shared if part in recipe}
-        if stage in ("views", "reader"):
+        if stage in ("views", "code_regressor"):
             known = (*DECODER, "size", "seen")
             whole["architecture"] = {k: v for k, v in self.architecture.items() if k in known}
         if begun:
             settings = {stage: settings[stage], "begun": list(begun)}
         if not self.from_scratch:
-            settings |= {"begin": recipe["begin"], "views": recipe["views"]}
+            settings |= {"init_from": recipe["init_from"], "views": recipe["views"]}
         everything = {**settings, **whole, "encoder": self.encoder.identity}
         return recipe_hash(everything, self.photographs.fingerprint)
 
@@ -117,7 +119,7 @@ class Inversion:
             )
         if not isinstance(code, int) and self.from_scratch:
             raise BadRequest(
-                "a code that is a map needs a recipe with [begin], such as taught or direct"
+                "a code that is a map needs a recipe with [init_from], such as from-teacher or deepsim-layout"
             )
         with torch.device("meta"):
             network = build(self.architecture)
@@ -151,7 +153,7 @@ class Inversion:
 
 def _lasting(part: str, table: Recipe) -> Recipe:
     """Leave out what may change while a stage goes on: at constant rates, the number of steps."""
-    fixed = part == "reader" or table.get("fall")
+    fixed = part == "code_regressor" or table.get("cosine_decay")
     return {key: value for key, value in table.items() if key != "steps" or fixed}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.kept import kept
-from phosphene.networks.discriminator import Discriminator, LatentReader
+from phosphene.networks.discriminator import CodeRegressor, Discriminator
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.training.adversary import Adversary
 from phosphene.training.autoencoder import Autoencoder, feature_distance
@@ -62,15 +62,15 @@ class _PairStage(Stage):
         return self.codes[chosen].float(), self.latents[chosen].float()
 
 
-class ReaderStage(_PairStage):
+class CodeRegressorStage(_PairStage):
     """Stage 2: a network that reads the code from a latent map, for the next stage."""
 
     counter = 6
-    part = "reader"
-    network: LatentReader
+    part = "code_regressor"
+    network: CodeRegressor
 
     def __init__(self, inversion: Inversion, views: Views):
-        super().__init__(inversion, views, "reader", 3)
+        super().__init__(inversion, views, "code_regressor", 3)
         stage, codes = self.settings, self.codes.float()
         self.network = placed(self._fresh(), self.runtime.device)
         self.optimizer = torch.optim.AdamW(
@@ -80,10 +80,10 @@ class ReaderStage(_PairStage):
         self.averaged = Averaged(self.network, 0.99)
         self.mean, self.std = codes.mean(0), codes.std(0).clamp(min=1e-3)
 
-    def _fresh(self) -> LatentReader:
+    def _fresh(self) -> CodeRegressor:
         channels, positions = self.latents.shape[1], self.latents.shape[-1]
         widths = self.settings["widths"]
-        return LatentReader(channels, self.codes.shape[1], widths, positions=positions)
+        return CodeRegressor(channels, self.codes.shape[1], widths, positions=positions)
 
     def learn(
         self, step: int, batch: tuple[Tensor, Tensor], rng: torch.Generator
@@ -96,13 +96,13 @@ class ReaderStage(_PairStage):
         descend(self.optimizer, rate, unread, self.runtime.processes)
         return {"unread": unread}
 
-    def trained(self) -> LatentReader:
-        """Return the reader with averaged weights."""
+    def trained(self) -> CodeRegressor:
+        """Return the regressor with averaged weights."""
         return self.averaged.network(self._fresh()).requires_grad_(False)
 
 
 class LatentStage(_PairStage):
-    """Stage 3: squared error of the latents, what the reader sees in them, and a discriminator.
+    """Stage 3: squared error of the latents, what the regressor finds in them, and a discriminator.
 
     It starts from the closed-form linear regression of latents on codes. The discriminator joins
     when the recipe's `adversarial_from` steps have settled the rest.
@@ -116,13 +116,13 @@ class LatentStage(_PairStage):
         inversion: Inversion,
         views: Views,
         generator: TwoStageGenerator,
-        reader: LatentReader,
+        regressor: CodeRegressor,
     ):
         super().__init__(inversion, views, "latent", 1)
         stage, device = self.settings, self.runtime.device
-        self.reader = reader
+        self.regressor = regressor
         self.generator = placed(generator, device).requires_grad_(True)
-        channels = [inversion.architecture["latent"], *inversion.recipe["reader"]["widths"]]
+        channels = [inversion.architecture["latent"], *inversion.recipe["code_regressor"]["widths"]]
         heads = list(zip(channels, stage["halvings"], strict=True))
         discriminator = Discriminator(heads, self.codes.shape[1], stage["width"])
         self.discriminator = placed(discriminator, device)
@@ -138,10 +138,10 @@ class LatentStage(_PairStage):
         stage, (codes, real) = self.settings, batch
         code = (codes - self.generator.code_mean) / self.generator.code_std
         with torch.no_grad(), mixed_precision(self.runtime.device):
-            real_maps, real_code = self.reader(real)
+            real_maps, real_code = self.regressor(real)
         with mixed_precision(self.runtime.device):
             fake = self.network(code)
-            fake_maps, fake_code = self.reader(fake)
+            fake_maps, fake_code = self.regressor(fake)
         figures = {
             "error": (fake.float() - real).square().mean(),
             "feature": feature_distance(fake_maps, real_maps),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from phosphene.errors import BadFile, BadRequest
+from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.files import read_text, without_nan
 
 try:
@@ -25,6 +26,24 @@ MODELS = {"subject": "caffenet-objects", "generator": "objects-fc6"}
 OPTIONAL = {"snapshots"}
 """Keys of the bundled recipe of a subject that another one may lack."""
 NUMBERS = {int: "whole number from 0 on", float: "number from 0 on"}
+
+
+RENAMED = {
+    "begin": "init_from",
+    "reader": "code_regressor",
+    "beyond": "extrapolated",
+    "fall": "cosine_decay",
+    "named": "class_kl",
+    "judged": "discriminator_layers",
+    "compared": "comparator_layers",
+    "likened": "style_layers",
+    "likeness": "style",
+    "again": "reconstructed",
+    "same": "consistency",
+}
+"""What version 0.1.0 called keys of a recipe, and their names now."""
+FORMER_NAMES = {now: former for former, now in RENAMED.items()}
+RENAMED_RECIPES = {"taught": "from-teacher", "direct": "deepsim-layout"}
 
 
 def _shares(pair: Any) -> bool:
@@ -73,7 +92,10 @@ def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
     """Return a recipe, by its bundled name or as a TOML file; `kind` is what it must make."""
     file = Path(name)  # a folder of that name is not a recipe
     if not file.is_file():
-        file = RECIPES / f"{name}.toml"
+        now = RENAMED_RECIPES.get(str(name), name)
+        if now != name:
+            warnings.warn(f"the recipe {name!r} is now called {now!r}", Notice, stacklevel=2)
+        file = RECIPES / f"{now}.toml"
         if not file.is_file():
             known = ", ".join(sorted(f.stem for f in RECIPES.glob("*.toml")))
             raise BadRequest(f"no recipe {str(name)!r}; bundled: {known}; or give a TOML file")
@@ -82,12 +104,36 @@ def read_recipe(name: str | Path, kind: str | None = None) -> Recipe:
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(f"recipe {file} is not TOML: {error}") from None
     _check_json(recipe, f"recipe {file}:")
+    recipe = current(recipe, f"recipe {file}")
     if kind is not None and recipe["kind"] != kind:
         raise BadRequest(f"recipe {file} makes a {recipe['kind']}, not a {kind}")
     model = RECIPES / f"{MODELS.get(recipe['kind'], '')}.toml"
     if model.is_file() and file != model:
         _check_values(recipe, tomllib.loads(model.read_text(encoding="utf-8")), f"recipe {file}:")
     return recipe
+
+
+def current(recipe: Recipe, where: str = "the recipe") -> Recipe:
+    """Return a recipe with the keys of this version; a line names those that were called else."""
+    former = sorted(RENAMED.keys() & set(_keys(recipe)))
+    if former:
+        names = ", ".join(f"{name!r} is now {RENAMED[name]!r}" for name in former)
+        warnings.warn(f"{where} has keys of version 0.1.0: {names}", Notice, stacklevel=3)
+    return cast("Recipe", _with_names(recipe, RENAMED))
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Yield all keys of a recipe and its tables."""
+    for key, each in value.items() if isinstance(value, dict) else ():
+        yield key
+        yield from _keys(each)
+
+
+def _with_names(value: Any, names: dict[str, str]) -> Any:
+    """Return a recipe whose keys have other names, in all of its tables."""
+    if not isinstance(value, dict):
+        return value
+    return type(value)({names.get(k, k): _with_names(each, names) for k, each in value.items()})
 
 
 def check_complete(recipe: Recipe) -> None:
@@ -150,5 +196,9 @@ def _check_values(given: Any, model: Any, where: str) -> None:
 
 
 def recipe_hash(recipe: Recipe, data: str) -> str:
-    """Return one hash of a recipe and of the fingerprint of the data it is run on."""
-    return hashlib.sha256(json.dumps([recipe, data], sort_keys=True).encode()).hexdigest()
+    """Return one hash of a recipe and of the fingerprint of the data it is run on.
+
+    It is that of the former keys, so that runs of version 0.1.0 go on.
+    """
+    text = json.dumps([_with_names(recipe, FORMER_NAMES), data], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

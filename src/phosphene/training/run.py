@@ -27,7 +27,11 @@ from phosphene.runtime import Processes, Runtime
 
 TOLD = 20
 """Figures are fetched from the device once in so many steps."""
-FORMER = {"generator_optimizer": "climber", "discriminator_optimizer": "judge"}
+FORMER = {
+    "generator_optimizer": "climber",
+    "discriminator_optimizer": "judge",
+    "code_regressor": "reader",
+}
 """Names of parts in checkpoints of version 0.1.0."""
 NEVER = torch.iinfo(torch.int64).max
 """Stands for the first step whose loss was not finite, as long as there was none."""

@@ -320,7 +320,7 @@ def _planned_card(
         "classes": list(train.classes),
         "output": [n for n, each in network.named_modules() if isinstance(each, nn.Linear)][-1],
         "data": data_card(train),
-        "begun_from": [init_from.card["sha256"]] if init_from else [],
+        "init_from": [init_from.card["sha256"]] if init_from else [],
     }
 
 
