@@ -24,24 +24,19 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
 }
 
 
+_UNBUILT = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, UserWarning)
+"""What torch raises over arguments that fit no network."""
+
+
 def build(architecture: dict[str, Any]) -> nn.Module:
-    """A module from `{"name": …, **arguments}`, as recipes and weights files write it."""
+    """Return the module of `{"name": …, **arguments}`, as recipes and weights files write it."""
     arguments = dict(architecture)
     name = arguments.pop("name", None)
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnknownName(f"no architecture {name!r}; there are: {', '.join(ARCHITECTURES)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", UserWarning
-            )  # torch only warns of a layer without weights
+            warnings.simplefilter("error", UserWarning)  # of a layer without weights
             return ARCHITECTURES[name](**arguments)
-    except (
-        TypeError,
-        ValueError,
-        LookupError,
-        ArithmeticError,
-        RuntimeError,
-        UserWarning,
-    ) as error:
+    except _UNBUILT as error:
         raise BadFile(f"architecture {name!r} cannot be built from {arguments}: {error}") from None

@@ -12,10 +12,11 @@ class CaffeNet(nn.Module):
 
     Its layers carry Caffe's names: `conv1` … `conv5`, `pool5`, `fc6`, `fc7` are values *after* the
     ReLU (the paper's codes), `fc8` holds the logits. The pre-activation of any of them is the
-    `.norm` inside it (`fc6.norm`), which is where a climb starts whose unit is silent after the ReLU.
+    `.norm` inside it (`fc6.norm`), which is where a climb starts whose unit is silent after the
+    ReLU.
 
-    `pool5` is adaptive, so that training may begin on smaller crops. Input (batch, 3, height, width),
-    normalised; output (batch, classes).
+    `pool5` is adaptive, so that training may begin on smaller crops. Input (batch, 3, height,
+    width), normalised; output (batch, classes).
     """
 
     def __init__(self, classes: int = 100, width: int = 1024, dropout: float = 0.5):
@@ -42,7 +43,7 @@ class CaffeNet(nn.Module):
 
 
 def _block(linear: nn.Conv2d | nn.Linear) -> nn.Sequential:
-    """A linear map, batch norm, ReLU."""
+    """Return a linear map, batch norm and a ReLU."""
     if isinstance(linear, nn.Conv2d):
         norm: nn.Module = nn.BatchNorm2d(linear.out_channels)
     else:

@@ -1,4 +1,4 @@
-"""What only a generator's training needs: a discriminator of its work from photographs, and eyes for latents."""
+"""Networks that only a generator's training needs: a discriminator, and a regressor of codes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class Discriminator(nn.Module):
-    """Which are a photograph's, and this code's? One small head for each of several feature maps.
+    """A discriminator of photographs, given their codes: one small head for each feature map.
 
-    Features of a frozen network let the heads see objects from their first step (Sauer et al. 2021, Projected
-    GANs); the code joins in at every position (Miyato & Koyama 2018). `maps` says for each its channels, and how
-    often its head halves it.
+    Features of a frozen network let the heads tell objects from their first step (Sauer et al.
+    2021, Projected GANs); the code joins in at every position (Miyato & Koyama 2018). `maps` says
+    for each its channels, and how often its head halves it.
     """
 
     def __init__(self, maps: Sequence[tuple[int, int]], code: int, width: int):
@@ -23,7 +23,10 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor], codes: Tensor) -> list[Tensor]:
-        """Maps, each (batch, channels, n, n), and whitened codes (batch, code) → logits (batch, positions) each."""
+        """Return logits (batch, positions) for each of the maps (batch, channels, n, n).
+
+        Whitened codes are (batch, code).
+        """
         return [head(x, codes) for head, x in zip(self.heads, maps, strict=True)]
 
 
@@ -46,16 +49,16 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, codes: Tensor) -> Tensor:
         x = self.body(x.contiguous(memory_format=torch.channels_last))
-        agreement = (x * self.project(codes)[:, :, None, None]).sum(1, keepdim=True) / x.shape[
-            1
-        ] ** 0.5
+        projected = self.project(codes)[:, :, None, None]
+        agreement = (x * projected).sum(1, keepdim=True) / x.shape[1] ** 0.5
         return (self.logit(x) + agreement).flatten(1)
 
 
 class CodeRegressor(nn.Module):
-    """Reads the whitened code off a latent map: what the encoder is to images, learnt for latents, and cheaper.
+    """A regressor of whitened codes: to latents what the encoder is to images, and cheaper.
 
-    Latents (batch, latent, n, n) → features at n, n / 2 and n / 4 positions a side, and the code (batch, code).
+    Latents (batch, latent, n, n) → features at n, n / 2 and n / 4 positions a side, and the code
+    (batch, code).
     """
 
     def __init__(self, latent: int, code: int, widths: Sequence[int], positions: int):

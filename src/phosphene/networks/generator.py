@@ -1,4 +1,4 @@
-"""Generators from a code to an image, and the autoencoder's first half that their training needs."""
+"""Generators from a code to an image, and the autoencoder's first half, which training needs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 class ImageGenerator(nn.Module):
     """Codes (batch, *code), as the encoder gives them, to RGB in (0, 1), (batch, 3, size, size).
 
-    A code is a vector, its length given, or a map, given as [channels, rows, columns]. The subject was shown the
-    central `seen` pixels of such an image. `code_mean` and `code_std` whiten what enters.
+    A code is a vector, its length given, or a map, given as [channels, rows, columns]. The subject
+    was shown the central `seen` pixels of such an image. `code_mean` and `code_std` whiten what
+    enters.
     """
 
     code_mean: Tensor
@@ -29,17 +30,19 @@ class ImageGenerator(nn.Module):
             raise ValueError(f"a code is a vector or a map of three sides; got {code}")
         if not 0 < seen <= size:
             raise ValueError(f"the subject sees a part of the image; got {seen} of {size} pixels")
-        self.image_size, self.seen, self.code_shape = size, seen, shape
+        self.image_size = size
+        self.seen = seen
+        self.code_shape = shape
         self.register_buffer("code_mean", torch.zeros(shape))
         self.register_buffer("code_std", torch.ones(shape))
 
     def whitened(self, codes: Tensor) -> Tensor:
-        """Codes with mean zero and standard deviation one over natural images."""
+        """Return codes with mean zero and standard deviation one over natural images."""
         return (codes - self.code_mean) / self.code_std
 
 
 class TwoStageGenerator(ImageGenerator):
-    """Code → latent map → image: a map learnt against the latents of an autoencoder, then its decoder.
+    """Code → latent map → image: a map learnt against an autoencoder's latents, then its decoder.
 
     Where the code is a map, `hidden`, `seed_channels` and `rank` mean nothing.
     """
@@ -81,7 +84,7 @@ class TwoStageGenerator(ImageGenerator):
         self.decoder = Decoder(latent, decoder, decoder_blocks)
 
     def latents(self, codes: Tensor) -> Tensor:
-        """The latent map, (batch, latent, size / 8, size / 8), as the autoencoder's encoder would give it."""
+        """Return latent maps (batch, latent, size / 8, size / 8) as the encoder would."""
         return self.map(self.whitened(codes)) * self.latent_std + self.latent_mean
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -91,9 +94,10 @@ class TwoStageGenerator(ImageGenerator):
 class DirectGenerator(ImageGenerator):
     """The layout of DeePSiM's generators (Dosovitskiy & Brox 2016), at any size and width.
 
-    A vector goes through three fully connected layers, a map through three convolutions, to 4 … 7 positions a side;
-    from there each transposed convolution doubles, and all but the last two are followed by one that does not. There
-    are as many `widths` as doublings: `size` is 4 … 7 times a power of two.
+    A vector goes through three fully connected layers, a map through three convolutions, to 4 … 7
+    positions a side. From there each transposed convolution doubles, and all but the last two are
+    followed by one that does not. There are as many `widths` as doublings: `size` is 4 … 7 times a
+    power of two.
     """
 
     def __init__(
@@ -140,14 +144,13 @@ class DirectGenerator(ImageGenerator):
 
 
 def _chain(layers: Iterable[nn.Module]) -> nn.Sequential:
-    """The layers, each followed by DeePSiM's rectifier, begun as suits it (He et al. 2015)."""
+    """Return the layers, each with DeePSiM's rectifier, initialised as in He et al. (2015)."""
     chain = nn.Sequential()
     for layer in layers:
         weight = cast("Tensor", layer.weight)
         nn.init.kaiming_normal_(weight, 0.3, mode="fan_in")
-        if isinstance(
-            layer, nn.ConvTranspose2d
-        ):  # torch takes its outputs for its inputs; each sees a stride's share
+        if isinstance(layer, nn.ConvTranspose2d):
+            # torch takes its outputs for its inputs; each reads a stride's share
             fan = layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
             nn.init.normal_(weight, std=math.sqrt(2 / (1 + 0.3**2) / fan))
         nn.init.zeros_(cast("Tensor", layer.bias))
@@ -158,25 +161,30 @@ def _chain(layers: Iterable[nn.Module]) -> nn.Sequential:
 def _refining(
     channels: int, widths: Sequence[int], blocks: Sequence[int], latent: int
 ) -> tuple[nn.Sequential, nn.Sequential, nn.Conv2d]:
-    """Residual blocks for coarse maps, others for fine ones, and the last convolution, which begins near zero."""
-    (coarse, fine), (coarse_blocks, fine_blocks) = widths, blocks
-    low = nn.Sequential(
-        nn.Conv2d(channels, coarse, 3, padding=1), *(Residual(coarse) for _ in range(coarse_blocks))
-    )
-    high = nn.Sequential(
-        nn.Conv2d(coarse, fine, 3, padding=1), *(Residual(fine) for _ in range(fine_blocks))
-    )
+    """Return residual blocks for coarse maps, others for fine ones, and a last convolution.
+
+    The last one begins near zero.
+    """
+    coarse, fine = widths
+    low = _with_blocks(channels, coarse, blocks[0])
+    high = _with_blocks(coarse, fine, blocks[1])
     high.append(nn.LeakyReLU(0.2))
     last = nn.Conv2d(fine, latent, 3, padding=1)
     nn.init.normal_(last.weight, std=1e-3)
     return low, high, last
 
 
+def _with_blocks(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
+    first = nn.Conv2d(inputs, outputs, 3, padding=1)
+    return nn.Sequential(first, *(Residual(outputs) for _ in range(blocks)))
+
+
 class CodeToLatent(nn.Module):
     """Whitened codes (batch, code) → latent maps (batch, latent, 2 grid, 2 grid).
 
-    A linear map of low rank, which has a closed form, plus what a network adds to it: residual blocks at
-    `grid` positions a side, where convolutions are cheap and see all of the picture, then at twice that.
+    A linear map of low rank, which has a closed form, plus what a network adds to it: residual
+    blocks at `grid` positions a side, where convolutions are cheap and read all of the picture,
+    then at twice that.
     """
 
     def __init__(
@@ -209,10 +217,10 @@ class CodeToLatent(nn.Module):
 
 
 class MapToLatent(nn.Module):
-    """Whitened code maps (batch, channels, rows, columns) → latent maps (batch, latent, side, side).
+    """Whitened code maps (batch, channels, rows, columns) → latents (batch, latent, side, side).
 
-    A convolution, which has a closed form, plus what a network adds to it: residual blocks at the code's own
-    resolution, then at that of the latents.
+    A convolution, which has a closed form, plus what a network adds to it: residual blocks at the
+    code's own resolution, then at that of the latents.
     """
 
     def __init__(
@@ -224,7 +232,7 @@ class MapToLatent(nn.Module):
         self.coarse, self.fine, self.last = _refining(channels, widths, blocks, latent)
 
     def resized(self, x: Tensor) -> Tensor:
-        """Maps at the latents' resolution."""
+        """Return maps at the latents' resolution."""
         return F.interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -235,7 +243,10 @@ class MapToLatent(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + two 3×3 convolutions of it, each after a LeakyReLU; the second begins near zero, in place of a norm."""
+    """x + two 3×3 convolutions of it, each after a LeakyReLU.
+
+    The second begins near zero, in place of a norm.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -250,16 +261,17 @@ class Residual(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent maps (batch, latent, n, n) → image logits (batch, 3, 8n, 8n); no norm, so patches stay local.
+    """Latent maps (batch, latent, n, n) → image logits (batch, 3, 8n, 8n), without a norm.
 
-    It runs in every step of a climb: two plain convolutions at each of three resolutions, `blocks` residual ones
-    after them, the last doubling by a pixel shuffle, and a binomial filter against the shuffle's checkerboard,
-    which an encoder that strides does not see.
+    It runs in every step of a climb: two plain convolutions at each of three resolutions, `blocks`
+    residual ones after them, and the last doubling by a pixel shuffle. A binomial filter removes
+    the shuffle's checkerboard, to which an encoder that strides is blind.
     """
 
     def __init__(self, latent: int, widths: Sequence[int], blocks: Sequence[int] = (0, 0, 0)):
         super().__init__()
-        (a, b, c), (low, middle, high) = widths, blocks
+        a, b, c = widths
+        low, middle, high = blocks
         self.low = _resolution(latent, a, low)
         self.middle = _resolution(a, b, middle)
         self.high = _resolution(b, c, high)
@@ -280,7 +292,7 @@ def _resolution(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
 
 
 def smoothed(x: Tensor) -> Tensor:
-    """Maps filtered with (1, 2, 1) / 4 along both axes: what alternates from pixel to pixel is gone."""
+    """Filter maps with (1, 2, 1) / 4 along both axes, which removes what alternates by pixels."""
     x = F.pad(x.float(), (1, 1, 1, 1), mode="replicate")
     x = (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4
     return (x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]) / 4
@@ -298,7 +310,10 @@ class _Plain(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """Images (batch, 3, 8n, 8n) in [0, 1] → latent maps (batch, latent, n, n): the autoencoder's first half."""
+    """Images (batch, 3, 8n, 8n) in [0, 1] → latent maps (batch, latent, n, n).
+
+    It is the first half of the autoencoder.
+    """
 
     def __init__(self, latent: int, widths: Sequence[int] = (64, 128, 192)):
         super().__init__()

@@ -1,11 +1,10 @@
-"""GoogLeNet's shape for small photographs (Szegedy et al. 2015), with batch norm and without side classifiers."""
+"""GoogLeNet for small photographs (Szegedy et al. 2015), with batch norm, one classifier."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-# Channels of the four branches, as in Szegedy et al.'s table 1: 1×1, (reduce, 3×3), (reduce, 5×5), after the pool.
 INCEPTIONS = {
     "inception3a": (64, (96, 128), (16, 32), 32),
     "inception3b": (128, (128, 192), (32, 96), 64),
@@ -17,13 +16,17 @@ INCEPTIONS = {
     "inception5a": (256, (160, 320), (32, 128), 128),
     "inception5b": (384, (192, 384), (48, 128), 128),
 }
+"""Channels of the four branches, as in Szegedy et al.'s table 1.
+
+They are 1×1, (reduce, 3×3), (reduce, 5×5) and after the pool.
+"""
 
 
 class GoogLeNet(nn.Module):
     """Two convolutions, nine inception blocks, pooled features (`pool`, a code), logits (`fc`).
 
-    `width` is the share of the paper's channels. All named values are after the ReLU. Input (batch, 3, height, width),
-    normalised; output (batch, classes).
+    `width` is the share of the paper's channels. All named values are after the ReLU. Input (batch,
+    3, height, width), normalised; output (batch, classes).
     """
 
     def __init__(self, classes: int = 100, dropout: float = 0.2, width: float = 1.0):
@@ -39,7 +42,8 @@ class GoogLeNet(nn.Module):
         for name, (one, three, five, pooled) in INCEPTIONS.items():
             if name in ("inception4a", "inception5a"):
                 self.add_module(f"pool{int(name[9]) - 1}", nn.MaxPool2d(3, stride=2, padding=1))
-            threes, fives = (share(three[0]), share(three[1])), (share(five[0]), share(five[1]))
+            threes = (share(three[0]), share(three[1]))
+            fives = (share(five[0]), share(five[1]))
             block = Inception(channels, share(one), threes, fives, share(pooled))
             self.add_module(name, block)
             channels = block.channels
@@ -71,6 +75,6 @@ class Inception(nn.Module):
 
 
 def _block(before: int, after: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, ReLU."""
+    """Return a convolution, batch norm and a ReLU."""
     conv = nn.Conv2d(before, after, kernel, stride=stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())

@@ -126,4 +126,7 @@ earthstar; hen-of-the-woods; bolete; ear; toilet tissue"""
 IMAGENET_NAMES: tuple[str, ...] = tuple(
     name.strip() for name in _TEXT.replace("\n", " ").split(";")
 )
-"""WordNet's first synonym of each class; the two cranes and the two maillots are told apart as torchvision does."""
+"""WordNet's first synonym of each class.
+
+The two cranes and the two maillots have the names by which torchvision tells them apart.
+"""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class ResNet(nn.Module):
-    """Basic blocks in four layers, the first after a stride of four, as He et al. have it for 224 pixels.
+    """Basic blocks in four layers after a stride of four, as He et al. have it for 224 pixels.
 
-    `conv1`, `pool1`, `layer1` … `layer4` (values after the ReLU), `pool` (the pooled features, a code), `fc`
-    (logits). Input (batch, 3, height, width), normalised; output (batch, classes).
+    `conv1`, `pool1`, `layer1` … `layer4` (values after the ReLU), `pool` (the pooled features, a
+    code), `fc` (logits). Input (batch, 3, height, width), normalised; output (batch, classes).
     """
 
     def __init__(self, classes: int = 100, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)):

@@ -1,4 +1,4 @@
-"""Networks in files that are programs: `.pt2` of torch.export, and what `.onnx` has in common with it.
+"""Networks in files that are programs: `.pt2` of torch.export, and what `.onnx` shares with it.
 
 What a file says is checked before torch may read it. Neither kind of file states its preprocessing,
 so a JSON file of the same name beside it may: `net.json` for `net.pt2`, with any of `size`, `mean`,
@@ -215,8 +215,8 @@ def size_of_file(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any
 def _archive(path: Path) -> tuple[io.BytesIO, str]:
     """Return the archive with only its tensors and a checked program, and the torch that wrote it.
 
-    torch itself unpickles some parts of an archive, evaluates its expressions, and runs any function
-    that a node names. So only numbers, shapes, layers' names and tensor operators reach it.
+    torch itself unpickles some parts of an archive, evaluates its expressions, and runs any
+    function that a node names. So only numbers, shapes, names of layers and operators reach it.
     """
     clean = io.BytesIO()
     try:

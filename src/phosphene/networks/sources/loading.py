@@ -63,7 +63,7 @@ class LoadedNetwork:
 
 
 def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a factory says of its network, with ImageNet's preprocessing where it says none."""
+    """Return what a factory says of its network, with ImageNet's preprocessing by default."""
     if unknown := [key for key in options if key not in OPTIONS]:
         raise BadRequest(f"{name} gives an option {unknown[0]!r}; there are: {', '.join(OPTIONS)}")
     size = _sides(name, options.get("size", (224, 224)))

@@ -1,4 +1,4 @@
-"""Networks in `.onnx` files, converted to torch where every operator can be, else without gradients."""
+"""Networks in `.onnx` files, converted to torch where that is possible, else without gradients."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Asked(nn.Module):
         self.add_module(output, nn.Identity())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the answer as the module `output` gives it, so that it can be read as a layer's."""
+        """Return the answer through the module `output`, so that it can be read as a layer's."""
         if torch.is_grad_enabled() and images.requires_grad:
             raise BadRequest(self.why)
         return self.get_submodule(self.output)(_answer(self.session, images))
@@ -229,7 +229,7 @@ def _converted(model: Any, session: Any, size: Any) -> tuple[nn.Module | None, s
 
 
 def _torch_network(converter: ModuleType, model: Any) -> nn.Module:
-    """Return the converter's network with one output, layers named after ONNX values, and silent."""
+    """Return the converter's network with one output and layers named after ONNX values."""
 
     class Converted(converter.ConvertModel):  # type: ignore[misc, name-defined]
         def forward(self, images: Tensor) -> Tensor:
