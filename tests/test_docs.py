@@ -21,16 +21,22 @@ from phosphene.training.recipes import read_recipe
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"^(?P<skip><!-- not run: [^\n]+ -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
+    r"^(?P<skip><!-- not run: [^\n]+ -->\n)?(?:<!-- file: (?P<file>[\w.]+) -->\n)?"
+    r"```(?P<kind>\w+)\n(?P<text>.*?)^```$",
+    re.M | re.S,
 )
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str, int]]:
-    """Kind, text and first line of every block of a page that is to be run."""
+    """Yield the kind, text and first line of every block of a page that is to be run.
+
+    The kind of a block that is the content of a file is the file's name.
+    """
     text = page.read_text(encoding="utf-8")
     for block in BLOCK.finditer(text):
         if not block["skip"]:
-            yield block["kind"], block["text"], text.count("\n", 0, block.start("text")) + 1
+            line = text.count("\n", 0, block.start("text")) + 1
+            yield block["file"] or block["kind"], block["text"], line
 
 
 def commands(text: str) -> list[list[str]]:
@@ -51,12 +57,15 @@ def commands(text: str) -> list[list[str]]:
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of reading, in one folder and one namespace, with `photo.jpg` and `photos` for the reader's own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     Image.radial_gradient("L").convert("RGB").save("photo.jpg")
     if "phosphene train subject mine.toml --images photos" in page.read_text(encoding="utf-8"):
         write_photographs(tmp_path / "photos")
     namespace = {"__name__": "__main__"}
     for kind, text, line in blocks(page):
-        if kind == "python":
+        if "." in kind:
+            Path(kind).write_text(text, encoding="utf-8")
+        elif kind == "python":
             exec(compile("\n" * (line - 1) + text, str(page), "exec"), namespace)
         elif kind == "toml":
             Path("mine.toml").write_text(text, encoding="utf-8")
