@@ -18,6 +18,7 @@ from phosphene.cli.shell import (
     Device,
     Precision,
     Threads,
+    Trust,
     choose_machine,
     err,
     out,
@@ -86,10 +87,6 @@ Resume = Annotated[
     typer.Option("--resume/--anew", help="Keep what the folder holds already, or replace it."),
 ]
 RecordFile = Annotated[Path | None, typer.Option(help="Make this record's picture again.")]
-Trust = Annotated[
-    list[str] | None,
-    typer.Option(help="python:… : code that the record's prior, optimizer or objective may run."),
-]
 Batch = Annotated[
     int, typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine")
 ]

@@ -16,6 +16,7 @@ from phosphene.cli.shell import (
     AsJson,
     Device,
     Threads,
+    Trust,
     choose_machine,
     err,
     is_given,
@@ -145,6 +146,7 @@ def evaluate(
     subject: Annotated[
         str, typer.Option(help="The run's subject, where that is code: python:…")
     ] = "",
+    trust: Trust = None,
     encoder: Annotated[
         str, typer.Option(help="A generator's encoder, where that is code: python:…")
     ] = "",
@@ -169,7 +171,9 @@ def evaluate(
     from phosphene.studies.compare import evaluate as measure
 
     if not Path(run).is_dir():
-        refuse_options(context, ("control", "subject", "index"), f"a generator, as {run} is")
+        refuse_options(
+            context, ("control", "subject", "trust", "index"), f"a generator, as {run} is"
+        )
         _evaluate_generator(run, images, judge, photographs, encoder, device, threads, as_json)
         return
     refuse_options(context, ("encoder",), f"a folder of pictures, as {run} is")
@@ -183,6 +187,7 @@ def evaluate(
             images,
             control=control,
             trusted=subject,
+            code=trust or (),
             photographs=photographs,
             index=index,
             device=choose_machine(device, "float32", threads)["device"],

@@ -34,6 +34,10 @@ Threads = Annotated[
         rich_help_panel="Machine",
     ),
 ]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(help="python:… : code of a record's prior, optimizer or objective that may run."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 MAX_WIDTH = 100_000

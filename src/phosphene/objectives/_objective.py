@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import BadRequest
+from phosphene.factories import users_code
 from phosphene.units import Target
 
 Activations = Mapping[str, Tensor]
@@ -85,9 +86,10 @@ class FunctionObjective(Objective):
 
     def _score(self, i: int, activations: Activations) -> Tensor:
         own = {layer: values[i].float() for layer, values in activations.items()}
-        score = self.function(own, self.targets[i], **self.options)
+        name = getattr(self.function, "__name__", "it")
+        with users_code(f"objective {name}"):
+            score = self.function(own, self.targets[i], **self.options)
         if not isinstance(score, Tensor) or score.numel() != 1:
             kind = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
-            name = getattr(self.function, "__name__", "it")
             raise BadRequest(f"an objective returns a tensor of one number; {name} returned {kind}")
         return score.reshape(())

@@ -12,7 +12,7 @@ from phosphene.pictures.folder import (
     weights_of,
     with_records,
 )
-from phosphene.pictures.remake import check_trusted, check_weights, remake
+from phosphene.pictures.remake import check_code, check_trusted, check_weights, remake
 from phosphene.pictures.request import Request, start_request
 from phosphene.pictures.versions import differences, versions
 
@@ -20,6 +20,7 @@ __all__ = [
     "MAX_TILES",
     "SHEET",
     "Request",
+    "check_code",
     "check_kept",
     "check_places",
     "check_trusted",

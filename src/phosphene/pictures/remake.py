@@ -41,7 +41,9 @@ def remake(
     """
     old = read(file)
     asked, members, member = Request.from_record(old, file)
-    check_code(asked, trusted, code, file)
+    named = f"phosphene synthesize {shlex.quote(asked.subject)} --record {shlex.quote(str(file))}"
+    check_trusted(asked.subject, trusted, file, named)
+    check_code((asked.prior, asked.climb.optimizer, asked.climb.objective), code, file)
     request = asked if device is None else replace(asked, device=device)
     _check_device(request.device, file)
     own = folder.path.resolve() == file.parent.resolve()
@@ -63,13 +65,10 @@ def remake(
     return old, keep(folder, result, member, kept, old.weights)
 
 
-def check_code(request: Request, trusted: str, code: Collection[str], file: Path) -> None:
-    """Refuse with `BadRequest` a record that would run code which nobody named."""
-    record = shlex.quote(str(file))
-    named = f"phosphene synthesize {shlex.quote(request.subject)} --record {record}"
-    check_trusted(request.subject, trusted, file, named)
-    for name in request.code:
-        if name != request.subject and name not in code:
+def check_code(names: Sequence[object], code: Collection[str], file: Path) -> None:
+    """Refuse with `BadRequest` a record's names that are code, `python:…`, unless in `code`."""
+    for name in map(str, names):
+        if is_factory(name) and name not in code:
             raise BadRequest(
                 f"{file} would run {name!r}, which is code; where you trust it, name it: "
                 f"--trust {name}"

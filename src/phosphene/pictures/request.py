@@ -12,7 +12,6 @@ from torch import Tensor
 
 from phosphene import images
 from phosphene.errors import BadFile, BadRequest
-from phosphene.factories import is_factory
 from phosphene.parts import KINDS
 from phosphene.priors import Prior, load_prior
 from phosphene.records import Record
@@ -69,12 +68,6 @@ class Request:
         """Return the subject and the prior that the request names."""
         subject = load_subject(self.subject).as_read_by(self.reading)
         return subject, load_prior(self.prior, subject, self.prior_options)
-
-    @property
-    def code(self) -> list[str]:
-        """Return those of its names that are code, `python:…`."""
-        names = (self.subject, self.prior, self.climb.optimizer, self.climb.objective)
-        return [name for name in names if is_factory(str(name))]
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from phosphene import records
 from phosphene.errors import BadFile, BadRequest
 from phosphene.forms import is_study
 from phosphene.images import Pixels
-from phosphene.pictures import Request, check_trusted, check_weights
+from phosphene.pictures import Request, check_code, check_trusted, check_weights
 from phosphene.subjects import Subject
 from phosphene.synthesis import NOT_ABOVE
 from phosphene.units import Unit, is_token
@@ -39,12 +40,12 @@ class Run:
     layers: dict[str, dict[int, list[Picture]]]
 
     @classmethod
-    def of(cls, folder: Path, trusted: str = "") -> Run:
+    def of(cls, folder: Path, trusted: str = "", code: Collection[str] = ()) -> Run:
         """Read a folder.
 
         `BadFile` where there are no records, `BadRequest` where none is of a lone unit that was
         climbed up. A subject that is code, `python:…`, is loaded only where it is the `trusted`
-        one.
+        one, and such a prior only where its name is in `code`.
         """
         made = _records(folder)
         layers: dict[str, dict[int, list[Picture]]] = defaultdict(lambda: defaultdict(list))
@@ -72,6 +73,7 @@ class Run:
         named = f"--subject {shlex.quote(request.subject)}"
         command = f"phosphene evaluate {shlex.quote(str(folder))} {named}"
         check_trusted(request.subject, trusted, made[0][0], command)
+        check_code([request.prior], code, made[0][0])
         subject, prior = request.loaded()
         for file, record in made:
             check_weights(record, subject, prior, file)

@@ -5,7 +5,7 @@ The pictures are compared with photographs that excite the same units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ def evaluate(
     *,
     control: Path | None = None,
     trusted: str = "",
+    code: Collection[str] = (),
     photographs: int = 1000,
     every: int = 1,
     index: Path | None = None,
@@ -51,7 +52,7 @@ def evaluate(
     """
     if images:
         kernel_distance()
-    runs = [Run.of(folder, trusted) for folder in folders]
+    runs = [Run.of(folder, trusted, code) for folder in folders]
     observer = load_subject(judge)
     subject = runs[0].subject
     if other := sorted({run.subject.name for run in runs} - {subject.name}):
@@ -60,7 +61,7 @@ def evaluate(
         )
     subject.network.to(device)
     observer.network.to(device)
-    controls = Run.of(control, trusted).layers if control is not None else {}
+    controls = Run.of(control, trusted, code).layers if control is not None else {}
     _check_control(control, controls, runs)
     index = folders[0] / "evidence" if index is None else index
     layers = list(dict.fromkeys(layer for run in runs for layer in run.layers))

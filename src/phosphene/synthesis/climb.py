@@ -9,7 +9,7 @@ from typing import Any
 
 from phosphene.constraints import CONSTRAINTS, Constraint
 from phosphene.errors import BadRequest, Notice
-from phosphene.factories import is_factory
+from phosphene.factories import is_factory, users_code
 from phosphene.objectives import load_objective
 from phosphene.optimizers import Optimizer, load_optimizer
 from phosphene.parts import Option, check_names, name_of, option, options_of
@@ -129,9 +129,11 @@ class Climb:
     def make_optimizer(self) -> Optimizer:
         """Return a new optimizer; `BadRequest` where the factory makes something else."""
         part, options = self.make("optimizer")
-        made = part(**options)
+        name = name_of(self.optimizer)
+        with users_code(f"optimizer {name}"):
+            made = part(**options)
         if not isinstance(made, Optimizer):
-            raise BadRequest(f"{self.optimizer} made {type(made).__name__}, which is no Optimizer")
+            raise BadRequest(f"{name} made {type(made).__name__}, which is no Optimizer")
         return made
 
     def make_constraint(self) -> Constraint:
@@ -247,5 +249,5 @@ def _check_fit(climb: Climb, prior: Prior) -> None:
     side = min(prior.view_size)
     if 3 * climb.blur > side - 2:
         raise BadRequest(f"blur {climb.blur:g} is too wide for the {side} pixels that are seen")
-    if climb.cycle and not climb.make_optimizer().uses_gradient:
+    if not climb.make_optimizer().uses_gradient and climb.cycle:
         raise BadRequest("cycle is for optimizers that follow a gradient; leave it at 0")
