@@ -27,7 +27,7 @@ PHOTOGRAPHS = 500
 
 
 def measure(experiment: Experiment) -> Findings:
-    """Photographs through each layer's generator and back, and all output units climbed through it."""
+    """Encode and decode photographs by each layer's generator, and climb all output units by it."""
     network, layer = experiment.network(experiment.subject), experiment.named
     channels = experiment.some(len(network.classes), 100)
     names = [f"{layer}:{channel}" for channel in channels]
@@ -89,8 +89,11 @@ def measure(experiment: Experiment) -> Findings:
 def numbers(
     units: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]], level: float
 ) -> dict[str, Figure]:
-    """Reconstruction by layer over photographs, with `image_error`, and recognisability by layer over units, with
-    `named`: for each layer a list, one for each judge, of whether a picture is named first and among five."""
+    """Return reconstruction over photographs and recognisability over units, by layer.
+
+    Photographs have `image_error`. Units have `named`: for each layer a list, one for each judge,
+    of whether a picture is named first and among five.
+    """
 
     def errors(code: str) -> list[float]:
         return [each["image_error"][code] for each in seen]
@@ -119,8 +122,11 @@ def numbers(
 
 
 def repetition(experiment: Experiment, images: Tensor) -> list[float]:
-    """How much of a picture comes again elsewhere in it: the largest mean cosine similarity between a bystander's
-    features and the same features moved by at least a quarter of the map, each position less the mean of all."""
+    """Return how much of each picture is repeated elsewhere in it.
+
+    It is the largest mean cosine similarity between a bystander's features and the same features
+    moved by at least a quarter of the map, each position less the mean of all.
+    """
     bystander = experiment.network(experiment.judges[-1])
     layer, found = feature_layers(bystander)[0], []
     with bystander.reading([layer]) as read, torch.no_grad():
@@ -131,7 +137,7 @@ def repetition(experiment: Experiment, images: Tensor) -> list[float]:
 
 
 def moved_likeness(maps: Tensor) -> Tensor:
-    """(n,) of maps (n, channels, h, w)."""
+    """Return (n,) of maps (n, channels, h, w)."""
     maps = normalize(maps - maps.mean((2, 3), keepdim=True), dim=1)
     height, width = maps.shape[2:]
     best = maps.new_full((len(maps),), -1.0)
@@ -148,8 +154,8 @@ def moved_likeness(maps: Tensor) -> Tensor:
 CLAIM = Claim(
     "C2",
     "Which layer's codes",
-    "Codes of fully connected layers, fc6 best, give coherent images; codes of convolutional layers give repeated "
-    "fragments, although lower layers reconstruct better.",
+    "Codes of fully connected layers, fc6 best, give coherent images; codes of convolutional "
+    "layers give repeated fragments, although lower layers reconstruct better.",
     (
         Expectation("conv3 reconstructs", "photographs come back better from conv3 than from fc6"),
         Expectation("pool5 reconstructs", "photographs come back better from pool5 than from fc6"),

@@ -18,14 +18,17 @@ FEW_LAYERS = 4
 ARMS = ("generator", "Fourier")
 KEPT = ("activation_ratio", "two_afc_synthetic", "two_afc_natural", "two_afc_none", "selectivity")
 GUESSED = 0.5
-"""How often an observer is right who is shown nothing. Shown photographs at random it is right less often: of two, it
-takes the one that is more usual, and that is the weaker."""
+"""How often an observer is right who is shown nothing.
+
+Shown photographs at random it is right less often: of two, it takes the one that is more usual, and
+that is the weaker.
+"""
 NOTHING = {**dict.fromkeys(KEPT, math.nan), "activation_ratio": 0.0, "two_afc_synthetic": GUESSED}
-"""Of a unit that no climb of an arm could excite at all: there is no picture, so an observer can only guess."""
+"""The score of a unit that no climb of an arm could excite: an observer can only guess."""
 
 
 def measure(experiment: Experiment) -> Findings:
-    """Units at random of every layer, through the generator and through Fourier, beside natural references."""
+    """Climb random units of every layer by generator and by Fourier, with natural references."""
     network = experiment.network(experiment.subject)
     layers, shapes = _layers(network), network.shapes()
     names = [
@@ -75,7 +78,10 @@ def measure(experiment: Experiment) -> Findings:
 
 
 def _layers(subject: Subject) -> list[str]:
-    """Layers with weights, evenly spread if there are many: the outermost, or where these are few what they hold."""
+    """Return layers with weights, evenly spread if there are many.
+
+    They are the outermost, or where these are few the layers within them.
+    """
     outer = [name for name, shape in outer_layers(subject.shapes()).items() if shape]
     weighted = [
         name for name in outer if any(True for _ in find_layer(subject.network, name).parameters())
@@ -91,7 +97,10 @@ def _layers(subject: Subject) -> list[str]:
 
 
 def numbers(units: Sequence[Mapping[str, Any]], output: str, level: float) -> dict[str, Figure]:
-    """Over the units of all layers but `output`; each has `layer`, and for each arm the figures of `KEPT`."""
+    """Return figures over the units of all layers but `output`.
+
+    Each unit has `layer`, and for each arm the figures of `KEPT`.
+    """
     hidden = [unit for unit in units if unit["layer"] != output]
 
     def values(arm: str, key: str) -> list[float]:

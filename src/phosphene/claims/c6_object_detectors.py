@@ -23,13 +23,13 @@ from phosphene.tensors import as_images, center_crop
 
 SUBJECT, LAYER = "caffenet-scenes", "conv5"
 CROPS, MIN_AREA, SIZE = 40, 0.02, 128
-"""Crops of each object that the classifier learns from, at most; the least share of a photograph that an object covers;
-pixels of a photograph."""
+"""Crops of each object that the classifier learns from, at most; the least share of a photograph
+that an object covers; pixels of a photograph."""
 MIN_CROPS = 8
 
 
 def measure(experiment: Experiment) -> Findings:
-    """Dissect all units, climb them, and ask a classifier of object crops what the detectors' pictures show."""
+    """Dissect all units, climb them, and classify the detectors' pictures by object crops."""
     network = experiment.network(SUBJECT)
     data = Outlined(
         experiment.outlined, "all", max(network.size), experiment.every(experiment.outlined, "all")
@@ -101,8 +101,11 @@ def measure(experiment: Experiment) -> Findings:
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
-    """Each unit has `detector` and `detector_untrained` (0 or 1); a detector whose object has crops also has `object`,
-    `shows` and `exemplars_show`. Chance is how often another detector has the object that this picture shows."""
+    """Return figures over units, which have `detector` and `detector_untrained` (0 or 1).
+
+    A detector whose object has crops also has `object`, `shows` and `exemplars_show`. Chance is how
+    often another detector has the object that this picture shows.
+    """
     told = [unit for unit in units if "shows" in unit]
     others = max(1, len(told) - 1)
     chance = [
@@ -128,7 +131,8 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
         ),
         "by object": bootstrap(
             [float(np.mean(each)) for each in more.values()],
-            "the same, mean over objects, since detectors of one object may be copies of each other",
+            "the same, mean over objects, since detectors of one object may be copies "
+            "of each other",
         ),
         "pictures": share(hits, note="share of detectors' pictures that show their object"),
         "exemplars": share(natural, note="the same of their exemplars"),
@@ -148,13 +152,13 @@ class _Nearest:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(n,) numbers of objects for images (n, 3, h, w)."""
+        """Return the numbers (n,) of objects for images (n, 3, h, w)."""
         pooled = self._lab.seen_by(self._lab.judges[0], images)[1]
         return (normalize(pooled - self._origin, dim=1) @ self._means.T).argmax(1)
 
 
 def _crops(experiment: Experiment, found: Overlaps, channels: Sequence[int]) -> dict[str, Tensor]:
-    """Square crops of labelled objects, (n, 3, size, size), for each object that some unit detects."""
+    """Return square crops (n, 3, size, size) of each object that some unit detects."""
     wanted = {
         name for channel in channels for name, iou in found.best(channel)[:1] if iou > DETECTOR
     }
@@ -168,7 +172,10 @@ def _crops(experiment: Experiment, found: Overlaps, channels: Sequence[int]) -> 
 
 
 def _around(mask: Any) -> tuple[float, float, float, float]:
-    """The smallest square about a mask, as shares of its side (top, left, bottom, right), within the photograph."""
+    """Return the smallest square about a mask, within the photograph.
+
+    It is (top, left, bottom, right), as shares of the photograph's side.
+    """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     side = len(mask)
     half = max(rows[-1] - rows[0], columns[-1] - columns[0]) / 2 + 1
@@ -183,7 +190,7 @@ def _around(mask: Any) -> tuple[float, float, float, float]:
 
 
 def _exemplars(experiment: Experiment, channels: Sequence[int]) -> dict[int, Tensor]:
-    """Each channel's exemplars among the scene photographs, cut to what the unit sees."""
+    """Return each channel's exemplars among scene photographs, cut to its receptive field."""
     network = experiment.network(SUBJECT)
     every = experiment.every(experiment.scenes, "train")
     data = Stream(experiment.scenes, "train", max(network.size), every)
@@ -207,7 +214,8 @@ def _exemplars(experiment: Experiment, channels: Sequence[int]) -> dict[int, Ten
 CLAIM = Claim(
     "C6",
     "Object detectors in a scene network",
-    "In a scene network object detectors emerge in hidden units, and their preferred inputs show the objects.",
+    "In a scene network object detectors emerge in hidden units, and their preferred inputs show "
+    "the objects.",
     (
         Expectation("emerge", "more units detect an object than in the same network untrained"),
         Expectation("show it", "a detector's picture shows its object, more often than by chance"),

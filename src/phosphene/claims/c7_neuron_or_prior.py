@@ -93,7 +93,7 @@ def measure(experiment: Experiment) -> Findings:
 
 
 def measure_control(experiment: Experiment) -> Findings:
-    """The output units of the subject and of the same network untrained, through one prior."""
+    """Climb the output units of the subject and of the same network untrained, by one prior."""
     layer, outputs = experiment.named, len(experiment.network(experiment.subject).classes)
     names = [f"{layer}:{channel}" for channel in experiment.some(outputs, 100, 70)]
     trained = experiment.climbed("C7-trained", names)
@@ -133,7 +133,10 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
 
 
 def control_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
-    """Each unit has the distances of its picture to its exemplars and to the untrained network's picture."""
+    """Return figures over units.
+
+    Each has its picture's distances to its exemplars and to the untrained network's picture.
+    """
     far, near = (
         [unit[key] for unit in units] for key in ("distance_control", "distance_exemplars")
     )
@@ -148,12 +151,15 @@ def control_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[st
 
 
 def _untrained(subject: str) -> str:
-    """The same network untrained; what stands behind an @ already are other weights of it."""
+    """Return the name of the same network untrained; a name's @ tells its other weights."""
     return f"{subject if Path(subject).is_file() else subject.partition('@')[0]}@random"
 
 
 def _twins(network: Subject, experiment: Experiment) -> dict[str, list[tuple[int, int]]]:
-    """For each kind of modification, (channel of the class, channel of its copy); in a quick run two of each."""
+    """Return (channel of a class, channel of its copy) for each kind of modification.
+
+    In a quick run there are two of each kind.
+    """
     plain = {name: channel for channel, name in enumerate(network.classes)}
     found = {
         kind: [
@@ -172,7 +178,7 @@ def _twins(network: Subject, experiment: Experiment) -> dict[str, list[tuple[int
 def _linear_probe(
     experiment: Experiment, kind: str, classes: Sequence[int]
 ) -> tuple[LinearProbe, Figure]:
-    """Tells photographs of these classes (0) from modified ones (1), and how often it is right on others."""
+    """Return a probe that tells photographs (0) from modified ones (1), and its accuracy."""
     network = experiment.network(SUBJECT)
     data = experiment.photographs(experiment.objects, "val")
     data = renumbered(data, network.classes, network.name)
@@ -188,22 +194,24 @@ def _linear_probe(
 
 
 def _turned_hue(plain: Tensor, modified: Tensor) -> float:
-    """How far the mean hue of images (n, 3, h, w) turned as the channels did: 1 for all of it, −0.5 for none."""
+    """Return how far the mean hue turned as the channels did: 1 for all of it, −0.5 for none."""
     third = torch.polar(torch.ones(3), 2 * math.pi / 3 * torch.arange(3.0))
     hues = [(images.mean((0, 2, 3)) * third).sum() for images in (plain, modified)]
     return math.cos(float((hues[1] * hues[0].conj()).angle()) - 2 * math.pi / 3)
 
 
 def _sharpness(images: Tensor) -> Tensor:
-    """(n,): how much of an image's contrast its finest details have: standard deviation about the mean of 3 × 3 pixels,
-    over that of all."""
+    """Return (n,) how much of each image's contrast its finest details have.
+
+    It is the standard deviation about the mean of 3 × 3 pixels, over that of all pixels.
+    """
     grey = images.mean(1, keepdim=True)
     fine = grey[..., 1:-1, 1:-1] - avg_pool2d(grey, 3, 1)
     return fine.flatten(1).std(1) / grey.flatten(1).std(1).clamp(min=1e-6)
 
 
 def _seams(images: Tensor) -> Tensor:
-    """(n,): mean difference of neighbouring pixels across the lines between tiles, over that elsewhere."""
+    """Return (n,) the mean difference of neighbours across lines of tiles, over that elsewhere."""
     side = images.shape[-1] // TILES
     columns, rows = (images.diff(dim=axis).abs().mean((1, 5 - axis)) for axis in (3, 2))
     lines = torch.zeros(images.shape[-1] - 1, dtype=torch.bool)
@@ -215,7 +223,7 @@ def _seams(images: Tensor) -> Tensor:
 
 
 def _more(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], float]:
-    """How much larger a measure is on the modified images."""
+    """Return a function: how much larger a measure is on the modified images."""
     return lambda plain, modified: float(measure(modified).mean() - measure(plain).mean())
 
 
@@ -226,7 +234,10 @@ MEASURED = {
     "tiled": "edges at the tiles' lines, modified less plain",
 }
 
-READS = "a classifier that learnt from photographs finds the picture of the modified twin the more modified"
+READS = (
+    "a classifier that learnt from photographs finds the picture of the modified twin the more "
+    "modified"
+)
 NOT_THE_PRIOR = Expectation(
     "control",
     "a picture is nearer to its unit's photographs than to what the untrained network yields",

@@ -1,4 +1,4 @@
-"""What a claim is: what is expected, said before the experiment, and a verdict that follows from the numbers."""
+"""A claim: what is expected, stated before the experiment, and a verdict from the numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phosphene.statistics import ERROR, Figure
 
 Verdict = Literal["holds", "fails", "open"]
 MIN_VALUES = 8
-"""Units or photographs, below which no verdict is given: eight that all agree do so by chance once in 256 times."""
+"""Units or photographs, below which no verdict is given: eight agree by chance once in 256."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class Expectation:
 class Findings:
     """What an experiment found.
 
-    `numbers` holds one figure for each expectation, at the claim's own level, and others worth reading at 95 %.
-    `rows` is a table for people, `units` all that was measured of each unit or photograph, `pictures` captions and
-    files in the claim's folder, `settings` what was chosen on the way.
+    `numbers` holds one figure for each expectation, at the claim's own level, and others worth
+    reading at 95 %. `rows` is a table for people, `units` all that was measured of each unit or
+    photograph, `pictures` captions and files in the claim's folder, `settings` what was chosen on
+    the way.
     """
 
     numbers: dict[str, Figure]
@@ -69,21 +70,23 @@ class Claim:
 
     @property
     def level(self) -> float:
-        """The chance of error that each expectation's interval is given: the m-th part for each of m (Bonferroni)."""
+        """Return the chance of error of each expectation's interval (Bonferroni)."""
         return ERROR / max(1, len(self.expected))
 
     def verdicts(self, numbers: Mapping[str, Figure]) -> list[Verdict]:
-        """One for each expectation."""
+        """Return a verdict for each expectation."""
         return [each.verdict(numbers[each.number]) for each in self.expected]
 
     def verdict(self, numbers: Mapping[str, Figure]) -> Verdict:
-        """Holds where every expectation does, fails where one fails."""
+        """Return that it holds where every expectation does, and fails where one fails."""
         found = set(self.verdicts(numbers))
         return "holds" if found == {"holds"} else "fails" if "fails" in found else "open"
 
 
 def named(unit: Mapping[str, Any], arm: str, place: int = 0) -> float:
-    """The share of judges that name a unit's picture of an arm first, or with `place` 1 among their first five.
+    """Return the share of judges that name a unit's picture of an arm first.
 
-    `unit` has `named`: for each arm a list, one for each judge, of these two answers."""
+    With `place` 1 it is the share that has it among the first five. `unit` has `named`: for each
+    arm a list, one for each judge, of these two answers.
+    """
     return sum(answers[place] for answers in unit["named"][arm]) / len(unit["named"][arm])

@@ -1,4 +1,4 @@
-"""What every experiment works with: networks, photographs, judges, and a folder in which pictures are kept."""
+"""What every experiment works with: networks, photographs, judges, and a folder of pictures."""
 
 from __future__ import annotations
 
@@ -40,8 +40,11 @@ SHOWN = 12
 
 @dataclass(frozen=True, eq=False)
 class Shots:
-    """Finished pictures of a folder, in the order of their members: `images` (n, 3, size, size) in [0, 1], `scores`
-    (n,), `channels` (n,) of the first unit of each target, `seeds` (n,)."""
+    """Finished pictures of a folder, in the order of their members.
+
+    `images` (n, 3, size, size) in [0, 1], `scores` (n,), `channels` (n,) of the first unit of each
+    target, `seeds` (n,).
+    """
 
     folder: Path
     subject: str
@@ -58,9 +61,10 @@ class Shots:
 class Experiment:
     """Subjects are loaded once; a picture that was climbed once is never climbed again.
 
-    `objects` and `scenes` are folders of photographs (see `phosphene.datasets`), `subject` and `judges` names of
-    networks. With `quick` a tenth of units and photographs is taken, and half of the settings that are tried. `seed`
-    decides which units and photographs are drawn, and where climbs begin.
+    `objects` and `scenes` are folders of photographs (see `phosphene.datasets`), `subject` and
+    `judges` names of networks. With `quick` a tenth of units and photographs is taken, and half of
+    the settings that are tried. `seed` decides which units and photographs are drawn, and where
+    climbs begin.
     """
 
     out: Path
@@ -86,17 +90,17 @@ class Experiment:
         return str(self.machine["device"])
 
     def every(self, folder: str, split: str) -> int:
-        """One photograph in so many is looked at, in a quick run: in ten, where a thousand are left of a split."""
+        """Return which share of photographs a quick run reads: a tenth where 1,000 are left."""
         return max(1, min(TENTH, len(Stream(folder, split, 1)) // ENOUGH)) if self.quick else 1
 
     @property
     def runs(self) -> Path:
-        """Where what is made is kept: a folder of pictures is measured whole, so quick runs and seeds have own."""
+        """Return the folder of pictures; each quick run and each seed has its own."""
         return self.out / "runs" / f"{'quick-' if self.quick else ''}seed-{self.seed}"
 
     @property
     def named(self) -> str:
-        """The subject's output layer, whose units have classes."""
+        """Return the subject's output layer, whose units have classes."""
         network = self.network(self.subject)
         if not network.output or not network.classes:
             raise BadRequest(
@@ -105,26 +109,26 @@ class Experiment:
         return network.output
 
     def network(self, name: str) -> Subject:
-        """A subject by name, on the device."""
+        """Return a subject by name, on the device."""
         if name not in self._subjects:
             self._subjects[name] = load_subject(name)
             self._subjects[name].network.to(self.device)
         return self._subjects[name]
 
     def photographs(self, folder: str, split: str) -> Photographs:
-        """A split in memory."""
+        """Return a split in memory."""
         key = (folder, split)
         if key not in self._photographs:
             self._photographs[key] = load(folder, split, cache=self.out / "cache")
         return self._photographs[key]
 
     def some(self, of: int, n: int, counter: int = 0) -> list[int]:
-        """Numbers below `of`, drawn without replacement, in order: `n` of them, or a tenth in a quick run."""
+        """Draw `n` numbers below `of` without replacement, in order; a tenth in a quick run."""
         n = min(of, max(2, math.ceil(n / TENTH)) if self.quick else n)
         return sorted(np.random.default_rng((self.seed, counter)).permutation(of)[:n].tolist())
 
     def few(self, settings: Sequence[Any]) -> Sequence[Any]:
-        """Every second of the settings among which something is tuned, in a quick run."""
+        """Return the settings among which something is tuned, every second one in a quick run."""
         return settings[::2] if self.quick else settings
 
     def drawn(
@@ -159,7 +163,10 @@ class Experiment:
         start: str = "random",
         **changes: Any,
     ) -> Shots:
-        """Pictures of units, kept in OUT/runs/…/`name`; those that are there are read. `changes` are the climb's."""
+        """Return pictures of units, kept in OUT/runs/…/`name`; those that are there are read.
+
+        `changes` are those of the climb.
+        """
         subject, prior = subject or self.subject, prior or self.prior
         network = self.network(subject)
         loaded = load_prior(prior, network)
@@ -190,18 +197,21 @@ class Experiment:
     def named_by(
         self, judge: str, images: Tensor, labels: Sequence[int], classes: Sequence[str]
     ) -> Tensor:
-        """(n, 2) of 0 and 1: does the judge name the class first, and among its first five?"""
+        """Return (n, 2) of 0 and 1: whether the judge names the class first, and among five."""
         observer = self.network(judge)
         return recognised(
             observer, images, torch.tensor(list(labels)), judge_channels(observer, classes)
         )
 
     def seen_by(self, judge: str, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The judge's perceptual vectors and pooled features (see `evaluation.features`)."""
+        """Return the judge's perceptual vectors and pooled features (see `metrics`)."""
         return features(self.network(judge), images)
 
     def evaluated(self, *made: Shots, control: Shots | None = None) -> list[dict[str, Evaluation]]:
-        """What `phosphene evaluate` says of each folder, all of one subject, beside object photographs, by layer."""
+        """Return the evaluation of each folder beside object photographs, by layer.
+
+        All folders are of one subject.
+        """
         index = self.indexed(made[0].subject)
         self.report(f"{', '.join(shots.folder.name for shots in made)}: beside photographs")
         found = evaluate(
@@ -218,7 +228,7 @@ class Experiment:
         return [{each.layer: each for each in own} for own in found]
 
     def indexed(self, subject: str) -> Path:
-        """The folder with what excites all of a subject's channels, found in one pass for all experiments."""
+        """Return the folder with the exemplars of all channels, found once for all claims."""
         network, every = self.network(subject), self.every(self.objects, "val")
         folder = self.out / "exemplars" / f"{slug(subject)}-{every}"
         layers = [name for name, shape in outer_layers(network.shapes()).items() if shape]
@@ -231,7 +241,7 @@ class Experiment:
         return folder
 
     def row(self, name: str, sets: Sequence[tuple[str, Tensor]], columns: int = SHOWN) -> Path:
-        """A sheet in OUT/pictures: one row of first pictures for each named set of images."""
+        """Write a sheet in OUT/pictures: a row of first pictures for each named set of images."""
         columns = min(columns, *(len(images) for _, images in sets))
         side = max(images.shape[-1] for _, images in sets)
         tiles, labels = [], []
@@ -244,7 +254,7 @@ class Experiment:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the numbers depend on, apart from the machine and the photographs."""
+        """Return what the numbers depend on, apart from the machine and the photographs."""
         chosen = {
             name: getattr(self, name) for name in ("subject", "judges", "prior", "quick", "seed")
         }

@@ -1,4 +1,4 @@
-"""A claim's expectations as one drawing: a point and an interval for each, and the limit that it should lie above."""
+"""A claim's expectations as one drawing: for each a point, an interval, and its limit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ APART = 20.0
 
 
 def draw(expected: Sequence[Expected], file: Path, dark: bool = False) -> None:
-    """Write a drawing as SVG; the same numbers give the same bytes. `Unavailable` without matplotlib."""
+    """Write a drawing as SVG; the same numbers give the same bytes.
+
+    `Unavailable` without matplotlib.
+    """
     style, new_figure = matplotlib_figure()
     look = dict.fromkeys(("text.color", "axes.edgecolor", "xtick.color"), INK[dark])
     fixed = {
@@ -67,7 +70,10 @@ def draw(expected: Sequence[Expected], file: Path, dark: bool = False) -> None:
 
 
 def matplotlib_figure() -> tuple[Any, Any]:
-    """matplotlib's styles and its figure, which needs no window; `Unavailable` where it is not installed."""
+    """Return matplotlib's styles and its figure, which needs no window.
+
+    `Unavailable` where it is not installed.
+    """
     try:
         from matplotlib import style
         from matplotlib.figure import Figure
@@ -77,7 +83,7 @@ def matplotlib_figure() -> tuple[Any, Any]:
 
 
 def _row(axis: Any, each: Expected, dark: bool) -> None:
-    """One expectation: its name on the left, what was found on the right."""
+    """Draw one expectation: its name on the left, what was found on the right."""
     verdict, least = each["verdict"], each["least"]
     value, low, high = (each["found"][part] for part in ("value", "low", "high"))
     colour, text = (
@@ -105,7 +111,7 @@ def _row(axis: Any, each: Expected, dark: bool) -> None:
 
 
 def shared_axis(expected: Sequence[Expected]) -> bool:
-    """Whether one axis serves all: they have the same limit, and reach about as far from it."""
+    """Return whether all have the same limit and reach about as far from it: one axis serves."""
     reach = [
         max(abs(each["found"][end] - each["least"]) for end in ("low", "high"))
         for each in expected

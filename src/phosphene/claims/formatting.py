@@ -17,14 +17,14 @@ DIGITS = range(6)
 
 
 def is_figure(value: Any) -> bool:
-    """Whether a value is a figure as JSON has it: numbers, or None where it could not be measured."""
+    """Return whether a value is a figure of JSON: numbers, or None where it was not measured."""
     if not isinstance(value, Mapping) or value.keys() != FIGURE:
         return False
     return all(value[part] is None or isinstance(value[part], (int, float)) for part in PARTS)
 
 
 def figure(found: Mapping[str, Any]) -> tuple[str, str]:
-    """A figure's value and its interval, with as many decimals as the interval's length has two digits."""
+    """Return a figure's value and interval, with two digits of the interval's length."""
     value, low, high = (found[part] for part in PARTS)
     if value is None:
         return "–", ""
@@ -62,12 +62,12 @@ def told(value: Any) -> str:
 
 
 def percent(error: float) -> str:
-    """The level of an interval that misses with this chance."""
+    """Return the level of an interval that misses with this chance."""
     return f"{100 * (1 - error):.4g} %"
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it."""
+    """Return a time as people write it."""
     minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
     return (
         f"{hours:g} h"

@@ -18,14 +18,14 @@ RIDGE, STEPS = 1e-2, 200
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """Logistic regression on a bystander's activations, summed up by mean and spread, at all its layers with a map."""
+    """Logistic regression on the mean and spread of a bystander's maps, of all layers with one."""
 
     bystander: Subject
     logits: Callable[[Tensor], Tensor]
 
     @classmethod
     def of(cls, bystander: Subject, images: Tensor, labels: Tensor) -> LinearProbe:
-        """Learns from images (n, 3, h, w) in [0, 1] and labels (n,) from 0 on."""
+        """Fit a probe to images (n, 3, h, w) in [0, 1] and labels (n,) from 0 on."""
         x = summary(bystander, images)
         mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
         weight = torch.zeros(x.shape[1] + 1, int(labels.max()) + 1, requires_grad=True)
@@ -44,11 +44,11 @@ class LinearProbe:
         return cls(bystander, lambda features: logits(features).detach())
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (n, classes)."""
+        """Return logits (n, classes)."""
         return self.logits(summary(self.bystander, images))
 
     def right(self, images: Tensor, labels: Tensor) -> Figure:
-        """How often it is right."""
+        """Return how often it is right."""
         hits = (self(images).argmax(1) == labels).float().tolist()
         return share(hits, note=f"{len(hits):,} photographs that it did not learn from")
 

@@ -1,4 +1,4 @@
-"""Results → one page that works from a file: the claims in a table, then each with its numbers, rows and pictures."""
+"""Results → one page that works from a file: a table of claims, then each with its numbers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def ready() -> None:
-    """`Unavailable` where something that a report needs is not installed: better said before hours of measuring."""
+    """Raise `Unavailable` where a report's package is missing, before hours of measuring."""
     forest_plot.matplotlib_figure()
     environment()
 
 
 def write_report(results: Sequence[dict[str, Any]], out: Path) -> Path:
-    """Write OUT/report.html, its drawings and OUT/claims.json, from `Result.as_json()` of some claims.
+    """Write OUT/report.html, its drawings and OUT/claims.json, from results of some claims.
 
     Pictures are looked for in OUT/pictures. The same results give the same bytes.
     """
@@ -45,7 +45,7 @@ def write_report(results: Sequence[dict[str, Any]], out: Path) -> Path:
 
 
 def environment() -> Environment:
-    """The template, with what it calls."""
+    """Return the template's environment, with the functions that it calls."""
     made = templates_of("phosphene.claims", "claims")
     for called in (told, percent, duration, figure, columns, others, address):
         made.filters[called.__name__] = called
@@ -55,23 +55,23 @@ def environment() -> Environment:
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of all rows, each once, in the order in which they come."""
+    """Return the keys of all rows, each once, in the order in which they come."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def others(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of which nothing was expected."""
+    """Return the numbers of which nothing was expected."""
     expected = {each["number"] for each in result["expected"]}
     return {name: found for name, found in result["numbers"].items() if name not in expected}
 
 
 def address(name: str) -> str:
-    """A picture's address beside the report; it never leads out of its folder."""
+    """Return a picture's address beside the report; it never leads out of its folder."""
     return "pictures/" + quote(Path(name).name)
 
 
 def _drawn(result: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """A claim's drawing for light and for dark pages, by address, and what it says in words."""
+    """Return a claim's drawing for light and for dark pages, by address, and its text."""
     name, expected = slug(result["claim"]) or "claim", result["expected"]
     files = {"light": f"{name}.svg", "dark": f"{name}-dark.svg"}
     for page, file in files.items():
@@ -83,7 +83,7 @@ def _drawn(result: Mapping[str, Any], folder: Path) -> dict[str, str]:
 
 
 def _about(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is to be said first: of which networks, with which seeds, and whether in a hurry."""
+    """Return the report's head: of which networks, with which seeds, and whether it was quick."""
     identities = [result["identity"] for result in results]
     found = {
         part: list(dict.fromkeys(told(each.get(part)) for each in identities))
