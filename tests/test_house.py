@@ -46,6 +46,7 @@ FLOORS = {
     "datasets": 1,
     "factories": 0,
     "kept": 0,
+    "axes": 0,
     "targets": 0,
     "tensors": 0,
     "statistics": 1,

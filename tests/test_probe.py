@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from phosphene.axes import before
 from phosphene.errors import BadRequest, UnknownName
-from phosphene.probe import before, find_layer, layer_shapes, probe
+from phosphene.probe import find_layer, layer_shapes, probe
 from phosphene.testing import TinyNet, hook_count, lively
 
 IMAGES = torch.rand(2, 3, 14, 14, generator=torch.Generator().manual_seed(0))

@@ -17,12 +17,13 @@ from conftest import Run
 from PIL import Image
 from torch import Tensor, nn
 
+from phosphene.axes import Tokens, at_token
 from phosphene.datasets import Stream
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.images import read_png
 from phosphene.notebook import synthesize
 from phosphene.objectives.activation import Activation
-from phosphene.probe import Tokens, at_token, layer_shapes, probe
+from phosphene.probe import layer_shapes, probe
 from phosphene.receptive_fields import receptive_fields
 from phosphene.studies.exemplars import find_exemplars, find_peaks
 from phosphene.subjects import Subject, load_subject, wrap

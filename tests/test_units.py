@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phosphene.axes import before
 from phosphene.errors import BadRequest, PhospheneError, UnknownName
 from phosphene.objectives.activation import Activation
 from phosphene.objectives.probability import Probability
-from phosphene.probe import before
 from phosphene.subjects import Subject
 from phosphene.testing import CLASSES, tiny_subject
 from phosphene.units import Direction, Target, Term, Unit, channel_range, parse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,61 +13,27 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
+from phosphene.axes import (
+    BEFORE,
+    TOKEN_MODULES,
+    Tokens,
+    channels_first,
+    makes_sequences,
+    shape_of_maps,
+    with_patches,
+)
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.tensors import device_of, first_tensor
 
 Read = Callable[[Tensor], dict[str, Tensor]]
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold)
-_BEFORE = "~"
-
 _FLAT = frozenset(
     {"relu", "relu6", "clamp", "clamp_min", "threshold", "hardtanh", "hardswish", "hardsigmoid"}
 )
 """Functions with a flat part, where no gradient comes back. `x.relu_()` and `aten.relu` count."""
-
-
-MAX_TOKENS = 8
-"""Tokens ahead of the patches that are looked for where no one says how many there are."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """How the tokens of a transformer's layers lie: some by name, then patches in rows.
-
-    `names` are those ahead of the patches, such as ("class", "register0"); None where it is not
-    known, so that the fewest are taken, at most one for four patches, that leave a map of patches
-    in the image's shape.
-    """
-
-    names: tuple[str, ...] | None = None
-
-    def split(self, count: int, size: tuple[int, int]) -> tuple[tuple[str, ...], int, int] | None:
-        """Return the names, rows and columns of so many tokens of an image of `size` pixels.
-
-        None where they are not patches. A layer may also have the patches alone.
-        """
-        known = [self.names, ()] if self.names is not None else map(_names, range(MAX_TOKENS))
-        for names in known:
-            rows, columns = _grid(count - len(names), size)
-            if rows and (self.names is not None or 4 * len(names) <= rows * columns):
-                return names, rows, columns
-        return None
-
-
-def _grid(patches: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the rows and columns of so many patches in the image's shape, (0, 0) if none fit."""
-    square = round(max(0, patches) * size[1] / size[0])
-    columns = math.isqrt(square)
-    if columns * columns != square or not columns or patches % columns:
-        return 0, 0
-    return patches // columns, columns
-
-
-def _names(count: int) -> tuple[str, ...]:
-    """Return names for so many tokens of which nothing is known: a class token, then registers."""
-    return ("class", *(f"register{i}" for i in range(count - 1)))[:count]
 
 
 class _Deepest(Exception):
@@ -99,16 +64,6 @@ def layer_path(network: nn.Module, layer: str, name: str = "the network") -> str
 
 def _unwrapped(layer: str) -> list[str]:
     return [part for part in layer.split(".") if part not in ("_orig_mod", "module")]
-
-
-def before(layer: str) -> str:
-    """The key under which `probe` gives a layer's values from before its closing ReLU."""
-    return layer + _BEFORE
-
-
-def at_token(layer: str, name: str) -> str:
-    """Return the key under which `probe` gives the values at a token ahead of the patches."""
-    return f"{layer}@{name}"
 
 
 @contextmanager
@@ -171,9 +126,7 @@ class _Redirecting(TorchFunctionMode):
 
 def _let_through(gradient: Tensor | None, arrived: Sequence[Tensor | None]) -> Tensor | None:
     """Return the gradient ahead of a ReLU, given the one that arrived behind it; None keeps it."""
-    if (
-        gradient is None or not arrived or arrived[-1] is None
-    ):  # it is cut behind, as by quantization
+    if gradient is None or not arrived or arrived[-1] is None:  # cut behind, as by quantization
         return None
     stopped = (gradient.flatten(1) == 0).all(1).view(-1, *[1] * (gradient.ndim - 1))
     return torch.where(stopped, arrived[-1].clamp(min=0), gradient)
@@ -197,71 +150,86 @@ def probe(
     channels, length).
     With None, as version 0.1.0 did, all three axes are (batch, tokens, channels).
     """
-    layers = list(dict.fromkeys(layers))
-    found: dict[str, Tensor] = {}
-    images: int = 0
-    size: tuple[int, int] | None = None
-    lines: set[str] | None = set() if tokens is None else None  # None until the first pass tells
-    handles = []
-    plain = [layer for layer in layers if not layer.endswith(_BEFORE)]
-    wanted = set(plain)
-
-    def lacks(key: str) -> bool:
-        """Return whether no run kept the batch: windows or tokens may be folded into it."""
-        return key not in found or found[key].shape[:1] != (images,)
-
-    def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-            if lines is not None and lacks(layer):
-                found[layer] = _channels_first(first_tensor(output), size, layer in lines)
-                if not any(map(lacks, wanted)):
-                    raise _Deepest
-                found[layer] = found[layer].clone()  # an in-place ReLU after it would overwrite it
-
-        return hook
-
-    def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if lines is not None and lacks(key):
-                first = _channels_first(inputs[0], size, key.removesuffix(_BEFORE) in lines)
-                found[key] = first.clone()  # an in-place ReLU would overwrite it
-
-        return hook
-
+    handles: list[RemovableHandle] = []
+    reader = _Reader(network, tokens)
     try:
-        for layer in layers:
-            if layer.endswith(_BEFORE):
-                if (
-                    closing := _closing_activation(find_layer(network, layer.removesuffix(_BEFORE)))
-                ) is not None:
-                    handles.append(closing.register_forward_pre_hook(keep_input(layer)))
-        for layer in plain:
-            handles.append(find_layer(network, layer).register_forward_hook(keep(layer)))
-
-        def read(inputs: Tensor) -> dict[str, Tensor]:
-            nonlocal size, images, lines
-            size, images = _shape_of_maps(inputs, tokens), len(inputs)
-            lines = sequences(network, inputs) if lines is None else lines
-            found.clear()
-            try:
-                run(network, inputs)
-            except _Deepest:
-                pass
-            missing = wanted.difference(found)
-            if missing:
-                raise UnknownName(f"the forward pass never runs layer {', '.join(sorted(missing))}")
-            for layer in filter(lacks, found):  # what is folded into the batch is of no one image
-                rows = found[layer].shape[0] if found[layer].ndim else "no"
-                raise BadRequest(
-                    f"layer {layer.removesuffix(_BEFORE)} gives {rows} rows for "
-                    f"{images} image{'s' if images > 1 else ''}"
-                )
-            return _patches(found, tokens, lines, inputs)
-
-        yield read
+        reader.attach(dict.fromkeys(layers), handles)
+        yield reader
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Reader:
+    """The function that `probe` lends, and its hooks, which keep what one pass gives."""
+
+    def __init__(self, network: nn.Module, tokens: Tokens | None):
+        self._network = network
+        self._tokens = tokens
+        self._wanted: set[str] = set()
+        self._found: dict[str, Tensor] = {}
+        self._images = 0
+        self._size: tuple[int, int] | None = None
+        # None until the first pass, in which the hooks keep nothing
+        self._sequences: set[str] | None = set() if tokens is None else None
+
+    def attach(self, layers: Iterable[str], handles: list[RemovableHandle]) -> None:
+        """Register a hook for each layer, and add its handle to the others."""
+        for key in layers:
+            layer = find_layer(self._network, key.removesuffix(BEFORE))
+            if key != key.removesuffix(BEFORE):
+                if (closing := _closing_activation(layer)) is not None:
+                    handles.append(closing.register_forward_pre_hook(self._keep_input(key)))
+            else:
+                handles.append(layer.register_forward_hook(self._keep_output(key)))
+                self._wanted.add(key)
+
+    def _keep_output(self, layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+            if self._sequences is not None and self._lacks(layer):
+                value = first_tensor(output)
+                self._found[layer] = channels_first(value, self._size, layer in self._sequences)
+                if not any(map(self._lacks, self._wanted)):
+                    raise _Deepest
+                # an in-place ReLU after it would overwrite it
+                self._found[layer] = self._found[layer].clone()
+
+        return hook
+
+    def _keep_input(self, key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if self._sequences is not None and self._lacks(key):
+                sequence = key.removesuffix(BEFORE) in self._sequences
+                # an in-place ReLU would overwrite it
+                self._found[key] = channels_first(inputs[0], self._size, sequence).clone()
+
+        return hook
+
+    def _lacks(self, key: str) -> bool:
+        """Return whether no run kept the batch: windows or tokens may be folded into it."""
+        return key not in self._found or self._found[key].shape[:1] != (self._images,)
+
+    def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
+        self._size = shape_of_maps(inputs, self._tokens)
+        self._images = len(inputs)
+        if self._sequences is None:
+            self._sequences = sequences(self._network, inputs)
+        self._found.clear()
+        with suppress(_Deepest):
+            run(self._network, inputs)
+        self._check()
+        return with_patches(self._found, self._tokens, self._sequences, inputs)
+
+    def _check(self) -> None:
+        """Refuse a layer that never ran, and one whose values are of no one image."""
+        if missing := self._wanted.difference(self._found):
+            raise UnknownName(f"the forward pass never runs layer {', '.join(sorted(missing))}")
+        for layer in filter(self._lacks, self._found):
+            rows = self._found[layer].shape[0] if self._found[layer].ndim else "no"
+            raise BadRequest(
+                f"layer {layer.removesuffix(BEFORE)} gives {rows} rows for "
+                f"{self._images} image{'s' if self._images > 1 else ''}"
+            )
 
 
 Note = Callable[[str, nn.Module, tuple[Tensor, ...], object], None]
@@ -270,7 +238,7 @@ Note = Callable[[str, nn.Module, tuple[Tensor, ...], object], None]
 
 @contextmanager
 def _noting(network: nn.Module, note: Note) -> Iterator[None]:
-    """Have `note` called after each run of each module; the network's own path is ""."""
+    """Call `note` after each run of each module; the network's own path is ""."""
 
     def hook(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         return lambda module, read, output: note(path, module, read, output)
@@ -295,14 +263,15 @@ def layer_shapes(
     windows into the batch, or gives the same for all images, has no units and is left out.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    size, images = _shape_of_maps(inputs, tokens), len(inputs)
-    lines = sequences(network, inputs) if tokens else set()
+    size = shape_of_maps(inputs, tokens)
+    images = len(inputs)
+    in_order = sequences(network, inputs) if tokens else set()
 
     def note(path: str, module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
         with suppress(UnknownName):  # a module whose output is no tensor has no units
-            value = _channels_first(first_tensor(output), size, path in lines)
+            value = channels_first(first_tensor(output), size, path in in_order)
             if path and value.shape[:1] == (images,) and path not in shapes:
-                given = _patches({path: value}, tokens, lines, inputs)
+                given = with_patches({path: value}, tokens, in_order, inputs)
                 shapes.update({key: tuple(each.shape[1:]) for key, each in given.items()})
 
     with _noting(network, note), _without_gradient():
@@ -318,25 +287,16 @@ def _without_gradient() -> Iterator[None]:
         yield
 
 
-_SEQUENCE = (
-    *(nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm, nn.Unfold),
-    *(nn.AvgPool1d, nn.MaxPool1d, nn.LPPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d),
-    *(nn.ReflectionPad1d, nn.ReplicationPad1d, nn.ConstantPad1d, nn.ZeroPad1d, nn.CircularPad1d),
-)
-"""Modules whose values of three axes are (batch, channels, length)."""
-_TOKEN = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
-"""Modules whose values of three axes are (batch, tokens, channels)."""
-
-
 def sequences(network: nn.Module, inputs: Tensor) -> set[str]:
     """Return the layers whose values of three axes are (batch, channels, length).
 
     A module's type tells it, such as nn.Conv1d. Any other, such as nn.ReLU or a block of one's own,
     takes after the last value of the same shape: what it read, what its last part made.
     """
-    if not any(_makes_sequences(module) for module in network.modules()):
+    if not any(makes_sequences(module) for module in network.modules()):
         return set()
-    kept, key = _kept.setdefault(network, {}), (str(network), tuple(inputs.shape[1:]))
+    kept = _kept.setdefault(network, {})
+    key = (str(network), tuple(inputs.shape[1:]))
     if key not in kept:
         kept[key] = _sequences(network, inputs[:2].detach())
     return kept[key]
@@ -355,37 +315,14 @@ def _sequences(network: nn.Module, inputs: Tensor) -> set[str]:
             if value.ndim != 3:
                 return
             shape = tuple(value.shape)
-            follows = not isinstance(module, _TOKEN) and last.get(shape, False)
-            last[shape] = _makes_sequences(module) or follows
+            follows = not isinstance(module, TOKEN_MODULES) and last.get(shape, False)
+            last[shape] = makes_sequences(module) or follows
             if last[shape]:
                 found.add(path)
 
     with _noting(network, note), _without_gradient():
         run(network, inputs)
     return found
-
-
-def _makes_sequences(module: nn.Module) -> bool:
-    flat = isinstance(module, nn.Flatten) and module.start_dim == 2
-    return flat or isinstance(module, _SEQUENCE)
-
-
-def _patches(
-    found: dict[str, Tensor], tokens: Tokens | None, lines: set[str], inputs: Tensor
-) -> dict[str, Tensor]:
-    """Return what was found with the patches of each layer as a map, and its other tokens apart."""
-    given: dict[str, Tensor] = {}
-    size = (inputs.shape[-2], inputs.shape[-1])
-    for key, value in found.items():
-        line = value.ndim != 3 or key.removesuffix(_BEFORE) in lines
-        parts = None if tokens is None or line else tokens.split(value.shape[2], size)
-        if parts is None:
-            given[key] = value
-            continue
-        names, rows, columns = parts
-        given[key] = value[:, :, len(names) :].unflatten(2, (rows, columns))
-        given |= {at_token(key, name): value[:, :, i] for i, name in enumerate(names)}
-    return given
 
 
 def layer_sizes(network: nn.Module, inputs: Tensor) -> dict[str, float]:
@@ -474,40 +411,5 @@ def _flows(made: Tensor, inputs: Tensor) -> bool:
 def _closing_activation(layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, _ACTIVATIONS):
         return layer
-    children = list(layer.children())
-    return (
-        _closing_activation(children[-1]) if isinstance(layer, nn.Sequential) and children else None
-    )
-
-
-def _shape_of_maps(inputs: Tensor, tokens: Tokens | None) -> tuple[int, int] | None:
-    """Return the size of the images that tells a map's axes; version 0.1.0 knew squares alone."""
-    height, width = inputs.shape[-2:]
-    return None if tokens is None and height != width else (height, width)
-
-
-def _channels_first(layer: Tensor, size: tuple[int, int] | None, line: bool) -> Tensor:
-    """Return a layer's values with the channels ahead of the positions.
-
-    Maps have the shape of the image, `size`: where the first two sides have it and the last two do
-    not, the channels come last; with None, they come first. Three axes are (batch, tokens,
-    channels), unless the layer is a line.
-    """
-    if layer.ndim == 4 and size is not None and _channels_last(layer.shape[1:], size):
-        return layer.permute(0, 3, 1, 2)
-    return layer.transpose(1, 2) if layer.ndim == 3 and not line else layer
-
-
-def _channels_last(shape: Sequence[int], size: tuple[int, int]) -> bool:
-    """Return whether a map of three axes has its channels last, by the shape of the image."""
-    first, second, third = shape
-    if size[0] == size[1]:
-        return first == second != third
-    return _shrunk((first, second), size) and not _shrunk((second, third), size)
-
-
-def _shrunk(sides: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Return whether one stride makes both sides of an image's, each to within one position."""
-    both = list(zip(size, sides, strict=True))
-    least = max(image / (side + 1) for image, side in both)
-    return all(side == 1 or least < image / (side - 1) for image, side in both)
+    last = list(layer.children())[-1:] if isinstance(layer, nn.Sequential) else []
+    return _closing_activation(last[0]) if last else None

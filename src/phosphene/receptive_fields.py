@@ -16,9 +16,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from phosphene.axes import Tokens
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.networks.inspection import number_type
-from phosphene.probe import Tokens, find_layer, probe
+from phosphene.probe import find_layer, probe
 from phosphene.tensors import device_of
 
 BRANCHES = 4

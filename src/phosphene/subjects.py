@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene import weights
+from phosphene.axes import Tokens
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.factories import is_factory
 from phosphene.networks import build
@@ -44,7 +45,6 @@ from phosphene.networks.sources.loading import (
 )
 from phosphene.probe import (
     Read,
-    Tokens,
     layer_path,
     layer_shapes,
     layer_sizes,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from phosphene import metrics, statistics
 from phosphene.claims.claim import Claim, Expectation, Findings, named
@@ -100,16 +101,13 @@ def measure(experiment: Experiment) -> Findings:
         for judge in experiment.judges:
             experiment.report(f"C1: {judge} looks at {arm}")
             hits = experiment.named_by(judge, shots.images, tested, classes)
-            made, note = (
-                experiment.seen_by(judge, shots.images)[1],
-                f"to {len(natural):,} photographs, features of {judge}",
-            )
+            made = experiment.seen_by(judge, shots.images)[1]
+            note = f"to {len(natural):,} photographs, features of {judge}"
             row[f"KID, {judge}"] = metrics.kid(made, real[judge], note)
             for i, top in enumerate(("top1", "top5")):
                 row[f"{top}, {judge}"] = statistics.share(hits[:, i].tolist(), f"by {judge}")
-            for unit, hit, far in zip(
-                units, hits.tolist(), metrics.nearest(made, real[judge]), strict=True
-            ):
+            nearest = metrics.nearest(made, real[judge])
+            for unit, hit, far in zip(units, hits.tolist(), nearest, strict=True):
                 unit.setdefault("named", {}).setdefault(arm, []).append(hit)
                 unit.setdefault("far", {}).setdefault(arm, []).append(far)
         for unit, score in zip(units, shots.scores, strict=True):
@@ -120,19 +118,7 @@ def measure(experiment: Experiment) -> Findings:
         row["activation"] = statistics.median(shots.scores)
         rows.append(row)
     if same:
-        photographs: dict[str, Any] = {"prior": "photographs"}
-        apart = []
-        for judge in experiment.judges:
-            apart.append(metrics.nearest(*real[judge].chunk(2)))
-            hits = experiment.named_by(judge, natural, labels.tolist(), classes)
-            photographs |= {
-                f"{top}, {judge}": statistics.share(hits[:, i].tolist())
-                for i, top in enumerate(("top1", "top5"))
-            }
-        photographs["to the nearest photograph"] = statistics.mean(
-            np.mean(apart, 0).tolist(), "of half as many"
-        )
-        rows.append(photographs)
+        rows.append(_photographs(experiment, natural, labels.tolist(), real, classes))
     picture = experiment.row("C1", [(arm, shots.images) for arm, shots in arms.items()])
     return Findings(
         numbers(units, CLAIM.level),
@@ -145,6 +131,25 @@ def measure(experiment: Experiment) -> Findings:
             "photographs": len(natural),
         },
     )
+
+
+def _photographs(
+    experiment: Experiment,
+    natural: Tensor,
+    labels: Sequence[int],
+    real: Mapping[str, Tensor],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Return the row of the table for photographs of the same classes."""
+    row: dict[str, Any] = {"prior": "photographs"}
+    apart = []
+    for judge in experiment.judges:
+        apart.append(metrics.nearest(*real[judge].chunk(2)))
+        hits = experiment.named_by(judge, natural, labels, classes)
+        for i, top in enumerate(("top1", "top5")):
+            row[f"{top}, {judge}"] = statistics.share(hits[:, i].tolist())
+    mean = np.mean(apart, 0).tolist()
+    return row | {"to the nearest photograph": statistics.mean(mean, "of half as many")}
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from phosphene.axes import at_token, before
 from phosphene.errors import UnknownName
 from phosphene.objectives._objective import Activations, Objective
-from phosphene.probe import at_token, before
 from phosphene.units import Direction, Position, Target, Unit, is_token
 
 FAINT = 0.15
