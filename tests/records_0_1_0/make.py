@@ -3,8 +3,8 @@
 
     PYTHONPATH=SOURCE_OF_0.1.0 python make.py
 
-Every record's picture was climbed with the processor's common instructions alone (`PORTABLE`), so
-that the same bits come out on every x86-64 machine that has the same version of torch.
+Every record's picture was climbed with the processor's common instructions alone (`PORTABLE`).
+The machine then decides no more than last digits of sums and roots: machine.py says why.
 """
 
 from __future__ import annotations
@@ -15,13 +15,8 @@ import shutil
 import sys
 from pathlib import Path
 
-PORTABLE = {
-    "ATEN_CPU_CAPABILITY": "default",
-    "ONEDNN_MAX_CPU_ISA": "SSE41",
-    "MKL_CBWR": "COMPATIBLE",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}
+from machine import PORTABLE
+
 HERE = Path(__file__).parent
 
 if any(os.environ.get(name) != value for name, value in PORTABLE.items()):

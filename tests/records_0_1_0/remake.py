@@ -3,6 +3,7 @@
     python remake.py FOLDER NAME…
 
 FOLDER is a copy of this file's folder that may be written in; NAME begins the records' names.
+The first line is the machine's probe.
 """
 
 from __future__ import annotations
@@ -12,16 +13,22 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from machine import probe
 from tiny_networks import write_deepsim
 
 from phosphene.errors import PhospheneError
 from phosphene.files import without_nan
-from phosphene.pictures import remake
 from phosphene.records import Folder
+
+try:
+    from phosphene.pictures import remake
+except ImportError:  # version 0.1.0
+    from phosphene.runs import remake
 
 
 def main(folder: Path, names: list[str]) -> None:
     """Remake each record; an error is reported as its record's `error`."""
+    print(json.dumps({"probe": probe()}), flush=True)
     if any(name.startswith("deepsim") for name in names):
         write_deepsim(folder)
     for name in names:
