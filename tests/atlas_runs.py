@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from phosphene.records import Record, pixels_sha256
+from phosphene.forms import Record
+from phosphene.records import pixels_sha256
 from phosphene.units import Target, Unit
 
 SHA = "5" * 64

@@ -30,13 +30,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from phosphene import records
 from phosphene.atlas import build
 from phosphene.atlas.cards import Evaluation, Figure
 from phosphene.atlas.charts import axis
 from phosphene.atlas.collecting import collect
 from phosphene.atlas.measures import GROUPS, NAMES, bar_axis, grouped
 from phosphene.errors import BadFile, BadRequest, PhospheneError
+from phosphene.forms import Record
 from phosphene.texts import file_names
 from phosphene.units import Target, Unit
 
@@ -373,7 +373,7 @@ def text_of_form(name: str, text: str) -> object:
             lambda run: write_picture(run, "a", lone("fc:0"), curve=["<b>"]),
             "curve[0] is not a number",
         ),
-        (lambda run: write_picture(run, "a", lone("fc:0"), score=10**400), "is not a whole record"),
+        (lambda run: write_picture(run, "a", lone("fc:0"), score=10**400), "score is not within"),
         (
             lambda run: write_picture(run, "a", lone("fc:0"), request={"member": 4}),
             "its request is not whole",
@@ -630,7 +630,7 @@ def test_the_record_in_the_site_is_the_record(tmp_path: Path) -> None:
     file = write_picture(tmp_path / "run", "a", lone("fc:0"))
     build([tmp_path / "run"], tmp_path / "site")
     kept = tmp_path / "site" / "tiny-objects" / "fc" / "fc-0-0.json"
-    assert records.read(kept) == records.read(file)
+    assert Record.read(kept) == Record.read(file)
     assert f"phosphene synthesize --record {kept.name}" in seen(kept.parent / "0.html").text
 
 

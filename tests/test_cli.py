@@ -23,6 +23,7 @@ from rich.table import Table
 from phosphene import images, records, weights
 from phosphene.cli import progress, shell
 from phosphene.errors import BadRequest
+from phosphene.forms import Record
 from phosphene.images import crossed_out, read_png
 from phosphene.metrics import judge_channels
 from phosphene.pictures import folder as pictures_folder
@@ -53,8 +54,8 @@ def written(folder: Path, kind: str = "*") -> list[str]:
     return sorted(file.name for file in folder.glob(kind))
 
 
-def record_of(folder: Path, name: str) -> records.Record:
-    return records.read(folder / f"{name}.json")
+def record_of(folder: Path, name: str) -> Record:
+    return Record.read(folder / f"{name}.json")
 
 
 # ---------------------------------------------------------------- the main job
@@ -387,7 +388,7 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
         "fc8-1-english-springer-s0.png",
     ]
     for name in written(tmp_path / "out", "*.json"):
-        records.Folder(tmp_path / "out").picture(records.read(tmp_path / "out" / name))
+        records.Folder(tmp_path / "out").picture(Record.read(tmp_path / "out" / name))
     assert len(synthesize("fc8:0-5", "--batch", 2, "--json").json()) == 6, (
         "and the same command goes on"
     )
@@ -668,7 +669,7 @@ def test_a_record_makes_the_same_bits_again_alone_as_in_its_batch(
         again = phosphene("synthesize", "--record", file, "--out", tmp_path / "again", "--json")
         (found,) = again.json()
         assert "not the same bits" not in again.err
-        old, new = records.read(file), records.read(Path(found["image"]).with_suffix(".json"))
+        old, new = Record.read(file), Record.read(Path(found["image"]).with_suffix(".json"))
         assert new.image_sha256 == old.image_sha256
         assert (new.score, new.start_score, new.request) == (
             old.score,
@@ -745,7 +746,7 @@ def test_a_record_of_a_photographs_start_remakes_it_or_says_that_it_changed(
     phosphene("synthesize", "--record", record, "--out", tmp_path / "again").fine()
     assert (
         record_of(tmp_path / "again", "fc8-0-tench-s0").image_sha256
-        == records.read(record).image_sha256
+        == Record.read(record).image_sha256
     )
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(photograph)
     said = phosphene("synthesize", "--record", record, "--out", tmp_path / "third")
@@ -1151,7 +1152,7 @@ def test_a_record_does_not_run_code_that_was_not_named(
     )
     assert "factory_of_test_cli" not in sys.modules
     phosphene("synthesize", name, "--record", record, "--out", out).fine()
-    assert records.read(record).command == f"phosphene synthesize {name} --record conv-0-s0.json"
+    assert Record.read(record).command == f"phosphene synthesize {name} --record conv-0-s0.json"
     assert (out / "conv-0-s0.png").read_bytes() == (tmp_path / "out" / "conv-0-s0.png").read_bytes()
 
 

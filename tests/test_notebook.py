@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 import phosphene
 from phosphene.errors import BadRequest, PhospheneError
+from phosphene.forms import Record
 from phosphene.images import read_png
 from phosphene.pictures import folder as pictures_folder
 from phosphene.priors import Generated
 from phosphene.priors.pixels import Pixels
-from phosphene.records import read
 from phosphene.subjects import Subject
 from phosphene.testing import VIEW, TinyNet, hook_count, lively
 from phosphene.units import Direction, Target, Unit
@@ -154,7 +154,7 @@ def test_a_result_saves_what_the_command_line_remakes(
     with pytest.raises(BadRequest, match="is a picture of another run"):
         other.save(folder)
     file = folder / Path(result.records[0].image).with_suffix(".json")
-    assert read(file) == result.records[0]
+    assert Record.read(file) == result.records[0]
     said = phosphene("synthesize", "--record", file, "--out", tmp_path / "again")
     said.fine()
     assert "not the same bits" not in said.err

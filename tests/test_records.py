@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from phosphene.errors import BadFile, OutOfSpace
 from phosphene.files import without_nan
-from phosphene.records import Folder, Record, pixels_sha256, read, write
+from phosphene.forms import Record
+from phosphene.records import Folder, pixels_sha256
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
 RECORD = Record(
@@ -49,14 +50,14 @@ def changed(tmp_path: Path, **changes: Any) -> Path:
 
 def refused(file: Path) -> str:
     with pytest.raises(BadFile) as caught:
-        read(file)
+        Record.read(file)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    write(RECORD, tmp_path / "a.json")
-    assert read(tmp_path / "a.json") == RECORD
+    RECORD.write(tmp_path / "a.json")
+    assert Record.read(tmp_path / "a.json") == RECORD
     assert os.listdir(tmp_path) == ["a.json"]
 
 
@@ -73,16 +74,16 @@ def test_numbers_and_texts_survive_exactly(
         RECORD, score=score, label=label, curve=[c for c in curve if math.isfinite(c)]
     )
     try:
-        write(record, file)
+        record.write(file)
     except UnicodeEncodeError:
         return  # half of a surrogate pair is no text
-    assert read(file) == record
+    assert Record.read(file) == record
 
 
 def test_a_number_that_is_none_is_null_on_disk_and_nan_in_memory(tmp_path: Path) -> None:
-    write(dataclasses.replace(RECORD, score=math.nan, curve=[1.0, math.inf]), tmp_path / "a.json")
+    dataclasses.replace(RECORD, score=math.nan, curve=[1.0, math.inf]).write(tmp_path / "a.json")
     json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
-    found = read(tmp_path / "a.json")
+    found = Record.read(tmp_path / "a.json")
     assert math.isnan(found.score)
     assert found.curve[0] == 1
     assert math.isnan(found.curve[1])
@@ -155,10 +156,10 @@ def test_a_missing_field_is_refused(tmp_path: Path) -> None:
 def test_what_version_0_1_0_did_not_write_may_be_missing(tmp_path: Path) -> None:
     data = dataclasses.asdict(dataclasses.replace(RECORD, kept_step=2, last_score=0.5))
     (tmp_path / "x.json").write_text(json.dumps(data))
-    assert read(tmp_path / "x.json").last_score == 0.5
+    assert Record.read(tmp_path / "x.json").last_score == 0.5
     del data["kept_step"], data["last_score"]
     (tmp_path / "x.json").write_text(json.dumps(data))
-    assert read(tmp_path / "x.json") == RECORD
+    assert Record.read(tmp_path / "x.json") == RECORD
 
 
 def test_a_huge_file_a_folder_and_nothing_are_refused(tmp_path: Path) -> None:
@@ -265,15 +266,15 @@ def test_the_hash_tells_shapes_apart() -> None:
 def test_a_full_disk_keeps_the_record_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    write(RECORD, tmp_path / "a.json")
+    RECORD.write(tmp_path / "a.json")
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os if where == "replace" else Path, where, full)
     with pytest.raises(OutOfSpace, match="No space left"):
-        write(dataclasses.replace(RECORD, score=9.0), tmp_path / "a.json")
-    assert read(tmp_path / "a.json") == RECORD
+        dataclasses.replace(RECORD, score=9.0).write(tmp_path / "a.json")
+    assert Record.read(tmp_path / "a.json") == RECORD
     assert os.listdir(tmp_path) == ["a.json"]
 
 

@@ -16,7 +16,7 @@ import pytest
 from records_0_1_0.machine import BITS, DIFFERING, HERE, copied, remade
 
 import phosphene
-from phosphene.records import read
+from phosphene.forms import Record
 from phosphene.synthesis import NOT_ABOVE
 
 SOURCE = str(Path(phosphene.__file__).parents[1])
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_fixture_is_whole() -> None:
     assert len(NAMES) == 97
-    records = [read(HERE / "records" / f"{name}.json") for name in NAMES]
+    records = [Record.read(HERE / "records" / f"{name}.json") for name in NAMES]
     assert all(record.versions["phosphene"] == "0.1.0" for record in records)
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from phosphene.atlas import build
 from phosphene.errors import BadFile, BadRequest, UnknownName
-from phosphene.forms import StudyTable, is_study
+from phosphene.forms import Record, StudyTable, form_of
+from phosphene.forms.form import read_entry
 from phosphene.studies import load_study, study_names
 from phosphene.studies.exemplars import Exemplars
 
@@ -199,5 +200,6 @@ def test_a_study_by_its_name_says_what_its_own_command_says(
 
 
 def test_a_study_s_file_is_no_record(tmp_path: Path) -> None:
-    assert is_study(write_table(tmp_path / "run") / "any-name.json")
-    assert not is_study(write_picture(tmp_path / "run", "a", lone("fc:0")))
+    file = write_table(tmp_path / "run") / "any-name.json"
+    assert form_of(read_entry(file)) is StudyTable
+    assert form_of(read_entry(write_picture(tmp_path / "run", "a", lone("fc:0")))) is Record

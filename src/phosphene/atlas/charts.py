@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from phosphene.atlas.cards import Exemplars, Picture
 
+MAX_NUMBER = 1e300
+"""The largest number that is drawn; an axis needs room above it."""
 MAX_POINTS = 300
 """Of a curve that is drawn; a longer one is thinned."""
 
@@ -54,7 +56,7 @@ class Spread:
 
 def axis(values: Iterable[float], ticks: int = 4) -> Axis:
     """Return an axis that holds all the values that are numbers, and 0 … 1 where there are none."""
-    found = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    found = [value for value in values if abs(value) <= MAX_NUMBER] or [0.0, 1.0]
     low, high = min(found), max(found)
     size = max(abs(low), abs(high))
     if high - low <= max(1e-9 * size, 1e-12):

@@ -5,8 +5,7 @@ All of it comes from outside.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,19 @@ from typing import Any
 from phosphene.atlas import cards
 from phosphene.atlas.cards import Figure, Picture
 from phosphene.errors import BadFile, BadRequest
-from phosphene.forms import Dissection, Evaluation, Exemplars, StudyForm, StudyTable, form_of
+from phosphene.forms import (
+    Dissection,
+    Evaluation,
+    Exemplars,
+    Record,
+    StudyForm,
+    StudyTable,
+    form_of,
+)
 from phosphene.forms.dissection import UnitOverlap
 from phosphene.forms.exemplars import UnitExemplars
 from phosphene.forms.figures import Told, in_words, measures_of, unit_of
-from phosphene.forms.form import Entry, read_entry, short
-from phosphene.records import Record, read
+from phosphene.forms.form import Entry, Form, read_entry, short
 from phosphene.texts import clean
 from phosphene.units import Target, Unit, is_token
 
@@ -61,16 +67,7 @@ def look_into(folder: Path) -> list[Finding]:
 def _findings(file: Path) -> Iterator[Finding]:
     entry = read_entry(file)
     kind = form_of(entry)
-    if kind is None:
-        return iter([_picture(file)])
-    form = kind.of(entry)
-    if isinstance(form, Evaluation):
-        return _evaluation(form, file)
-    if isinstance(form, Exemplars):
-        return _exemplars(form, file)
-    if isinstance(form, Dissection):
-        return _dissection(form, file)
-    return _table(form, file) if isinstance(form, StudyTable) else iter(())
+    return _PIECES[kind](kind.of(entry), file)
 
 
 def beside(folder: Path, name: str, source: Path) -> Path:
@@ -85,25 +82,23 @@ def beside(folder: Path, name: str, source: Path) -> Path:
     return file
 
 
-def _picture(file: Path) -> Finding:
-    record = read(file)
+def _picture(record: Record, file: Path) -> Iterator[Finding]:
     request = Entry(file, record.request, "request")
     target, seed = _member(record, file)
     climb = request.get("climb")
     animation = file.with_suffix(".webp")
-    numbers = Entry(file, record.curve, "curve").elements()
     objective = climb.get("objective") if climb else None
     piece = Picture(
-        subject=shown_name(request["subject"].text()),
+        subject=shown_name(request["subject"].shown()),
         target=short(str(target)),
         label=short(target.label or str(target)),
         seed=seed,
         score=record.score,
         start_score=record.start_score,
-        curve=tuple(_or_nan(each) for each in numbers),
-        objective=objective.text() if objective else "activation",
+        curve=tuple(record.curve),
+        objective=objective.shown() if objective else "activation",
         status=short(record.status),
-        prior=shown_name(request["prior"].text()),
+        prior=shown_name(request["prior"].shown()),
         facts=tuple(_facts(record, climb.members() if climb else {})),
         image=beside(file.parent, record.image, file),
         image_sha256=record.image_sha256,
@@ -111,7 +106,7 @@ def _picture(file: Path) -> Finding:
         record=file,
     )
     sha256 = short(str(record.weights.get("subject", "")))
-    return Finding(piece.subject, sha256, _about(target), piece.label, piece)
+    yield Finding(piece.subject, sha256, _about(target), piece.label, piece)
 
 
 def _member(record: Record, file: Path) -> tuple[Target, int]:
@@ -200,12 +195,16 @@ def _subject(form: StudyForm) -> tuple[str, str]:
     return shown_name(form.subject), form.subject_sha256
 
 
-def _or_nan(entry: Entry) -> float:
-    return (
-        math.nan if isinstance(entry.value, float) and math.isnan(entry.value) else entry.number()
-    )
-
-
 def shown_name(name: str) -> str:
     """Return a network's name; of one that was given as a file, that without its folder."""
     return Path(name).name if name.endswith((".safetensors", ".pt2", ".onnx")) else name
+
+
+_PIECES: dict[type[Form], Callable[[Any, Path], Iterator[Finding]]] = {
+    Record: _picture,
+    Evaluation: _evaluation,
+    Exemplars: _exemplars,
+    Dissection: _dissection,
+    StudyTable: _table,
+}
+"""What each form says of units."""

@@ -30,8 +30,8 @@ from phosphene.errors import BadFile, BadRequest
 from phosphene.files import really_is
 
 if TYPE_CHECKING:
+    from phosphene.forms import Record
     from phosphene.pictures import Request
-    from phosphene.records import Record
     from phosphene.subjects import Subject
     from phosphene.synthesis import Member
     from phosphene.units import Target

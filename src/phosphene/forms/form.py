@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
+from sys import float_info
 from types import UnionType
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, Union, get_args, get_origin
 from typing import get_type_hints as type_hints
@@ -21,14 +22,14 @@ from phosphene.texts import clean
 
 F = TypeVar("F", bound="Form")
 
+MAX_FLOAT = float_info.max
+
 MAX_BYTES = 256 << 20
 """Bytes; a longer file is not read."""
 MAX_CHARACTERS = 100_000
 """Characters of a text; a longer one is refused."""
 MAX_SHOWN = 200
 """Characters of a text that are shown."""
-MAX_NUMBER = 1e300
-"""The largest number that is read; charts need room above it."""
 
 
 def short(text: str) -> str:
@@ -81,7 +82,7 @@ class Entry:
         """Return a text as a page shows it."""
         return short(self.text())
 
-    def number(self, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> float:
+    def number(self, low: float = -MAX_FLOAT, high: float = MAX_FLOAT) -> float:
         """Return a number within bounds."""
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
             self.wrong("is not a number")
@@ -132,6 +133,8 @@ class Form:
     """The version of the form, which goes up when files are no longer what older readers expect."""
     reads: ClassVar[tuple[int, ...]] = (1,)
     """The versions that are read."""
+    max_bytes: ClassVar[int] = MAX_BYTES
+    """Bytes; a longer file is not read."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what the file holds."""
@@ -144,7 +147,7 @@ class Form:
     @classmethod
     def read(cls: type[F], file: Path) -> F:
         """Read a file; `BadFile` says what is wrong with it."""
-        return cls.of(read_entry(file))
+        return cls.of(read_entry(file, cls.max_bytes))
 
     @classmethod
     def of(cls: type[F], entry: Entry) -> F:

@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phosphene import images, records
+from phosphene import images
 from phosphene.errors import BadFile, BadRequest
 from phosphene.factories import is_factory
 from phosphene.files import outlet, outlet_folder
+from phosphene.forms import Record
 from phosphene.pictures.request import Request, read_start, told_apart, upgraded
 from phosphene.pictures.versions import versions
 from phosphene.priors import Prior
-from phosphene.records import Folder, Record, pixels_sha256, read
+from phosphene.records import Folder, pixels_sha256
 from phosphene.subjects import Subject
 from phosphene.synthesis import Member, PreferredInputs, check, checked_batch, climb_batch
 from phosphene.tensors import as_images
@@ -159,7 +160,7 @@ def check_kept(
     for member in members:
         file = folder.path / f"{file_name(member)}.json"
         try:
-            kept = upgraded(read(file).request)
+            kept = upgraded(Record.read(file).request)
         except BadFile:  # none, or no whole one
             continue
         if other := told_apart(kept, wanted):
@@ -179,7 +180,7 @@ def check_places(folder: Folder, members: Sequence[Member], *inputs: str | Path)
 def _check_size(request: Request, chunk: Sequence[Member]) -> None:
     """Refuse a batch whose records would be too long to be read: each names all members."""
     length = len(json.dumps(request.for_member(chunk, 0), indent=1))
-    most = records.MAX_BYTES * 7 // 8  # the curve needs the rest
+    most = Record.max_bytes * 7 // 8  # the curve needs the rest
     if length > most:
         raise BadRequest(
             f"a record names its whole batch, and of {len(chunk)} such targets it would have "

@@ -12,10 +12,11 @@ import torch
 
 from phosphene.errors import BadFile, BadRequest
 from phosphene.factories import is_factory
+from phosphene.forms import Record
 from phosphene.pictures.folder import check_kept, check_places, climb, keep, made, weights_of
 from phosphene.pictures.request import Request, read_start
 from phosphene.priors import Prior
-from phosphene.records import Folder, Record, read
+from phosphene.records import Folder
 from phosphene.subjects import Subject
 from phosphene.synthesis import Member
 from phosphene.units import Unit
@@ -39,7 +40,7 @@ def remake(
     folder nothing is written. In another, a picture that another request made is replaced only when
     `anew` is true.
     """
-    old = read(file)
+    old = Record.read(file)
     asked, members, member = Request.from_record(old, file)
     named = f"phosphene synthesize {shlex.quote(asked.subject)} --record {shlex.quote(str(file))}"
     check_trusted(asked.subject, trusted, file, named)

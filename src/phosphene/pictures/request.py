@@ -12,9 +12,9 @@ from torch import Tensor
 
 from phosphene import images
 from phosphene.errors import BadFile, BadRequest
+from phosphene.forms import Record
 from phosphene.parts import KINDS
 from phosphene.priors import Prior, load_prior
-from phosphene.records import Record
 from phosphene.subjects import READINGS, Subject, load_subject
 from phosphene.synthesis import PRECISIONS, Climb, Member, check
 from phosphene.tensors import as_images

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from phosphene import __version__
-from phosphene.records import Record
+from phosphene.forms import Record
 
 DECISIVE = ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "DNNL_MAX_CPU_ISA")
 """Environment variables that choose other sums."""

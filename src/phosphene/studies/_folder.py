@@ -10,7 +10,8 @@ from pathlib import Path
 
 from phosphene import records
 from phosphene.errors import BadFile, BadRequest
-from phosphene.forms import is_study
+from phosphene.forms import Record, form_of
+from phosphene.forms.form import read_entry
 from phosphene.images import Pixels
 from phosphene.pictures import Request, check_code, check_trusted, check_weights
 from phosphene.subjects import Subject
@@ -82,9 +83,10 @@ class Run:
         return cls(subject, request, {layer: dict(channels) for layer, channels in layers.items()})
 
 
-def _records(folder: Path) -> list[tuple[Path, records.Record]]:
+def _records(folder: Path) -> list[tuple[Path, Record]]:
     """Return the records of a folder, in which other commands may have left their files."""
-    files = [file for file in sorted(folder.glob("[!.]*.json")) if not is_study(file)]
-    if not files:
+    entries = [read_entry(file) for file in sorted(folder.glob("[!.]*.json"))]
+    found = [(entry.file, Record.of(entry)) for entry in entries if form_of(entry) is Record]
+    if not found:
         raise BadFile(f"{folder} holds no records; make some with phosphene synthesize")
-    return [(file, records.read(file)) for file in files]
+    return found

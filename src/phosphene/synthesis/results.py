@@ -13,7 +13,8 @@ from torch import Tensor
 
 from phosphene import images as pictures
 from phosphene.errors import BadRequest
-from phosphene.records import Folder, Record
+from phosphene.forms import Record
+from phosphene.records import Folder
 from phosphene.units import Target
 
 NOT_ABOVE = "no higher than its start"

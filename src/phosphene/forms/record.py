@@ -1,0 +1,55 @@
+"""The record of a picture: JSON that says how it came to be and can make it again, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from phosphene.errors import BadFile
+from phosphene.forms.form import Entry, Form
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Form):
+    """Everything that `phosphene synthesize --record FILE` needs, and what came out.
+
+    `request` holds the arguments of the call for this one picture; `weights` the sha256 of each
+    file that took part; `score` is the target's activation on the picture, `start_score` on the
+    start; `status` is "climbed", "no higher than its start", "dead" or "stopped: …"; `image_sha256`
+    is of the picture's 8-bit pixels. `kept_step` is the step of the curve that the picture shows,
+    as many as there are steps where that is the last code; `last_score` is the activation on the
+    last code's picture. Version 0.1.0 kept the last one and told neither. It wrote format 1, in
+    which a climb has no parts.
+    """
+
+    format: int = 2
+    reads: ClassVar[tuple[int, ...]] = (1, 2)
+    max_bytes: ClassVar[int] = 16 << 20
+    target: str
+    label: str
+    request: dict[str, Any]
+    weights: dict[str, str]
+    score: float
+    start_score: float
+    curve: list[float]
+    status: str
+    image: str
+    image_sha256: str
+    command: str
+    versions: dict[str, str]
+    kept_step: int | None = None
+    last_score: float | None = None
+
+    @classmethod
+    def of(cls, entry: Entry) -> Record:
+        """Return the record that a file's content is; a field that is unknown is refused."""
+        needed = {"target", "request", "weights", "image_sha256", "format"}
+        if not isinstance(entry.value, dict) or not needed <= entry.value.keys():
+            raise BadFile(f"{entry.file} is JSON but not phosphene's record")
+        record = super().of(entry)
+        if unknown := entry.value.keys() - {each.name for each in fields(cls)}:
+            raise BadFile(f"{entry.file} has unknown fields: {', '.join(sorted(unknown))}")
+        if Path(record.image).name != record.image or not record.image:
+            raise BadFile(f"{entry.file}: its picture {record.image!r} does not lie beside it")
+        return record
