@@ -12,9 +12,9 @@ import torch
 from conftest import Run
 
 import phosphene
-from phosphene import records
 from phosphene.constraints import CONSTRAINTS
 from phosphene.errors import BadRequest
+from phosphene.forms import Record
 from phosphene.objectives import Objective
 from phosphene.optimizers import Optimizer
 from phosphene.parts import built_in
@@ -73,7 +73,7 @@ def test_a_record_runs_code_only_where_it_is_named(
     again = phosphene("synthesize", "--record", record, "--out", "again", "--trust", own[1])
     assert again.fine()
     assert again.err == "", "the same bits"
-    kept = records.read(record)
+    kept = Record.read(record)
     assert kept.command == f"phosphene synthesize --trust {own[1]} --record {record.name}"
     name, _, value = own[3].partition("=")
     options = {**kept.request["climb"]["options"], **kept.request["prior_options"]}
