@@ -42,6 +42,7 @@ from phosphene.claims.formatting import figure, told
 from phosphene.claims.report import write_report
 from phosphene.errors import BadRequest, Notice, UnknownName
 from phosphene.files import without_nan
+from phosphene.runtime import Runtime
 from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_difference
 from phosphene.synthesis import settings
 from phosphene.testing import CLASSES, write_generator, write_subject
@@ -271,7 +272,7 @@ class Bench:
         return self.findings
 
     def run(self, resume: bool = True, **identity: Any) -> Result:
-        experiment = Experiment(self.out)
+        experiment = Experiment(Runtime(self.out))
         experiment.__dict__["identity"] = {"subject": "s", "seed": 0, "quick": False, **identity}
         (result,) = runner.run([self.claim], experiment, resume)
         return result
@@ -804,7 +805,7 @@ def test_another_file_by_the_same_name_is_another_network(there: Path) -> None:
             "judges": ("judge.safetensors",),
             "prior": "generator.safetensors",
         }
-        made = Experiment(there / "out", objects="photos", **files)  # type: ignore[arg-type]
+        made = Experiment(Runtime(there / "out"), objects="photos", **files)  # type: ignore[arg-type]
         return made.identity
 
     before = identity()

@@ -123,11 +123,16 @@ def started_processes(device: str) -> Iterator[Processes]:
 class Runtime:
     """Where work keeps its files, what it runs on, until when, and who hears of its progress.
 
-    `folder` is made where it is missing. `deadline` is a time of `time.monotonic()`, in seconds.
+    `folder` is made where it is missing. `precision` and `threads` are those of climbs; training
+    computes in bfloat16. `deadline` is a time of `time.monotonic()`, in seconds. From the `seed`
+    come all random choices that no recipe and no climb has a seed for.
     """
 
     folder: Path
     device: str = "cpu"
+    precision: str = "float32"
+    threads: int = 1
+    seed: int = 0
     processes: Processes = ALONE
     deadline: float = math.inf
     progress: Progress = silent

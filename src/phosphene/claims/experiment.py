@@ -21,6 +21,7 @@ from phosphene.images import contact_sheet, read_png, to_pixels, write_webp
 from phosphene.metrics import features, judge_channels, recognised
 from phosphene.pictures import Request, climb_into, start_request
 from phosphene.priors import load_prior
+from phosphene.runtime import Runtime
 from phosphene.studies.compare import evaluate
 from phosphene.studies.exemplars import find_exemplars
 from phosphene.subjects import Subject, load_subject, outer_layers
@@ -63,11 +64,11 @@ class Experiment:
 
     `objects` and `scenes` are folders of photographs (see `phosphene.datasets`), `subject` and
     `judges` names of networks. With `quick` a tenth of units and photographs is taken, and half of
-    the settings that are tried. `seed` decides which units and photographs are drawn, and where
-    climbs begin.
+    the settings that are tried. The runtime's seed decides which units and photographs are drawn,
+    and where climbs begin.
     """
 
-    out: Path
+    runtime: Runtime
     objects: str = ""
     scenes: str = ""
     outlined: str = ""
@@ -76,18 +77,25 @@ class Experiment:
     judges: tuple[str, ...] = ("efficientnet-lite2", "resnet18-objects")
     prior: str = "objects-fc6"
     quick: bool = False
-    seed: int = 0
-    machine: dict[str, Any] = field(
-        default_factory=lambda: {"device": "cpu", "precision": "float32", "threads": 1}
-    )
     batch: int = 32
     report: Callable[[str], None] = lambda text: None
     _subjects: dict[str, Subject] = field(default_factory=dict)
     _photographs: dict[tuple[str, str], Photographs] = field(default_factory=dict)
 
     @property
+    def out(self) -> Path:
+        """Return the folder of all results."""
+        return self.runtime.folder
+
+    @property
     def device(self) -> str:
-        return str(self.machine["device"])
+        """Return what the networks run on."""
+        return self.runtime.device
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of all that is drawn."""
+        return self.runtime.seed
 
     def every(self, folder: str, split: str) -> int:
         """Return which share of photographs a quick run reads: a tenth where 1,000 are left."""
@@ -178,8 +186,16 @@ class Experiment:
             for seed in seeds
         ]
         how = settings("default", loaded, **changes)
-        machine = {**self.machine, "reading": network.reading_version()}
-        request = Request(subject, prior, how, start_request(start), **machine)
+        request = Request(
+            subject,
+            prior,
+            how,
+            start_request(start),
+            device=self.device,
+            precision=self.runtime.precision,
+            threads=self.runtime.threads,
+            reading=network.reading_version(),
+        )
         folder = records.Folder(self.runs / name)
         self.report(f"{name}: {len(members)} pictures")
         found = list(climb_into(folder, request, network, loaded, members, batch=self.batch))

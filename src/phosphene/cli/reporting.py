@@ -146,6 +146,7 @@ def claims(
     """
     from phosphene.claims import Experiment
     from phosphene.claims.report import ready
+    from phosphene.runtime import Runtime
 
     chosen = _chosen(names or ["all"], subject == Experiment.subject)
     objects = _objects(objects, images)
@@ -153,8 +154,9 @@ def claims(
     refuse_options(context, sorted(unused), f"the claims {', '.join(one.name for one in chosen)}")
     _check_outlet(out_folder, [objects, scenes, outlined, textures])
     ready()
+    machine = choose_machine(device, precision, threads)
     experiment = Experiment(
-        out_folder,
+        Runtime(out_folder, **machine, seed=seed),
         objects,
         scenes,
         outlined,
@@ -163,8 +165,6 @@ def claims(
         judges=tuple(judge or Experiment.judges),
         prior=prior,
         quick=quick,
-        seed=seed,
-        machine=choose_machine(device, precision, threads),
     )
     _report_claims(chosen, experiment, anew, as_json)
 

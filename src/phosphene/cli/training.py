@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,8 +14,13 @@ from phosphene.cli import progress
 from phosphene.cli.shell import Device, Interrupted, Threads, choose_machine, out
 from phosphene.errors import BadRequest
 
+if TYPE_CHECKING:
+    from phosphene.runtime import Runtime
+
 Run = Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")]
 OutFile = Annotated[Path | None, typer.Option("--out", "-o", help="Weights file to write.")]
+Layer = Annotated[str | None, typer.Option(help="Its code layer.", show_default="the recipe's")]
+Recipe = Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")]
 TimeBudget = Annotated[
     float | None, typer.Option(help="Minutes after which to stop cleanly.", min=0)
 ]
@@ -24,7 +30,7 @@ app = typer.Typer(no_args_is_help=True, help="Train a subject or a generator fro
 
 @app.command("subject")
 def train_subject(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
+    recipe: Recipe,
     data: Annotated[
         Path,
         typer.Option(
@@ -53,10 +59,10 @@ def train_subject(
 ) -> None:
     """Train a classifier to be looked into.
 
-    Several processes share each batch: torchrun --nproc-per-node 2 --no-python -- phosphene train subject …
+    Several processes share each batch:
+    torchrun --nproc-per-node 2 --no-python -- phosphene train subject …
     """
     from phosphene import datasets
-    from phosphene.runtime import Runtime, deadline_in, started_processes
     from phosphene.subjects import load_subject
     from phosphene.training.modified import with_modified
     from phosphene.training.recipes import check_complete, read_recipe
@@ -66,7 +72,7 @@ def train_subject(
     _check_places(run, out_file, [data], recipe, init_from)
     steps = read_recipe(recipe, "subject")
     check_complete(steps)
-    begun = load_subject(init_from) if init_from else None
+    initial = load_subject(init_from) if init_from else None
     with progress.status("decoding photographs"):
         train = datasets.load(data, "train", without=without, cache=run / "cache")
         val = datasets.load(data, "val", cache=run / "cache")
@@ -75,37 +81,24 @@ def train_subject(
 
     def snapshot(share: float, network: Any) -> None:
         tag = f"{name}@{100 * share:g}%"
-        card = subject_card(tag, steps, train, val, network, history=[], init_from=begun)
+        card = subject_card(tag, steps, train, val, network, history=[], init_from=initial)
         _publish(run / f"{tag}.safetensors", {"network": network}, card, False, told=False)
 
-    with (
-        started_processes(where) as processes,
-        progress.training_bar(processes.is_main) as report,
-    ):
-        deadline = deadline_in(_seconds(time_budget))
-        runtime = Runtime(run, where, processes, deadline, report)
+    with _runtime(run, where, time_budget) as runtime:
         network, folder, finished = train_subject(
-            steps,
-            train,
-            val,
-            runtime,
-            init_from=begun,
-            snapshot=snapshot,
+            steps, train, val, runtime, init_from=initial, snapshot=snapshot
         )
-    if not processes.is_main:
+    if not runtime.processes.is_main:
         return
-    _publish(
-        out_file or run / f"{name}.safetensors",
-        {"network": network},
-        subject_card(name, steps, train, val, network, history=folder.history, init_from=begun),
-        finished,
-    )
+    history = folder.history
+    card = subject_card(name, steps, train, val, network, history=history, init_from=initial)
+    _publish(out_file or run / f"{name}.safetensors", {"network": network}, card, finished)
     _end(finished, time_budget)
 
 
 @app.command("generator")
 def train_generator(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name or a TOML file.")],
+    recipe: Recipe,
     data: Annotated[
         list[Path],
         typer.Option(
@@ -116,9 +109,7 @@ def train_generator(
     ],
     run: Run,
     encoder: Annotated[str, typer.Option(help="The subject to invert.")] = "caffenet-objects",
-    layer: Annotated[
-        str | None, typer.Option(help="Its code layer.", show_default="the recipe's")
-    ] = None,
+    layer: Layer = None,
     init_from: Annotated[
         str | None,
         typer.Option(
@@ -140,13 +131,14 @@ def train_generator(
 ) -> None:
     """Train a generator that inverts a layer of an encoder.
 
-    Every few minutes the last stage leaves in RUN/image/pictures what it makes of some held-out photographs.
+    Every few minutes the last stage leaves in RUN/image/pictures what it makes of some held-out
+    photographs.
 
-    Several processes share each batch: torchrun --nproc-per-node 2 --no-python -- phosphene train generator …
+    Several processes share each batch:
+    torchrun --nproc-per-node 2 --no-python -- phosphene train generator …
     """
     from phosphene import datasets, weights
     from phosphene.priors import load_generated
-    from phosphene.runtime import Runtime, deadline_in, started_processes
     from phosphene.subjects import load_subject
     from phosphene.training.generator import generator_card, train_generator
     from phosphene.training.inversion import with_code
@@ -160,45 +152,30 @@ def train_generator(
     _check_places(run, out_file, data, recipe, init_from, encoder, discriminator)
     network = load_subject(encoder)
     steps = with_code(read_recipe(recipe, "generator"), network, layer)
-    begun = load_generated(init_from) if init_from else None
-    judge = weights.read(discriminator, "training") if discriminator else None
+    initial = load_generated(init_from) if init_from else None
+    beside = weights.read(discriminator, "training") if discriminator else None
     with progress.status("decoding photographs"):
-        train, val = (
-            datasets.load_joined(data, split, run / "cache", labelled=False)
-            for split in ("train", "val")
-        )
-    with (
-        started_processes(where) as processes,
-        progress.training_bar(processes.is_main) as report,
-    ):
-        deadline = deadline_in(_seconds(time_budget))
-        runtime = Runtime(run, where, processes, deadline, report)
+        train = datasets.load_joined(data, "train", run / "cache", labelled=False)
+        val = datasets.load_joined(data, "val", run / "cache", labelled=False)
+    with _runtime(run, where, time_budget) as runtime:
         trained = train_generator(
             steps,
             network,
             train,
             runtime,
-            init_from=begun,
-            discriminator=judge,
+            init_from=initial,
+            discriminator=beside,
             held_out=val,
         )
-    if not processes.is_main:
+    if not runtime.processes.is_main:
         return
     name = name or Path(recipe).stem
     with progress.status("held-out error"):
         card = generator_card(name, steps, network, train, val, trained)
-    _publish(
-        out_file or run / f"{name}.safetensors",
-        {"network": trained.generator, "code": trained.statistics},
-        card,
-        trained.finished,
-    )
-    _publish(
-        run / f"{name}-training.safetensors",
-        trained.helpers,
-        {**card, "name": f"{name}-training", "kind": "training"},
-        trained.finished,
-    )
+    parts = {"network": trained.generator, "code": trained.statistics}
+    _publish(out_file or run / f"{name}.safetensors", parts, card, trained.finished)
+    other = {**card, "name": f"{name}-training", "kind": "training"}
+    _publish(run / f"{name}-training.safetensors", trained.helpers, other, trained.finished)
     _end(trained.finished, time_budget)
 
 
@@ -221,8 +198,18 @@ def _check_places(
         outlet(out_file, *(each for each in inputs if each))
 
 
+@contextmanager
+def _runtime(run: Path, device: str, time_budget: float | None) -> Iterator[Runtime]:
+    """Lend the runtime of a training, whose main process shows a bar."""
+    from phosphene.runtime import Runtime, deadline_in, started_processes
+
+    with started_processes(device) as processes, progress.training_bar(processes.is_main) as bar:
+        deadline = deadline_in(_seconds(time_budget))
+        yield Runtime(run, device, processes=processes, deadline=deadline, progress=bar)
+
+
 def _end(finished: bool, time_budget: float | None) -> None:
-    """A run that neither its recipe nor a budget ended was stopped by a signal: the exit code says so."""
+    """Exit with a signal's code where neither the recipe nor a budget ended the run."""
     if not finished and time_budget is None:
         raise Interrupted
 
@@ -230,6 +217,7 @@ def _end(finished: bool, time_budget: float | None) -> None:
 def _publish(
     path: Path, parts: dict[str, Any], card: dict[str, Any], finished: bool, told: bool = True
 ) -> None:
+    """Write a weights file, and say so."""
     from phosphene import weights
 
     tensors = {
@@ -247,6 +235,7 @@ def _publish(
 
 
 def _seconds(minutes: float | None) -> float | None:
+    """Return a budget in seconds; `BadRequest` where it is no number."""
     if minutes is not None and not math.isfinite(minutes):
         raise BadRequest(f"--time-budget takes minutes; got {minutes}")
     return None if minutes is None else 60 * minutes

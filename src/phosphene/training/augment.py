@@ -18,10 +18,10 @@ def random_crops(
     ratio: float = 4 / 3,
     flip: bool = True,
 ) -> Tensor:
-    """Random resized crops and flips (Szegedy et al. 2015), one affine map for each image.
+    """Return random crops, resized and flipped (Szegedy et al. 2015), by one affine map an image.
 
-    `images` float (batch, 3, height, width) → (batch, 3, size, size). `scale` is the crop's share of the
-    area, `ratio` the largest ratio of its sides.
+    `images` float (batch, 3, height, width) → (batch, 3, size, size). `scale` is the crop's share
+    of the area, `ratio` the largest ratio of its sides.
     """
     n = len(images)
     draw = torch.rand(5, n, generator=generator)
@@ -42,7 +42,7 @@ def random_crops(
 
 
 def jitter_colours(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and saturation, each scaled by a factor in 1 ± strength, one for each image."""
+    """Scale brightness, contrast and saturation of each image by factors in 1 ± strength."""
     if not strength:
         return images
     factors = 1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
@@ -57,10 +57,13 @@ def jitter_colours(images: Tensor, strength: float, generator: torch.Generator) 
 def mixed(
     images: Tensor, labels: Tensor, alpha: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, float]:
-    """Mixup (Zhang et al. 2018): each image with a partner; returns images, the partners' labels, the share."""
+    """Mix each image with a partner (mixup, Zhang et al. 2018).
+
+    Returns the images, the partners' labels, and the share of the first.
+    """
     if not alpha:
         return images, labels, 1.0
-    # Beta(a, a) from uniforms would need rejection (Jöhnk); numpy's sampler is seeded from ours instead.
+    # Beta(a, a) from uniforms would need rejection (Jöhnk): numpy's sampler has a seed from ours
     import numpy as np
 
     number = int(torch.randint(2**31, (), generator=generator))

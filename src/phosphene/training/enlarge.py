@@ -193,7 +193,7 @@ class EnlargerStage(Stage):
         return self.network.eval()
 
     def _show(self, prior: Generated, held_out: Stream) -> None:
-        """Show held-out photographs, and for each kind the bicubic and the network's enlargement."""
+        """Show held-out photographs, and each kind enlarged bicubically and by the network."""
         device = self.runtime.device
         pairs = _pairs(self.seed, prior, held_out, evenly(len(held_out)), device)
         sets = [pairs.large, pairs.reconstructed, pairs.extrapolated]
@@ -361,7 +361,8 @@ def _heads(stage: Recipe, comparator: Subject) -> list[tuple[int, int]]:
     flat = [layer for layer in discriminated if len(shapes.get(layer, ())) != 3]
     if flat or len(halvings) != 1 + len(discriminated):
         raise BadRequest(
-            "discriminator_layers are maps, and halvings has a number for the picture and for each of them; "
+            "discriminator_layers are maps, and halvings has a number for the picture and for each "
+            "of them; "
             f"got {discriminated} and {halvings}"
         )
     channels = [3, *(shapes[layer][0] for layer in discriminated)]

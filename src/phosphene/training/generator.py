@@ -5,8 +5,8 @@
 3. `latent`: the map from code to latents, against a discriminator of latents and codes.
 4. `image`: both halves together, with the encoder's features and a discriminator of them.
 
-A recipe with a table `init_from` takes the first three from a trained generator instead, whatever its
-code, or, for a direct generator, does without them.
+A recipe with a table `init_from` takes the first three from a trained generator, whatever its code.
+For a direct generator it does without them.
 """
 
 from __future__ import annotations

@@ -46,10 +46,10 @@ class _Maps:
 class ImageStage(Stage):
     """Stage 4: the whole generator on images, with DeePSiM's three losses.
 
-    (Dosovitskiy & Brox 2016, eq. 2.) Where the recipe has `extrapolated`, there are so many more codes,
-    between and beyond those of the photographs, whose images should give the code again and fool
-    the discriminator. Where it has `class_kl`, the comparator should name an image as it names its
-    photograph.
+    (Dosovitskiy & Brox 2016, eq. 2.) Where the recipe has `extrapolated`, there are so many more
+    codes, between and beyond those of the photographs. Their images should give the code again and
+    fool the discriminator. Where it has `class_kl`, the comparator should name an image as it names
+    its photograph.
     """
 
     counter = 4
@@ -264,7 +264,7 @@ def _maps_of(
 
 
 def class_kl(got: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean Kullback–Leibler divergence of the first's classes from the second's, in nats.
+    """Return the mean Kullback–Leibler divergence of the first classes from the second, in nats.
 
     Both are logits (batch, classes). (Hinton et al. 2015, at temperature 1.)
     """

@@ -36,9 +36,9 @@ def initialized(
     """Return a generator that has seen no image, its code's statistics, and its teacher's sha256.
 
     The teacher, `[init_from] generator`, is a trained two-stage generator of any code. It draws
-    `[init_from] views` views of photographs from its own code. Its decoder becomes this generator's,
-    and the latents become the goal of a ridge regression on this generator's codes. Without one,
-    only the codes are found. Computed once and kept beside the run.
+    `[init_from] views` views of photographs from its own code. Its decoder becomes this
+    generator's, and the latents become the goal of a ridge regression on this generator's codes.
+    Without one, only the codes are found. Computed once and kept beside the run.
     """
     recipe = inversion.recipe
     name = recipe["init_from"].get("generator", "")

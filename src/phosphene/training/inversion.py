@@ -119,7 +119,8 @@ class Inversion:
             )
         if not isinstance(code, int) and self.from_scratch:
             raise BadRequest(
-                "a code that is a map needs a recipe with [init_from], such as from-teacher or deepsim-layout"
+                "a code that is a map needs a recipe with [init_from], such as from-teacher or "
+                "deepsim-layout"
             )
         with torch.device("meta"):
             network = build(self.architecture)

@@ -1,7 +1,8 @@
-"""Extra classes of modified photographs: does a unit's picture show what only its own photographs had?
+"""Extra classes of modified photographs.
 
-Nguyen et al. (2016) trained networks with such twins to tell the neuron's preference from the prior's: channels
-permuted, blurred, cut into tiles and stitched together again in another order.
+Does a unit's picture show what only its own photographs had? Nguyen et al. (2016) trained networks
+with such twins to tell the neuron's preference from the prior's. Channels are permuted, pictures
+blurred, or cut into tiles that are stitched together in another order.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ BLUR = 2.0
 
 
 def with_modified(photographs: Photographs, extra: Sequence[Mapping[str, Any]]) -> Photographs:
-    """The photographs, and behind them modified copies of some classes, each as a class of its own.
+    """Return photographs, and behind them modified copies of some classes, as classes of their own.
 
-    `extra` is a list of {kind, classes}: kind is one of `KINDS`, classes are labels. The twin of class "lion" is
-    called "lion (brg)". Tiles are shuffled by each photograph's place, so the same photographs give the same bits.
+    `extra` is a list of {kind, classes}: kind is one of `KINDS`, classes are labels. The twin of
+    class "lion" is called "lion (brg)". Tiles are shuffled by each photograph's place, so the same
+    photographs give the same bits.
     """
     if not extra:
         return photographs
@@ -66,16 +68,17 @@ def with_modified(photographs: Photographs, extra: Sequence[Mapping[str, Any]]) 
 
 
 def _brg(picture: Pixels, place: int) -> Pixels:
-    """Red, green, blue become blue, red, green."""
+    """Permute red, green, blue to blue, red, green."""
     return picture[..., [2, 0, 1]]
 
 
 def _blurred(picture: Pixels, place: int) -> Pixels:
+    """Blur by a Gaussian."""
     return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(BLUR)))
 
 
 def _tiled(picture: Pixels, place: int) -> Pixels:
-    """Tiles in random order; the edge that does not divide stays as it is."""
+    """Shuffle tiles; the edge that does not divide stays as it is."""
     side = picture.shape[0] // TILES
     order = np.random.default_rng(place).permutation(TILES * TILES)
     stitched = picture.copy()

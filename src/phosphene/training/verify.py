@@ -17,7 +17,10 @@ from phosphene.training.subject import accuracy
 
 
 def held_out(folders: Mapping[str, Path], name: str) -> Photographs | None:
-    """The val split of the data that a card names, one set or "one + other"; None where one of them is not given."""
+    """Return the val split of the data that a card names, one set or "one + other".
+
+    None where one of them is not given.
+    """
     parts = name.split(" + ")
     if not folders.keys() >= set(parts):
         return None
@@ -27,7 +30,7 @@ def held_out(folders: Mapping[str, Path], name: str) -> Photographs | None:
 def measured(
     name: str, card: Mapping[str, Any], val: Photographs, device: str = "cpu"
 ) -> dict[str, Any]:
-    """What the card of a bundled file, or one by path, should say of these photographs under "measured"."""
+    """Measure what the card of a file should say of these photographs under "measured"."""
     if card["kind"] == "subject":
         extra = card["recipe"].get("extra", [])
         own = sum(len(part["classes"]) for part in extra)
