@@ -48,8 +48,11 @@ def _imported(package: Path, module: str) -> Iterator[str]:
     file = _file(package, module)
     start = f"{package.name}."
     for node in ast.walk(ast.parse(file.read_bytes())) if file else ():
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("built_in"):
-            names = list(_listed(package, ast.literal_eval(node.args[0])))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("built_in", "load_part")
+        ):
+            told = ast.unparse(node.args[0]).replace("__name__", f"'{start}{module}'").strip("'")
+            names = list(_listed(package, told))
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
