@@ -173,7 +173,7 @@ def test_fc6_has_56_million_parameters():
 def test_the_subject_sees_227_of_256_from_14_on():
     with torch.device("meta"):
         network = DeePSiM("fc6")
-    assert (network.image_size - network.seen) // 2 == 14
+    assert (network.image_size - network.view_size) // 2 == 14
 
 
 def test_nothing_but_the_mean_colour_comes_from_zeros(tmp_path, small):

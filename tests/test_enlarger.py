@@ -92,7 +92,10 @@ def test_refuses_what_is_no_architecture(wrong: dict[str, Any]) -> None:
 
 def test_an_enlarged_generator_is_climbed_as_any_other(generated: Generated) -> None:
     both = EnlargedGenerator(generated.generator, Enlarger(**TINY))
-    assert (both.image_size, both.seen) == (2 * generated.image_size, 2 * generated.view_size[0])
+    assert (both.image_size, both.view_size) == (
+        2 * generated.image_size,
+        2 * generated.view_size[0],
+    )
     codes = torch.zeros(2, *both.code_shape, requires_grad=True)
     images = Generated(both, generated.statistics).images(codes)
     images[..., 3, 3].sum().backward()

@@ -27,7 +27,7 @@ class Unflattened(nn.Module):
 
     def __init__(self, lost: float):
         super().__init__()
-        self.image_size = self.seen = SIDE
+        self.image_size = self.view_size = SIDE
         self.code_shape, self.lost = (3 * SIDE * SIDE,), lost
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ def test_measured_statistics_are_the_closed_forms(code: int) -> None:
 def test_a_random_start_is_a_draw_from_the_codes_gaussian() -> None:
     codes = drawn() + 40  # far above 0, where nothing is cut
     generator = torch.nn.Module()
-    generator.image_size = generator.seen = 8
+    generator.image_size = generator.view_size = 8
     generated = Generated(generator, statistics_of(codes, 6))
     starts = torch.stack([generated.start(seed) for seed in range(4000)])
     torch.testing.assert_close(starts.mean(0), codes.mean(0), atol=0.15, rtol=0)

@@ -65,7 +65,7 @@ class CodeIsImage(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.image_size = self.seen = size
+        self.image_size = self.view_size = size
 
     def forward(self, codes: Tensor) -> Tensor:
         return codes.view(-1, 3, self.image_size, self.image_size)
@@ -348,7 +348,7 @@ def test_n_steps_cost_n_passes_and_the_stated_measuring_ones(generated: Generate
     """
     counted = Counted(lively(TinyNet()))
     generator = Counted(generated.generator)
-    generator.image_size, generator.seen = IMAGE, VIEW
+    generator.image_size, generator.view_size = IMAGE, VIEW
     prior = Generated(generator, generated.statistics)
     told: list[int] = []
     members = [member("module.fc", c) for c in range(3)]

@@ -1028,7 +1028,7 @@ def test_a_generator_of_another_layer_begins_from_one_that_is_trained(
     assert whole.init_from == (weights.read(teacher).sha256,)
 
 
-DIRECT = {"name": "direct", "hidden": 16, "widths": [8, 8], "size": 16, "seen": 14}
+DIRECT = {"name": "direct", "hidden": 16, "widths": [8, 8], "size": 16, "view_size": 14}
 
 
 @pytest.mark.usefixtures("every_step")
@@ -1112,14 +1112,14 @@ def test_both_families_make_images_of_any_size(size: int, code: int | list[int])
         "hidden": 32,
         "widths": [16] * doublings,
         "size": size,
-        "seen": size - 8,
+        "view_size": size - 8,
     }
     staged = {
         **GENERATOR_ARCHITECTURE,
         "code": code,
         "grid": size // 16,
         "size": size,
-        "seen": size - 8,
+        "view_size": size - 8,
     }
     for architecture in (direct, staged):
         torch.manual_seed(0)
@@ -1142,8 +1142,8 @@ def test_both_families_make_images_of_any_size(size: int, code: int | list[int])
         {"size": 90},
         {"widths": [8]},
         {"widths": [8] * 9},
-        {"seen": 17},
-        {"seen": 0},
+        {"view_size": 17},
+        {"view_size": 0},
         {"code": [3, 3]},
     ],
     ids=str,

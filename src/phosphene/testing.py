@@ -39,7 +39,7 @@ GENERATOR_ARCHITECTURE = {
     "decoder": [8, 8, 8],
     "decoder_blocks": [1, 0, 1],
     "size": IMAGE,
-    "seen": VIEW,
+    "view_size": VIEW,
 }
 CLASSES = (
     "tench, Tinca tinca",
@@ -76,10 +76,10 @@ class TinyNet(nn.Module):
 class TinyGenerator(nn.Module):
     """A code (batch, code) through one hidden layer to an image in (0, 1)."""
 
-    def __init__(self, code: int = CODE, size: int = IMAGE, seen: int = VIEW) -> None:
+    def __init__(self, code: int = CODE, size: int = IMAGE, view_size: int = VIEW) -> None:
         super().__init__()
         self.image_size = size
-        self.seen = seen
+        self.view_size = view_size
         self.code_shape = (code,)
         self.hidden = nn.Linear(code, 24)
         self.out = nn.Linear(24, 3 * size * size)

@@ -66,7 +66,7 @@ class Enlarger(nn.Module):
 class EnlargedGenerator(nn.Module):
     """Codes (batch, *code) to RGB in [0, 1], (batch, 3, size, size): drawn small, and doubled.
 
-    It has what a climb asks of a generator: `image_size` and `seen` in pixels, twice the first
+    It has what a climb asks of a generator: `image_size` and `view_size` in pixels, twice the first
     stage's, and `code_shape`.
     """
 
@@ -75,7 +75,7 @@ class EnlargedGenerator(nn.Module):
         self.generator = generator
         self.enlarger = enlarger
         self.image_size = 2 * int(cast("int", generator.image_size))
-        self.seen = 2 * int(cast("int", generator.seen))
+        self.view_size = 2 * int(cast("int", generator.view_size))
         self.code_shape = cast("tuple[int, ...]", generator.code_shape)
 
     def forward(self, codes: Tensor) -> Tensor:

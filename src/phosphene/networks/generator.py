@@ -16,22 +16,24 @@ class ImageGenerator(nn.Module):
     """Codes (batch, *code), as the encoder gives them, to RGB in (0, 1), (batch, 3, size, size).
 
     A code is a vector, its length given, or a map, given as [channels, rows, columns]. The subject
-    was shown the central `seen` pixels of such an image. `code_mean` and `code_std` whiten what
+    was shown the central `view_size` pixels of such an image. `code_mean` and `code_std` whiten what
     enters.
     """
 
     code_mean: Tensor
     code_std: Tensor
 
-    def __init__(self, code: int | Sequence[int], size: int, seen: int):
+    def __init__(self, code: int | Sequence[int], size: int, view_size: int):
         super().__init__()
         shape = (code,) if isinstance(code, int) else tuple(code)
         if len(shape) not in (1, 3):
             raise ValueError(f"a code is a vector or a map of three sides; got {code}")
-        if not 0 < seen <= size:
-            raise ValueError(f"the subject sees a part of the image; got {seen} of {size} pixels")
+        if not 0 < view_size <= size:
+            raise ValueError(
+                f"the subject sees a part of the image; got {view_size} of {size} pixels"
+            )
         self.image_size = size
-        self.seen = seen
+        self.view_size = view_size
         self.code_shape = shape
         self.register_buffer("code_mean", torch.zeros(shape))
         self.register_buffer("code_std", torch.ones(shape))
@@ -62,10 +64,10 @@ class TwoStageGenerator(ImageGenerator):
         latent: int = 16,
         decoder: Sequence[int] = (128, 96, 48),
         size: int = 96,
-        seen: int = 84,
+        view_size: int = 84,
         decoder_blocks: Sequence[int] = (0, 0, 0),
     ):
-        super().__init__(code, size, seen)
+        super().__init__(code, size, view_size)
         if size != 16 * grid or not all(0 <= number <= 64 for number in (*blocks, *decoder_blocks)):
             raise ValueError(
                 "size is 16 × grid, blocks at most 64; "
@@ -106,9 +108,9 @@ class DirectGenerator(ImageGenerator):
         hidden: int = 1024,
         widths: Sequence[int] = (256, 256, 128, 64),
         size: int = 96,
-        seen: int = 84,
+        view_size: int = 84,
     ):
-        super().__init__(code, size, seen)
+        super().__init__(code, size, view_size)
         self.grid = size >> len(widths)
         if not 4 <= self.grid <= 7 or self.grid << len(widths) != size:
             raise ValueError(

@@ -68,7 +68,7 @@ class Generated(Prior):
 
     @property
     def view_size(self) -> tuple[int, int]:
-        side = int(self.generator.seen)  # type: ignore[arg-type]
+        side = int(self.generator.view_size)  # type: ignore[arg-type]
         return side, side
 
     def images(self, codes: Tensor) -> Tensor:

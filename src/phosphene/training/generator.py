@@ -169,9 +169,9 @@ def held_out_errors(
     its whitened code after another pass through the encoder. Where the photographs are of the
     encoder's classes, there is the share of reconstructions whose class the encoder names.
     """
-    layer, seen, device = (
+    layer, view_size, device = (
         recipe["code_layer"],
-        recipe["architecture"]["seen"],
+        recipe["architecture"]["view_size"],
         device_of(generator),
     )
     same = same_names(val.classes, encoder.classes) and bool((val.labels >= 0).all())
@@ -184,12 +184,12 @@ def held_out_errors(
             x = resized(x, (generator.image_size, generator.image_size))
             with mixed_precision(str(device.type)):
                 code = (
-                    read(encoder.prepare(center_crop(x, seen)))[layer]
+                    read(encoder.prepare(center_crop(x, view_size)))[layer]
                     .float()
                     .reshape(len(x), *generator.code_shape)
                 )
                 y = generator(code)
-                again = read(encoder.prepare(center_crop(y, seen)))
+                again = read(encoder.prepare(center_crop(y, view_size)))
             shift = (again[layer].float().reshape(code.shape) - code) / generator.code_std
             named = again[encoder.output].argmax(1).cpu() == torch.from_numpy(
                 val.labels[at : at + batch]

@@ -69,7 +69,7 @@ class Inversion:
         shared = ("seed", "architecture", "autoencoder", "code_layer")
         whole: dict[str, Any] = {part: recipe[part] for part in shared if part in recipe}
         if stage in ("views", "code_regressor"):
-            known = (*DECODER, "size", "seen")
+            known = (*DECODER, "size", "view_size")
             whole["architecture"] = {k: v for k, v in self.architecture.items() if k in known}
         if begun:
             settings = {stage: settings[stage], "begun": list(begun)}
@@ -89,7 +89,7 @@ class Inversion:
 
     def prepared(self, images: Tensor) -> Tensor:
         """Return what the encoder reads of images at the generator's size: their central part."""
-        return self.encoder.prepare(center_crop(images, self.recipe["architecture"]["seen"]))
+        return self.encoder.prepare(center_crop(images, self.recipe["architecture"]["view_size"]))
 
     def codes(self, images: Tensor, read: Callable[[Tensor], dict[str, Tensor]]) -> Tensor:
         """Return the codes (batch, *code) of images, in half precision, on the CPU.

@@ -40,6 +40,7 @@ RENAMED = {
     "likeness": "style",
     "again": "reconstructed",
     "same": "consistency",
+    "seen": "view_size",
 }
 """What version 0.1.0 called keys of a recipe, and their names now."""
 FORMER_NAMES = {now: former for former, now in RENAMED.items()}

@@ -29,6 +29,8 @@ MAX_BYTES = 4 << 30
 """Bytes; a bigger file is refused before it is opened."""
 MAX_CARD = 64 << 20
 """Letters of a card's JSON; safetensors reads no header of more than 100 MB."""
+RENAMED = {"seen": "view_size"}
+"""What version 0.1.0 called arguments of an architecture, and their names now."""
 _NO_PICKLES = (
     "; for a network of your own write a factory, python:MODULE:FACTORY, or export it with "
     "torch.export.save to a file NAME.pt2"
@@ -235,6 +237,7 @@ def _card(text: str, path: Path) -> dict[str, Any]:
             f"{path} has format {card['format']}, this version reads up to {FORMAT}; "
             "update phosphene"
         )
+    card["architecture"] = {RENAMED.get(k, k): v for k, v in card["architecture"].items()}
     if any(not 0 <= value <= 65536 for value in leaves if isinstance(value, (int, float))):
         raise BadFile(f"{path}: its architecture has a number outside 0 … 65536")
     return card
