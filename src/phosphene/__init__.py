@@ -35,7 +35,10 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> typing.Any:
-    """Import a public name when it is first used, so that the command line starts before torch does."""
+    """Import a public name when it is first used.
+
+    So the command line starts before torch does.
+    """
     if name not in _ROOMS:
         raise AttributeError(
             f"module 'phosphene' has no attribute {name!r}; it has: {', '.join(__all__)}"

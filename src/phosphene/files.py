@@ -181,7 +181,8 @@ def outlet(path: Path, *inputs: str | Path) -> Path:
         )
     if not os.access(place, os.W_OK):
         raise OutOfSpace(f"cannot write {path}: it is there and may not be written")
-    if read := [each for each in inputs if os.path.exists(each) and os.path.samefile(each, place)]:
+    read = [each for each in inputs if os.path.exists(each) and os.path.samefile(each, place)]
+    if read:
         raise BadRequest(f"{path} is {read[0]}, which is read; give another name for what is made")
     return place
 
@@ -198,11 +199,9 @@ def outlet_folder(path: Path, *inputs: str | Path) -> Path:
         raise OutOfSpace(f"cannot make the folder {path}: a file has that name")
     else:
         _check_parent(Path(os.path.realpath(path)).parent, path)
-    if read := [
-        each
-        for each in inputs
-        if os.path.isdir(each) and path.exists() and os.path.samefile(each, path)
-    ]:
+    folders = [each for each in inputs if os.path.isdir(each) and path.exists()]
+    read = [each for each in folders if os.path.samefile(each, path)]
+    if read:
         raise BadRequest(
             f"{path} is {read[0]}, which is read; give another folder for what is made"
         )
@@ -234,7 +233,7 @@ def in_utf8(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def told_as_oserror() -> Iterator[None]:
-    """What safetensors makes of a full disk, as the system says it."""
+    """Raise what safetensors makes of a full disk as the `OSError` that the system gives."""
     from safetensors import SafetensorError
 
     try:
@@ -321,13 +320,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     with atomic_path(path) as scratch:
         text = json.dumps(without_nan(value), indent=1, ensure_ascii=False) + "\n"
-        scratch.write_text(
-            text, encoding="utf-8", errors="backslashreplace"
-        )  # half a character is JSON's \udXXX then
+        # Half a character becomes JSON's \udXXX.
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def without_nan(value: Any) -> Any:
-    """The value with None for every number that JSON has no word for."""
+    """Return the value with None for every number that JSON has no word for."""
     if isinstance(value, dict):
         return {key: without_nan(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -351,25 +349,29 @@ def caches() -> list[Path]:
     if own := os.environ.get("PHOSPHENE_CACHE"):
         return [Path(own)]
     found = [home() / ".cache"]
-    if os.path.isabs(shared := os.environ.get("XDG_CACHE_HOME", "")):
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(shared):
         found.append(Path(shared))
     return [folder / "phosphene" for folder in dict.fromkeys(found)]
 
 
 def from_hub(repository: str, name: str) -> Path:
-    """A file of a repository on the Hugging Face hub, or from the hub's own cache where it is there already."""
+    """Fetch a file of a repository on the Hugging Face hub.
+
+    The hub's own cache gives it where it is there already.
+    """
     address = f"https://huggingface.co/{repository}/resolve/main/{name}"
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise Unavailable(
-            f"huggingface-hub is not installed; pip install 'phosphene[hub]', or give a local copy of {name}"
+            "huggingface-hub is not installed; pip install 'phosphene[hub]', "
+            f"or give a local copy of {name}"
         ) from None
     try:
         return Path(hf_hub_download(repository, name))
-    except (
-        Exception
-    ) as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+    # The hub's client raises its own errors, its HTTP library's and the system's.
+    except Exception as error:
         raise Unavailable(
             f"{name} did not come from the hub ({type(error).__name__}); download "
             f"{address} elsewhere and give that file"

@@ -19,8 +19,10 @@ from phosphene.files import FIRST, atomic_path, really, really_is
 Pixels = npt.NDArray[np.uint8]
 """(height, width, 3) RGB."""
 
-MAX_LINE, MAX_LINES = 200, 4
-"""Of a label on a contact sheet: letters, and lines."""
+MAX_LINE = 200
+"""Letters in a line of a label on a contact sheet."""
+MAX_LINES = 4
+"""Lines of a label on a contact sheet."""
 MAX_PIXELS = 64_000_000
 """Pixels; a larger picture is refused before it is decoded."""
 FORMATS = (
@@ -62,7 +64,7 @@ def read_image(path: str | Path, size: int | tuple[int, int], colours: str = COL
 
 
 def read_png(path: str | Path) -> Pixels:
-    """A picture as it is; `BadFile` when it is not one."""
+    """Read a picture as it is; `BadFile` when it is not one."""
     return np.asarray(opened(path))
 
 
@@ -150,10 +152,14 @@ def _formats(name: str) -> tuple[str, ...]:
     return (*_known_formats(), unsigned) if unsigned else _known_formats()
 
 
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+BITS_PER_SAMPLE = 258
+PHOTOMETRIC = 262
+SAMPLE_FORMAT = 339
 """Numbers of tags in a TIFF."""
-WHITE_IS_ZERO, SIGNED = 0, 2
-"""Values of `PHOTOMETRIC` and of `SAMPLE_FORMAT`."""
+WHITE_IS_ZERO = 0
+"""A value of `PHOTOMETRIC`."""
+SIGNED = 2
+"""A value of `SAMPLE_FORMAT`."""
 
 
 def _in_8_bits(file: Image.Image, name: str) -> Image.Image:
@@ -163,7 +169,8 @@ def _in_8_bits(file: Image.Image, name: str) -> Image.Image:
     """
     file.load()
     tags = getattr(file, "tag_v2", {})
-    kind, transparent = file.format, file.info.get("transparency")
+    kind = file.format
+    transparent = file.info.get("transparency")
     upright = ImageOps.exif_transpose(file)  # as it was held, not as its sensor lay
     if SIGNED in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1)) or (
         upright.mode == "I" and kind not in ("PNG", "PPM")
@@ -250,7 +257,7 @@ def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def to_pixels(image: npt.NDArray[np.floating]) -> Pixels:
-    """(3, height, width) float in [0, 1] to 8-bit pixels, clipped and rounded."""
+    """Clip and round floats (3, height, width) in [0, 1] to 8-bit pixels."""
     return (np.clip(np.nan_to_num(image), 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
 
 
@@ -310,10 +317,11 @@ def contact_sheet(
         "\n".join(line[:MAX_LINE] for line in label.split("\n")[:MAX_LINES]) for label in labels
     ]
     lines = max(label.count("\n") + 1 for label in labels)
-    gap, strip = 6, 16 * lines + 2
+    gap = 6
+    strip = 16 * lines + 2
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    height, width = (side * scale for side in pictures[0].shape[:2])
+    height, width = pictures[0].shape[0] * scale, pictures[0].shape[1] * scale
     while (columns * (width + gap)) * (rows * (height + strip + gap)) > MAX_PIXELS and width > 8:
         height, width = max(1, height * 9 // 10), width * 9 // 10
     sheet = Image.new(
@@ -338,7 +346,7 @@ def contact_sheet(
 
 
 def _fitting(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The line, or as much of it as fits in `width` pixels, with an ellipsis."""
+    """Return the line, or as much of it as fits in `width` pixels, with an ellipsis."""
     if font.getlength(line) <= width:
         return line
     while line and font.getlength(line + "…") > width:
@@ -353,7 +361,7 @@ def _write(path: Path, kind: str, frames: list[Image.Image], **options: object) 
 
 
 def crossed_out(pixels: Pixels) -> Pixels:
-    """A light tile with a cross, of the same size: there is no picture to show."""
+    """Return a light tile with a cross, of the same size, where there is no picture to show."""
     tile = Image.new("RGB", (pixels.shape[1], pixels.shape[0]), (236, 236, 236))
     draw = ImageDraw.Draw(tile)
     for line in ((0, 0, *tile.size), (0, tile.height, tile.width, 0)):

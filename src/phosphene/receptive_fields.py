@@ -59,7 +59,7 @@ class Fields:
     columns: tuple[tuple[int, int], ...]
 
     def box(self, row: int, column: int) -> Box:
-        """The box of the unit at this position."""
+        """Return the box of the unit at this position."""
         (top, bottom), (left, right) = self.rows[row], self.columns[column]
         return Box(top, left, bottom, right)
 
@@ -85,7 +85,8 @@ def receptive_fields(
     def find(layers: Sequence[str]) -> dict[str, Fields]:
         spread = _Spread(network, size, batch, tokens)
         readable = spread.readable(layers)
-        rows, columns = (spread.spans(axis, readable) for axis in (0, 1))
+        rows = spread.spans(0, readable)
+        columns = spread.spans(1, readable)
         found = {layer: Fields(rows[layer], columns[layer]) for layer in readable}
         return {
             layer: fields
@@ -121,7 +122,8 @@ def central_boxes(
             box = guess(layer)
             if box is not None:
                 found |= dict.fromkeys(spread.seeing(box, near), box)
-            if layer not in found and (searched := spread.searched(layer, box)) is not None:
+            searched = None if layer in found else spread.searched(layer, box)
+            if searched is not None:
                 found[layer] = searched
         return found
 
@@ -134,7 +136,9 @@ class _Spread:
     def __init__(
         self, network: nn.Module, size: tuple[int, int], batch: int, tokens: Tokens | None
     ):
-        self.network, self.size, self.batch = network, size, min(batch, AT_ONCE)
+        self.network = network
+        self.size = size
+        self.batch = min(batch, AT_ONCE)
         self.tokens = tokens
         self.whole = Box(0, 0, *size)
         self._at_once = self.batch
@@ -237,7 +241,8 @@ class _Spread:
 
         (0, 0) where none does. The layers are in the order in which they run.
         """
-        length, step = self.size[axis], 1
+        length = self.size[axis]
+        step = 1
         while step * BRANCHES < length:
             step *= BRANCHES
         wanted = {layer: list(range(0, length, step)) for layer in layers}
@@ -329,13 +334,17 @@ def _least(most: int, guessed: int, reaches: Callable[[int], bool]) -> int:
 
     All numbers beyond one that reaches do too. The search begins at the guess.
     """
-    low, high, step, at = -1, most, 1, guessed
+    low, high = -1, most
+    step = 1
+    at = guessed
     while high - low > 1:
         at = min(max(at, low + 1), high - 1)
         if reaches(at):
-            high, at = at, at - step
+            high = at
+            at -= step
         else:
-            low, at = at, at + step
+            low = at
+            at += step
         step *= 2
         if low >= 0 and high < most:
             at = (low + high) // 2
@@ -375,7 +384,8 @@ def _guesses(
         seen = None if slope is None else (slope[0] != 0).any(0)
         if seen is None or not bool(seen.any()):
             return None
-        rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
+        rows = seen.any(1).nonzero().flatten()
+        columns = seen.any(0).nonzero().flatten()
         return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
     return guess
@@ -398,7 +408,8 @@ def _remembered(
     known: dict[str, T | None]
     of_network = _kept.setdefault(network, {})
     known = of_network.setdefault((what, str(network), size), {})  # type: ignore[assignment]
-    if missing := [layer for layer in dict.fromkeys(layers) if layer not in known]:
+    missing = [layer for layer in dict.fromkeys(layers) if layer not in known]
+    if missing:
         found = find(missing)
         known |= {layer: found.get(layer) for layer in missing}
     return {layer: each for layer in layers if (each := known[layer]) is not None}

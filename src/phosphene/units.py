@@ -122,7 +122,7 @@ class Target:
         return unit if isinstance(unit, Unit) and weight == 1 and not others else None
 
     def as_json(self) -> dict[str, Any]:
-        """The target as a record keeps it; `Target.from_json` reads it back."""
+        """Return the target as a record keeps it; `Target.from_json` reads it back."""
         return {
             "label": self.label,
             "terms": [[weight, asdict(unit)] for weight, unit in self.terms],
@@ -130,7 +130,7 @@ class Target:
 
     @classmethod
     def from_json(cls, data: Any) -> Target:
-        """A target from a record; `BadRequest` when it is not one."""
+        """Read a target from a record; `BadRequest` when it is not one."""
         try:
             terms = tuple(
                 (float(weight), _unit_from_json(dict(unit))) for weight, unit in data["terms"]
@@ -142,10 +142,9 @@ class Target:
             ) from None
 
     def negative(self) -> Target:
-        """The same target, to be excited least."""
-        return Target(
-            tuple((-weight, unit) for weight, unit in self.terms), f"least {self.label}".strip()
-        )
+        """Return the same target, to be excited least."""
+        terms = tuple((-weight, unit) for weight, unit in self.terms)
+        return Target(terms, f"least {self.label}".strip())
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ class Term:
 
 
 def parse(text: str) -> list[Term]:
-    """The terms of one target as typed; `BadRequest` says what a target looks like."""
+    """Split one target into its terms as typed; `BadRequest` says what a target looks like."""
     pieces = _SEPARATOR.split(text)
     terms = []
     for sign, piece in zip(["+", *pieces[1::2]], pieces[::2], strict=True):
@@ -213,7 +212,7 @@ def is_token(position: object) -> TypeGuard[str]:
 
 
 def _exactly(number: float) -> str:
-    """A number as short as it can be read back the same."""
+    """Format a number as short as it can be read back the same."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 

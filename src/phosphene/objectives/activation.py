@@ -71,7 +71,8 @@ def _sum(target: Target, activations: Activations, i: int, open_relu: bool = Fal
     total = torch.zeros((), device=next(iter(activations.values())).device)
     for weight, unit in target.terms:
         value = _read(unit, values_of(unit, activations, unit.layer)[i])
-        if open_relu and (key := before(unit.layer)) in activations:
+        key = before(unit.layer)
+        if open_relu and key in activations:
             value = torch.where(value > 0, value, _read(unit, values_of(unit, activations, key)[i]))
         total = total + weight * value
     return total
@@ -85,7 +86,8 @@ def values_of(unit: Unit | Direction, activations: Activations, key: str) -> Ten
     """
     if not is_token(unit.position):
         return activations[key]
-    if (token := at_token(key, unit.position)) not in activations:
+    token = at_token(key, unit.position)
+    if token not in activations:
         raise UnknownName(f"{unit}: the layer has no token @{unit.position} ahead of its patches")
     return activations[token]
 

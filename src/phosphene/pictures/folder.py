@@ -195,19 +195,21 @@ def weights_of(subject: Subject, prior: Prior) -> dict[str, str]:
 
 
 def file_name(member: Member) -> str:
-    """A safe, readable name for a picture: unit, label, seed; unique within a run."""
+    """Return a safe, readable name for a picture, unique within a run: unit, label, seed."""
     text = str(member.target)
     name = slug(text)
-    if not re.fullmatch(r"[A-Za-z0-9.]+:\d+", text):  # what `safe` leaves as it is
+    if not re.fullmatch(r"[A-Za-z0-9.]+:\d+", text):  # what `slug` leaves as it is
         vectors = [unit.vector for _, unit in member.target.terms if isinstance(unit, Direction)]
         name = f"{name[:40]}-{hashlib.sha256((text + str(vectors or '')).encode()).hexdigest()[:8]}"
-    label, plain = (
-        re.sub(r"[^a-z0-9]+", "-", each.lower()).strip("-")
-        for each in (member.target.label[:40], name)
-    )
-    return "-".join(
-        part for part in (name, label if label not in plain else "", f"s{member.seed}") if part
-    )
+    label = _plain(member.target.label[:40])
+    parts = [name, label, f"s{member.seed}"]
+    if label in _plain(name):
+        parts.remove(label)
+    return "-".join(parts)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def climb(
@@ -250,9 +252,10 @@ def keep(
 def made(
     result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]
 ) -> tuple[Record, images.Pixels]:
-    """One member's record and its picture."""
-    member, status = result.members[i], result.statuses[i]
-    name, pixels = file_name(member), result.picture(i)
+    """Return one member's record and its picture."""
+    member = result.members[i]
+    name = file_name(member)
+    pixels = result.picture(i)
     code = [request["subject"]] if is_factory(request["subject"]) else []  # it has to be named
     climb = request["climb"]
     for part in (request["prior"], climb["optimizer"], climb["objective"]):
@@ -265,7 +268,7 @@ def made(
         score=float(result.scores[i]),
         start_score=float(result.start_scores[i]),
         curve=[round(value, 5) for value in result.curves[i].tolist()],
-        status=status,
+        status=result.statuses[i],
         image=f"{name}.png",
         image_sha256=pixels_sha256(pixels),
         command=shlex.join(["phosphene", "synthesize", *code, "--record", f"{name}.json"]),
@@ -277,7 +280,7 @@ def made(
 
 
 def _moves(folder: Folder, record: Record) -> bool:
-    """Whether the picture's animation is there; a dead unit has none."""
+    """Return whether the picture's animation is there; a dead unit has none."""
     return record.status == "dead" or (folder.path / record.image).with_suffix(".webp").exists()
 
 
@@ -297,7 +300,10 @@ def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
 
 
 def _columns(tiles: int) -> int:
-    """Tiles in a row of a contact sheet: near a square, with the fullest last row."""
+    """Return how many tiles a row of a contact sheet has.
+
+    The sheet is near a square, and its last row is as full as possible.
+    """
     square = min(10, max(4, math.ceil(tiles**0.5)))
     return min(
         range(max(3, square - 1), min(10, square + 2) + 1),

@@ -35,10 +35,10 @@ def remake(
     """Make a record's picture again and return the old record and the new one.
 
     The whole batch that it climbed in is climbed, since batches of other sizes may round
-    differently. A subject that is code, `python:…`, runs only where it is the `trusted` one; a prior,
-    an optimizer or an objective that is, only where its name is in `code`. In the record's own
-    folder nothing is written. In another, a picture that another request made is replaced only when
-    `anew` is true.
+    differently. A subject that is code, `python:…`, runs only where it is the `trusted` one. A
+    prior, an optimizer or an objective that is code runs only where its name is in `code`. In the
+    record's own folder nothing is written. In another, a picture that another request made is
+    replaced only when `anew` is true.
     """
     old = Record.read(file)
     asked, members, member = Request.from_record(old, file)
@@ -97,11 +97,13 @@ def check_weights(record: Record, subject: Subject, prior: Prior, file: Path) ->
     here = weights_of(subject, prior)
     if record.weights.get("subject") == subject.former_identity:
         here["subject"] = subject.former_identity
-    if wrong := [part for part in here if here[part] != record.weights.get(part)]:
-        was, now = str(record.weights.get(wrong[0], "none"))[:16], here[wrong[0]][:16]
-        raise BadFile(
-            f"{file} was made with another {wrong[0]}: its hash was {was}, here it is {now}"
-        )
+    for part, now in here.items():
+        was = str(record.weights.get(part, "none"))
+        if record.weights.get(part) != now:
+            raise BadFile(
+                f"{file} was made with another {part}: "
+                f"its hash was {was[:16]}, here it is {now[:16]}"
+            )
 
 
 def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
@@ -109,7 +111,8 @@ def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
 
     A record is a file from outside. Another subject than its own is refused where one is named.
     """
-    own, named = (name.removesuffix("@random") for name in (subject, trusted))
+    own = subject.removesuffix("@random")
+    named = trusted.removesuffix("@random")
     same = own == named or (
         os.path.exists(own) and os.path.exists(named) and os.path.samefile(own, named)
     )
@@ -122,7 +125,7 @@ def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
 
 
 def _check_units(subject: Subject, members: Sequence[Member], file: Path) -> None:
-    """A record comes from outside: its layers and channels must exist."""
+    """Check that the layers and channels of a record exist, since it comes from outside."""
     shapes = subject.shapes()
     for member in members:
         for _, unit in member.target.terms:

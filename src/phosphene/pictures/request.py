@@ -152,7 +152,8 @@ def told_apart(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     part = next((each for each in DECIDING if kept.get(each) != wanted.get(each)), "")
     if part != "climb":
         return part.replace("_", " ")
-    old, new = ({**each["climb"], **each["climb"]["options"]} for each in (kept, wanted))
+    old = {**kept["climb"], **kept["climb"]["options"]}
+    new = {**wanted["climb"], **wanted["climb"]["options"]}
     names = [name for name in new if name != "options" and old.get(name) != new[name]]
     told = [f"{name} {old.get(name)}, now {new[name]}" for name in names]
     return f"climb ({'; '.join(told)})" if told else part

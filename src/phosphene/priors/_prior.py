@@ -26,8 +26,8 @@ class Prior(ABC):
     A subclass sets `size`, which is (height, width), and either `statistics` or its own `start`
     and `mean`. The subject is shown the central `view_size` of an image, which is all of it unless
     set. Start codes are drawn on the CPU and then moved, so one seed means one start on every
-    machine, alone or in a batch. `name` is what finds the prior again, and `climb` names the settings
-    that suit it (see `phosphene.CLIMBS`).
+    machine, alone or in a batch. `name` is what finds the prior again, and `climb` names the
+    settings that suit it (see `phosphene.CLIMBS`).
     """
 
     size: tuple[int, int]

@@ -92,7 +92,8 @@ class Climb:
         found: dict[str, Option] = {}
         for kind, part in self.parts.items():
             own = options_of(part)
-            if twice := sorted(own.keys() & (found.keys() | options_of(Climb).keys())):
+            twice = sorted(own.keys() & (found.keys() | options_of(Climb).keys()))
+            if twice:
                 raise BadRequest(f"the {kind}'s option {twice[0]!r} is another part's as well")
             found |= own
         return found

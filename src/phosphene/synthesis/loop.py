@@ -156,7 +156,9 @@ def _climb_once(
 
     This is the main loop of phosphene. Codes are (members, candidates, *code).
     """
-    climb, prior, n = setup.climb, setup.prior, len(members)
+    climb = setup.climb
+    prior = setup.prior
+    n = len(members)
     part, options = climb.make("objective")
     objective = make_objective(part, [member.target for member in members], **options)
     optimizer = climb.make_optimizer()

@@ -118,7 +118,7 @@ class PreferredInputs:
         return into.path
 
     def sheet(self, columns: int = 8) -> pictures.Pixels:
-        """All pictures in a grid, labelled with target and score."""
+        """Return all pictures in a grid, labelled with target and score."""
         return pictures.contact_sheet(*tiles(self), columns=columns)
 
     def _repr_png_(self) -> bytes:
@@ -136,7 +136,8 @@ def with_higher(
     higher = (again.scores > result.scores[list(tried)]).nonzero().flatten().tolist()
     if not higher:
         return result
-    into, statuses = [tried[j] for j in higher], list(result.statuses)
+    into = [tried[j] for j in higher]
+    statuses = list(result.statuses)
 
     def merged(name: str, axis: int = 0) -> Tensor:
         new = getattr(again, name).index_select(axis, torch.tensor(higher))
@@ -179,7 +180,8 @@ def tiles(result: PreferredInputs) -> tuple[list[pictures.Pixels], list[str]]:
 
     A dead unit is a crossed-out tile, not a grey picture.
     """
-    shown, labels = [], []
+    shown = []
+    labels = []
     for i, member in enumerate(result.members):
         shown.append(result.picture(i))
         note = result.statuses[i] if result.statuses[i] != "climbed" else f"{result.scores[i]:.2f}"
