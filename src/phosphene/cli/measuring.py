@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from phosphene.cli import progress
+from phosphene.cli.options import settings_of
 from phosphene.cli.shell import (
     AsJson,
     Device,
@@ -320,7 +321,7 @@ def study(
     from phosphene.subjects import load_subject
 
     where = choose_machine(device, "float32", threads)["device"]
-    asked = load_study(name, _settings(assigned or []))
+    asked = load_study(name, settings_of(assigned or []))
     check_apart(out_folder, images)
     outlet_folder(out_folder)
     network = load_subject(subject)
@@ -337,14 +338,6 @@ def study(
     if isinstance(found, StudyTable):
         _tell_rows(found)
     out.print(f"{file}", soft_wrap=True)
-
-
-def _settings(assigned: Sequence[str]) -> dict[str, str]:
-    """Return what `--set` gives, by name."""
-    pairs = [text.partition("=") for text in assigned]
-    if wrong := [text for text, pair in zip(assigned, pairs, strict=True) if not pair[1]]:
-        raise BadRequest(f"--set takes NAME=VALUE; got {wrong[0]!r}")
-    return {name.replace("-", "_"): value for name, _, value in pairs}
 
 
 def _tell_rows(found: StudyTable) -> None:

@@ -37,7 +37,12 @@ class ClimbCommand(TyperCommand):
 
 def given_settings(context: typer.Context, assigned: Sequence[str]) -> dict[str, Any]:
     """Return the options of the parts that were given, as texts where `--set NAME=VALUE` did."""
-    given = dict(context.meta.get(SETTINGS, {}))
+    return {**context.meta.get(SETTINGS, {}), **settings_of(assigned)}
+
+
+def settings_of(assigned: Sequence[str]) -> dict[str, str]:
+    """Return what texts NAME=VALUE assign, by name."""
+    given = {}
     for text in assigned:
         name, equals, value = text.partition("=")
         if not equals:

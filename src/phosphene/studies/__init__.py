@@ -11,7 +11,7 @@ from typing import Any
 
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.factories import is_factory, load_factory, make
-from phosphene.parts import built_in, checked_options, options_of
+from phosphene.parts import built_in, check_names, checked_options, options_of
 from phosphene.studies._study import Study, channels_of
 
 __all__ = ["Study", "channels_of", "load_study", "study_names"]
@@ -39,11 +39,10 @@ def load_study(name: str, options: Mapping[str, Any]) -> Study:
             f"no study {name!r}; there are: {', '.join(known)}, python:MODULE:FACTORY"
         )
     part = load_factory(name) if is_factory(name) else known[name]
-    known_options = options_of(part)
+    declared = options_of(part)
+    check_names(f"study {name}", options, declared)
     given = {
-        key: known_options[key].read(value)
-        if key in known_options and isinstance(value, str)
-        else value
+        key: declared[key].read(value) if isinstance(value, str) else value
         for key, value in options.items()
     }
     checked = checked_options(part, given, f"study {name}")
