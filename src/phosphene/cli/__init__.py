@@ -1,4 +1,4 @@
-"""The command line: the only room that reads arguments, prints, exits, and picks a device or a seed."""
+"""The command line, which alone reads arguments, prints, exits, and picks a device or a seed."""
 
 from __future__ import annotations
 
@@ -95,9 +95,10 @@ def main() -> None:
         if not (isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)):
             raise
         asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
+        lacking = f", {asked[1]} more were asked for" if asked else ""
         refuse(
-            f"too little memory{f', {asked[1]} more were asked for' if asked else ''}; what was finished is kept; take "
-            "a smaller --batch, or for training a smaller batch in the recipe"
+            f"too little memory{lacking}; what was finished is kept; take a smaller --batch, or for "
+            "training a smaller batch in the recipe"
         )
     except OSError as error:  # what no room foresaw: a full disk, a folder that may not be written
         try:

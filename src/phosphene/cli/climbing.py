@@ -1,4 +1,4 @@
-"""Commands around a climb: preferred inputs and their records, a subject's layers, what a prior can show."""
+"""Commands around a climb: preferred inputs and records, layers, what a prior can show."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def _explained(record: Any) -> str:
 
 
 def _direction(subject: Subject, text: str) -> Target:
-    """A target from LAYER=FILE.npy."""
+    """Read a target from LAYER=FILE.npy."""
     import numpy as np
 
     from phosphene.units import Direction, Target
@@ -330,30 +330,14 @@ def _direction(subject: Subject, text: str) -> Target:
         vector = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy has no common error of its own
         raise BadFile(f"{file} is not a .npy array: {really_is(Path(file)) or error}") from None
-    if (
-        not isinstance(vector, np.ndarray)
-        or vector.shape != (channels,)
-        or vector.dtype.kind not in "iuf"
-    ):
-        raise BadFile(
-            f"{file} holds {getattr(vector, 'shape', 'no array')}; {layer} needs a vector of {channels} numbers"
-        )
+    shape = getattr(vector, "shape", "no array")
+    if shape != (channels,) or vector.dtype.kind not in "iuf":
+        raise BadFile(f"{file} holds {shape}; {layer} needs a vector of {channels} numbers")
     if not np.isfinite(vector).all() or not np.any(vector):
         raise BadFile(f"{file}: a direction needs finite numbers, not all zero")
-    return Target(
-        (
-            (
-                1.0,
-                Direction(
-                    layer,
-                    tuple(map(float, vector)),
-                    probe_target.terms[0][1].position,
-                    Path(file).stem,
-                ),
-            ),
-        ),
-        Path(file).stem,
-    )
+    name = Path(file).stem
+    position = probe_target.terms[0][1].position
+    return Target(((1.0, Direction(layer, tuple(map(float, vector)), position, name)),), name)
 
 
 def _seeds(text: str) -> list[int]:
@@ -373,7 +357,7 @@ def layers(
     as_json: AsJson = False,
     every: Annotated[bool, typer.Option("--all", help="Also the layers inside of layers.")] = False,
 ) -> None:
-    """A table of a subject's layers: shape, units, receptive field."""
+    """Print a table of a subject's layers: shape, units, receptive field."""
     from phosphene.receptive_fields import central_boxes
     from phosphene.subjects import load_subject, outer_layers
 
@@ -429,7 +413,7 @@ def layers(
 
 
 def _kind(module: Any) -> str:
-    """A module's class, or that which it had before it was exported."""
+    """Return a module's class, or that which it had before it was exported."""
     exported = module.type_name() if hasattr(module, "type_name") else None
     return (exported or type(module).__name__).rpartition(".")[2]
 

@@ -54,11 +54,11 @@ def exemplars(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """The photographs that excite a unit most, cut to what it sees of them, and the spread of its
-    activation.
+    """Find the photographs that excite a unit most, and the spread of its activation.
 
-    One pass finds them for every channel of the layers asked for; interrupted, the same command
-    goes on. The index is kept, so other channels of these layers need no other pass.
+    The photographs are cut to what the unit sees of them. One pass finds them for every channel of
+    the layers asked for. After an interruption, the same command goes on. The index is kept, so
+    other channels of these layers need no other pass.
     """
     from phosphene.datasets import Stream, check_apart
     from phosphene.files import outlet, outlet_folder
@@ -253,8 +253,9 @@ def dissect(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Which object does each channel detect? Network dissection: where it answers against where
-    objects are.
+    """Find the object that each channel detects, by network dissection.
+
+    It compares where the channel answers with where objects are.
     """
     from phosphene.datasets import Outlined, check_apart
     from phosphene.files import outlet

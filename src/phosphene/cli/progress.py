@@ -14,13 +14,15 @@ from phosphene.texts import clean
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
-    """On a terminal, a spinner beside what is being done."""
+    """Show a spinner beside what is being done, on a terminal."""
     with err.status(styled(text)):
         yield
 
 
-FIRST_LOOK, LONG = 10.0, 600.0
-"""Seconds after which a run's time is estimated, and from which on it is told."""
+FIRST_LOOK = 10.0
+"""Seconds after which a run's time is estimated."""
+LONG = 600.0
+"""Seconds from which on a run's time is told."""
 
 
 def foreseeing(
@@ -30,7 +32,9 @@ def foreseeing(
 
     It tells as well what halves the time. The time is that of the first batch's first steps.
     """
-    began, done, told = time.monotonic(), 0, False
+    began = time.monotonic()
+    done = 0
+    told = False
 
     def report(count: int) -> None:
         nonlocal done, told
@@ -100,9 +104,10 @@ def stepwise(advance: Callable[[int], None]) -> Callable[[int, int, dict[str, fl
 
 @contextmanager
 def claims_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """A progress bar over claims with what is done just now; off a terminal, a line every half minute at most.
+    """Show a progress bar over claims with what is done just now.
 
-    Lends the function that says what is done, and the one that advances.
+    Off a terminal, it prints a line every half minute at most. It lends the function that says what
+    is done, and the one that advances.
     """
     from rich.progress import (
         BarColumn,
@@ -121,7 +126,8 @@ def claims_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[],
         TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task, before = progress.add_task("", total=total), time.monotonic()
+        task = progress.add_task("", total=total)
+        before = time.monotonic()
 
         def told(text: str) -> None:
             nonlocal before
@@ -135,7 +141,10 @@ def claims_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[],
 
 @contextmanager
 def training_bar(told_here: bool = True) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A progress bar with a run's figures, rate and time left; off a terminal, a line every half minute."""
+    """Show a progress bar with a run's figures, rate and time left.
+
+    Off a terminal, it prints a line every half minute.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -152,24 +161,19 @@ def training_bar(told_here: bool = True) -> Iterator[Callable[[int, int, dict[st
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=False, disable=not told_here) as progress:
-        task, total_before, told = (
-            progress.add_task("training", total=None, figures="", rate=""),
-            0,
-            0.0,
-        )
+        task = progress.add_task("training", total=None, figures="", rate="")
+        total_before = 0
+        told = 0.0
 
         def report(step: int, steps: int, figures: dict[str, float]) -> None:
             nonlocal total_before, told
             if steps != total_before:
                 progress.reset(task, total=steps, completed=step)
                 total_before = steps
-            speed, text = (
-                progress.tasks[task].speed,
-                " ".join(f"{name} {value:.3f}" for name, value in figures.items()),
-            )
-            progress.update(
-                task, completed=step, figures=text, rate=f"{speed:.1f} steps/s" if speed else ""
-            )
+            speed = progress.tasks[task].speed
+            rate = f"{speed:.1f} steps/s" if speed else ""
+            text = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            progress.update(task, completed=step, figures=text, rate=rate)
             if told_here and not err.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
                 err.print(f"step {step:,} of {steps:,}: {text}", soft_wrap=True)

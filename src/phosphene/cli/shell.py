@@ -1,4 +1,4 @@
-"""What the commands share: the consoles, the options of each, the machine, how to warn, refuse and show figures."""
+"""What the commands share: consoles, options, the machine, warnings, refusals, figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from phosphene.errors import BadRequest, Notice
 from phosphene.plain import Plain
 from phosphene.texts import clean, escaped
 
-out, err = Plain(), Plain(stderr=True)
+out = Plain()
+err = Plain(stderr=True)
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Machine")]
 Precision = Annotated[
@@ -48,18 +49,19 @@ PARTS = ("value", "low", "high")
 
 
 class Interrupted(BaseException):
-    """Ctrl-C. Not KeyboardInterrupt, which the command-line library would turn into an exit of its own."""
+    """Ctrl-C. The command-line library would turn KeyboardInterrupt into an exit of its own."""
 
 
 def refuse(message: str) -> NoReturn:
-    """A user's mistake: one line, and exit code 2."""
+    """Report a user's mistake in one line, and exit with code 2."""
     warn(message)
     sys.exit(2)
 
 
 def warn(message: str) -> None:
-    """One line on stderr."""
-    if line := " ".join(message.split()):  # empty where the help was shown instead
+    """Print one line on stderr."""
+    line = " ".join(message.split())
+    if line:  # empty where the help was shown instead
         err.print(styled("phosphene:", "bold red"), line, soft_wrap=True)
 
 
@@ -91,7 +93,10 @@ def styled(text: str, style: str = "") -> Text:
 
 
 def choose_machine(device: str, precision: str, threads: int) -> dict[str, Any]:
-    """Where and how to compute; "auto" takes the accelerator, and bfloat16 where the hardware has it."""
+    """Return where and how to compute.
+
+    "auto" takes the accelerator, and bfloat16 where the hardware has it.
+    """
     import torch
 
     one_of(device, ("auto", "cpu", "cuda", "mps"))
@@ -110,7 +115,7 @@ def choose_machine(device: str, precision: str, threads: int) -> dict[str, Any]:
 
 
 def one_of(value: str | None, allowed: Sequence[str]) -> str | None:
-    """The value, where it is allowed or not given."""
+    """Return the value, where it is allowed or not given."""
     if value is not None and value not in allowed:
         raise BadRequest(f"{value!r} is none of: {', '.join(allowed)}")
     return value
@@ -138,7 +143,7 @@ def refuse_options(context: typer.Context, names: Collection[str | None], what: 
 
 
 def print_json(value: Any) -> None:
-    """On stdout, with null for NaN."""
+    """Print JSON on stdout, with null for NaN."""
     from phosphene.files import without_nan
 
     typer.echo(escaped(json.dumps(without_nan(value), indent=1, ensure_ascii=False)))
@@ -160,7 +165,7 @@ def print_table(table: Table) -> None:
 
 
 def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
-    """A table of figures, as JSON has them, with their intervals."""
+    """Print a table of figures, as JSON has them, with their intervals."""
     from phosphene.files import without_nan
 
     table = Table(
@@ -172,8 +177,11 @@ def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
         title=title,
     )
     for name, figure in without_nan(figures).items():
-        value, low, high = (
-            "–" if number is None else f"{number:.3g}" for number in map(figure.get, PARTS)
-        )
-        table.add_row(name, value, f"{low} … {high}", f"{figure['n']:,}", figure["note"])
+        shown = {part: _three_digits(figure.get(part)) for part in PARTS}
+        interval = f"{shown['low']} … {shown['high']}"
+        table.add_row(name, shown["value"], interval, f"{figure['n']:,}", figure["note"])
     print_table(table)
+
+
+def _three_digits(number: float | None) -> str:
+    return "–" if number is None else f"{number:.3g}"

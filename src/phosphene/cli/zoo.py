@@ -34,7 +34,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show and verify the bundled 
 
 @app.command("list")
 def zoo_list(as_json: AsJson = False) -> None:
-    """The bundled weights."""
+    """List the bundled weights."""
     from phosphene import weights
 
     entries = weights.manifest()
@@ -52,7 +52,7 @@ def zoo_show(
     name: Annotated[str, typer.Argument(help="A bundled name or a weights file.")],
     as_json: AsJson = False,
 ) -> None:
-    """A weights file's card."""
+    """Show a weights file's card."""
     from phosphene import weights
 
     file = weights.read(name)
@@ -105,12 +105,15 @@ def zoo_verify(
     where = choose_machine(device, "float32", threads)["device"]
     folders: dict[str, Path] = {}
     for folder in data or ():
-        if (name := datasets.Stream(folder, "val", 1).name) in folders:
+        name = datasets.Stream(folder, "val", 1).name
+        if name in folders:
             raise BadRequest(f"{folders[name]} and {folder} are both called {name}; rename one")
         folders[name] = folder
-    val, wrong = functools.cache(functools.partial(held_out, folders)), []
+    val = functools.cache(functools.partial(held_out, folders))
+    wrong: list[str] = []
     known = weights.manifest()
-    if unknown := [name for name in names or () if name not in known]:
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
         raise UnknownName(f"the zoo has no {', '.join(unknown)}; it has {', '.join(known)}")
     for name in names or known:
         try:
@@ -121,14 +124,16 @@ def zoo_verify(
         out.print(f"{name}: whole", soft_wrap=True)
         if not folders or card["kind"] == "training":
             continue
-        if (photographs := val(card["data"]["name"])) is None:
-            trained_on = card["data"]["name"]
+        trained_on = card["data"]["name"]
+        photographs = val(trained_on)
+        if photographs is None:
             out.print(f"{name}: not measured, it was trained on {trained_on}", soft_wrap=True)
             continue
         with progress.status(f"measuring {name}"):
             found = measured(name, card, photographs, where)
         for figure in (each for each in COMPARED if each in found and each in card["measured"]):
-            value, said = found[figure], card["measured"][figure]
+            value = found[figure]
+            said = card["measured"][figure]
             said = math.nan if said is None else said  # what JSON has no word for
             fits = abs(value - said) <= 0.005
             wrong += [] if fits else [f"{name}: {figure} is {value:.4f}, its card says {said:.4f}"]
