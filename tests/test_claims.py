@@ -1,4 +1,4 @@
-"""Claims: intervals cover, verdicts follow from them both ways, nothing is measured twice, the report says it all."""
+"""Claims: intervals cover, verdicts follow from them, nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ PLANTED: dict[str, Callable[[float], Mapping[str, Figure]]] = {
     "C1": planted_priors,
     "C5": planted_hidden,
 }
-"""What a claim's `numbers` says of units in which it is true (1), in which the opposite is (-1), and neither (0)."""
+"""Return a claim's `numbers` of units in which it is true (1), false (-1), or neither (0)."""
 
 
 @pytest.mark.parametrize(("how", "verdict"), [(1, "holds"), (-1, "fails"), (0, "open")])
@@ -498,8 +498,10 @@ def results(text: str = "plain") -> list[dict[str, Any]]:
     pictures = [(text, Path("pictures") / f"{text.replace('/', '')}.webp")]
     findings = Findings(numbers, rows, [{"unit": text}], pictures, {text: {text: [text, 0.999]}})
     about = {"subject": text, "seed": 0, "quick": True, "weights": {text: text}}
-    whole = Result(Claim("C1", text, text, expected, None), findings, about, 321.0)  # type: ignore[arg-type]
-    lone = Result(Claim("C2", text, text, expected[:1], None), Findings(numbers), about, 1.0)  # type: ignore[arg-type]
+    claim = Claim("C1", text, text, expected, None)  # type: ignore[arg-type]
+    whole = Result(claim, findings, about, 321.0)
+    claim = Claim("C2", text, text, expected[:1], None)  # type: ignore[arg-type]
+    lone = Result(claim, Findings(numbers), about, 1.0)
     return [whole.as_json(), lone.as_json()]
 
 
@@ -661,7 +663,7 @@ def test_numbers_of_other_scales_have_axes_of_their_own() -> None:
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two small networks, a generator and photographs of their classes; few steps and few settings."""
+    """Two small networks, a generator and photographs of their classes; few steps and settings."""
     for split, n in (("train", 40), ("val", 24)):
         for i in range(n):
             random = np.random.default_rng(i + 1000 * n)
@@ -728,7 +730,7 @@ def test_claims_of_a_network_of_ones_own(phosphene: Run, there: Path) -> None:
 
 
 def test_claims_of_a_network_that_is_code(phosphene: Run, there: Path) -> None:
-    """As in the documentation, with a factory; retrained, it is another network, and its pictures are others."""
+    """As in the documentation, with a factory; retrained, it is another network."""
     code = """
         import torch
         from phosphene import load_subject
@@ -805,7 +807,8 @@ def test_another_file_by_the_same_name_is_another_network(there: Path) -> None:
             "judges": ("judge.safetensors",),
             "prior": "generator.safetensors",
         }
-        made = Experiment(Runtime(there / "out"), objects="photos", **files)  # type: ignore[arg-type]
+        runtime = Runtime(there / "out")
+        made = Experiment(runtime, objects="photos", **files)  # type: ignore[arg-type]
         return made.identity
 
     before = identity()

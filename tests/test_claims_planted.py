@@ -1,4 +1,4 @@
-"""Every claim's verdict can come out either way: planted rows for and against it, and rows that decide nothing."""
+"""Every claim's verdict can come out either way: by rows planted for and against it."""
 
 from __future__ import annotations
 

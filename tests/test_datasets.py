@@ -323,7 +323,11 @@ def test_a_class_of_which_nothing_can_be_read_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "meta", ["not JSON", "[" * 100_000, {"classes": "abc"}, {"classes": [1, 2]}, {"classes": ["a"]}, {"classes": None}],
+    "meta",
+    [
+        *("not JSON", "[" * 100_000, {"classes": "abc"}, {"classes": [1, 2]}),
+        *({"classes": ["a"]}, {"classes": None}),
+    ],
     ids=lambda meta: str(meta)[:20],
 )  # fmt: skip
 def test_a_meta_file_that_makes_no_sense_is_refused(tmp_path: Path, meta: Any) -> None:

@@ -22,9 +22,9 @@ from phosphene.networks.deepsim import (
     read_bounds,
 )
 
-# The generators as Caffe's definitions give them, written out again: layer, operation (c: convolution, t:
-# transposed convolution, f: fully connected), its weight's shape in Caffe, stride, padding, what follows
-# (l: LeakyReLU 0.3, n: nothing).
+# The generators as Caffe's definitions give them, written out again: layer, operation
+# (c: convolution, t: transposed convolution, f: fully connected), its weight's shape in Caffe,
+# stride, padding, what follows (l: LeakyReLU 0.3, n: nothing).
 FROM_VECTOR = """
     defc7 f 4096x{units} - - l    defc6 f 4096x4096 - - l    defc5 f 4096x4096 - - l
     deconv5 t 256x256x4x4 2 1 l   conv5_1 t 256x512x3x3 1 1 l"""
@@ -73,7 +73,7 @@ def steps(layer):
 
 
 def release_tensors(layer, seed=0):
-    """Random tensors with the release's names and shapes, scaled so that activations keep their size."""
+    """Random tensors with the release's names and shapes; activations keep their size."""
     generator, tensors = torch.Generator().manual_seed(seed), {}
     for name, operation, shape, stride, _, _ in steps(layer):
         shape = [int(side) for side in shape.split("x")]
@@ -300,7 +300,7 @@ def test_files_that_are_no_weights_are_refused(suffix, tmp_path):
 
 
 def altered(tensors, **changes):
-    """A copy with tensors exchanged; a name is written with `__` for its dot, and None takes it away."""
+    """A copy with tensors exchanged; a name has `__` for its dot, and None takes it away."""
     changes = {name.replace("__", "."): value for name, value in changes.items()}
     return {name: value for name, value in {**tensors, **changes}.items() if value is not None}
 

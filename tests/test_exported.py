@@ -1,4 +1,4 @@
-"""Programs in files: the network that was exported, layer by layer; and whatever a file holds, nothing of it runs."""
+"""Programs in files: the network that was exported; whatever a file holds, none of it runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIDE = 32
 
 
 class Small(nn.Module):
-    """Convolutions with BatchNorm, blocks within blocks, a ReLU in place, and a `view` that asks for the batch."""
+    """Convolutions with BatchNorm, nested blocks, a ReLU in place, a `view` of the batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -382,8 +382,14 @@ ENUM = {"__enum__": True, "fqn": "antigravity:X", "name": "Y"}
         (expression("__import__('os').system('true')"), "holds .__import__"),
         (expression("9**9**9**9"), r"holds '9\*\*9"),
         (expression("Symbol('s0').func"), "holds .Symbol"),
-        (returns({"type": "mine.Output", "context": "null", "children_spec": []}), "returns 'mine.Output'; "),
-        (returns({"type": "builtins.dict", "context": json.dumps([ENUM]), "children_spec": []}), "'builtins.dict'"),
+        (
+            returns({"type": "mine.Output", "context": "null", "children_spec": []}),
+            "returns 'mine.Output'; ",
+        ),
+        (
+            returns({"type": "builtins.dict", "context": json.dumps([ENUM]), "children_spec": []}),
+            "'builtins.dict'",
+        ),
         (lambda program: program.pop("graph_module"), "cannot be read .KeyError: 'graph_module'"),
     ],
 )  # fmt: skip
@@ -470,10 +476,26 @@ def test_a_file_that_is_no_archive_is_one_line(
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
-        (lambda: (small(), torch.rand(4, 3, 32, 32)), BadRequest, r"for 4 images at a time; for any number: torch"),
-        (lambda: (small().train(), torch.rand(1, 3, 32, 32)), BadRequest, r"while training; export model\.eval\(\)"),
-        (lambda: (nn.Conv2d(1, 1, 1), torch.rand(1, 1, 8, 8)), BadRequest, r"reads \(1, 1, 8, 8\); a network"),
-        (lambda: (nn.Conv2d(3, 1, 1), torch.rand(1, 3, 8, 8)), BadRequest, r"makes \(1, 1, 8, 8\) of one image"),
+        (
+            lambda: (small(), torch.rand(4, 3, 32, 32)),
+            BadRequest,
+            r"for 4 images at a time; for any number: torch",
+        ),
+        (
+            lambda: (small().train(), torch.rand(1, 3, 32, 32)),
+            BadRequest,
+            r"while training; export model\.eval\(\)",
+        ),
+        (
+            lambda: (nn.Conv2d(1, 1, 1), torch.rand(1, 1, 8, 8)),
+            BadRequest,
+            r"reads \(1, 1, 8, 8\); a network",
+        ),
+        (
+            lambda: (nn.Conv2d(3, 1, 1), torch.rand(1, 3, 8, 8)),
+            BadRequest,
+            r"makes \(1, 1, 8, 8\) of one image",
+        ),
     ],
 )  # fmt: skip
 def test_a_program_that_is_no_classifier_of_images_is_one_line(

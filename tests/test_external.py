@@ -1,4 +1,4 @@
-"""Networks from elsewhere: preprocessing and class order proven on photographs, failures as a user meets them."""
+"""Networks from elsewhere: preprocessing and class order proven on photographs, and failures."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ def test_lite0_recognises_photographs(lite0: Subject) -> None:
     with torch.no_grad():
         guesses = torch.cat([lite0(few).argmax(1) for few in images.split(5)])
     accuracy = (guesses == labels).float().mean()
-    # 0.71 measured, from 128-pixel files (published: 0.75, from whole photographs); with the usual ImageNet mean and
-    # standard deviation it is 0.61, with 0 … 1 left as it is 0.60, with red and blue exchanged 0.49
+    # 0.71 measured, from 128-pixel files (published: 0.75, from whole photographs); with the usual
+    # ImageNet mean and standard deviation it is 0.61, with 0 … 1 left as it is 0.60, with red and
+    # blue exchanged 0.49
     assert accuracy > 0.65
 
 
@@ -450,9 +451,11 @@ def test_a_factory_in_the_current_directory(here: Path) -> None:
         "mine_a",
         """
         import torch
-        def plain(): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 224 * 224, 2))
+        def plain():
+            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 224 * 224, 2))
         def told():
-            return torch.nn.Conv2d(3, 2, 1), dict(size=(8, 6), mean=[0, 0, 0], std=[1, 1, 1], classes=["on", "off"])
+            options = dict(size=(8, 6), mean=[0, 0, 0], std=[1, 1, 1], classes=["on", "off"])
+            return torch.nn.Conv2d(3, 2, 1), options
         """,
     )
     path = list(sys.path)
@@ -506,7 +509,8 @@ def test_a_factory_s_network_untrained_is_known_where_its_modules_can_be_drawn_a
         """
         import torch
         def net():
-            network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.PReLU())
+            norm = torch.nn.BatchNorm2d(4)
+            network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), norm, torch.nn.PReLU())
             for each in network.state_dict().values():
                 each.fill_(3)
             return network, dict(size=(8, 8))
@@ -700,7 +704,10 @@ def test_no_library_is_imported_before_it_is_named() -> None:
         "transformers",
         "efficientnet_lite_pytorch",
     )
-    code = f"import sys, phosphene.subjects; sys.exit(str([name for name in {libraries} if name in sys.modules] or ''))"
+    code = (
+        "import sys, phosphene.subjects; "
+        f"sys.exit(str([name for name in {libraries} if name in sys.modules] or ''))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip()
         == ""
@@ -717,7 +724,7 @@ def test_sources_are_listed() -> None:
 
 
 def logits_are_the_output(subject: Subject) -> None:
-    """The output layer has one channel for each class, and its values are what the network returns."""
+    """The output layer has a channel for each class, and the network returns its values."""
     images = subject.prepare(torch.rand(1, 3, 64, 64))
     assert layer_shapes(subject.network, images)[subject.output][0] == len(subject.classes) == 1000
     with torch.no_grad(), probe(subject.network, [subject.output]) as read:

@@ -1,4 +1,4 @@
-"""The house stands: imports go down, hooks and pickles stay where they belong, the public namespace is what it says."""
+"""The house stands: imports go down, hooks and pickles stay where they belong."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def room(module: str) -> str:
 
 
 def at_import(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below this one that run when the file is imported: all but the bodies of functions."""
+    """The nodes below this one that run at import: all but the bodies of functions."""
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield child
@@ -97,7 +97,9 @@ def at_import(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports(file: Path, nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
-    """Every phosphene module that these nodes import, with its line; `from phosphene import x` is x where x is one.
+    """Every phosphene module that these nodes import, with its line.
+
+    `from phosphene import x` is x where x is a module.
 
     `from phosphene import __version__` brings in no room, so it may stand anywhere.
     """
@@ -248,7 +250,7 @@ def test_no_check_disappears_under_optimisation() -> None:
 
 
 def test_no_comprehension_hides_a_name_of_its_module() -> None:
-    """Python 3.12 may then take the name for a local variable in the rest of the function (CPython's PEP 709)."""
+    """Python 3.12 may then take the name for a local variable in the function (PEP 709)."""
     wrong = []
     for file, node in found(ast.comprehension):
         own = {name for statement in TREES[file].body for name in defined(statement)}
@@ -258,6 +260,9 @@ def test_no_comprehension_hides_a_name_of_its_module() -> None:
 
 
 def test_importing_phosphene_stays_light() -> None:
-    code = f"import sys, phosphene, phosphene.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    code = (
+        "import sys, phosphene, phosphene.cli; "
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stdout == "[]\n", run.stdout + run.stderr

@@ -1,4 +1,4 @@
-"""Classifiers of 🤗 transformers: what the library itself says of a photograph, and no code from a folder."""
+"""Classifiers of 🤗 transformers: as the library itself reads a photograph; no code of a folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(transformers: ModuleType, folders: Path, request: pytest.FixtureRequest) -> Path:
-    """A small network as `save_pretrained` writes it, with its image processor; not to be written in."""
+    """A small network as `save_pretrained` writes it, with its image processor; read only."""
     kind = getattr(request, "param", "resnet")
     path = folders / kind
     if not path.exists():
@@ -90,7 +90,7 @@ def test_logits_are_those_of_transformers_on_a_photograph(
     transformers: ModuleType, folder: Path
 ) -> None:
     images, _ = samples(range(0, 40, 10))
-    # of the size that the network reads, so that only colours can differ: two libraries resize in two ways
+    # of the size that the network reads, so that only colours can differ: each library resizes
     pictures = [
         Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy()).resize((SIDE, SIDE))
         for image in images

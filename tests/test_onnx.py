@@ -1,4 +1,4 @@
-"""Networks in ONNX files: the torch network that was exported where it can be had again, an honest judge elsewhere."""
+"""Networks in ONNX files: converted to torch where that is possible, else a judge."""
 
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ def test_a_converted_network_is_the_one_that_was_exported(
         for path, module in subject.network.named_modules()
         if getattr(module, "in_channels", 0) == 6
     )
-    for layer, theirs in ((convolution, network[:5](images)), ("logits", network(images))):  # type: ignore[index]
+    wanted = {convolution: network[:5](images), "logits": network(images)}  # type: ignore[index]
+    for layer, theirs in wanted.items():
         with probe(subject.network, [layer]) as read:
             ours = read(images)[layer]
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -265,7 +266,7 @@ def test_a_conversion_that_is_wrong_is_not_climbed(
 def outside(
     onnx: ModuleType, folder: Path, into: Path, location: str = "any.data", **entries: str
 ) -> Path:
-    """The network with its largest tensor in another file; `entries` replace what is said of where in it."""
+    """The network with its largest tensor in another file; `entries` replace its address."""
     model = onnx.load(folder / "any.onnx")
     tensor = max(model.graph.initializer, key=lambda each: len(each.raw_data))
     raw = tensor.raw_data
@@ -320,7 +321,10 @@ def test_tensors_elsewhere_are_not_read(
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda raw: raw[:1000], lambda raw: b"", lambda raw: b"\xff" * 99, lambda raw: b"{}" + raw, lambda raw: raw[:-40]],
+    [
+        *(lambda raw: raw[:1000], lambda raw: b"", lambda raw: b"\xff" * 99),
+        *(lambda raw: b"{}" + raw, lambda raw: raw[:-40]),
+    ],
 )  # fmt: skip
 def test_a_damaged_file_is_one_line(
     onnx: ModuleType, folder: Path, tmp_path: Path, damage: Callable[[bytes], bytes]

@@ -159,7 +159,8 @@ def test_hooks_are_given_back_whatever_happens(error: type[BaseException]) -> No
     def fail(x: Tensor) -> Tensor:
         raise error
 
-    with pytest.raises(error), probe(network, ["conv", before("block"), "fc"]) as read:  # noqa: PT012
+    layers = ["conv", before("block"), "fc"]
+    with pytest.raises(error), probe(network, layers) as read:  # noqa: PT012
         read(IMAGES)
         network.squash.forward = fail  # type: ignore[method-assign]
         read(IMAGES)

@@ -1,4 +1,4 @@
-"""Receptive fields against the arithmetic of convolutions, and against where a unit's gradient lives."""
+"""Receptive fields against the arithmetic of convolutions, and against a unit's gradient."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def receptive_fields(*arguments: Any, **options: Any) -> dict[str, Box]:
 
 
 def closed_form(lines: list[Line], size: int, unit: int | None = None) -> tuple[int, int]:
-    """First pixel and one beyond the last that a unit, else the central one, sees, by stacked kernels' arithmetic."""
+    """First pixel and one beyond the last of a unit, by the arithmetic of stacked kernels."""
     sizes = [size]
     for kernel, stride, padding in lines:
         sizes.append((sizes[-1] + 2 * padding - kernel) // stride + 1)

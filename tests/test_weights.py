@@ -1,4 +1,4 @@
-"""Weights files: what is written is read, and every kind of damage is refused in one line, running nothing."""
+"""Weights files: what is written is read, and every damage is refused in one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refused(load: Callable[[], Any], error: type[PhospheneError] = BadFile) -> s
 
 
 def forge(path: Path, tensors: dict[str, torch.Tensor], card: Any) -> Path:
-    """A file whose own digest is right, whatever its card says: the work of somebody who means harm."""
+    """A file whose own digest is right, whatever its card says, as an attacker makes it."""
     text = card if isinstance(card, str) else json.dumps(card, sort_keys=True)
     path.write_bytes(save(tensors, {"phosphene": text, "digest": weights.digest_of(tensors, text)}))
     return path
