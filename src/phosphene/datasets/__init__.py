@@ -8,7 +8,6 @@ from phosphene.datasets.names import SPLITS, places_of, same_names
 from phosphene.datasets.outlined import Outlined
 from phosphene.datasets.photographs import (
     Photographs,
-    Stream,
     joined,
     load,
     load_joined,
@@ -16,6 +15,7 @@ from phosphene.datasets.photographs import (
 )
 from phosphene.datasets.source import Row, Source
 from phosphene.datasets.sources.folder import check_apart
+from phosphene.datasets.stream import Stream
 
 __all__ = [
     "SPLITS",

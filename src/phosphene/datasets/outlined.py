@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 
 from phosphene.datasets.fingerprints import fingerprint
 from phosphene.datasets.meta import read_meta
-from phosphene.datasets.photographs import Damage, decode
 from phosphene.datasets.source import UNKNOWN, Row, open_source
 from phosphene.datasets.sources.shards import columns
+from phosphene.datasets.stream import Damage, decode
 from phosphene.errors import BadFile
 
 
