@@ -38,7 +38,7 @@ from phosphene.claims import (
 )
 from phosphene.claims.claim import MIN_VALUES
 from phosphene.claims.code import code_hash, reached
-from phosphene.claims.formatting import figure, told
+from phosphene.claims.formatting import figure, formatted
 from phosphene.claims.report import write_report
 from phosphene.errors import BadRequest, Notice, UnknownName
 from phosphene.files import without_nan
@@ -464,14 +464,14 @@ def test_a_figure_has_the_digits_that_its_interval_supports(
     assert figure({"value": value, "low": low, "high": high}) == words
 
 
-def test_any_value_is_told_in_one_line() -> None:
+def test_any_value_is_formatted_in_one_line() -> None:
     assert (
-        told({"decay": 0.999, "rate": 0.1, "shift": 2, "on": True})
+        formatted({"decay": 0.999, "rate": 0.1, "shift": 2, "on": True})
         == "decay 0.999, rate 0.1, shift 2, on yes"
     )
-    assert told({"a": {"x": 1}, "b": [1, None]}) == "a: x 1; b: 1, –"
-    assert told([["a", "b"], "c"]) == "a, b; c"
-    assert told({"value": "x", "low": 1, "high": 2}) == "value x, low 1, high 2"
+    assert formatted({"a": {"x": 1}, "b": [1, None]}) == "a: x 1; b: 1, –"
+    assert formatted([["a", "b"], "c"]) == "a, b; c"
+    assert formatted({"value": "x", "low": 1, "high": 2}) == "value x, low 1, high 2"
 
 
 HOSTILE = (

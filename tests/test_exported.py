@@ -518,7 +518,7 @@ def test_a_program_that_is_no_classifier_of_images_is_one_line(
         ('{"classes": ["a", "b"]}', BadRequest, "has 10 outputs and 2 names of classes"),
         ('{"output": "fd"}', UnknownName, "no layer 'fd' for its output; near: fc"),
         ("[1]", BadFile, r"is no JSON object; write for example \{"),
-        ("{", BadFile, r"any\.json, which should say how any\.pt2 looks at an image, is not JSON"),
+        ("{", BadFile, r"any\.json, which should state the preprocessing of any\.pt2, is not JSON"),
     ],
 )
 def test_a_wrong_file_beside_a_program_is_one_line(

@@ -91,7 +91,7 @@ def measure(experiment: Experiment) -> Findings:
     natural, labels = experiment.drawn(
         experiment.objects, "val", PHOTOGRAPHS, size, 2, classes if same else ()
     )
-    real = {judge: experiment.seen_by(judge, natural)[1] for judge in experiment.judges}
+    real = {judge: experiment.features(judge, natural)[1] for judge in experiment.judges}
     units: list[dict[str, Any]] = [
         {"unit": name, "label": classes[c]} for name, c in zip(names, tested, strict=True)
     ]
@@ -101,7 +101,7 @@ def measure(experiment: Experiment) -> Findings:
         for judge in experiment.judges:
             experiment.report(f"C1: {judge} looks at {arm}")
             hits = experiment.named_by(judge, shots.images, tested, classes)
-            made = experiment.seen_by(judge, shots.images)[1]
+            made = experiment.features(judge, shots.images)[1]
             note = f"to {len(natural):,} photographs, features of {judge}"
             row[f"KID, {judge}"] = metrics.kid(made, real[judge], note)
             for i, top in enumerate(("top1", "top5")):

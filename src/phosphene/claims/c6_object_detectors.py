@@ -46,14 +46,14 @@ def measure(experiment: Experiment) -> Findings:
     experiment.report("C6: crops of objects")
     crops = _crops(experiment, trained, channels)
     names = list(crops)
-    look = _Nearest(experiment, {name: each[::2] for name, each in crops.items()})
+    classify = _Nearest(experiment, {name: each[::2] for name, each in crops.items()})
     right = [
         float(names[i] == name)
         for name, each in crops.items()
-        for i in (look(each[1::2]).tolist() if len(each) > 1 else [])
+        for i in (classify(each[1::2]).tolist() if len(each) > 1 else [])
     ]
-    seen = load_generated(experiment.prior).view_size
-    said = look(center_crop(shots.images, seen)).tolist()
+    view = load_generated(experiment.prior).view_size
+    shown = classify(center_crop(shots.images, view)).tolist()
     natural = _exemplars(experiment, channels)
     units: list[dict[str, Any]] = []
     for i, channel in enumerate(channels):
@@ -67,8 +67,8 @@ def measure(experiment: Experiment) -> Findings:
             "detector_untrained": float(chance_iou > DETECTOR),
         }
         if unit["detector"] and name in crops:
-            read = look(natural[channel]).tolist()
-            unit |= {"shows": names[said[i]], "exemplars_show": [names[each] for each in read]}
+            read = classify(natural[channel]).tolist()
+            unit |= {"shows": names[shown[i]], "exemplars_show": [names[each] for each in read]}
         units.append(unit)
     detectors = sorted((u for u in units if u["detector"]), key=lambda unit: -unit["iou"])
     rows = [
@@ -106,18 +106,19 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
     A detector whose object has crops also has `object`, `shows` and `exemplars_show`. Chance is how
     often another detector has the object that this picture shows.
     """
-    told = [unit for unit in units if "shows" in unit]
-    others = max(1, len(told) - 1)
+    judged = [unit for unit in units if "shows" in unit]
+    others = max(1, len(judged) - 1)
     chance = [
-        sum(other["object"] == unit["shows"] for other in told if other is not unit) / others
-        for unit in told
+        sum(other["object"] == unit["shows"] for other in judged if other is not unit) / others
+        for unit in judged
     ]
-    hits = [float(unit["shows"] == unit["object"]) for unit in told]
+    hits = [float(unit["shows"] == unit["object"]) for unit in judged]
     natural = [
-        float(np.mean([name == unit["object"] for name in unit["exemplars_show"]])) for unit in told
+        float(np.mean([name == unit["object"] for name in unit["exemplars_show"]]))
+        for unit in judged
     ]
     more: dict[str, list[float]] = {}
-    for unit, hit, expected in zip(told, hits, chance, strict=True):
+    for unit, hit, expected in zip(judged, hits, chance, strict=True):
         more.setdefault(unit["object"], []).append(hit - expected)
     return {
         "emerge": difference_of_means(
@@ -144,8 +145,8 @@ class _Nearest:
     """Which object's mean crop is nearest, in the pooled features of the first judge."""
 
     def __init__(self, experiment: Experiment, crops: Mapping[str, Tensor]):
-        self._lab = experiment
-        pooled = [experiment.seen_by(experiment.judges[0], each)[1] for each in crops.values()]
+        self._experiment = experiment
+        pooled = [experiment.features(experiment.judges[0], each)[1] for each in crops.values()]
         self._origin = torch.cat(pooled).mean(0)
         self._means = normalize(
             torch.stack([normalize(each - self._origin, dim=1).mean(0) for each in pooled]), dim=1
@@ -153,7 +154,7 @@ class _Nearest:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the numbers (n,) of objects for images (n, 3, h, w)."""
-        pooled = self._lab.seen_by(self._lab.judges[0], images)[1]
+        pooled = self._experiment.features(self._experiment.judges[0], images)[1]
         return (normalize(pooled - self._origin, dim=1) @ self._means.T).argmax(1)
 
 

@@ -140,7 +140,7 @@ def real_starts(experiment: Experiment) -> Part:
     at = {channel: i for i, channel in enumerate(free.channels)}
     random, real = free.images[[at[goal] for goal in goals]], torch.stack(begun)
     judge = experiment.judges[0]
-    seen = [experiment.seen_by(judge, images)[0] for images in (photographs, real, random)]
+    seen = [experiment.features(judge, images)[0] for images in (photographs, real, random)]
     near, far = ((seen[0] - other).square().sum(1).tolist() for other in seen[1:])
     named = [
         _among_five(experiment, images, [[goal] for goal in goals])[:, :, 0].mean(1).tolist()

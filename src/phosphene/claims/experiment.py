@@ -219,7 +219,7 @@ class Experiment:
             observer, images, torch.tensor(list(labels)), judge_channels(observer, classes)
         )
 
-    def seen_by(self, judge: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, judge: str, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the judge's perceptual vectors and pooled features (see `metrics`)."""
         return features(self.network(judge), images)
 

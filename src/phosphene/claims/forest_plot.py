@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phosphene.claims.formatting import told
+from phosphene.claims.formatting import formatted
 from phosphene.errors import Unavailable
 from phosphene.files import atomic_path
 
@@ -35,7 +35,7 @@ def draw(expected: Sequence[Expected], file: Path, dark: bool = False) -> None:
     `Unavailable` without matplotlib.
     """
     style, new_figure = matplotlib_figure()
-    look = dict.fromkeys(("text.color", "axes.edgecolor", "xtick.color"), INK[dark])
+    colours = dict.fromkeys(("text.color", "axes.edgecolor", "xtick.color"), INK[dark])
     fixed = {
         "svg.hashsalt": "phosphene",
         "svg.fonttype": "path",
@@ -52,7 +52,7 @@ def draw(expected: Sequence[Expected], file: Path, dark: bool = False) -> None:
         "bottom": foot / height,
         "hspace": 0 if together else 1,
     }
-    with style.context(["default", {**look, **fixed}]), warnings.catch_warnings():
+    with style.context(["default", {**colours, **fixed}]), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", UserWarning
         )  # a letter that the font lacks is a box; the page has the text
@@ -88,7 +88,7 @@ def _row(axis: Any, each: Expected, dark: bool) -> None:
     value, low, high = (each["found"][part] for part in ("value", "low", "high"))
     colour, text = (
         COLOURS[verdict][dark],
-        told(each["found"]) if value is not None else "not measured",
+        formatted(each["found"]) if value is not None else "not measured",
     )
     axis.set(facecolor="none", ylim=(-1, 1), yticks=[])
     axis.margins(x=0.08)

@@ -42,7 +42,7 @@ def figure(found: Mapping[str, Any]) -> tuple[str, str]:
     return texts[0], f"{texts[1]} … {texts[2]}"
 
 
-def told(value: Any) -> str:
+def formatted(value: Any) -> str:
     """Any value of JSON in one line; a figure is "x (low … high)"."""
     if value is None:
         return "–"
@@ -55,9 +55,9 @@ def told(value: Any) -> str:
         return f"{middle} ({ends})" if ends else middle
     if isinstance(value, Mapping):
         between, of = ("; ", ": ") if _nested(value.values()) else (", ", " ")
-        return between.join(f"{key}{of}{told(each)}" for key, each in value.items())
+        return between.join(f"{key}{of}{formatted(each)}" for key, each in value.items())
     if isinstance(value, list):
-        return ("; " if _nested(value) else ", ").join(map(told, value))
+        return ("; " if _nested(value) else ", ").join(map(formatted, value))
     return str(value)
 
 

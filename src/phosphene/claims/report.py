@@ -11,7 +11,7 @@ from phosphene import __version__
 from phosphene.atlas.pages import templates_of
 from phosphene.claims import forest_plot
 from phosphene.claims.claim import MIN_VALUES
-from phosphene.claims.formatting import SIGNS, duration, figure, is_figure, percent, told
+from phosphene.claims.formatting import SIGNS, duration, figure, formatted, is_figure, percent
 from phosphene.files import atomic_path, without_nan, write_json
 from phosphene.texts import slug
 
@@ -47,7 +47,7 @@ def write_report(results: Sequence[dict[str, Any]], out: Path) -> Path:
 def environment() -> Environment:
     """Return the template's environment, with the functions that it calls."""
     made = templates_of("phosphene.claims", "claims")
-    for called in (told, percent, duration, figure, columns, others, address):
+    for called in (formatted, percent, duration, figure, columns, others, address):
         made.filters[called.__name__] = called
     made.tests["figure"] = is_figure
     made.globals |= {"signs": SIGNS, "fewest": MIN_VALUES}
@@ -77,7 +77,7 @@ def _drawn(result: Mapping[str, Any], folder: Path) -> dict[str, str]:
     for page, file in files.items():
         forest_plot.draw(expected, folder / file, dark=page == "dark")
     words = "; ".join(
-        f"{each['number']} {told(each['found'])}, {each['verdict']}" for each in expected
+        f"{each['number']} {formatted(each['found'])}, {each['verdict']}" for each in expected
     )
     return {**{page: f"figures/{file}" for page, file in files.items()}, "words": words}
 
@@ -86,7 +86,7 @@ def _about(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the report's head: of which networks, with which seeds, and whether it was quick."""
     identities = [result["identity"] for result in results]
     found = {
-        part: list(dict.fromkeys(told(each.get(part)) for each in identities))
+        part: list(dict.fromkeys(formatted(each.get(part)) for each in identities))
         for part in ("subject", "seed")
     }
     return {**found, "quick": any(each.get("quick") for each in identities)}

