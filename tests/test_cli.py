@@ -297,7 +297,7 @@ def test_a_direction_that_does_not_fit_is_one_line(
 def test_a_batch_whose_records_nothing_would_read_is_refused_before_the_climb(
     synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "MAX_BYTES", 40_000)
+    monkeypatch.setattr(Record, "max_bytes", 40_000)
     options: list[object] = []
     for n in range(8):
         vector = np.random.default_rng(n).normal(size=256)
