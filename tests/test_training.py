@@ -660,7 +660,8 @@ plain_watch = RunFolder.watch
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_watching_a_loss_does_not_wait_for_the_device(tmp_path: Path) -> None:
-    run, loss = RunFolder(tmp_path, "one"), torch.tensor(math.nan, device="cuda")
+    run = RunFolder(Runtime(tmp_path), "one")
+    loss = torch.tensor(math.nan, device="cuda")
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
