@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""What does each part of a generator's training give? One thing changed at a time, all with the same time.
+"""Measure what each part of a generator's training gives, by changing one thing at a time.
 
-    python benchmarks/ablation.py PHOTOGRAPHS [VARIANT …] [--run FOLDER] [--steps 240] [--number 500] [--every 2]
+    python benchmarks/ablation.py PHOTOGRAPHS [VARIANT …] [--run FOLDER] [--steps 240]
+        [--number 500] [--every 2]
 
-Each variant of the recipe `from-teacher` begins from the same weights and sees the same photographs, for fc6 of
-caffenet-objects; those that look at more or larger pictures in a step have fewer steps. Printed are, of held-out
-photographs: the image error on [0, 1], the squared error and the cosine of the code of the picture, and which share
-of classes both judges name of the reconstructions; and the same share of the preferred inputs of every second output
-unit. `resnet18-objects` has no part in the training, EfficientNet-Lite2 is of a kind with the comparator. A run that
-is killed goes on where it was.
+All variants train for the same time. Each variant of the recipe `from-teacher` begins from the same
+weights and sees the same photographs, for fc6 of caffenet-objects. Those that look at more or
+larger pictures in a step have fewer steps. Printed are, of held-out photographs, the image error on
+[0, 1], and the squared error and the cosine of the code of the picture. The share of classes that
+both judges name is printed for the reconstructions, and for the preferred inputs of every second
+output unit. `resnet18-objects` has no part in the training, EfficientNet-Lite2 is of a kind with
+the comparator. A run that is killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -111,7 +113,10 @@ def main() -> None:
 
 
 def recipe_of(name: str, encoder: Subject, steps: int) -> Recipe:
-    """The variant's recipe; where there is more to do in a step, more pictures or larger ones, with fewer steps."""
+    """Return the variant's recipe.
+
+    It has fewer steps where there is more to do in a step, with more pictures or larger ones.
+    """
     recipe = with_code(
         read_recipe("deepsim-layout" if name.startswith("paper") else "from-teacher", "generator"),
         encoder,

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Which climb? Variants of the default, one thing changed at a time, on every fifth class of caffenet-objects.
+"""Compare variants of the default climb, one thing changed at a time.
 
     python benchmarks/climbs.py [--every 5] [--decay 0.98] [--judge resnet18-objects] [VARIANT …]
 
-Prints the unit's activation, the subject's own probability of the class, how many pictures a second network names
-(not the one that the docs' figures are judged by), and how far the codes lie from the mean, in standard deviations.
+They climb on every fifth class of caffenet-objects. Printed are the unit's activation, the
+subject's own probability of the class, how many pictures a second network names, and how far the
+codes lie from the mean, in standard deviations. The second network is not the one that the docs'
+figures are judged by.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""At how many pixels should a comparator look? What it still names of photographs, and what that costs.
+"""Measure what a comparator still names of photographs at each size, and what that costs.
 
-    python benchmarks/comparator.py PHOTOGRAPHS [--comparator efficientnet-lite0] [--pixels 96] [--sizes 96 128 160 224]
+    python benchmarks/comparator.py PHOTOGRAPHS [--comparator efficientnet-lite0] [--pixels 96]
+        [--sizes 96 128 160 224]
 
-Held-out photographs of the generator's size in `--pixels` are resized to each size. Printed are the shares whose class
-the comparator names among those of the photographs (top-1, top-5) and among all of its own, and milliseconds for each.
+Held-out photographs of the generator's size in `--pixels` are resized to each size. Printed are the
+shares whose class the comparator names among those of the photographs (top-1, top-5) and among all
+of its own, and milliseconds for each.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 python benchmarks/kills.py subject caffenet-objects --data mini-imagenet --kills 10
 python benchmarks/kills.py generator from-teacher --images mini-imagenet --layer fc6 --kills 10
 
-Gives a `phosphene train` command twice: left alone, and killed by SIGKILL so many times and given again. Each moment is
-drawn from the time that the first step and a fifth of the rest took; after the first step it is counted from there, so
-that a busy machine, which starts slowly, does not have them all before it. Prints what each kill left behind.
+It gives a `phosphene train` command twice: left alone, and killed by SIGKILL so many times and
+given again. Each moment is drawn from the time that the first step and a fifth of the rest took.
+After the first step it is counted from there, so that a busy machine, which starts slowly, does not
+have them all before it. Printed is what each kill left behind.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from phosphene.cli import main
 def train(
     run: Path, arguments: list[str], before: float | None = None, after: float | None = None
 ) -> tuple[float, float, bool]:
-    """Train in a process of its own, killed `before` seconds after its start, or `after` seconds after its first step.
+    """Train in a process of its own, which is killed `before` seconds after its start.
+
+    Or it is killed `after` seconds after its first step.
 
     Returns how long it took to its first checkpoint and in all, and whether it ended by itself.
     """

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""How long a judge looks at a picture, by how many it is shown at once, as a share of the time for all of them at once.
+"""Measure how long a judge looks at a picture, by how many it is shown at once.
 
-    python benchmarks/looking.py efficientnet-lite2 [JUDGE …] [--images 48] [--rounds 3] [--threads 1]
+    python benchmarks/looking.py efficientnet-lite2 [JUDGE …] [--images 48] [--rounds 3]
+        [--threads 1]
 
-Pictures are noise of 96 pixels, the time is the processor's, and the fastest round counts. The last number is of as
-many at once as phosphene shows.
+The time is a share of that for all of them at once. Pictures are noise of 96 pixels, the time is
+the processor's, and the fastest round counts. The last number is of as many at once as phosphene
+shows.
 """
 
 from __future__ import annotations

@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
-"""What survives of a photograph: photographs, held out unless you ask otherwise, encoded and generated again, and what
-two networks see in them.
+"""Measure what survives of photographs that are encoded and generated again.
 
-    python benchmarks/reconstructions.py PHOTOGRAPHS [--prior objects-fc6] [--number 1000] [--split val]
-        [--judges NAME …] [--beside]
+    python benchmarks/reconstructions.py PHOTOGRAPHS [--prior objects-fc6] [--number 1000]
+        [--split val] [--judges NAME …] [--beside]
 
-Prints the mean absolute error of the image on [0, 1], the squared error of the code after another pass through the
-encoder (in standard deviations), the cosine of the two codes, and the share of photographs, and of reconstructions,
-whose class the encoder's own network and the judges name. EfficientNet-Lite2 is of a kind with the comparator of the
-bundled recipe; resnet18-objects has no part in it.
+The photographs are held out unless you ask otherwise. Printed are the mean absolute error of the
+image on [0, 1], the squared error of the code after another pass through the encoder (in standard
+deviations), and the cosine of the two codes. The share whose class the encoder's own network and
+the judges name is printed for photographs and for reconstructions. EfficientNet-Lite2 is of a kind
+with the comparator of the bundled recipe; resnet18-objects has no part in it.
 
-With `--beside`, also how near others come: the photograph in its mirror, and with half the pixels each way; the
-training photograph (of every second one) with the nearest code, by the cosine; the mean of photograph and
-reconstruction; and the generator, where each code was moved by half of what its image's code lacks, and where it was
-moved for 50 steps of Adam until its image gives the wanted code.
+With `--beside`, it also prints how near others come:
+
+* the photograph in its mirror, and with half the pixels each way;
+* the training photograph (of every second one) with the nearest code, by the cosine;
+* the mean of photograph and reconstruction;
+* the generator, where each code was moved by half of what its image's code lacks, and where it was
+  moved for 50 steps of Adam until its image gives the wanted code.
 """
 
 from __future__ import annotations

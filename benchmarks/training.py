@@ -3,9 +3,10 @@
 
     python benchmarks/training.py PHOTOGRAPHS [RECIPE …] [--device cpu] [--threads 0] [--seconds 60]
 
-For each subject's recipe, at each size of its crops, and for the last stage of a generator's: photographs a second, the
-arithmetic that this is as a share of what the machine's matrix multiplication reaches in bfloat16 (measured first, on
-the same threads), and the share of the time in which the network waits for a batch.
+It measures each subject's recipe at each size of its crops, and the last stage of a generator's.
+Printed are photographs a second, and the arithmetic that this is, as a share of what the machine's
+matrix multiplication reaches in bfloat16 (measured first, on the same threads). The last number is
+the share of the time in which the network waits for a batch.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from phosphene.training.stage import Waiting
 from phosphene.training.subject import train_subject
 
 BUNDLED = sorted(file.stem for file in RECIPES.glob("*.toml"))
-"""Those that begin from another generator's weights have the same last stage as those that do not."""
+"""Those that begin from another generator's weights have the same last stage as others."""
 
 
 def main() -> None:
@@ -101,7 +102,10 @@ def subject_rows(recipe: Any, train: datasets.Photographs, options: Any) -> Any:
 
 
 def generator_rows(recipe: Any, train: datasets.Photographs, options: Any) -> Any:
-    """Arithmetic is counted without R1, where the counter cannot follow: the share of the peak is a little low."""
+    """Yield the rates of a generator's last stage.
+
+    Arithmetic is counted without R1, where the counter cannot follow. So the share is a little low.
+    """
     encoder, init_from = load_subject("caffenet-objects"), load_generated("objects-fc6")
 
     few = {**copy.deepcopy(recipe), "image": {**recipe["image"], "steps": 2, "r1": 0.0}}
@@ -116,7 +120,10 @@ def generator_rows(recipe: Any, train: datasets.Photographs, options: Any) -> An
 
 
 def rate(run: Any, batch: int, options: Any) -> tuple[float, float]:
-    """Photographs a second between the first and the last report of a run, and its last share of waiting."""
+    """Return a run's photographs a second, and its last share of waiting.
+
+    The time is that between its first and its last report.
+    """
     told: list[tuple[float, int, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         deadline = deadline_in(options.seconds)

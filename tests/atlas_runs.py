@@ -48,7 +48,10 @@ def write_picture(
     request: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
-    """A picture with its record; `changes` replace the record's fields. Returns the record's path."""
+    """Write a picture with its record, whose path is returned.
+
+    `changes` replace the record's fields.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pixels = colours(seed) if pixels is None else pixels
     asked = {

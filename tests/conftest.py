@@ -94,7 +94,10 @@ def exact_generated() -> Generated:
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `subject.safetensors` and the `generator.safetensors` that inverts it. Not to be written in."""
+    """A folder with `subject.safetensors` and the `generator.safetensors` that inverts it.
+
+    Not to be written in.
+    """
     folder = tmp_path_factory.mktemp("zoo")
     subject = write_subject(folder / "subject.safetensors")
     write_generator(folder / "generator.safetensors", str(subject))
@@ -158,7 +161,10 @@ def phosphene(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 def climbs_remakes_and_judges(
     phosphene: Run, subject: Path, units: Sequence[str], folder: Path
 ) -> None:
-    """By command: units climb, the first one's record gives the same bits, and the subject names its own pictures."""
+    """Check a subject by command.
+
+    Units climb, the first one's record gives the same bits, and the subject names its own pictures.
+    """
     climb = ("--prior", "pixels", "--steps", 40, "--device", "cpu", "--precision", "float32")
     made = phosphene("synthesize", subject, *units, *climb, "--out", folder / "a", "--json").json()
     assert all(each["score"] > each["start_score"] + 0.1 for each in made)
@@ -181,7 +187,10 @@ _operators: list[torch.library.Library] = []  # an operator lives as long as its
 
 @pytest.fixture(scope="session", autouse=True)
 def _torchvision_imports() -> None:
-    """Where torchvision's wheel was built for CUDA and torch was not, two operators are declared: others import it."""
+    """Declare two operators where torchvision's wheel was built for CUDA and torch was not.
+
+    Other packages import torchvision.
+    """
     try:
         importlib.import_module("torchvision")
     except ImportError:

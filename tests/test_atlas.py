@@ -1,4 +1,4 @@
-"""The atlas: all links lead somewhere, hostile text stays text, bad files are one line, and no torch is needed."""
+"""The atlas: links lead somewhere, hostile text stays text, bad files are one line, no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The atlas in a real browser, from files: search, keyboard, filters that survive in the address, no complaints."""
+"""The atlas in a real browser, from files: search, keyboard, filters in the address."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
-    """A window of a laptop's size; at the end it must not have complained, nor asked for anything but files."""
+    """A window of a laptop's size.
+
+    At the end it must not have complained, nor asked for anything but files.
+    """
     complaints: list[str] = []
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
@@ -324,7 +327,10 @@ def test_a_layer_of_thousands_loads_what_is_seen(page: Any, tmp_path: Path) -> N
         write_picture(tmp_path / "run", f"{i}", lone(f"fc:{i}"), score=i % 97, pixels=colours(i, 8))
     build([tmp_path / "run"], tmp_path / "site")
     visit(page, tmp_path / "site" / "tiny-objects" / "fc.html")
-    loaded = "performance.getEntriesByType('resource').filter((each) => each.name.endsWith('.webp')).length"
+    loaded = (
+        "performance.getEntriesByType('resource')"
+        ".filter((each) => each.name.endsWith('.webp')).length"
+    )
     complete = "$$('.tiles img').filter((each) => each.complete && each.naturalWidth).length"
     page.wait_for_function(f"{complete} > 20")
     assert max(page.evaluate(loaded), page.evaluate(complete)) < 500

@@ -1,4 +1,7 @@
-"""The command line as a person meets it: results on stdout, one clear line for a mistake, nothing finished is lost."""
+"""The command line as a person meets it.
+
+Results are on stdout, a mistake is one clear line, and nothing finished is lost.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ from phosphene.testing import write_generator, write_subject
 
 @pytest.fixture
 def synthesize(phosphene: Run, zoo: Path, tmp_path: Path) -> Run:
-    """`phosphene synthesize` of the tiny subject with the tiny generator, three steps, into tmp_path / "out"."""
+    """`phosphene synthesize` of the tiny subject with the tiny generator.
+
+    It takes three steps, and writes into tmp_path / "out".
+    """
 
     def run(*arguments: object, subject: object = zoo / "subject.safetensors") -> Said:
         usual = {
@@ -1091,7 +1097,7 @@ def test_an_encoder_that_is_not_the_one_it_was_trained_with_is_refused(
 
 
 def test_a_judge_with_the_same_classes_needs_no_names_compared() -> None:
-    """ImageNet's own names are ambiguous: there are two cranes, and a Cardigan beside a cardigan."""
+    """ImageNet's own names are ambiguous: two cranes, and a Cardigan beside a cardigan."""
     classes = ("crane", "Cardigan, Cardigan Welsh corgi", "crane", "cardigan")
     judge = Subject("judge", torch.nn.Identity(), (8, 8), (0.5,) * 3, (0.5,) * 3, classes)
     assert judge_channels(judge, classes) == [0, 1, 2, 3]
@@ -1138,7 +1144,10 @@ def test_a_run_of_more_pictures_than_a_sheet_holds_says_so(
 def test_a_record_does_not_run_code_that_was_not_named(
     synthesize: Run, phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A record is a file from outside; its subject `python:…` is imported only where the user says the same."""
+    """A record is a file from outside.
+
+    Its subject `python:…` is imported only where the user says the same.
+    """
     (tmp_path / "factory_of_test_cli.py").write_text(FACTORY)
     monkeypatch.chdir(tmp_path)
     name = "python:factory_of_test_cli:net"
@@ -1159,12 +1168,16 @@ def test_a_record_does_not_run_code_that_was_not_named(
 def test_a_generator_does_not_run_code_that_was_not_named(
     phosphene: Run, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A weights file is from outside, too; its encoder `python:…` is imported only where the user says the same."""
+    """A weights file is from outside, too.
+
+    Its encoder `python:…` is imported only where the user says the same.
+    """
     subject, photograph = zoo / "subject.safetensors", tmp_path / "p.png"
     (tmp_path / "encoder_of_test_cli.py").write_text(
         "from phosphene.subjects import load_subject\n\n"
         f"def net():\n    subject = load_subject({str(subject)!r})\n"
-        "    return subject.network, {'size': subject.size, 'mean': subject.mean, 'std': subject.std}\n"
+        "    kept = {'size': subject.size, 'mean': subject.mean, 'std': subject.std}\n"
+        "    return subject.network, kept\n"
     )
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)).save(
         photograph

@@ -35,7 +35,10 @@ def outline(number: int, left: int, top: int, right: int, bottom: int) -> dict[s
 
 
 def write(folder: Path, *, grounded: bool = True, stray: bool = False) -> Path:
-    """Dark pictures with a red and a green square; with `stray`, a brighter red line that no outline covers."""
+    """Dark pictures with a red and a green square.
+
+    With `stray`, they have a brighter red line that no outline covers.
+    """
     images, objects = [], []
     for n in range(N):
         random = np.random.default_rng(n)
@@ -174,7 +177,7 @@ def test_a_silent_channel_detects_nothing(subject: Subject, tmp_path: Path) -> N
 
 
 def test_masks_are_of_the_central_square_at_any_size(tmp_path: Path) -> None:
-    """A picture twice as wide as high: its outline moves with the crop and shrinks with the size."""
+    """The outline of a wide picture moves with the crop and shrinks with the size."""
     file = io.BytesIO()
     Image.new("RGB", (40, 20)).save(file, "png")
     objects = json.dumps([outline(1, 10, 0, 19, 19), outline(1, 0, 0, 4, 4)])

@@ -1,4 +1,7 @@
-"""What the README and the docs show is what happens: their blocks run, and their help is the program's own."""
+"""What the README and the docs show is what happens.
+
+Their blocks run, and their help is the program's own.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,10 @@ def commands(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of reading, in one folder and one namespace, with `photo.jpg` and `photos` for the reader's own."""
+    """Run a page's blocks in the order of reading, in one folder and one namespace.
+
+    `photo.jpg` and `photos` stand for the reader's own.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Image.radial_gradient("L").convert("RGB").save("photo.jpg")

@@ -1,9 +1,13 @@
-"""A folder of pictures is measured by command: every figure there, the same each time, and nothing run on trust."""
+"""A folder of pictures is measured by command.
+
+Every figure is there and the same each time, and nothing is run on trust.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,10 +171,10 @@ def test_folders_that_are_measured_together_say_what_each_says_alone(
         "--out",
         other,
     ).fine()
-    about = {"judge": subject, "images": str(photographs), "index": run.parent / "index"}
-    control = run.parent / "control"
-    alone = [evaluate([folder], **about, control=control)[0] for folder in (run, other)]  # type: ignore[arg-type]
-    together = evaluate([run, other], **about, control=control)  # type: ignore[arg-type]
+    about: dict[str, Any] = {"judge": subject, "images": str(photographs)}
+    about |= {"index": run.parent / "index", "control": run.parent / "control"}
+    alone = [evaluate([folder], **about)[0] for folder in (run, other)]
+    together = evaluate([run, other], **about)
     assert [repr(each) for each in together] == [repr(each) for each in alone], (
         "NaN is like NaN here"
     )
@@ -179,7 +183,7 @@ def test_folders_that_are_measured_together_say_what_each_says_alone(
         ["conv1", "fc8"],
     ]
     with pytest.raises(BadRequest, match="one subject at a time"):
-        evaluate([run, control], subject)
+        evaluate([run, run.parent / "control"], subject)
 
 
 def test_what_cannot_be_measured_is_told(
@@ -272,7 +276,10 @@ def test_a_score_that_is_weighted_is_no_activation(
 def test_what_stands_for_photographs_in_general_is_cut_as_the_rest_is(
     phosphene: Run, zoo: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In noise, what a hidden unit sees of one photograph is as what it sees of another, and not as the whole."""
+    """In noise, what a hidden unit sees of one photograph is as what it sees of another.
+
+    It is not as the whole.
+    """
     subject, climb = (
         zoo / "subject.safetensors",
         ("--steps", 2, "--precision", "float32", "--device", "cpu"),
@@ -294,7 +301,7 @@ def test_what_stands_for_photographs_in_general_is_cut_as_the_rest_is(
 def test_on_real_photographs_exemplars_tell_what_excites_a_unit(
     phosphene: Run, tmp_path: Path
 ) -> None:
-    """For the bundled network, an observer with natural references beats one with none, as people do."""
+    """For the bundled network, an observer with natural references beats one with none."""
     out = tmp_path / "run"
     climb = (
         "--prior",

@@ -185,7 +185,7 @@ def test_what_is_no_number_is_nobodys_exemplar() -> None:
 
 
 def test_a_tile_is_what_the_unit_sees(subject: Subject, data: Stream, tmp_path: Path) -> None:
-    """Each tile of a 3×3 convolution is a corner of the photograph, no more than its receptive field."""
+    """Each tile of a 3×3 convolution is a corner of the photograph, not more than is seen of it."""
     found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=1)
     (number,), ((row, column),) = (
         found["conv"].photographs[0].tolist(),
@@ -201,7 +201,10 @@ def test_a_tile_is_what_the_unit_sees(subject: Subject, data: Stream, tmp_path: 
 
 
 def test_units_that_answer_alike_are_near() -> None:
-    """A copy of a channel is its nearest, its mirror image the farthest; one that is silent is near to none."""
+    """A copy of a channel is its nearest, its mirror image the farthest.
+
+    A silent channel is near to none.
+    """
     found, one = (
         LayerExemplars.none_yet(4, 2),
         torch.rand(50, generator=torch.Generator().manual_seed(0)),

@@ -1,4 +1,4 @@
-"""Parts from outside the package: they climb, their records make the same bits, and no code runs unasked."""
+"""Parts from outside the package climb, their records make the same bits, no code runs unasked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PARTS = {each["name"]: each["text"] for each in FILE.finditer(PAGE.read_text(enc
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write the page's examples into the current folder, under names that no other test imported."""
+    """Write the page's examples into the current folder, under names of this test alone."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in PARTS.items():

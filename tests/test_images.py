@@ -457,7 +457,10 @@ def test_a_path_that_takes_no_file_is_refused(
 
 
 def test_a_photograph_stands_as_it_was_held(tmp_path: Path) -> None:
-    """A camera that was turned writes its sensor's rows, and how to turn them (EXIF's orientation 6: by 90°)."""
+    """A camera that was turned writes its sensor's rows, and how to turn them.
+
+    EXIF's orientation 6 is by 90°.
+    """
     picture, exif = Image.fromarray(PIXELS), Image.Exif()
     exif[0x0112] = 6
     picture.save(tmp_path / "turned.png", exif=exif)

@@ -1,4 +1,4 @@
-"""Every measure against a case whose answer is known, and no measure knows how its images were batched."""
+"""Every measure meets a case whose answer is known, and none knows how its images were batched."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def judge() -> Subject:
 
 
 def test_a_judge_that_is_the_subject_agrees(judge: Subject) -> None:
-    """Labelled with what it says itself, every image is recognised; labelled with what it says last, none is."""
+    """An image is recognised if its label is what the judge says first, not if it says it last."""
     images = noise(23, 3, SIDE, SIDE)
     order = judge(images).argsort(1, descending=True)
     every = range(order.shape[1])
@@ -89,7 +89,10 @@ def test_features_are_compared_at_several_sizes_of_map() -> None:
 
 
 def test_perceptual_distance_by_hand() -> None:
-    """Of maps whose channels point the same way, at right angles and opposite: 0, 2, 4, whatever their lengths."""
+    """Maps whose channels point the same way, at right angles and opposite give 0, 2 and 4.
+
+    Their lengths do not count.
+    """
     judge = Subject("judge", nn.Sequential(nn.Conv2d(3, 3, 1)), (2, 2), (0.0,) * 3, (1.0,) * 3)
     nn.init.dirac_(judge.network[0].weight)
     nn.init.zeros_(judge.network[0].bias)
@@ -102,7 +105,10 @@ def test_perceptual_distance_by_hand() -> None:
 
 
 def test_sets_of_one_kind_are_at_no_distance_and_others_are() -> None:
-    """The estimate is unbiased: two draws of one kind are as often below zero as above, and a set and itself below."""
+    """The estimate is unbiased: two draws of one kind are as often below zero as above.
+
+    A set and itself are below.
+    """
     one, other = torch.randn(2, 200, 16, generator=torch.Generator().manual_seed(0))
     alike, same, far = kid(one, other), kid(one, one), kid(one, other + 2)
     assert alike.low < 0 < alike.high
@@ -140,7 +146,7 @@ def test_the_prior_explains_its_own_pictures_and_nothing_at_right_angles() -> No
 
 
 def test_a_rank_is_in_each_channels_own_scale() -> None:
-    """A channel that is always large does not come first by that; one that never varies comes last."""
+    """A channel that is always large does not come first by that; a constant one comes last."""
     sample = torch.tensor([[0.0, 100, 5], [2.0, 300, 5]])
     peaks = torch.tensor([[5.0, 310, 9], [0.0, 310, 9]])
     assert ranks(peaks, 0, sample).tolist() == [1, 2]

@@ -1,4 +1,4 @@
-"""Records: what is written is read, what is damaged or hostile is refused, and a folder knows what is whole."""
+"""Records: what is written is read, what is damaged is refused, a folder knows what is whole."""
 
 from __future__ import annotations
 

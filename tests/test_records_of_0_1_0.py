@@ -30,7 +30,7 @@ FIRST = 1e-4
 PICTURES = 1e-3
 """How far a start's score may lie off there: it is read from a picture of 8 bits."""
 CLIMBED = 5e-3
-"""How far a climb may lie off there. Two machines, and three sets of instructions, lay off by 1e-3."""
+"""How far a climb may lie off there. Two machines and three sets of instructions gave 1e-3."""
 ENLARGED = 0.5
 """How far the climbs may lie off that enlarge last digits: they lay off by 0.05, and by 0.48."""
 ENLARGING = ("bundled", "bfloat16", "normal-start", "rate", "mean-rule-gaussian", "paper")

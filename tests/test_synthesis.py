@@ -1,4 +1,4 @@
-"""The climb: closed forms, an independent transcription of the paper's, batches, counts, failures."""
+"""The climb: closed forms, a transcription of the paper's, batches, counts, failures."""
 
 from __future__ import annotations
 
@@ -183,7 +183,10 @@ def transcribed_paper_climb(
     seed: int,
     steps: int,
 ) -> Tensor:
-    """method.md §2 written out: act_max.py of 2016, one code, no library of ours. `network` gives the unit."""
+    """Climb as method.md §2 says: act_max.py of 2016, one code, no library of ours.
+
+    `network` gives the unit.
+    """
     unit = (
         std.mean() / 3.74
     )  # the paper's sizes are in units of its own code, whose σ is 3.74 on the average
@@ -486,7 +489,10 @@ def test_a_users_module_keeps_its_parameters_and_gradients(generated: Generated)
 
 
 class Shut(nn.Module):
-    """Channel 0 is shut for every image by its bias, 1 has no weights at all, 2 opens for some starts only."""
+    """A network with units that cannot start.
+
+    Channel 0 is shut for every image by its bias, 1 has no weights, 2 opens for some starts only.
+    """
 
     def __init__(self, functional: bool, threshold: float = 0.0) -> None:
         super().__init__()
@@ -537,7 +543,7 @@ def test_a_unit_without_a_path_to_the_image_is_reported_dead_and_crossed_out(
 
 
 class Placed(nn.Module):
-    """`place` says where a picture is in its batch, with weights of its own, and never looks at it."""
+    """`place` says where a picture is in its batch, and never looks at it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -813,7 +819,10 @@ def test_a_number_that_is_not_finite_stops_its_member_only(
 
 
 def test_bfloat16_comes_to_the_same_conclusion(subject: Subject, generated: Generated) -> None:
-    """A unit that wins its layer clearly wins it still; rounding moves a score by less than a tenth of its rise."""
+    """A unit that wins its layer clearly wins it still.
+
+    Rounding moves a score by less than a tenth of its rise.
+    """
     climb = SHORT.changed(steps=80, rate=0.2, objective="probability")
     exact, rounded = (
         synthesize(subject, "fc:0-9", prior=generated, climb=climb, precision=precision)

@@ -1,4 +1,4 @@
-"""Training: a run that is killed ends as one that is not, a recipe is not mixed with another, a budget is kept."""
+"""Training: a killed run ends as another does, recipes are not mixed, a budget is kept."""
 
 from __future__ import annotations
 
@@ -318,7 +318,10 @@ def test_a_way_to_train_that_is_not_known_is_refused(
 def test_a_trained_subject_is_trained_on(
     tmp_path: Path, photographs: Make, after_steps: Any
 ) -> None:
-    """From its weights, to the same bits; with other classes but its last layer is kept; another shape is refused."""
+    """A subject begins from another's weights, to the same bits.
+
+    With other classes all but its last layer is kept. Another shape is refused.
+    """
     init_from = load_subject(write_subject(tmp_path / "s.safetensors"))
     still = {**SUBJECT, "lr": 0.0, "cooldown": {**SUBJECT["cooldown"], "lr": 0.0}}
     few = {**still, "architecture": {**SUBJECT["architecture"], "classes": 12}}
@@ -432,7 +435,7 @@ def test_a_last_stage_that_cannot_be_is_told_before_the_first(
 def test_the_last_stage_compiles_whole(
     tmp_path: Path, encoder: Subject, photographs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a GPU runs, hooks and all, is one graph that gives the same; here without the kernels."""
+    """What a GPU runs, hooks and all, is one graph that gives the same; no kernels here."""
     other = {
         "class_kl": 0.5,
         "comparator": str(write_subject(tmp_path / "comparator.safetensors")),
@@ -1176,7 +1179,7 @@ def test_a_recipe_learns_its_code_from_the_layer(zoo: Path) -> None:
 def test_the_beginning_is_the_teachers_picture_where_the_code_tells_all(
     tmp_path: Path, photographs: Make, teacher: Path, zoo: Path
 ) -> None:
-    """Of the teacher's own code, the regression finds the best linear map to the teacher's latents."""
+    """Of the teacher's own code, the regression finds the best linear map to its latents."""
     subject = load_subject(zoo / "subject.safetensors")
     recipe = from_teacher(teacher, "fc6", 16)
     recipe["architecture"] |= {"rank": 16}
@@ -1470,7 +1473,7 @@ def test_jitter_and_mixing_of_nothing_change_nothing() -> None:
 def test_the_regression_starts_the_map_at_its_closed_form(
     tmp_path: Path, photographs: Make, encoder: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With full rank and hardly a ridge, the linear part's error is that of ordinary least squares."""
+    """With full rank and hardly a ridge, the linear part's error is that of least squares."""
     torch.manual_seed(0)
     network = build({**GENERATOR_ARCHITECTURE, "rank": 16})
     codes = torch.randn(300, 16).relu()
@@ -1960,7 +1963,10 @@ def two_processes(
 
 @pytest.mark.skipif(not CI_SAMPLE.exists(), reason="no ../shared/data here")
 def test_two_processes_train_as_one_and_resume_to_the_same_bits(tmp_path: Path) -> None:
-    """The real engine: torchrun, two processes, gloo. Both hold the same weights, and see different photographs."""
+    """The real engine: torchrun, two processes, gloo.
+
+    Both hold the same weights, and see different photographs.
+    """
     pytest.importorskip("pyarrow")
     recipe = tmp_path / "two.toml"
     recipe.write_text(

@@ -97,8 +97,8 @@ def main() -> None:
         asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
         lacking = f", {asked[1]} more were asked for" if asked else ""
         refuse(
-            f"too little memory{lacking}; what was finished is kept; take a smaller --batch, or for "
-            "training a smaller batch in the recipe"
+            f"too little memory{lacking}; what was finished is kept; take a smaller --batch, "
+            "or for training a smaller batch in the recipe"
         )
     except OSError as error:  # what no room foresaw: a full disk, a folder that may not be written
         try:
