@@ -257,13 +257,26 @@ def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def to_pixels(image: npt.NDArray[np.floating]) -> Pixels:
-    """Clip and round floats (3, height, width) in [0, 1] to 8-bit pixels."""
-    return (np.clip(np.nan_to_num(image), 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+    """Return 8-bit pixels (height, width, 3) of an image (channels, height, width) in [0, 1].
+
+    Grey has three equal channels. Of other numbers of channels, each is grey, side by side.
+    """
+    pixels = (np.clip(np.nan_to_num(image), 0, 1) * 255 + 0.5).astype(np.uint8)
+    if len(pixels) != 3:
+        pixels = np.repeat(np.concatenate([*pixels], 1)[None], 3, 0)
+    return pixels.transpose(1, 2, 0)
+
+
+def from_pixels(pixels: Pixels, channels: int) -> npt.NDArray[np.float32]:
+    """Return the image (channels, height, width) in [0, 1] that `to_pixels` made these pixels of."""
+    image: npt.NDArray[np.float32] = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    return image if channels == 3 else np.stack(np.split(image[0], channels, 1))
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
-    """Write a PNG whole or not at all; `OutOfSpace` when the disk takes no more."""
-    _write(path, "png", [Image.fromarray(pixels)])
+    """Write a PNG whole or not at all, a grey one of grey; `OutOfSpace` on a full disk."""
+    grey = (pixels == pixels[..., :1]).all()
+    _write(path, "png", [Image.fromarray(pixels[..., 0] if grey else pixels)])
 
 
 def write_webp(path: Path, pixels: Pixels) -> None:

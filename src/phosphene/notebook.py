@@ -156,7 +156,7 @@ def _results(
         done += len(records)
         if found is None:
             report(len(records) * request.climb.steps)
-            yield kept_inputs(folder, records, chunk, prior.mean())
+            yield kept_inputs(folder, records, chunk, prior)
         else:
             yield replace(found, records=tuple(records))
 

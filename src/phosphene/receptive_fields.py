@@ -74,16 +74,17 @@ def receptive_fields(
     layers: Sequence[str],
     batch: int = AT_ONCE,
     tokens: Tokens | None = None,
+    channels: int = 3,
 ) -> dict[str, Fields]:
     """Return the receptive fields of each layer's units in a network that reads `size` pixels.
 
-    `size` is (height, width), `batch` the most images in a pass, `tokens` as `probe` takes them.
+    `size` is (height, width) of so many `channels`, `batch` the most images in a pass, `tokens` as `probe` takes them.
     Absent are layers whose centre no pixel reaches and those that cannot be read. What was found is
     kept as long as the network is.
     """
 
     def find(layers: Sequence[str]) -> dict[str, Fields]:
-        spread = _Spread(network, size, batch, tokens)
+        spread = _Spread(network, (channels, *size), batch, tokens)
         readable = spread.readable(layers)
         rows = spread.spans(0, readable)
         columns = spread.spans(1, readable)
@@ -103,6 +104,7 @@ def central_boxes(
     layers: Sequence[str],
     batch: int = AT_ONCE,
     tokens: Tokens | None = None,
+    channels: int = 3,
 ) -> dict[str, Box]:
     """Return `receptive_fields(…)[layer].centre` for each layer, with fewer passes.
 
@@ -110,11 +112,11 @@ def central_boxes(
     """
 
     def find(layers: Sequence[str]) -> dict[str, Box]:
-        spread = _Spread(network, size, batch, tokens)
+        spread = _Spread(network, (channels, *size), batch, tokens)
         left = spread.readable(layers)
         found = dict.fromkeys(spread.seeing(spread.whole, left), spread.whole)
         left = [layer for layer in left if layer not in found]
-        guess = _guesses(network, size, left, tokens)
+        guess = _guesses(network, (channels, *size), left, tokens)
         for i, layer in enumerate(left):
             if layer in found:
                 continue
@@ -134,13 +136,14 @@ class _Spread:
     """Asks a network which of its units a NaN in a part of its input reaches."""
 
     def __init__(
-        self, network: nn.Module, size: tuple[int, int], batch: int, tokens: Tokens | None
+        self, network: nn.Module, shape: tuple[int, int, int], batch: int, tokens: Tokens | None
     ):
         self.network = network
-        self.size = size
+        self.shape = shape
+        self.size = shape[1:]
         self.batch = min(batch, AT_ONCE)
         self.tokens = tokens
-        self.whole = Box(0, 0, *size)
+        self.whole = Box(0, 0, *self.size)
         self._at_once = self.batch
         self._device = device_of(network)
         self._kind = number_type(network)
@@ -162,7 +165,8 @@ class _Spread:
         return {layer: torch.cat(each).cpu() for layer, each in hits.items()}
 
     def _images(self, parts: Sequence[Sequence[Box]]) -> Tensor:
-        images = torch.full((len(parts), 3, *self.size), 0.5, device=self._device, dtype=self._kind)
+        shape = (len(parts), *self.shape)
+        images = torch.full(shape, 0.5, device=self._device, dtype=self._kind)
         for image, boxes in zip(images, parts, strict=True):
             for box in boxes:
                 image[:, box.top : box.bottom, box.left : box.right] = float("nan")
@@ -352,7 +356,7 @@ def _least(most: int, guessed: int, reaches: Callable[[int], bool]) -> int:
 
 
 def _guesses(
-    network: nn.Module, size: tuple[int, int], layers: Sequence[str], tokens: Tokens | None
+    network: nn.Module, shape: tuple[int, int, int], layers: Sequence[str], tokens: Tokens | None
 ) -> Callable[[str], Box | None]:
     """Lend a function from a layer to the box that its central unit's gradient reaches.
 
@@ -360,7 +364,7 @@ def _guesses(
     """
     device = device_of(network)
     rng = torch.Generator().manual_seed(0)
-    images = torch.randn(1, 3, *size, generator=rng).to(device, number_type(network))
+    images = torch.randn(1, *shape, generator=rng).to(device, number_type(network))
     images.requires_grad_()
     values: dict[str, Tensor] = {}
     try:

@@ -34,8 +34,7 @@ from phosphene.networks.inspection import (
 )
 from phosphene.networks.sources import SOURCES, is_source, load_network
 from phosphene.networks.sources.loading import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+    MAX_CHANNELS,
     check_names,
     check_repeats,
     checked_options,
@@ -53,15 +52,16 @@ from phosphene.probe import (
     run,
 )
 from phosphene.targets import resolve
-from phosphene.tensors import device_of, first_tensor, resized
+from phosphene.tensors import cropped_to_shape, device_of, first_tensor, recoloured, resized
 from phosphene.units import Target
 
-READINGS = (1, 2)
+READINGS = (1, 2, 3)
 """Versions of what a layer's values mean. 1, by version 0.1.0: three axes are (batch, tokens,
 channels), the tokens in one line; networks of timm read the size of their training, images of an
 `hf:` processor that does not resize have 256 pixels. 2: patches are a map and the tokens ahead
 of them apart, values of nn.Conv1d and its kind are (batch, channels, length); the size is that of
-the test, or of the configuration."""
+the test, or of the configuration. 3: images are cut to the subject's proportions, and before they
+were stretched; the priors pixels and fourier have its proportions, and before they were square."""
 
 MAX_TARGETS = 20_000
 """A longer list of targets in one call is taken for a slip."""
@@ -79,10 +79,12 @@ MAX_NAME = 500
 class Subject:
     """A frozen network and its preprocessing.
 
-    It reads `size` (height, width) pixels, normalised by `mean` and `std` on [0, 1] RGB. `output`
-    is the layer whose channels are the classes ("" when unknown). `card` holds what its weights
-    file says of it. `batch` is the most images that it takes at once, 0 for any number, and
-    `layout` the order of their numbers in memory. `tokens` says how values of three axes are read.
+    It reads `size` (height, width) pixels of as many channels as `mean` and `std` have numbers.
+    These normalise values in [0, 1]. `output` is the layer whose channels are the classes ("" when
+    unknown). `card` holds what its weights file says of it. `batch` is the most images that it
+    takes at once, 0 for any number, and `layout` the order of their numbers in memory. `tokens`
+    says how values of three axes are read. `stretches`: an image of other proportions is stretched,
+    as before version 3 of `READINGS`, and not cut.
     """
 
     name: str
@@ -96,14 +98,28 @@ class Subject:
     batch: int = 0
     layout: torch.memory_format = torch.channels_last
     tokens: Tokens | None = field(default_factory=Tokens)
+    stretches: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels of the network's input."""
+        return len(self.mean)
+
+    def fitted(self, images: Tensor) -> Tensor:
+        """Return images (batch, c, height, width) in [0, 1] in the subject's channels and size."""
+        images = recoloured(images, self.channels)
+        return resized(images if self.stretches else cropped_to_shape(images, self.size), self.size)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return what the network reads of RGB in [0, 1], (batch, 3, height, width) of any size."""
+        """Return what the network reads of images in [0, 1], (batch, c, height, width).
+
+        They have any size, and the subject's channels; RGB and grey also serve for one another.
+        """
         if not images.is_floating_point():
-            raise BadRequest(f"images are RGB in 0 … 1; got {images.dtype}, so divide by 255")
+            raise BadRequest(f"images lie in 0 … 1; got {images.dtype}, so divide by 255")
         if self.batch and len(images) > self.batch:
             raise BadRequest(f"{self.name} takes {self.batch} image at a time; got {len(images)}")
-        images = resized(images, self.size)
+        images = self.fitted(images)
         mean = _colours(self.mean, images)
         std = _colours(self.std, images)
         prepared = ((images - mean) / std).contiguous(memory_format=self.layout)
@@ -159,7 +175,7 @@ class Subject:
     def check_gradient(self, layers: Iterable[str]) -> None:
         """Refuse layers with `BadRequest` where no gradient comes through the network from one."""
         rng = torch.Generator().manual_seed(0)
-        drawn = torch.rand(self.at_most(2), 3, *self.size, generator=rng)
+        drawn = torch.rand(self.at_most(2), self.channels, *self.size, generator=rng)
         for layer in sorted(set(layers)):
             with torch.enable_grad():
                 images = self.prepare(drawn.to(device_of(self.network)))
@@ -185,22 +201,27 @@ class Subject:
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         parameter = next(self.network.parameters(), torch.zeros(()))
         # two images tell a batch from its images
-        blank = torch.zeros(self.at_most(2), 3, *self.size, device=parameter.device)
+        shape = (self.at_most(2), self.channels, *self.size)
+        blank = torch.zeros(shape, device=parameter.device)
         with without_gradients():
             return layer_shapes(self.network, self.prepare(blank), self.tokens)
 
     def as_read_by(self, version: int) -> Subject:
         """Return the subject as a record of this version of reading means it (see `READINGS`)."""
-        if version == READINGS[-1]:
+        if version == READINGS[2]:
             return self
+        if version == READINGS[1]:
+            return replace(self, stretches=True)
         size = tuple(self.card.get("size_0_1_0", self.size))
-        return replace(self, size=size, tokens=None)
+        return replace(self, size=size, tokens=None, stretches=True)
 
     def reading_version(self) -> int:
         """Return the version of reading that a record must state: the first that means the same."""
+        if self.size[0] != self.size[1]:
+            return READINGS[2]
         before = self.as_read_by(READINGS[0])
         same = before.size == self.size and before._shapes == self._shapes
-        return READINGS[0] if same else READINGS[-1]
+        return READINGS[0] if same else READINGS[1]
 
     def layer_path(self, layer: str) -> str:
         """Return the path of a layer, which its last part may mean; `UnknownName` without one."""
@@ -212,7 +233,7 @@ class Subject:
 
 
 def _colours(values: tuple[float, ...], images: Tensor) -> Tensor:
-    """Return a number for each colour, (3, 1, 1), on the images' device without a wait for it."""
+    """Return a number for each channel, (channels, 1, 1), on the images' device without a wait for it."""
     numbers = torch.tensor(values, dtype=images.dtype)[:, None, None]
     return numbers.to(images.device, non_blocking=True)
 
@@ -228,7 +249,8 @@ def _behaviour(subject: Subject) -> dict[str, str]:
     In double precision, four digits do not depend on the order of sums. A network that does not
     run in it is told by its output alone, in three digits, on one thread.
     """
-    image = torch.rand(1, 3, *subject.size, generator=torch.Generator().manual_seed(0))
+    shape = (1, subject.channels, *subject.size)
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     if sum(each.numel() for each in subject.network.parameters()) <= _MAX_COPIED:
         with suppress(Exception):  # of every kind: not every network can be copied or made double
             copied = replace(subject, network=copy.deepcopy(subject.network).cpu().double())
@@ -305,8 +327,8 @@ def check_card(card: dict[str, Any], network: nn.Module, source: str) -> None:
     right = {
         "size": _numbers(size, 2)
         and all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in size),
-        "mean": _numbers(mean, 3),
-        "std": _numbers(std, 3) and min(std) > 0,
+        "mean": isinstance(mean, list) and len(mean) <= MAX_CHANNELS and _numbers(mean, len(mean)),
+        "std": _numbers(std, len(mean or ())) and min(std) > 0,
         "classes": isinstance(classes, list) and all(map(_is_name, classes)),
         "output": isinstance(output, str)
         and (not output or output in dict(network.named_modules())),
@@ -365,7 +387,8 @@ def _rows(subject: Subject, images: int) -> int:
 def _answer(subject: Subject, images: int) -> Tensor | None:
     """Return the network's output for images that are always the same; None if it is no tensor."""
     device = device_of(subject.network)
-    drawn = torch.rand(images, 3, *subject.size, generator=torch.Generator().manual_seed(0))
+    shape = (images, subject.channels, *subject.size)
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     output = run(subject.network, subject.prepare(drawn.to(device)))
     try:
         return first_tensor(output)
@@ -386,25 +409,31 @@ def wrap(
     network: nn.Module,
     *,
     size: int | tuple[int, int] = 224,
-    mean: float | Sequence[float] = IMAGENET_MEAN,
-    std: float | Sequence[float] = IMAGENET_STD,
+    channels: int | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    range: tuple[float, float] | None = None,
     classes: Sequence[str] = (),
     output: str = "",
     name: str = "",
 ) -> Subject:
     """Return any module of one's own as a subject; it is only put in eval mode.
 
-    `size` is (height, width) in pixels, or one number; `mean` and `std` are for RGB in 0 … 1.
-    `output` is the layer whose channels are the classes, the last linear one where it is "".
+    `size` is (height, width) in pixels, or one number. `channels` are found where they are not
+    given. `mean` and `std` normalise values in `range`, which is 0 … 1 unless given; without them
+    RGB has ImageNet's, and other channels are read as they are. `output` is the layer whose
+    channels are the classes, the last linear one where it is "".
     """
     if not isinstance(network, nn.Module):
         raise BadRequest(f"a subject is an nn.Module; got {type(network).__name__}")
     name = name or type(network).__name__
     network = unwrapped(name, network).eval()
-    given = {"size": size, "mean": mean, "std": std, "classes": classes, "output": output}
+    given: dict[str, Any] = {"size": size, "classes": classes, "output": output}
+    scaling = {"channels": channels, "mean": mean, "std": std, "range": range}
+    given |= {key: value for key, value in scaling.items() if value is not None}
     options = checked_options(name, network, given)
     options["output"] = options["output"] or last_layer(network)
-    options["layout"] = fitting_layout(network, options["size"])
+    options["layout"] = fitting_layout(network, options["size"], len(options["mean"]))
     subject = Subject(name, network, **options, tokens=Tokens(token_names(network)))
     return _tried(subject, "; wrap(network, size=PIXELS) sets another size")
 

@@ -1,4 +1,4 @@
-"""Operations on tensors of images. An image is float RGB in [0, 1], (3, height, width)."""
+"""Operations on tensors of images. An image is float in [0, 1], (channels, height, width), mostly RGB."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.errors import UnknownName
+from phosphene.errors import BadRequest, UnknownName
 
 Pictures = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 
@@ -41,6 +41,38 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=shrinks)
 
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in a grey value (ITU-R BT.601), as Pillow makes grey of RGB."""
+
+
+def recoloured(images: Tensor, channels: int) -> Tensor:
+    """Return images (n, c, h, w) with as many channels.
+
+    RGB becomes its luminance, and grey is repeated. `BadRequest` for other pairs.
+    """
+    given = images.shape[1]
+    if given == channels:
+        return images
+    if (given, channels) == (3, 1):
+        shares = torch.tensor(LUMINANCE, dtype=images.dtype, device=images.device)
+        return (images * shares[:, None, None]).sum(1, keepdim=True)
+    if (given, channels) == (1, 3):
+        return images.expand(-1, 3, -1, -1)
+    raise BadRequest(
+        f"an image of {given} channels is no input of {channels}; the priors pixels and fourier "
+        "have the channels of the subject"
+    )
+
+
+def cropped_to_shape(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the largest central part of images (n, c, h, w) with the proportions of `size`."""
+    height, width = images.shape[-2:]
+    if height * size[1] == width * size[0]:
+        return images
+    scale = min(height / size[0], width / size[1])
+    return center_crop(images, (round(size[0] * scale), round(size[1] * scale)))
+
+
 def center_crop(
     images: Tensor, size: int | tuple[int, int], shifts: Sequence[tuple[int, int]] | None = None
 ) -> Tensor:
@@ -68,10 +100,11 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     radius = math.ceil(3 * sigma)
     offsets = torch.arange(-radius, radius + 1, device=images.device)
     line = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (line / line.sum()).to(images).expand(3, 1, -1)
+    channels = images.shape[1]
+    kernel = (line / line.sum()).to(images).expand(channels, 1, -1)
     padded = F.pad(images, (radius,) * 4, mode="reflect")
-    along_rows = F.conv2d(padded, kernel[:, :, :, None], groups=3)
-    return F.conv2d(along_rows, kernel[:, :, None], groups=3)
+    along_rows = F.conv2d(padded, kernel[:, :, :, None], groups=channels)
+    return F.conv2d(along_rows, kernel[:, :, None], groups=channels)
 
 
 def total_variation(images: Tensor) -> Tensor:

@@ -207,7 +207,7 @@ def _exemplars(experiment: Experiment, channels: Sequence[int]) -> dict[int, Ten
         places = found.positions[channel].tolist()
         best = zip(found.best(channel), places, strict=False)
         cut[channel] = as_images(
-            [cut_out(pictures[n], field_box(field, place, network.size)) for n, place in best]
+            [cut_out(pictures[n], field_box(field, place, network)) for n, place in best]
         )
     return cut
 

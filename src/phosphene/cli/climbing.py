@@ -366,7 +366,12 @@ def layers(
     shapes = shapes if every else outer_layers(shapes)
     with progress.status(f"receptive fields of {len(shapes)} layers"):
         boxes = central_boxes(
-            network.network, network.size, list(shapes), network.batch or 32, network.tokens
+            network.network,
+            network.size,
+            list(shapes),
+            network.batch or 32,
+            network.tokens,
+            network.channels,
         )
     rows: list[dict[str, Any]] = [
         {
@@ -385,6 +390,9 @@ def layers(
             {
                 "subject": subject,
                 "input": list(network.size),
+                "channels": network.channels,
+                "mean": list(network.mean),
+                "std": list(network.std),
                 "output": network.output,
                 "layers": rows,
             }
@@ -397,7 +405,7 @@ def layers(
         "channels",
         "units",
         "receptive field",
-        title=f"{subject}: {network.size[0]} × {network.size[1]} pixels",
+        title=_input(network, subject),
         caption=f"assumed: {network.card['assumed']}" if "assumed" in network.card else None,
     )
     for row in rows:
@@ -410,6 +418,15 @@ def layers(
             str(boxes.get(row["layer"], "–")),
         )
     print_table(table)
+
+
+def _input(subject: Subject, name: str) -> str:
+    """Return a line on what a subject reads: its size, its channels, and its normalisation."""
+    kinds = {1: "grey", 3: "RGB"}
+    colours = kinds.get(subject.channels, f"{subject.channels} channels")
+    size = f"{subject.size[0]} × {subject.size[1]} pixels"
+    mean, std = (", ".join(f"{each:.3g}" for each in pair) for pair in (subject.mean, subject.std))
+    return f"{name}: {size}, {colours}, less {mean}, over {std}"
 
 
 def _kind(module: Any) -> str:

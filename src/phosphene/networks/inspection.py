@@ -106,13 +106,36 @@ def last_layer(network: nn.Module) -> str:
     return found[-1] if found else ""
 
 
-def fitting_layout(network: nn.Module, size: tuple[int, int]) -> torch.memory_format:
+def input_channels(network: nn.Module, size: tuple[int, int]) -> int:
+    """Return how many channels a network reads: 3 where it takes them.
+
+    Else it is what its first convolution reads, and 3 where the network takes neither.
+    """
+    first = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
+    if first is None or first.in_channels == 3 or _takes(network, 3, size):
+        return 3
+    return first.in_channels if _takes(network, first.in_channels, size) else 3
+
+
+def _takes(network: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    parameter = next(network.parameters(), torch.zeros(()))
+    shape = (1, channels, *size)
+    with suppress(Exception), without_gradients():  # of every kind: other people's networks
+        network.eval()(torch.zeros(shape, device=parameter.device, dtype=number_type(network)))
+        return True
+    return False
+
+
+def fitting_layout(
+    network: nn.Module, size: tuple[int, int], channels: int = 3
+) -> torch.memory_format:
     """Return channels last, the faster layout, unless the network's `view` refuses it.
 
     Any other fault of the network shows in its first real pass.
     """
     parameter = next(network.parameters(), torch.zeros(()))
-    blank = torch.zeros(1, 3, *size, device=parameter.device, dtype=number_type(network))
+    shape = (1, channels, *size)
+    blank = torch.zeros(shape, device=parameter.device, dtype=number_type(network))
     try:
         with without_gradients():
             network(blank.contiguous(memory_format=torch.channels_last))

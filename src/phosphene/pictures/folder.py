@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,6 @@ from phosphene.priors import Prior
 from phosphene.records import Folder, pixels_sha256
 from phosphene.subjects import Subject
 from phosphene.synthesis import Member, PreferredInputs, check, checked_batch, climb_batch
-from phosphene.tensors import as_images
 from phosphene.texts import clean, slug
 from phosphene.units import Direction
 
@@ -124,18 +124,16 @@ def with_records(
 
 
 def kept_inputs(
-    folder: Folder, kept: Sequence[Record], members: Sequence[Member], code: Tensor
+    folder: Folder, kept: Sequence[Record], members: Sequence[Member], prior: Prior
 ) -> PreferredInputs:
-    """Return the result of an earlier run from its folder, which holds no codes: they are NaN.
-
-    `code` is one of the codes' shape.
-    """
+    """Return the result of an earlier run from its folder, which holds no codes: they are NaN."""
+    pictures = [images.from_pixels(folder.picture(record), prior.channels) for record in kept]
     steps = [len(each.curve) if each.kept_step is None else each.kept_step for each in kept]
     last = [each.score if each.last_score is None else each.last_score for each in kept]
     return PreferredInputs(
         tuple(members),
-        as_images([folder.picture(record) for record in kept]),
-        torch.full((len(kept), *code.shape), torch.nan),
+        torch.from_numpy(np.stack(pictures)),
+        torch.full((len(kept), *prior.mean().shape), torch.nan),
         torch.tensor([record.score for record in kept]),
         torch.tensor([record.start_score for record in kept]),
         torch.tensor([record.curve for record in kept]).view(len(kept), -1),

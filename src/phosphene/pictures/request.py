@@ -17,7 +17,7 @@ from phosphene.parts import KINDS
 from phosphene.priors import Prior, load_prior
 from phosphene.subjects import READINGS, Subject, load_subject
 from phosphene.synthesis import PRECISIONS, Climb, Member, check
-from phosphene.tensors import as_images
+from phosphene.tensors import as_images, recoloured
 from phosphene.units import Target
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -176,7 +176,7 @@ def read_start(request: str | Mapping[str, str], prior: Prior) -> str | Tensor:
     if _photograph(file) != {key: request.get(key) for key in ("file", "sha256")}:
         raise BadFile(f"{file} is not the photograph that the record began with")
     pixels = images.read_image(file, prior.size, request.get("colours", ""))
-    return as_images([pixels])[0]
+    return recoloured(as_images([pixels]), prior.channels)[0]
 
 
 def _photograph(file: str) -> dict[str, str]:

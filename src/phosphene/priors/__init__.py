@@ -62,7 +62,8 @@ def prior_options(name: str) -> dict[str, Option]:
 
 
 def encode(prior: Prior, image: Tensor, trusted: str = "") -> Tensor:
-    """Return the code, without a batch axis, of a real image (3, height, width) in [0, 1].
+    """Return the code, without a batch axis, of a real image (channels, height, width) in
+    [0, 1].
 
     `BadRequest` where its values lie outside of that range, but for what a resize may overshoot.
     """
@@ -71,7 +72,7 @@ def encode(prior: Prior, image: Tensor, trusted: str = "") -> Tensor:
     if not image.is_floating_point() or not bool(inside):
         low, high = float(image.min()), float(image.max())
         raise BadRequest(
-            f"an image is RGB in 0 … 1; got {low:g} … {high:g} in {image.dtype}; "
+            f"an image lies in 0 … 1; got {low:g} … {high:g} in {image.dtype}; "
             "write image / 255 for 0 … 255, (image + 1) / 2 for -1 … 1"
         )
     image = image.float()

@@ -17,20 +17,21 @@ from phosphene.networks.inspection import sha256_of_weights
 
 P = TypeVar("P", bound="Prior")
 Encode = Callable[[Tensor], Tensor]
-"""From images (n, 3, height, width) in [0, 1] to their codes (n, …)."""
+"""From images (n, channels, height, width) in [0, 1] to their codes (n, …)."""
 
 
 class Prior(ABC):
-    """A way to write images: from codes (batch, …) to RGB in [0, 1], (batch, 3, height, width).
+    """A way to write images: from codes (batch, …) to (batch, channels, height, width) in [0, 1].
 
-    A subclass sets `size`, which is (height, width), and either `statistics` or its own `start`
-    and `mean`. The subject is shown the central `view_size` of an image, which is all of it unless
-    set. Start codes are drawn on the CPU and then moved, so one seed means one start on every
-    machine, alone or in a batch. `name` is what finds the prior again, and `climb` names the
-    settings that suit it (see `phosphene.CLIMBS`).
+    Images are RGB, unless `channels` says otherwise. A subclass sets `size`, which is (height,
+    width), and either `statistics` or its own `start` and `mean`. The subject is shown the central
+    `view_size` of an image, which is all of it unless set. Start codes are drawn on the CPU and
+    then moved, so one seed means one start on every machine, alone or in a batch. `name` is what
+    finds the prior again, and `climb` names the settings that suit it (see `phosphene.CLIMBS`).
     """
 
     size: tuple[int, int]
+    channels: int = 3
     name: str = ""
     climb: str = "default"
     statistics: CodeStatistics | None = None
@@ -63,7 +64,7 @@ class Prior(ABC):
         return self._known().mean.clone()
 
     def encode(self, image: Tensor) -> Tensor:
-        """Return the code, without a batch axis, of an image (3, height, width)."""
+        """Return the code, without a batch axis, of an image (channels, height, width)."""
         raise BadRequest("this prior has no encoder, so an image has no code in it")
 
     @contextmanager

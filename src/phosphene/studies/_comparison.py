@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from phosphene import metrics
@@ -69,7 +69,7 @@ class Comparison:
         """Fill in each run's rows of a layer's units, and return its figures."""
         field = self.natural.fields.get(layer)
         ordinary, *priors = (
-            features(self.judge, as_images(_somewhere(pictures, field, self.subject.size)))
+            features(self.judge, as_images(_somewhere(pictures, field, self.subject)))
             for pictures in (self.ordinary, *self.priors)
         )
         pooled: list[dict[str, list[Tensor]]] = [{"pictures": [], "exemplars": []} for _ in rows]
@@ -233,8 +233,7 @@ class _UnitFeatures:
             found = [find_peaks(read(self.subject.prepare(part))[self.layer]) for part in parts]
         peaks, places = (torch.cat(each) for each in zip(*found, strict=True))
         boxes = [
-            field_box(self.field, place, self.subject.size)
-            for place in places[:, self.channel].tolist()
+            field_box(self.field, place, self.subject) for place in places[:, self.channel].tolist()
         ]
         cut = [cut_out(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
         return features(self.judge, as_images(cut)), peaks
@@ -249,27 +248,31 @@ def _random_pictures(run: Run, size: int) -> list[Pixels]:
     return [_resized(to_pixels(image.numpy()), size) for image in images]
 
 
-def _somewhere(
-    pictures: Sequence[Pixels], field: Fields | None, size: tuple[int, int]
-) -> list[Pixels]:
+def _somewhere(pictures: Sequence[Pixels], field: Fields | None, subject: Subject) -> list[Pixels]:
     """Return as much of each as a unit sees, at a place drawn at random.
 
     That says nothing of any unit of the layer.
     """
     if field is None:
-        return list(pictures)
+        whole = field_box(None, (0, 0), subject)
+        return [each if whole == (0, 0, 1, 1) else cut_out(each, whole) for each in pictures]
     places = np.random.default_rng(2).integers(
         (len(field.rows), len(field.columns)), size=(len(pictures), 2)
     )
     return [
-        cut_out(picture, field_box(field, place, size))
+        cut_out(picture, field_box(field, place, subject))
         for picture, place in zip(pictures, places, strict=True)
     ]
 
 
 def _resized(picture: Pixels, size: int) -> Pixels:
-    """Return a picture as large as the photographs beside it.
+    """Return a picture as large as the photographs beside it, which are square.
 
-    The finer of the two would be told by that alone.
+    The finer of the two would be told by that alone. One that is not square is put into the middle
+    of a white square, of which the subject is shown no more than the picture.
     """
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS))
+    side = max(picture.shape[:2])
+    whole = Image.fromarray(picture)
+    if whole.size != (side, side):
+        whole = ImageOps.pad(whole, (side, side), color="white")
+    return np.asarray(whole.resize((size, size), Image.Resampling.LANCZOS))

@@ -70,7 +70,12 @@ class NaturalImages:
         chosen = np.random.default_rng(1).permutation(first.n_images)[:ORDINARY].tolist()
         ordinary = [first.whole[number] for number in chosen]
         fields = receptive_fields(
-            subject.network, subject.size, layers, subject.batch or 32, subject.tokens
+            subject.network,
+            subject.size,
+            layers,
+            subject.batch or 32,
+            subject.tokens,
+            subject.channels,
         )
         return cls(train, held_out, exemplars, others, fields, ordinary)
 

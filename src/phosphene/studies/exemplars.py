@@ -60,7 +60,12 @@ def describe(
     places = data.places({number for numbers in best.values() for number in numbers})
     layers = list(dict.fromkeys(unit.layer for unit in units))
     fields = receptive_fields(
-        subject.network, subject.size, layers, subject.batch or 32, subject.tokens
+        subject.network,
+        subject.size,
+        layers,
+        subject.batch or 32,
+        subject.tokens,
+        subject.channels,
     )
     names = file_names([slug(f"{unit.layer}:{unit.channel}") for unit in units])
     files = dict(zip(units, names, strict=True))
@@ -152,7 +157,7 @@ def _row(
         values=tuple(found.values[unit.channel, : len(numbers)].tolist()),
         photographs=tuple(numbers),
         positions=tuple(map(tuple, positions)),
-        boxes=tuple(field_box(field, position, subject.size) for position in positions),
+        boxes=tuple(field_box(field, position, subject) for position in positions),
         quantiles=dict(zip(map(str, SHARES), quantiles, strict=True)),
         silent=float(found.silent[unit.channel]) / found.n_images,
         seen=found.n_images,
@@ -196,17 +201,25 @@ class _Sheet:
 
 
 def field_box(
-    field: Fields | None, position: Sequence[int], size: tuple[int, int]
+    field: Fields | None, position: Sequence[int], subject: Subject
 ) -> forms.exemplars.Box:
-    """Return the receptive field of a unit at a position.
+    """Return the receptive field of a unit at a position, in a square photograph.
 
-    It is (top, left, bottom, right) as shares of the input's height and width, and all of the input
-    where the field is not known.
+    It is (top, left, bottom, right) as shares of the photograph's side. Where the field is not
+    known, it is all that the subject is shown of the photograph.
     """
     row, column = position
-    box = field.box(row, column) if field else Box(0, 0, *size)
-    height, width = size
-    return (box.top / height, box.left / width, box.bottom / height, box.right / width)
+    box = field.box(row, column) if field else Box(0, 0, *subject.size)
+    height, width = subject.size
+    top = _share(box.top, height, subject)
+    left = _share(box.left, width, subject)
+    return top, left, _share(box.bottom, height, subject), _share(box.right, width, subject)
+
+
+def _share(edge: float, side: int, subject: Subject) -> float:
+    """Return where an edge along a side of the subject's input lies in a square photograph."""
+    longest = side if subject.stretches else max(subject.size)
+    return (edge + (longest - side) / 2) / longest
 
 
 def cut_out(picture: images.Pixels, box: Sequence[float]) -> images.Pixels:

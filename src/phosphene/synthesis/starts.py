@@ -42,7 +42,7 @@ def start_codes(
 ) -> tuple[Tensor, list[bool]]:
     """Return start codes (n, *code), and for each member whether it can climb from there.
 
-    `start` is "random", "mean" or an image (3, height, width). A random start without a gradient is
+    `start` is "random", "mean" or an image (channels, height, width). A random start without a gradient is
     drawn again; without use of a gradient, the first one is taken.
     """
     if isinstance(start, str) and start == "random":
@@ -73,7 +73,7 @@ def _fixed(start: str | Tensor, view: View) -> Tensor:
         if start != "mean":
             raise BadRequest(f"no start {start!r}; there are: random, mean, or an image")
         return view.prior.mean().to(view.device)
-    size = (3, *view.prior.size)
+    size = (view.prior.channels, *view.prior.size)
     if start.shape != size:
         raise BadRequest(f"a start image must be {size}; got {tuple(start.shape)}")
     return encode(view.prior, start.to(view.device), view.subject.name)

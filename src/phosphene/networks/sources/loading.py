@@ -29,29 +29,33 @@ from phosphene.errors import (
     one_line,
     type_name,
 )
-from phosphene.networks.inspection import largest_batch, number_type
+from phosphene.networks.inspection import input_channels, largest_batch, number_type
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-OPTIONS = ("size", "mean", "std", "classes", "output")
+MAX_CHANNELS = 64
+"""Channels of an input; more are taken for a slip."""
+
+OPTIONS = ("size", "channels", "mean", "std", "range", "classes", "output")
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedNetwork:
     """A network from elsewhere, in eval mode and frozen, that reads `size` (height, width) pixels.
 
-    `mean` and `std` are on RGB in [0, 1]. `output` is the layer whose channels are the classes (""
-    lets the caller guess). `card` says where it is from: source, weights, licence, version of the
-    library. `batch` is the most images that it takes at once, 0 for any number. `layout` is the
-    order of their numbers in memory, which a program that was traced with one may insist on.
+    `mean` and `std` have a number for each channel, on values in [0, 1]. `output` is the layer
+    whose channels are the classes ("" lets the caller guess). `card` says where it is from: source,
+    weights, licence, version of the library. `batch` is the most images that it takes at once, 0
+    for any number. `layout` is the order of their numbers in memory, which a program that was
+    traced with one may insist on.
     """
 
     network: nn.Module
     size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     classes: tuple[str, ...] = ()
     output: str = ""
     card: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +67,12 @@ class LoadedNetwork:
 
 
 def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a factory says of its network, with ImageNet's preprocessing by default."""
+    """Return what a factory says of its network, which is `size`, `mean`, `std` and names.
+
+    `channels` are found where they are not given. By default RGB has ImageNet's preprocessing, and
+    other channels are read as they are. `range` (low, high) is that of the values which `mean` and
+    `std` normalise, 0 … 1 by default.
+    """
     if unknown := [key for key in options if key not in OPTIONS]:
         raise BadRequest(f"{name} gives an option {unknown[0]!r}; there are: {', '.join(OPTIONS)}")
     size = _sides(name, options.get("size", (224, 224)))
@@ -75,8 +84,8 @@ def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -
         raise UnknownName(
             f"{name} has no layer {output!r} for its output; near: {near(str(output), paths)}"
         )
-    mean = _colours(name, "mean", options.get("mean", IMAGENET_MEAN))
-    std = _colours(name, "std", options.get("std", IMAGENET_STD))
+    channels = options.get("channels") or input_channels(network, size)
+    mean, std = _normalisation(name, channels, options)
     return {"size": size, "mean": mean, "std": std, "classes": tuple(classes), "output": output}
 
 
@@ -89,19 +98,46 @@ def _sides(name: str, size: Any) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _colours(name: str, key: str, value: Any) -> tuple[float, float, float]:
-    """Return a mean or a standard deviation for each colour; one number means the same for all."""
+def _normalisation(
+    name: str, channels: Any, options: Mapping[str, Any]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return a mean and a standard deviation for each channel, on values in 0 … 1."""
+    if not isinstance(channels, int) or not 1 <= channels <= MAX_CHANNELS:
+        raise BadRequest(f"{name}: channels is a number in 1 … {MAX_CHANNELS}; got {channels!r}")
+    plain = "range" in options or channels != 3
+    mean = _numbers(name, "mean", options.get("mean", 0.0 if plain else IMAGENET_MEAN), channels)
+    std = _numbers(name, "std", options.get("std", 1.0 if plain else IMAGENET_STD), channels)
+    low, high = _range(name, options.get("range", (0.0, 1.0)))
+    mean = tuple((each - low) / (high - low) for each in mean)
+    std = tuple(each / (high - low) for each in std)
+    for key, numbers in (("mean", mean), ("std", std)):
+        if problem := wrong_scale(key, numbers):
+            raise BadRequest(f"{name}: {problem}")
+    return mean, std
+
+
+def _numbers(name: str, key: str, value: Any, channels: int) -> tuple[float, ...]:
+    """Return a number for each channel; one number means the same for all."""
     try:
-        numbers = tuple(float(each) for each in ([value] * 3 if _is_number(value) else value))
+        numbers = tuple(map(float, [value] * channels if _is_number(value) else value))
     except (TypeError, ValueError):
         numbers = ()
-    finite = len(numbers) == 3 and all(map(math.isfinite, numbers))
+    finite = len(numbers) == channels and all(map(math.isfinite, numbers))
     if not finite or (key == "std" and min(numbers) <= 0):
         above = " above 0" if key == "std" else ""
-        raise BadRequest(f"{name}: {key} is three numbers{above}, for RGB in 0 … 1; got {value!r}")
-    if problem := wrong_scale(key, numbers):
-        raise BadRequest(f"{name}: {problem}")
-    return triple(numbers)
+        count = "three numbers" if channels == 3 else f"{channels} number(s)"
+        raise BadRequest(f"{name}: {key} is {count}{above}, for values in 0 … 1; got {value!r}")
+    return numbers
+
+
+def _range(name: str, value: Any) -> tuple[float, float]:
+    """Return the least and the largest value that a network reads before its normalisation."""
+    fine = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_number, value))
+    if not fine or not -1e9 < value[0] < value[1] < 1e9:
+        raise BadRequest(
+            f"{name}: range is (low, high), such as (0, 255) or (-1, 1); got {value!r}"
+        )
+    return float(value[0]), float(value[1])
 
 
 def _is_number(value: Any) -> bool:
@@ -121,7 +157,7 @@ def wrong_scale(key: str, numbers: Sequence[float]) -> str:
     if max(map(abs, numbers)) <= _FURTHEST[key]:
         return ""
     given = ", ".join(f"{number:g}" for number in numbers)
-    return f"{key} is for RGB in 0 … 1; got ({given}); divide by 255?"
+    return f"{key} is for values in 0 … 1; got ({given}); divide by 255? Or give their range"
 
 
 def extra_module(module: str, extra: str = "") -> ModuleType:
@@ -223,12 +259,9 @@ def first_pass(
 def _advice(network: nn.Module, message: str) -> str:
     """Return what would help a network that fails with this message, "" where that is unknown."""
     channels = _channels_read(message)
-    if channels == 1:
-        return "; it reads one channel, so begin its forward with images.mean(1, keepdim=True)"
     if channels != 3:
-        return (
-            f"; it reads {channels} channels, so begin it with one like nn.Conv2d(3, {channels}, 1)"
-        )
+        noun = "channel" if channels == 1 else "channels"
+        return f"; it reads {channels} {noun}, so say so: channels={channels}"
     kind = number_type(network)
     if kind != torch.float32 and re.search("type|implemented for|Half|BFloat", message):
         return f"; its weights are {kind}, and network.float() makes them float32"

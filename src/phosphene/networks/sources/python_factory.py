@@ -36,7 +36,7 @@ def load(text: str) -> LoadedNetwork:
     _check_weights(name, inner)
     with factories.users_code(f"{name}: the network"):
         card = {"source": "python", "weights": text, "sha256": sha256_of_weights(network)}
-        layout = fitting_layout(inner.eval(), options["size"])
+        layout = fitting_layout(inner.eval(), options["size"], len(options["mean"]))
         return LoadedNetwork(inner, **options, card=card, layout=layout)
 
 

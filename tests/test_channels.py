@@ -1,0 +1,182 @@
+"""Subjects that do not read RGB squares: grey, two channels, other proportions, other ranges."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run
+from PIL import Image
+from torch import Tensor, nn
+
+import phosphene
+from phosphene import images
+from phosphene.errors import BadRequest
+from phosphene.priors import load_prior
+from phosphene.studies.exemplars import field_box
+from phosphene.subjects import READINGS
+from phosphene.tensors import LUMINANCE, cropped_to_shape, recoloured
+from phosphene.testing import lively, tiny_generated
+
+HEIGHT, WIDTH = 12, 28
+
+
+class Linear(nn.Module):
+    """One unit whose preferred input is known: its weights (channels, height, width)."""
+
+    def __init__(self, weights: Tensor):
+        super().__init__()
+        self.conv = nn.Conv2d(len(weights), 1, weights.shape[1:])
+        self.conv.weight.data = weights[None]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images).flatten(1)
+
+
+def gabor(channels: int = 1) -> Tensor:
+    """Return waves at 45° under a Gaussian, (channels, HEIGHT, WIDTH), upright in pixels."""
+    rows = torch.arange(HEIGHT)[:, None] - HEIGHT / 2
+    columns = torch.arange(WIDTH)[None] - WIDTH / 2
+    wave = torch.cos((rows + columns) * 1.2) * torch.exp(-(rows**2 + columns**2) / 30)
+    return torch.stack([wave * (c + 1) for c in range(channels)])
+
+
+def climbed(channels: int, prior: str, **changes: Any) -> Any:
+    subject = phosphene.wrap(lively_linear(channels), size=(HEIGHT, WIDTH), mean=0.5, std=0.25)
+    how = {"tv": 0.0, "blur": 0.0, "shift": 0, "steps": 60, **changes}
+    how = how if prior == "pixels" else {key: how[key] for key in ("steps", "shift")}
+    return phosphene.synthesize(subject, "conv:0", prior=prior, **how)
+
+
+def lively_linear(channels: int) -> nn.Module:
+    return Linear(gabor(channels)).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+@pytest.mark.parametrize("prior", ["pixels", "fourier"])
+def test_a_linear_unit_prefers_its_own_weights_in_its_own_shape(channels: int, prior: str) -> None:
+    result = climbed(channels, prior)
+    assert result.images.shape == (1, channels, HEIGHT + HEIGHT // 7, WIDTH + WIDTH // 7)
+    found = result.images[0, :, :HEIGHT, 2 : 2 + WIDTH]
+    weights = gabor(channels)
+    agreeing = (found.sub(0.5).sign() * weights).sum() / weights.abs().sum()
+    least = 0.95 if prior == "pixels" else 0.6  # 1 / f has little of such fine waves
+    assert agreeing > least, "each pixel goes the way of its weight"
+
+
+def test_the_channels_are_found_where_the_network_takes_no_rgb() -> None:
+    assert phosphene.wrap(lively_linear(1), size=(HEIGHT, WIDTH)).channels == 1
+    assert phosphene.wrap(lively_linear(2), size=(HEIGHT, WIDTH)).mean == (0, 0)
+    assert phosphene.wrap(lively_linear(3), size=(HEIGHT, WIDTH)).mean[0] == 0.485
+
+
+def test_a_range_says_which_values_the_mean_is_of() -> None:
+    image = torch.rand(1, 1, HEIGHT, WIDTH)
+    for low, high in ((0.0, 255.0), (-1.0, 1.0)):
+        values = low + (high - low) * image
+        plain = phosphene.wrap(lively_linear(1), size=(HEIGHT, WIDTH), range=(low, high))
+        torch.testing.assert_close(plain.prepare(image), values)
+        scaled = phosphene.wrap(
+            lively_linear(1), size=(HEIGHT, WIDTH), range=(low, high), mean=low + 1, std=2
+        )
+        torch.testing.assert_close(scaled.prepare(image), (values - low - 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"range": (255, 0)}, "range is"),
+        ({"range": 255}, "range is"),
+        ({"channels": 100}, "channels is a number in 1 … 64"),
+        ({"channels": 2}, "does not take an image"),
+        ({"mean": (0.1, 0.2)}, "mean is 1 number"),
+    ],
+)
+def test_other_values_are_refused_in_one_line(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        phosphene.wrap(lively_linear(1), size=(HEIGHT, WIDTH), **given)
+
+
+def test_grey_is_the_luminance_of_rgb_and_rgb_of_grey_is_grey() -> None:
+    rgb = torch.rand(2, 3, 4, 5)
+    wanted = sum(share * rgb[:, i] for i, share in enumerate(LUMINANCE))
+    torch.testing.assert_close(recoloured(rgb, 1)[:, 0], wanted)
+    assert torch.equal(recoloured(rgb[:, :1], 3), rgb[:, :1].repeat(1, 3, 1, 1))
+    with pytest.raises(BadRequest, match="3 channels is no input of 2"):
+        recoloured(rgb, 2)
+
+
+def test_an_image_is_cut_to_the_proportions_and_not_stretched() -> None:
+    square = torch.arange(24 * 24.0).view(1, 1, 24, 24)
+    assert torch.equal(cropped_to_shape(square, (12, 24)), square[..., 6:18, :])
+    assert torch.equal(cropped_to_shape(square, (24, 12)), square[..., 6:18])
+    assert cropped_to_shape(square, (7, 7)) is square
+
+
+def test_a_generator_of_rgb_serves_a_grey_subject() -> None:
+    subject = phosphene.wrap(lively_linear(1), size=(HEIGHT, WIDTH), mean=0.5, std=0.25)
+    result = phosphene.synthesize(subject, "conv:0", prior=tiny_generated(), steps=30)
+    assert result.images.shape[1] == 3
+    assert result.scores[0] > result.start_scores[0]
+
+
+def test_boxes_lie_in_the_part_of_a_square_photograph_that_is_shown() -> None:
+    wide = phosphene.Subject("wide", nn.Identity(), (12, 24), (0.5,), (0.25,))
+    assert field_box(None, (0, 0), wide) == (0.25, 0, 0.75, 1)
+    assert field_box(None, (0, 0), wide.as_read_by(READINGS[1])) == (0, 0, 1, 1)
+
+
+GREY = """
+from torch import nn
+import torch
+
+
+def net():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 5), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 8 * 24, 3))
+    return network, {"size": (12, 28), "mean": 0.5, "std": 0.25, "output": "3"}
+"""
+
+
+def test_a_grey_network_has_grey_files_and_records_of_the_same_bits(
+    phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_grey.py").write_text(GREY)
+    name = "python:own_grey:net"
+    told = phosphene("layers", name, "--json").json()
+    assert (told["input"], told["channels"]) == ([12, 28], 1)
+    climb = ("synthesize", name, "3:0-1", "--prior", "pixels", "--steps", 5, "--out", "out")
+    made = phosphene(*climb, "--precision", "float32", "--json").json()
+    file = Path(made[0]["image"])
+    with Image.open(file) as picture:
+        assert (picture.mode, picture.size) == ("L", (32, 13))
+    record = file.with_suffix(".json")
+    assert json.loads(record.read_text())["request"]["reading"] == READINGS[-1]
+    again = phosphene("synthesize", name, "--record", record, "--out", "again")
+    assert again.fine()
+    assert again.err == "", "the same bits"
+    kept = phosphene(*climb, "--precision", "float32")
+    assert "kept 2 pictures" in kept.err
+
+
+def test_pictures_of_other_channels_are_grey_side_by_side_and_come_back() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (2, 4, 5)).astype(np.float32) / 255
+    pixels = images.to_pixels(image)
+    assert pixels.shape == (4, 10, 3)
+    np.testing.assert_allclose(images.from_pixels(pixels, 2), image, atol=1e-6)
+    np.testing.assert_allclose(images.from_pixels(images.to_pixels(image[:1]), 1), image[:1])
+
+
+def test_records_of_before_had_square_pictures_for_any_proportions() -> None:
+    subject = phosphene.wrap(lively_linear(3), size=(HEIGHT, WIDTH))
+    assert subject.reading_version() == READINGS[-1]
+    before = load_prior("pixels", subject.as_read_by(READINGS[0]))
+    assert before.size == (WIDTH + WIDTH // 7, WIDTH + WIDTH // 7)
+    square = phosphene.wrap(lively(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten())), size=12)
+    assert square.reading_version() == READINGS[0]
