@@ -580,7 +580,7 @@ def test_other_weights_of_a_factory_are_another_network(here: Path) -> None:
         ("pair", BadRequest, "returned a tuple; it must"),
         ("number", BadRequest, "is a int, not a function"),
         ("rasing", UnknownName, "module mine_b has no 'rasing'; near: raising"),
-        ("typo", BadRequest, "option 'stdev'; there are: size, channels, mean, std, range, classes, output"),
+        ("typo", BadRequest, "option 'stdev'; there are: size, channels, mean, std, range"),
         ("tiny", BadRequest, r"size is \(height, width\) in pixels; got \(0, 5\)"),
         ("flat", BadRequest, "std is three numbers above 0.*; got 0"),
         ("black", BadRequest, "std is three numbers above 0"),

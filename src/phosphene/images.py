@@ -268,7 +268,7 @@ def to_pixels(image: npt.NDArray[np.floating]) -> Pixels:
 
 
 def from_pixels(pixels: Pixels, channels: int) -> npt.NDArray[np.float32]:
-    """Return the image (channels, height, width) in [0, 1] that `to_pixels` made these pixels of."""
+    """Return the image (channels, height, width) in [0, 1] of what `to_pixels` made."""
     image: npt.NDArray[np.float32] = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
     return image if channels == 3 else np.stack(np.split(image[0], channels, 1))
 

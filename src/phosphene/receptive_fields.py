@@ -78,9 +78,9 @@ def receptive_fields(
 ) -> dict[str, Fields]:
     """Return the receptive fields of each layer's units in a network that reads `size` pixels.
 
-    `size` is (height, width) of so many `channels`, `batch` the most images in a pass, `tokens` as `probe` takes them.
-    Absent are layers whose centre no pixel reaches and those that cannot be read. What was found is
-    kept as long as the network is.
+    `size` is (height, width) of so many `channels`, `batch` the most images in a pass, `tokens` as
+    `probe` takes them. Absent are layers whose centre no pixel reaches and those that cannot be
+    read. What was found is kept as long as the network is.
     """
 
     def find(layers: Sequence[str]) -> dict[str, Fields]:

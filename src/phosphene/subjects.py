@@ -233,7 +233,10 @@ class Subject:
 
 
 def _colours(values: tuple[float, ...], images: Tensor) -> Tensor:
-    """Return a number for each channel, (channels, 1, 1), on the images' device without a wait for it."""
+    """Return a number for each channel, (channels, 1, 1), on the images' device.
+
+    The device is not waited for.
+    """
     numbers = torch.tensor(values, dtype=images.dtype)[:, None, None]
     return numbers.to(images.device, non_blocking=True)
 

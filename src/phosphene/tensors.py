@@ -1,4 +1,7 @@
-"""Operations on tensors of images. An image is float in [0, 1], (channels, height, width), mostly RGB."""
+"""Operations on tensors of images.
+
+An image is float in [0, 1], (channels, height, width), mostly RGB.
+"""
 
 from __future__ import annotations
 

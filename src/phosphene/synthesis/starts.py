@@ -42,8 +42,8 @@ def start_codes(
 ) -> tuple[Tensor, list[bool]]:
     """Return start codes (n, *code), and for each member whether it can climb from there.
 
-    `start` is "random", "mean" or an image (channels, height, width). A random start without a gradient is
-    drawn again; without use of a gradient, the first one is taken.
+    `start` is "random", "mean" or an image (channels, height, width). A random start without a
+    gradient is drawn again; without use of a gradient, the first one is taken.
     """
     if isinstance(start, str) and start == "random":
         batch = drawn(view, members, attempt * STARTS)
