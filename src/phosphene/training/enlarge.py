@@ -36,7 +36,7 @@ from phosphene.tensors import as_images, blurred, center_crop, resized
 from phosphene.training.adversary import Adversary
 from phosphene.training.autoencoder import feature_distance
 from phosphene.training.gallery import Gallery, evenly
-from phosphene.training.image import class_kl, extrapolated_codes
+from phosphene.training.image import class_kl, discriminator_heads, extrapolated_codes
 from phosphene.training.optimization import Averaged, mixed_precision, placed, seeded
 from phosphene.training.recipes import Recipe, current, recipe_hash
 from phosphene.training.stage import Stage, run_stage
@@ -150,7 +150,9 @@ class EnlargerStage(Stage):
         torch.manual_seed(self.seed)
         enlarger = cast("Enlarger", build(dict(recipe["architecture"])))
         self.comparator = _comparator(stage, device)
-        discriminator = Discriminator(_heads(stage, self.comparator), NO_CODE, stage["width"])
+        discriminator = Discriminator(
+            discriminator_heads(stage, self.comparator, 2 * crop), NO_CODE, stage["width"]
+        )
         if init_from is not None:
             for name, network in (("enlarger", enlarger), ("discriminator", discriminator)):
                 weights.fill(network, init_from.part(name), init_from.path.name)
@@ -352,21 +354,6 @@ def _comparator(stage: Recipe, device: str) -> Subject:
     comparator = replace(load_subject(stage["comparator"]), size=(2 * stage["crop"],) * 2)
     placed(comparator.network, device).requires_grad_(False)
     return comparator
-
-
-def _heads(stage: Recipe, comparator: Subject) -> list[tuple[int, int]]:
-    """Find channels and halvings of the discriminator's heads, the picture's first."""
-    shapes = comparator.shapes()
-    discriminated, halvings = stage["discriminator_layers"], stage["halvings"]
-    flat = [layer for layer in discriminated if len(shapes.get(layer, ())) != 3]
-    if flat or len(halvings) != 1 + len(discriminated):
-        raise BadRequest(
-            "discriminator_layers are maps, and halvings has a number for the picture and for each "
-            "of them; "
-            f"got {discriminated} and {halvings}"
-        )
-    channels = [3, *(shapes[layer][0] for layer in discriminated)]
-    return list(zip(channels, halvings, strict=True))
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class ImageStage(Stage):
         torch.manual_seed(self.seed + 2)
         self.network = placed(generator, device).requires_grad_(True)
         self.comparator = _comparator(inversion, device)
-        heads = _heads(stage, self.comparator, generator.image_size)
+        heads = discriminator_heads(stage, self.comparator, generator.image_size)
         discriminator = Discriminator(heads, math.prod(generator.code_shape), stage["width"])
         if discriminator_state is not None:
             own = {name: value.clone() for name, value in discriminator_state.items()}
@@ -165,7 +165,7 @@ def check_image(inversion: Inversion) -> None:
     """Refuse a last stage that cannot be, with `BadRequest` or `UnknownName`, before the first."""
     stage, encoder = inversion.recipe["image"], inversion.encoder
     comparator = _comparator(inversion, "cpu")
-    _heads(stage, comparator, inversion.architecture["size"])
+    discriminator_heads(stage, comparator, inversion.architecture["size"])
     for subject, layers in (
         (encoder, stage["layers"]),
         (comparator, stage.get("comparator_layers", [])),
@@ -189,7 +189,7 @@ def _comparator(inversion: Inversion, device: str) -> Subject:
     return comparator
 
 
-def _heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int]]:
+def discriminator_heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int]]:
     """Return channels and halvings of the discriminator's heads, the image's first.
 
     `BadRequest` where one cannot be.
