@@ -9,7 +9,6 @@ import hashlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
@@ -22,9 +21,6 @@ from phosphene.pictures import (
     Request,
     check_kept,
     climb_batches,
-    kept_inputs,
-    weights_of,
-    with_records,
 )
 from phosphene.plain import Plain
 from phosphene.priors import Prior, load_prior, prior_options
@@ -40,7 +36,6 @@ from phosphene.synthesis import (
     checked_batch,
     checked_device,
     checked_precision,
-    climb_all,
     joined,
     settings,
 )
@@ -124,41 +119,14 @@ def _results(
     report: Callable[[int], None],
 ) -> Iterator[PreferredInputs]:
     """Yield each batch's result with its records, and keep it in the folder where there is one."""
-    if out is None:
-        for result in climb_all(
-            subject,
-            members,
-            prior,
-            request.climb,
-            start=start,
-            device=request.device,
-            precision=request.precision,
-            batch=batch,
-            every_frame=every_frame,
-            report=report,
-        ):
-            yield with_records(result, request, weights_of(subject, prior))
-        return
-    folder, done = Folder(Path(out)), 0
-    check_kept(folder, request, members, "give another folder as out to keep it")
-    for found, records in climb_batches(
-        folder,
-        request,
-        subject,
-        prior,
-        members,
-        start,
-        batch=batch,
-        every_frame=every_frame,
-        report=report,
-    ):
-        chunk = members[done : done + len(records)]
-        done += len(records)
-        if found is None:
-            report(len(records) * request.climb.steps)
-            yield kept_inputs(folder, records, chunk, prior)
-        else:
-            yield replace(found, records=tuple(records))
+    folder = None if out is None else Folder(Path(out))
+    if folder is not None:
+        check_kept(folder, request, members, "give another folder as out to keep it")
+    options: dict[str, Any] = {"batch": batch, "every_frame": every_frame, "report": report}
+    for result, kept in climb_batches(folder, request, subject, prior, members, start, **options):
+        if kept:
+            report(len(result) * request.climb.steps)
+        yield result
 
 
 def _members(

@@ -8,9 +8,7 @@ from phosphene.pictures.folder import (
     climb_batches,
     climb_into,
     file_name,
-    kept_inputs,
     weights_of,
-    with_records,
 )
 from phosphene.pictures.remake import check_code, check_trusted, check_weights, remake
 from phosphene.pictures.request import Request, start_request
@@ -29,10 +27,8 @@ __all__ = [
     "climb_into",
     "differences",
     "file_name",
-    "kept_inputs",
     "remake",
     "start_request",
     "versions",
     "weights_of",
-    "with_records",
 ]

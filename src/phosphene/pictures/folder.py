@@ -55,7 +55,7 @@ def climb_into(
     climbed. The contact sheet is written after every batch, which has as many as the subject takes.
     """
     finished: list[Record] = []
-    for result, made in climb_batches(
+    for result, kept in climb_batches(
         folder,
         request,
         subject,
@@ -67,15 +67,15 @@ def climb_into(
         resume=resume,
         report=report,
     ):
-        if result is None:
-            keeping(len(made))
-        finished += made
+        if kept:
+            keeping(len(result))
+        finished += result.records
         _write_sheet(folder, finished)
-        yield from made
+        yield from result.records
 
 
 def climb_batches(
-    folder: Folder,
+    folder: Folder | None,
     request: Request,
     subject: Subject,
     prior: Prior,
@@ -86,41 +86,46 @@ def climb_batches(
     every_frame: int = 0,
     resume: bool = True,
     report: Callable[[int], None] = lambda steps: None,
-) -> Iterator[tuple[PreferredInputs | None, list[Record]]]:
-    """Climb batch by batch; yield each result and its records.
+) -> Iterator[tuple[PreferredInputs, bool]]:
+    """Climb batch by batch; yield each result with its records, and whether an earlier run made it.
 
-    The result is None where its pictures were kept.
+    Without a folder nothing is written, and nothing is kept of an earlier run.
     """
     check(members)
     batch = subject.at_most(checked_batch(batch))
-    check_places(folder, members, *request.files)
-    for at in range(0, len(members), batch):
-        _check_size(request, members[at : at + batch])
-    folder.create()
+    chunks = [members[at : at + batch] for at in range(0, len(members), batch)]
+    if folder is not None:
+        check_places(folder, members, *request.files)
+        for chunk in chunks:
+            _check_size(request, chunk)
+        folder.create()
     hashes = weights_of(subject, prior)
-    for at in range(0, len(members), batch):
-        chunk = members[at : at + batch]
+    for chunk in chunks:
         requests = [request.for_member(chunk, i) for i in range(len(chunk))]
-        found = [
-            folder.find(file_name(member), asked, hashes, upgraded)
-            for member, asked in zip(chunk, requests, strict=True)
-        ]
-        kept = [record for record in found if record]
-        moving = not every_frame or all(_moves(folder, record) for record in kept)
-        if resume and len(kept) == len(chunk) and moving:
-            yield None, kept
+        kept = _found(folder, chunk, requests, hashes, every_frame) if folder and resume else []
+        if folder is not None and kept:
+            yield kept_inputs(folder, kept, chunk, prior), True
             continue
         result = climb(request, subject, prior, chunk, start, every_frame, report)
-        yield result, [keep(folder, result, i, asked, hashes) for i, asked in enumerate(requests)]
+        records = tuple(keep(folder, result, i, asked, hashes) for i, asked in enumerate(requests))
+        yield replace(result, records=records), False
 
 
-def with_records(
-    result: PreferredInputs, request: Request, hashes: dict[str, str]
-) -> PreferredInputs:
-    """Return a batch's result with a record of each picture."""
-    places = range(len(result))
-    asked = [request.for_member(result.members, i) for i in places]
-    return replace(result, records=tuple(made(result, i, asked[i], hashes)[0] for i in places))
+def _found(
+    folder: Folder,
+    chunk: Sequence[Member],
+    requests: Sequence[dict[str, Any]],
+    hashes: dict[str, str],
+    every_frame: int,
+) -> list[Record]:
+    """Return the records of a batch that the folder holds whole, none where one is missing."""
+    found = [
+        folder.find(file_name(member), asked, hashes, upgraded)
+        for member, asked in zip(chunk, requests, strict=True)
+    ]
+    kept = [record for record in found if record]
+    moving = not every_frame or all(_moves(folder, record) for record in kept)
+    return kept if moving and len(kept) == len(chunk) else []
 
 
 def kept_inputs(
@@ -233,10 +238,16 @@ def climb(
 
 
 def keep(
-    folder: Folder, result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]
+    folder: Folder | None,
+    result: PreferredInputs,
+    i: int,
+    request: dict[str, Any],
+    hashes: dict[str, str],
 ) -> Record:
-    """Write one member's picture, its animation where there are frames, and its record."""
+    """Return one member's record; write it, its picture, and its animation, into the folder."""
     record, pixels = made(result, i, request, hashes)
+    if folder is None:
+        return record
     name = file_name(result.members[i])
     animation = folder.path / f"{name}.webp"
     animation.unlink(missing_ok=True)  # it may be of another climb
