@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 __all__ = [
     "CLIMBS",
     "Climb",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from phosphene.errors import BadFile
+from phosphene.errors import BadFile, BadRequest
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,15 @@ class CodeStatistics:
         noise = torch.randn(self.mean.shape, generator=torch.Generator().manual_seed(seed))
         spread = self.whitened(noise.to(self.mean)[None], 1.0)[0]
         return torch.maximum(self.mean + spread, self.lower)
+
+
+def needed(statistics: CodeStatistics | None) -> CodeStatistics:
+    """Return statistics that are there; `BadRequest` where a prior has none."""
+    if statistics is None:
+        raise BadRequest(
+            "that climb moves in a generator's code; for pixels and fourier use climb default"
+        )
+    return statistics
 
 
 def read_statistics(

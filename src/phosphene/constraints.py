@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from phosphene.code_statistics import CodeStatistics
-from phosphene.errors import BadRequest
+from phosphene.code_statistics import CodeStatistics, needed
 from phosphene.parts import check_options, option
 
 Constrained = Callable[[Tensor], Tensor]
@@ -61,7 +60,7 @@ class Box(Constraint):
         return lower.clamp(max=0), upper
 
     def fit(self, statistics: CodeStatistics | None) -> Constrained:
-        lower, upper = self.bounds(_needed(statistics))
+        lower, upper = self.bounds(needed(statistics))
         return lambda codes: self.decay * torch.minimum(torch.maximum(codes, lower), upper)
 
 
@@ -69,8 +68,8 @@ class Gaussian(Box):
     """Shrink towards the mean of natural codes, the same in all directions, and clip to the box."""
 
     def fit(self, statistics: CodeStatistics | None) -> Constrained:
-        mean = _needed(statistics).mean
-        lower, upper = self.bounds(_needed(statistics))
+        mean = needed(statistics).mean
+        lower, upper = self.bounds(needed(statistics))
         pull = 1 - self.decay
 
         def constrained(codes: Tensor) -> Tensor:
@@ -78,14 +77,6 @@ class Gaussian(Box):
             return torch.minimum(torch.maximum(codes, lower), upper)
 
         return constrained
-
-
-def _needed(statistics: CodeStatistics | None) -> CodeStatistics:
-    if statistics is None:
-        raise BadRequest(
-            "that constraint moves in a generator's code; for pixels and fourier use none"
-        )
-    return statistics
 
 
 CONSTRAINTS: dict[str, type[Constraint]] = {"gaussian": Gaussian, "box": Box, "none": Free}

@@ -210,10 +210,11 @@ class Subject:
         """Return the subject as a record of this version of reading means it (see `READINGS`)."""
         if version == READINGS[2]:
             return self
+        stretches = self.size[0] != self.size[1]  # all priors drew squares then
         if version == READINGS[1]:
-            return replace(self, stretches=True)
+            return replace(self, stretches=stretches)
         size = tuple(self.card.get("size_0_1_0", self.size))
-        return replace(self, size=size, tokens=None, stretches=True)
+        return replace(self, size=size, tokens=None, stretches=stretches)
 
     def reading_version(self) -> int:
         """Return the version of reading that a record must state: the first that means the same."""

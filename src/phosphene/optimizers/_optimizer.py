@@ -28,6 +28,9 @@ class Optimizer(ABC):
     uses_gradient: ClassVar[bool] = True
     """Whether `tell` calls `gradient`. Without it no graph is kept, and nothing runs backwards."""
 
+    needs_statistics: ClassVar[bool] = False
+    """Whether a prior must have the statistics of its codes."""
+
     @abstractmethod
     def begin(self, codes: Tensor, prior: Prior, steps: int, seeds: list[int]) -> None:
         """Begin at `codes` (members, *code), for so many steps, each member from its own seed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from phosphene.errors import BadRequest
+from phosphene.code_statistics import needed
 from phosphene.optimizers._optimizer import GradientAscent, above_nothing
 from phosphene.priors import Prior
 
@@ -12,11 +12,11 @@ from phosphene.priors import Prior
 class Whitened(GradientAscent):
     """Step along Σ·gradient, with a root mean square of `rate` where natural codes are white."""
 
+    needs_statistics = True
+
     def begin(self, codes: Tensor, prior: Prior, steps: int, seeds: list[int]) -> None:
         super().begin(codes, prior, steps, seeds)
-        if prior.statistics is None:
-            raise BadRequest("the whitened optimizer needs the statistics of a generator's code")
-        self.statistics = prior.statistics
+        self.statistics = needed(prior.statistics)
 
     def step(self, gradient: Tensor, rate: float) -> Tensor:
         white = self.statistics.whitened(gradient, 1.0)

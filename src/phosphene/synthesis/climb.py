@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from phosphene.code_statistics import needed
 from phosphene.constraints import CONSTRAINTS, Constraint
 from phosphene.errors import BadRequest, Notice
 from phosphene.factories import is_factory, users_code
@@ -242,13 +243,12 @@ def _present(name: str) -> str:
 
 def _check_fit(climb: Climb, prior: Prior) -> None:
     """Refuse with `BadRequest` settings that a prior cannot be climbed with."""
-    needy = climb.constraint != "none" or climb.optimizer == "whitened"
-    if prior.statistics is None and needy:
-        raise BadRequest(
-            "that climb moves in a generator's code; for pixels and fourier use climb default"
-        )
+    optimizer = climb.make_optimizer()
+    climb.make_constraint().fit(prior.statistics)
+    if optimizer.needs_statistics:
+        needed(prior.statistics)
     side = min(prior.view_size)
     if 3 * climb.blur > side - 2:
         raise BadRequest(f"blur {climb.blur:g} is too wide for the {side} pixels that are seen")
-    if not climb.make_optimizer().uses_gradient and climb.cycle:
+    if climb.cycle and not optimizer.uses_gradient:
         raise BadRequest("cycle is for optimizers that follow a gradient; leave it at 0")
