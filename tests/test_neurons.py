@@ -1,0 +1,83 @@
+"""Models of real neurons, loaded as docs/neurons.md says; where their files are at hand."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA
+from PIL import Image
+from torch import Tensor
+
+import phosphene
+from phosphene.receptive_fields import receptive_fields
+
+PAGE = Path(__file__).parent.parent / "docs" / "neurons.md"
+FILE = re.compile(r"<!-- file: (?P<name>[\w.]+) -->\n```python\n(?P<text>.*?)^```$", re.M | re.S)
+MOUSE = DATA / "mouse-v1" / "deep.safetensors"
+MACAQUE = DATA / "macaque-v4"
+NEURONS = [0, 100, 2000, 5000]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write the page's factories into the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for each in FILE.finditer(PAGE.read_text(encoding="utf-8")):
+        Path(each["name"]).write_text(each["text"], encoding="utf-8")
+        monkeypatch.delitem(sys.modules, Path(each["name"]).stem, raising=False)
+    return tmp_path
+
+
+def test_the_factories_are_short() -> None:
+    for each in FILE.finditer(PAGE.read_text(encoding="utf-8")):
+        lines = [line for line in each["text"].splitlines() if line]
+        assert len(lines) <= 40, each["name"]
+
+
+@pytest.mark.skipif(not MOUSE.exists(), reason="no model of mouse neurons here")
+def test_neurons_of_the_mouse_prefer_a_place_in_a_grey_picture_of_their_own_shape(
+    here: Path,
+) -> None:
+    Path("deep.safetensors").symlink_to(MOUSE)
+    subject = phosphene.load_subject("python:mouse:deep")
+    assert (subject.channels, subject.size) == (1, (36, 64))
+    assert subject.shapes()["rates"] == (7776,)
+    units = f"rates:{','.join(map(str, NEURONS))}"
+    found = phosphene.synthesize(subject, units, prior="pixels", steps=40, tries=1)
+    assert found.images.shape == (4, 1, 41, 73)
+    assert (found.scores > 2).all(), "noise gives 0.1 to 0.5"
+    fields = receptive_fields(subject.network, subject.size, ["features.3"], channels=1)
+    assert fields["features.3"].centre.bottom - fields["features.3"].centre.top == 27
+    for image in found.images[:, 0]:
+        assert spread(image - 0.5) < 0.5, "most of the contrast lies in one place"
+
+
+def spread(image: Tensor) -> float:
+    """Return the share of pixels that hold nine tenths of an image's squares."""
+    squares = image.flatten().square().sort(descending=True).values.cumsum(0)
+    return float((squares < 0.9 * squares[-1]).float().mean())
+
+
+@pytest.mark.skipif(not MACAQUE.is_dir(), reason="no models of macaque neurons here")
+def test_a_model_of_a_macaque_neuron_answers_as_the_neuron_did(here: Path) -> None:
+    import pyarrow.parquet as pq
+    from safetensors.numpy import load_file
+
+    Path("models.safetensors").symlink_to(MACAQUE / "models.safetensors")
+    subject = phosphene.load_subject("python:macaque:neuron")
+    rows = pq.read_table(MACAQUE / "images.parquet").to_pydict()["image"][::24]
+    pixels = [np.asarray(Image.open(io.BytesIO(raw)).convert("RGB")) for raw in rows]
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        answers = subject(images)[:, 0].numpy()
+    recorded = load_file(MACAQUE / "responses.safetensors")["190923.mean"][0, ::24]
+    assert np.corrcoef(answers, recorded)[0, 1] > 0.3
+    found = phosphene.synthesize(subject, "response:0", prior="pixels", steps=30, tries=1)
+    assert found.scores[0] > answers.max()
