@@ -142,10 +142,10 @@ class EnlargerStage(Stage):
             raise BadRequest(
                 f"[enlarge] crop is a multiple of 16, at most {prior.image_size}; got {crop}"
             )
-        begun = init_from.sha256 if init_from else ""
+        parent = init_from.sha256 if init_from else ""
         self.before = int(init_from.card.get("steps", 0)) if init_from else 0
         self.pairs = cached_pairs(self.seed, prior, photographs, runtime)
-        source = f"{photographs.fingerprint}:{prior.card['sha256']}:{begun}"
+        source = f"{photographs.fingerprint}:{prior.card['sha256']}:{parent}"
         self.identity = recipe_hash(_lasting(recipe), source)
         torch.manual_seed(self.seed)
         enlarger = cast("Enlarger", build(dict(recipe["architecture"])))
@@ -199,9 +199,11 @@ class EnlargerStage(Stage):
         device = self.runtime.device
         pairs = _pairs(self.seed, prior, held_out, evenly(len(held_out)), device)
         sets = [pairs.large, pairs.reconstructed, pairs.extrapolated]
-        large, again, beyond = [as_images(images.numpy()).to(device) for images in sets]
+        large, reconstructed, extrapolated = [
+            as_images(images.numpy()).to(device) for images in sets
+        ]
         halved = resized(large, (prior.image_size, prior.image_size))
-        kinds = {"made small": halved, "made again": again, "extrapolated": beyond}
+        kinds = {"made small": halved, "made again": reconstructed, "extrapolated": extrapolated}
 
         def rows() -> dict[str, Tensor]:
             found = {"photograph": large}
@@ -303,8 +305,8 @@ def _pairs(
     n = len(photographs) if wanted is None else len(wanted)
     size = prior.image_size
     large = torch.empty(n, 2 * size, 2 * size, 3, dtype=torch.uint8)
-    again = torch.empty(n, size, size, 3, dtype=torch.uint8)
-    beyond = torch.empty_like(again)
+    reconstructed = torch.empty(n, size, size, 3, dtype=torch.uint8)
+    extrapolated = torch.empty_like(reconstructed)
     encoder = prior.load_encoder()
     generator = placed(cast("ImageGenerator", prior.generator), device)
     placed(encoder.network, device)
@@ -318,11 +320,13 @@ def _pairs(
                 maps = read(encoder.prepare(seen))
                 codes = maps[prior.layer].float().reshape(len(views), *generator.code_shape)
                 made = generator(codes), generator(extrapolated_codes(codes, 1.0, rng))
-            for whole_set, images in zip((large, again, beyond), (views, *made), strict=True):
+            for whole_set, images in zip(
+                (large, reconstructed, extrapolated), (views, *made), strict=True
+            ):
                 pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
                 whole_set[at : at + len(views)] = pixels.permute(0, 2, 3, 1).cpu()
             at += len(views)
-    return Pairs(large, again, beyond)
+    return Pairs(large, reconstructed, extrapolated)
 
 
 def _batches(photographs: Stream, wanted: list[int] | None) -> Iterator[list[Any]]:

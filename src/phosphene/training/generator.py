@@ -84,17 +84,20 @@ def train_generator(
         return _train_all_stages(inversion, last)
     state = None
     if init_from is None:
-        generator, statistics, begun = initialized(inversion)
+        generator, statistics, parents = initialized(inversion)
     else:
-        begun = (str(init_from.card["sha256"]), *([discriminator.sha256] if discriminator else []))
+        parents = (
+            str(init_from.card["sha256"]),
+            *([discriminator.sha256] if discriminator else []),
+        )
         state = discriminator.part("image_discriminator") if discriminator else None
         generator = _continued(inversion.architecture, init_from)
         names = CodeStatistics.__dataclass_fields__
         statistics = {name: getattr(init_from.statistics, name) for name in names}
-    stage = last(generator, begun=begun, discriminator_state=state)
+    stage = last(generator, parents=parents, discriminator_state=state)
     finished = run_stage(stage).finished
     helpers: dict[str, nn.Module] = {"image_discriminator": stage.discriminator}
-    return Trained(stage.trained(), statistics, helpers, finished, begun)
+    return Trained(stage.trained(), statistics, helpers, finished, parents)
 
 
 def _train_all_stages(
@@ -102,11 +105,11 @@ def _train_all_stages(
 ) -> Trained:
     """Train the four stages; `BadRequest` where time runs out before there is a generator."""
     autoencoder: Autoencoder = _whole(AutoencoderStage(inversion.within("autoencoder")))
-    begun = fresh_generator(inversion, autoencoder)
+    fresh = fresh_generator(inversion, autoencoder)
     views = cached_views(inversion, autoencoder)
-    whiten(begun, views)
+    whiten(fresh, views)
     regressor = _whole(CodeRegressorStage(inversion.within("code_regressor"), views))
-    latent = LatentStage(inversion.within("latent"), views, begun, regressor)
+    latent = LatentStage(inversion.within("latent"), views, fresh, regressor)
     finished = run_stage(latent).finished
     generator: ImageGenerator = latent.trained()
     helpers: dict[str, nn.Module] = {
@@ -189,9 +192,9 @@ def held_out_errors(
                     .reshape(len(x), *generator.code_shape)
                 )
                 y = generator(code)
-                again = read(encoder.prepare(center_crop(y, view_size)))
-            shift = (again[layer].float().reshape(code.shape) - code) / generator.code_std
-            named = again[encoder.output].argmax(1).cpu() == torch.from_numpy(
+                reread = read(encoder.prepare(center_crop(y, view_size)))
+            shift = (reread[layer].float().reshape(code.shape) - code) / generator.code_std
+            named = reread[encoder.output].argmax(1).cpu() == torch.from_numpy(
                 val.labels[at : at + batch]
             )
             totals += torch.stack(

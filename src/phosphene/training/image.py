@@ -61,20 +61,20 @@ class ImageStage(Stage):
         inversion: Inversion,
         generator: ImageGenerator,
         *,
-        begun: Sequence[str] = (),
+        parents: Sequence[str] = (),
         discriminator_state: dict[str, Tensor] | None = None,
         held_out: Photographs | None = None,
     ):
         """Take a generator that is to learn, and show what it makes of `held_out` photographs.
 
-        `begun` are the hashes of the files that the run begins from, if any, and
+        `parents` are the hashes of the files that the run begins from, if any, and
         `discriminator_state` the weights of the discriminator.
         """
         recipe = inversion.recipe
         self.inversion, self.runtime = inversion, inversion.runtime
         self.settings = stage = recipe["image"]
         self.seed, self.steps = recipe["seed"], stage["steps"]
-        self.identity = inversion.identity("image", begun)
+        self.identity = inversion.identity("image", parents)
         device = self.runtime.device
         torch.manual_seed(self.seed + 2)
         self.network = placed(generator, device).requires_grad_(True)

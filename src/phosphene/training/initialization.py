@@ -44,7 +44,7 @@ def initialized(
     name = recipe["init_from"].get("generator", "")
     teacher = load_generated(name) if name else None
     _check(recipe["init_from"], inversion.architecture, teacher)
-    begun = (str(teacher.card["sha256"]),) if teacher else ()
+    parents = (str(teacher.card["sha256"]),) if teacher else ()
     torch.manual_seed(recipe["seed"] + 1)
     generator = cast("ImageGenerator", build(inversion.architecture))
 
@@ -64,12 +64,12 @@ def initialized(
         return tensors | {f"code.{name}": value for name, value in code_statistics(codes).items()}
 
     alone = replace(inversion, recipe={**recipe, "image": {}})
-    identity = alone.identity("image", begun)
+    identity = alone.identity("image", parents)
     runtime = inversion.runtime
     file = runtime.folder / f"begin-{identity[:16]}.safetensors"
     tensors = kept(file, {"beginning": identity}, make, runtime.processes)
     generator.load_state_dict(_under("network.", tensors))
-    return generator, _under("code.", tensors), begun
+    return generator, _under("code.", tensors), parents
 
 
 def _under(prefix: str, tensors: Content) -> dict[str, Tensor]:

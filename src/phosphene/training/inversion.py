@@ -58,7 +58,7 @@ class Inversion:
         old = (self.runtime.folder / former).is_dir()
         return replace(self, runtime=self.runtime.within(former if old else name))
 
-    def identity(self, stage: str, begun: Sequence[str] = ()) -> str:
+    def identity(self, stage: str, parents: Sequence[str] = ()) -> str:
         """Return one hash of what a stage's results depend on.
 
         At constant rates more steps go on from fewer, so their number is left out.
@@ -71,8 +71,8 @@ class Inversion:
         if stage in ("views", "code_regressor"):
             known = (*DECODER, "size", "view_size")
             whole["architecture"] = {k: v for k, v in self.architecture.items() if k in known}
-        if begun:
-            settings = {stage: settings[stage], "begun": list(begun)}
+        if parents:
+            settings = {stage: settings[stage], "begun": list(parents)}
         if not self.from_scratch:
             settings |= {"init_from": recipe["init_from"], "views": recipe["views"]}
         everything = {**settings, **whole, "encoder": self.encoder.identity}

@@ -54,10 +54,10 @@ def _shares(pair: Any) -> bool:
 def _in_order(sizes: Any) -> bool:
     if not sizes or any(len(each) != 2 for each in sizes):
         return False
-    begun = [share for share, _ in sizes]
+    starts = [share for share, _ in sizes]
     return (
-        begun[0] == 0
-        and begun == sorted(begun)
+        starts[0] == 0
+        and starts == sorted(starts)
         and all(pixels >= 1 and pixels % 1 == 0 for _, pixels in sizes)
     )
 

@@ -203,10 +203,10 @@ class RunFolder:
                 if self.processes.size > 1 or step % TOLD == 0:
                     self.refuse_diverged()
                 step += 1
-                if (begun := time.monotonic()) > due:
+                if (started := time.monotonic()) > due:
                     self.save(parts, step)
                     saved, now = step, time.monotonic()
-                    due = now + min(every, 100 * (now - begun))
+                    due = now + min(every, 100 * (now - started))
             if step != saved:
                 self.save(parts, step)
             self.processes.wait()  # what the first has written is read by all

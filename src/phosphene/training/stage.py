@@ -118,16 +118,16 @@ class Waiting:
 
         The function that is lent is to be called when the step's batch is ready.
         """
-        begun = self.now() if wanted else 0.0
-        ready = [begun]
+        started = self.now() if wanted else 0.0
+        ready = [started]
 
         def mark() -> None:
             ready[0] = self.now() if wanted else 0.0
 
         yield mark
         if wanted:
-            self._waited += ready[0] - begun
-            self._total += self.now() - begun
+            self._waited += ready[0] - started
+            self._total += self.now() - started
 
     @property
     def share(self) -> float:

@@ -107,8 +107,8 @@ class SubjectStage(Stage):
     ):
         self.settings, self.seed, self.runtime = recipe, recipe["seed"], runtime
         self.val, self.snapshot = val, snapshot
-        begun = {"begun": init_from.card["sha256"]} if init_from else {}
-        self.identity = recipe_hash({**recipe, **begun}, train.fingerprint)
+        parent = {"begun": init_from.card["sha256"]} if init_from else {}
+        self.identity = recipe_hash({**recipe, **parent}, train.fingerprint)
         torch.manual_seed(self.seed)
         self.network = placed(_fresh(recipe, init_from), runtime.device)
         optimizer = _choice(recipe, "optimizer", OPTIMIZERS, "sgd")
