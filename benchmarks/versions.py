@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
 """Is this checkout as fast as another one, such as that of an earlier version?
 
-    python benchmarks/versions.py OTHER_CHECKOUT [WORKLOAD …] [--photographs FOLDER] [--turns 120]
+    python benchmarks/versions.py OTHER_CHECKOUT [WORKLOAD …] [--photographs FOLDER] [--pairs 16]
 
 The same workload runs in two processes, one for each checkout's `src`, on one thread of one core.
 They take steps in turns, and each waits while the other one works, so both meet the same load. The
 CPU time of a step is compared. A climb is for eight units, in float32 and in bfloat16. A subject,
 and a generator in its last stage, are trained by bundled recipes with small batches, on photographs
-that have the splits train and val. Loading and the first steps are not counted. New processes share
-the turns, since the speed of a process depends on where its memory lies.
+that have the splits train and val. Loading and the first steps are not counted.
 
-The table has the median time of a step in each checkout, and the median over all turns of this
-checkout's time divided by the other one's, with its bootstrap interval. After it comes the median
-ratio of each pair of processes. In small batches the fixed costs of a step count for more than in
-real training.
+The table has the median time of a step in each checkout, and this checkout's time divided by the
+other one's. That ratio is the mean of all pairs of processes, with its bootstrap interval; each
+pair counts with the median of its turns. Two processes of the same code differ by 2 %, so the turns
+of one pair tell too little. In small batches the fixed costs of a step count for more than in real
+training.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def main() -> None:
     options = arguments()
     os.environ["OMP_NUM_THREADS"] = "1"
     os.sched_setaffinity(0, {options.core})
-    print("| workload | turns | other, ms | this, ms | this / other | pairs of processes |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| workload | pairs × turns | other, ms | this, ms | this / other |")
+    print("| --- | --- | --- | --- | --- |")
     for workload in options.workloads:
         pairs = [turns(workload, options, number) for number in range(options.pairs)]
         print(row(workload, pairs), flush=True)
@@ -59,8 +59,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("other", type=Path, help="folder of the other checkout")
     parser.add_argument("workloads", nargs="*", metavar="workload", help=", ".join(WORKLOADS))
     parser.add_argument("--photographs", type=Path, help="what is trained on")
-    parser.add_argument("--turns", type=int, default=120, help="steps of each checkout")
-    parser.add_argument("--pairs", type=int, default=6, help="pairs of processes for them")
+    parser.add_argument("--pairs", type=int, default=16, help="pairs of new processes")
+    parser.add_argument("--turns", type=int, default=16, help="steps of each process")
     parser.add_argument("--core", type=int, default=0, help="the core on which all of it runs")
     options = parser.parse_intermixed_args()
     options.workloads = options.workloads or [
@@ -76,15 +76,14 @@ def arguments() -> argparse.Namespace:
 
 
 def row(workload: str, pairs: list[list[tuple[float, float]]]) -> str:
-    """Return a line of the table, of each pair's turns."""
-    from phosphene.statistics import median
+    """Return a line of the table, from the turns of each pair of processes."""
+    from phosphene.statistics import mean, median
 
     every_turn = [turn for pair in pairs for turn in pair]
     other, this = (1000 * median(seconds).value for seconds in zip(*every_turn, strict=True))
-    ratio = median([b / a for a, b in every_turn])
-    each = ", ".join(f"{median([b / a for a, b in pair]).value:.3f}" for pair in pairs)
+    ratio = mean([median([b / a for a, b in pair]).value for pair in pairs])
     found = f"{ratio.value:.3f} ({ratio.low:.3f} … {ratio.high:.3f})"
-    return f"| {workload} | {len(every_turn)} | {other:.1f} | {this:.1f} | {found} | {each} |"
+    return f"| {workload} | {len(pairs)} × {len(pairs[0])} | {other:.1f} | {this:.1f} | {found} |"
 
 
 def turns(workload: str, options: argparse.Namespace, number: int) -> list[tuple[float, float]]:
@@ -103,7 +102,7 @@ def turns(workload: str, options: argparse.Namespace, number: int) -> list[tuple
             for i in order:
                 for _ in range(WARM_UP):
                     pair[i].step()
-            for _ in range(-(-options.turns // options.pairs)):
+            for _ in range(options.turns):
                 seconds = {i: pair[i].step() for i in order}
                 found.append((seconds[0], seconds[1]))
         finally:
