@@ -53,6 +53,8 @@ class Progress:
 
     def best_of(self, values: Tensor, scores: Tensor) -> Tensor:
         """Return what belongs to each member's best candidate, of values (n, candidates, …)."""
+        if scores.shape[1] == 1:
+            return values[:, 0]
         which = scores.nan_to_num(nan=-torch.inf).argmax(1)
         return values[torch.arange(self.n, device=which.device), which]
 
