@@ -86,7 +86,7 @@ def test_each_code_is_pulled_by_itself(constraint: Constraint) -> None:
 
 
 def test_a_constraint_of_a_code_needs_its_statistics() -> None:
-    with pytest.raises(BadRequest, match="moves in a generator's code"):
+    with pytest.raises(BadRequest, match="needs the statistics"):
         Gaussian().fit(None)
 
 

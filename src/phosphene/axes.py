@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -87,7 +87,7 @@ def makes_sequences(module: nn.Module) -> bool:
 
 
 def with_patches(
-    found: dict[str, Tensor], tokens: Tokens | None, sequences: set[str], inputs: Tensor
+    found: dict[str, Tensor], tokens: Tokens | None, sequences: Collection[str], inputs: Tensor
 ) -> dict[str, Tensor]:
     """Return what was found with the patches of each layer as a map, and its other tokens apart."""
     given: dict[str, Tensor] = {}
@@ -104,10 +104,23 @@ def with_patches(
     return given
 
 
-def shape_of_maps(inputs: Tensor, tokens: Tokens | None) -> tuple[int, int] | None:
-    """Return the size of the images that tells a map's axes; version 0.1.0 knew squares alone."""
+def shape_of_maps(
+    inputs: Tensor, tokens: Tokens | None, network: nn.Module
+) -> tuple[int, int] | None:
+    """Return the size of the images that tells a map's axes, None where all have channels first.
+
+    Version 0.1.0 knew squares alone. A network of convolutions without a layer norm keeps its
+    channels first: there the shape of a wide map could be taken for the other order.
+    """
     height, width = inputs.shape[-2:]
-    return None if tokens is None and height != width else (height, width)
+    wide = height != width
+    return None if wide and (tokens is None or _is_convolutional(network)) else (height, width)
+
+
+def _is_convolutional(network: nn.Module) -> bool:
+    modules = list(network.modules())
+    convolutions = any(isinstance(each, nn.Conv2d) for each in modules)
+    return convolutions and not any(isinstance(each, nn.LayerNorm) for each in modules)
 
 
 def channels_first(layer: Tensor, size: tuple[int, int] | None, sequence: bool) -> Tensor:

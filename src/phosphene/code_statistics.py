@@ -85,7 +85,9 @@ def needed(statistics: CodeStatistics | None) -> CodeStatistics:
     """Return statistics that are there; `BadRequest` where a prior has none."""
     if statistics is None:
         raise BadRequest(
-            "that climb moves in a generator's code; for pixels and fourier use climb default"
+            "that climb needs the statistics of a prior's codes: for pixels and fourier use climb "
+            "default; give a prior of your own statistics, or take optimizer adam and constraint "
+            "none"
         )
     return statistics
 

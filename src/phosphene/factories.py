@@ -6,8 +6,11 @@ its code raises becomes one line.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +61,41 @@ def make(name: str, *arguments: Any, **options: Any) -> Any:
         return factory(*arguments, **options)
 
 
+def checked_part(part: object) -> Callable[..., Any]:
+    """Return a class or function that makes a part; `BadRequest` where it is something else."""
+    made = not isinstance(part, type) and not hasattr(part, "__qualname__")
+    if made or not callable(part):
+        raise BadRequest(
+            f"a part is its class or a function; got an object of {type(part).__name__}, so give "
+            "the class itself"
+        )
+    return part
+
+
+def is_from_outside(part: object) -> bool:
+    """Return whether a class, or an object's class, is none of this package's."""
+    kind = part if isinstance(part, type) else type(part)
+    return not kind.__module__.startswith("phosphene.")
+
+
+def code_of(part: object) -> str:
+    """Return a hash of the code of a class or function from outside, "" of a built-in part.
+
+    It covers the source, and the values that a function has from where it was defined.
+    """
+    module = str(getattr(part, "__module__", ""))
+    if module.startswith("phosphene."):
+        return ""
+    try:
+        source = inspect.getsource(part)  # type: ignore[arg-type]
+    except (OSError, TypeError):  # typed into a console
+        code = getattr(part, "__code__", None)
+        source = repr(code and (code.co_code, code.co_names, code.co_varnames))
+    cells = [repr(each.cell_contents) for each in getattr(part, "__closure__", None) or ()]
+    content = f"{source} {getattr(part, '__defaults__', None)} {cells}"
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 @contextmanager
 def users_code(doing: str) -> Iterator[None]:
     """Turn whatever a user's code raises into a `BadRequest` of one line.
@@ -102,15 +140,22 @@ def _current_directory() -> Iterator[None]:
 
 
 def _where(error: BaseException) -> str:
-    """Return the file and line of a user's code.
+    """Return the file and line of a user's code: the last that is in no library.
 
     "" where the message has them (a SyntaxError) or the fault lies in the call.
     """
-    frame = extract_tb(error.__traceback__)[-1]
-    inside = Path(__file__).parent in Path(frame.filename).parents
-    if isinstance(error, SyntaxError) or inside:
+    frames = [frame for frame in extract_tb(error.__traceback__) if not _is_library(frame.filename)]
+    if isinstance(error, SyntaxError) or not frames:
         return ""
-    return f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+def _is_library(file: str) -> bool:
+    """Return whether a file is this package's, another package's, or Python's own."""
+    places = Path(file).parents
+    python = Path(sysconfig.get_path("stdlib")) in places
+    own = python or Path(__file__).parent in places or file.startswith("<")
+    return own or any(place.name in ("site-packages", "dist-packages") for place in places)
 
 
 def load_part(package: str, kind: str, name: str) -> Callable[..., Any]:

@@ -21,6 +21,8 @@ from phosphene.pictures import (
     Request,
     check_kept,
     climb_batches,
+    taken_options,
+    weights_of,
 )
 from phosphene.plain import Plain
 from phosphene.priors import Prior, load_prior, prior_options
@@ -84,9 +86,9 @@ def synthesize(
         if not isinstance(subject, Subject):  # what is no module is refused by `wrap`
             subject = wrap(subject, size=size)
         members = _members(subject, units, seeds)
-        known = () if isinstance(prior, Prior) else prior_options(str(prior))
-        own = {name: changes.pop(name) for name in known if name in changes}
-        own = {name: str(each) if isinstance(each, Path) else each for name, each in own.items()}
+        own = {}
+        if not isinstance(prior, Prior):
+            own = taken_options(str(prior), prior_options(str(prior)), changes)
         loaded = load_prior(prior, subject, own)
         how = settings(climb, loaded, **changes)
         request = Request(
@@ -121,7 +123,8 @@ def _results(
     """Yield each batch's result with its records, and keep it in the folder where there is one."""
     folder = None if out is None else Folder(Path(out))
     if folder is not None:
-        check_kept(folder, request, members, "give another folder as out to keep it")
+        hashes = weights_of(subject, prior, request.climb)
+        check_kept(folder, request, members, "give another folder as out to keep it", hashes)
     options: dict[str, Any] = {"batch": batch, "every_frame": every_frame, "report": report}
     for result, kept in climb_batches(folder, request, subject, prior, members, start, **options):
         if kept:

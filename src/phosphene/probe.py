@@ -150,85 +150,75 @@ def probe(
     channels, length).
     With None, as version 0.1.0 did, all three axes are (batch, tokens, channels).
     """
+    found: dict[str, Tensor] = {}
+    images: int = 0
+    size: tuple[int, int] | None = None
+    # None until the first pass, in which the hooks keep nothing
+    lines: list[str] | None = [] if tokens is None else None
     handles: list[RemovableHandle] = []
-    reader = _Reader(network, tokens)
+    keys = list(dict.fromkeys(layers))
+    # lists, since torch.compile's guards take the order of a set for its content
+    wanted = [key for key in keys if not key.endswith(BEFORE)]
+
+    def lacks(key: str) -> bool:
+        """Return whether no run kept the batch: windows or tokens may be folded into it."""
+        return key not in found or found[key].shape[:1] != (images,)
+
+    def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+            if lines is not None and lacks(layer):
+                found[layer] = channels_first(first_tensor(output), size, layer in lines)
+                if not any(map(lacks, wanted)):
+                    raise _Deepest
+                found[layer] = found[layer].clone()  # an in-place ReLU after it would overwrite it
+
+        return hook
+
+    def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if lines is not None and lacks(key):
+                first = channels_first(inputs[0], size, key.removesuffix(BEFORE) in lines)
+                found[key] = first.clone()  # an in-place ReLU would overwrite it
+
+        return hook
+
+    def read(inputs: Tensor) -> dict[str, Tensor]:
+        nonlocal size, images, lines
+        size = shape_of_maps(inputs, tokens, network)
+        images = len(inputs)
+        lines = sorted(sequences(network, inputs)) if lines is None else lines
+        found.clear()
+        try:
+            run(network, inputs)
+        except _Deepest:  # torch.compile does not take `suppress`
+            pass
+        _check_found(found, wanted, images)
+        return with_patches(found, tokens, lines, inputs)
+
     try:
-        reader.attach(dict.fromkeys(layers), handles)
-        yield reader
+        for key in keys:
+            layer = find_layer(network, key.removesuffix(BEFORE))
+            if key in wanted:
+                handles.append(layer.register_forward_hook(keep(key)))
+            elif (closing := _closing_activation(layer)) is not None:
+                handles.append(closing.register_forward_pre_hook(keep_input(key)))
+        yield read
     finally:
         for handle in handles:
             handle.remove()
 
 
-class _Reader:
-    """The function that `probe` lends, and its hooks, which keep what one pass gives."""
-
-    def __init__(self, network: nn.Module, tokens: Tokens | None):
-        self._network = network
-        self._tokens = tokens
-        self._wanted: set[str] = set()
-        self._found: dict[str, Tensor] = {}
-        self._images = 0
-        self._size: tuple[int, int] | None = None
-        # None until the first pass, in which the hooks keep nothing
-        self._sequences: set[str] | None = set() if tokens is None else None
-
-    def attach(self, layers: Iterable[str], handles: list[RemovableHandle]) -> None:
-        """Register a hook for each layer, and add its handle to the others."""
-        for key in layers:
-            layer = find_layer(self._network, key.removesuffix(BEFORE))
-            if key != key.removesuffix(BEFORE):
-                if (closing := _closing_activation(layer)) is not None:
-                    handles.append(closing.register_forward_pre_hook(self._keep_input(key)))
-            else:
-                handles.append(layer.register_forward_hook(self._keep_output(key)))
-                self._wanted.add(key)
-
-    def _keep_output(self, layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-            if self._sequences is not None and self._lacks(layer):
-                value = first_tensor(output)
-                self._found[layer] = channels_first(value, self._size, layer in self._sequences)
-                if not any(map(self._lacks, self._wanted)):
-                    raise _Deepest
-                # an in-place ReLU after it would overwrite it
-                self._found[layer] = self._found[layer].clone()
-
-        return hook
-
-    def _keep_input(self, key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if self._sequences is not None and self._lacks(key):
-                sequence = key.removesuffix(BEFORE) in self._sequences
-                # an in-place ReLU would overwrite it
-                self._found[key] = channels_first(inputs[0], self._size, sequence).clone()
-
-        return hook
-
-    def _lacks(self, key: str) -> bool:
-        """Return whether no run kept the batch: windows or tokens may be folded into it."""
-        return key not in self._found or self._found[key].shape[:1] != (self._images,)
-
-    def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
-        self._size = shape_of_maps(inputs, self._tokens)
-        self._images = len(inputs)
-        if self._sequences is None:
-            self._sequences = sequences(self._network, inputs)
-        self._found.clear()
-        with suppress(_Deepest):
-            run(self._network, inputs)
-        self._check()
-        return with_patches(self._found, self._tokens, self._sequences, inputs)
-
-    def _check(self) -> None:
-        """Refuse a layer that never ran, and one whose values are of no one image."""
-        if missing := self._wanted.difference(self._found):
-            raise UnknownName(f"the forward pass never runs layer {', '.join(sorted(missing))}")
-        for layer in filter(self._lacks, self._found):
-            rows = self._found[layer].shape[0] if self._found[layer].ndim else "no"
+def _check_found(found: dict[str, Tensor], wanted: list[str], images: int) -> None:
+    """Refuse a layer that never ran, and one whose values are of no one image."""
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        raise UnknownName(f"the forward pass never runs layer {', '.join(sorted(missing))}")
+    for layer, values in found.items():
+        if values.shape[:1] != (images,):
+            rows = values.shape[0] if values.ndim else "no"
             raise BadRequest(
                 f"layer {layer.removesuffix(BEFORE)} gives {rows} rows for "
-                f"{self._images} image{'s' if self._images > 1 else ''}"
+                f"{images} image{'s' if images > 1 else ''}"
             )
 
 
@@ -263,7 +253,7 @@ def layer_shapes(
     windows into the batch, or gives the same for all images, has no units and is left out.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    size = shape_of_maps(inputs, tokens)
+    size = shape_of_maps(inputs, tokens, network)
     images = len(inputs)
     in_order = sequences(network, inputs) if tokens else set()
 

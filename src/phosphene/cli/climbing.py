@@ -176,6 +176,7 @@ def _prior(
     context: typer.Context, name: str, subject: Subject, assigned: list[str]
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """Return the prior, those of its options that were given, and the climb's settings."""
+    from phosphene.pictures import taken_options
     from phosphene.priors import load_prior, prior_options
 
     known = prior_options(name)
@@ -183,7 +184,7 @@ def _prior(
     if not set(others) & known.keys():
         refuse_options(context, others, f"--prior {name}, but to deepsim:LAYER")
     given = given_settings(context, assigned)
-    options = {each: known[each].read(str(given.pop(each))) for each in known if each in given}
+    options = taken_options(name, known, given)
     return load_prior(name, subject, options), options, given
 
 
@@ -198,11 +199,12 @@ def _climb(
     resume: bool,
 ) -> list[Record]:
     """Climb into the folder with a progress bar, and tell of pictures that were kept."""
-    from phosphene.pictures import check_kept, climb_into
+    from phosphene.pictures import check_kept, climb_into, weights_of
     from phosphene.records import Folder
 
     if resume:
-        check_kept(Folder(out_folder), request, members)
+        hashes = weights_of(subject, prior, request.climb)
+        check_kept(Folder(out_folder), request, members, hashes=hashes)
     steps = request.climb.steps
     kept = 0
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phosphene.errors import BadRequest
+from phosphene.errors import BadRequest, type_name
 from phosphene.factories import users_code
 from phosphene.units import Target
 
@@ -72,7 +72,10 @@ class FunctionObjective(Objective):
 
     @property
     def layers(self) -> list[str]:
-        return sorted({*super().layers, *getattr(self.function, "layers", ())})
+        more = getattr(self.function, "layers", ())
+        if isinstance(more, str) or not all(isinstance(each, str) for each in more):
+            raise BadRequest(f"an objective's layers are a list of names; got {more!r}")
+        return sorted({*super().layers, *more})
 
     def of(self, members: Sequence[int]) -> FunctionObjective:
         targets = [self.targets[i] for i in members]
@@ -93,3 +96,43 @@ class FunctionObjective(Objective):
             kind = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise BadRequest(f"an objective returns a tensor of one number; {name} returned {kind}")
         return score.reshape(())
+
+
+class CheckedObjective(Objective):
+    """Calls another objective, from outside; its mistakes become one line."""
+
+    def __init__(self, objective: Objective, name: str):
+        super().__init__(objective.targets)
+        self.objective = objective
+        self.name = f"objective {name}"
+
+    @property
+    def layers(self) -> list[str]:
+        return self.objective.layers
+
+    def of(self, members: Sequence[int]) -> CheckedObjective:
+        with users_code(f"{self.name}: of"):
+            return CheckedObjective(self.objective.of(members), self.name.partition(" ")[2])
+
+    def scores(self, activations: Activations) -> Tensor:
+        with users_code(f"{self.name}: scores"):
+            found = self.objective.scores(activations)
+        if not isinstance(found, Tensor) or found.shape != (len(self.targets),):
+            kind = tuple(found.shape) if isinstance(found, Tensor) else type_name(found)
+            raise BadRequest(
+                f"{self.name}: scores returns ({len(self.targets)},), one a member; got {kind}"
+            )
+        return found.float()
+
+    def __call__(self, activations: Activations) -> list[Tensor]:
+        self.scores(activations)
+        with users_code(f"{self.name}: what is followed"):
+            return self.objective(activations)
+
+    def shut(self, activations: Activations) -> list[bool]:
+        with users_code(f"{self.name}: shut"):
+            return self.objective.shut(activations)
+
+    def faint(self, activations: Activations) -> list[bool]:
+        with users_code(f"{self.name}: faint"):
+            return self.objective.faint(activations)

@@ -11,7 +11,7 @@ from phosphene.pictures.folder import (
     weights_of,
 )
 from phosphene.pictures.remake import check_code, check_trusted, check_weights, remake
-from phosphene.pictures.request import Request, start_request
+from phosphene.pictures.request import Request, start_request, taken_options
 from phosphene.pictures.versions import differences, versions
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "file_name",
     "remake",
     "start_request",
+    "taken_options",
     "versions",
     "weights_of",
 ]

@@ -7,9 +7,10 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from phosphene import images
 from phosphene.errors import BadFile, BadRequest
-from phosphene.factories import is_factory
+from phosphene.factories import code_of, is_factory
 from phosphene.files import outlet, outlet_folder
 from phosphene.forms import Record
 from phosphene.pictures.request import Request, read_start, told_apart, upgraded
@@ -26,7 +27,7 @@ from phosphene.pictures.versions import versions
 from phosphene.priors import Prior
 from phosphene.records import Folder, pixels_sha256
 from phosphene.subjects import Subject
-from phosphene.synthesis import Member, PreferredInputs, check, checked_batch, climb_batch
+from phosphene.synthesis import Climb, Member, PreferredInputs, check, checked_batch, climb_batch
 from phosphene.texts import clean, slug
 from phosphene.units import Direction
 
@@ -99,7 +100,7 @@ def climb_batches(
         for chunk in chunks:
             _check_size(request, chunk)
         folder.create()
-    hashes = weights_of(subject, prior)
+    hashes = weights_of(subject, prior, request.climb)
     for chunk in chunks:
         requests = [request.for_member(chunk, i) for i in range(len(chunk))]
         kept = _found(folder, chunk, requests, hashes, every_frame) if folder and resume else []
@@ -154,19 +155,24 @@ def check_kept(
     request: Request,
     members: Sequence[Member],
     remedy: str = "give another --out to keep it, or --anew to replace it",
+    hashes: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Refuse a folder that holds one of these pictures as another request made it.
 
-    That picture would be lost.
+    That picture would be lost. `hashes` are those of `weights_of`: a part from outside may have the
+    same name and other code.
     """
     wanted = request.as_json()
+    own = {kind: hashes[kind] for kind in ("prior", "optimizer", "objective") if kind in hashes}
     for member in members:
         file = folder.path / f"{file_name(member)}.json"
         try:
-            kept = upgraded(Record.read(file).request)
+            record = Record.read(file)
+            kept = upgraded(record.request)
         except BadFile:  # none, or no whole one
             continue
-        if other := told_apart(kept, wanted):
+        others = [kind for kind in own if record.weights.get(kind, own[kind]) != own[kind]]
+        if other := told_apart(kept, wanted) or (f"code of the {others[0]}" if others else ""):
             raise BadRequest(f"{file} was made with another {other}; {remedy}")
 
 
@@ -191,9 +197,15 @@ def _check_size(request: Request, chunk: Sequence[Member]) -> None:
         )
 
 
-def weights_of(subject: Subject, prior: Prior) -> dict[str, str]:
-    """Return what the pictures depend on: the identities of the subject and the prior's network."""
+def weights_of(subject: Subject, prior: Prior, climb: Climb | None = None) -> dict[str, str]:
+    """Return what the pictures depend on: the identities of the subject and of the prior.
+
+    The code of the climb's parts counts as well, where they are from outside.
+    """
     hashes = {"subject": subject.identity, "prior": prior.identity}
+    if climb is not None:
+        parts = climb.parts
+        hashes |= {kind: code_of(parts[kind]) for kind in ("optimizer", "objective")}
     return {part: each for part, each in hashes.items() if each or part == "subject"}
 
 

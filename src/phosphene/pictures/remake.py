@@ -18,7 +18,7 @@ from phosphene.pictures.request import Request, read_start
 from phosphene.priors import Prior
 from phosphene.records import Folder
 from phosphene.subjects import Subject
-from phosphene.synthesis import Member
+from phosphene.synthesis import Climb, Member
 from phosphene.units import Unit
 
 
@@ -56,7 +56,7 @@ def remake(
         torch.set_num_threads(request.threads)
     subject, prior = request.loaded()
     _check_units(subject, members, file)
-    check_weights(old, subject, prior, file)
+    check_weights(old, subject, prior, file, request.climb)
     start = read_start(request.start, prior)
     result = climb(request, subject, prior, members, start, 0, report)
     kept = asked.for_member(members, member)
@@ -88,13 +88,15 @@ def _check_device(device: str, file: Path) -> None:
         )
 
 
-def check_weights(record: Record, subject: Subject, prior: Prior, file: Path) -> None:
+def check_weights(
+    record: Record, subject: Subject, prior: Prior, file: Path, climb: Climb | None = None
+) -> None:
     """Refuse a record whose picture was made with other networks than those that are here.
 
     The error is `BadFile`. A record of version 0.1.0 is compared as that version did, by the hash
     of the weights alone.
     """
-    here = weights_of(subject, prior)
+    here = weights_of(subject, prior, climb)
     if record.weights.get("subject") == subject.former_identity:
         here["subject"] = subject.former_identity
     for part, now in here.items():

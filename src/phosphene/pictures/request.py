@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from torch import Tensor
 from phosphene import images
 from phosphene.errors import BadFile, BadRequest
 from phosphene.forms import Record
-from phosphene.parts import KINDS
+from phosphene.parts import KINDS, Option
 from phosphene.priors import Prior, load_prior
 from phosphene.subjects import READINGS, Subject, load_subject
-from phosphene.synthesis import PRECISIONS, Climb, Member, check
+from phosphene.synthesis import PRECISIONS, Climb, Member, check, setting_names
 from phosphene.tensors import as_images, recoloured
 from phosphene.units import Target
 
@@ -147,16 +148,43 @@ def upgraded(request: Mapping[str, Any]) -> dict[str, Any]:
 def told_apart(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Return the first part of two requests that differs, "" where none does.
 
-    Of two climbs it also tells which settings do.
+    Of two climbs, and of a prior's options, it also tells which settings do.
     """
     part = next((each for each in DECIDING if kept.get(each) != wanted.get(each)), "")
-    if part != "climb":
-        return part.replace("_", " ")
-    old = {**kept["climb"], **kept["climb"]["options"]}
-    new = {**wanted["climb"], **wanted["climb"]["options"]}
-    names = [name for name in new if name != "options" and old.get(name) != new[name]]
-    told = [f"{name} {old.get(name)}, now {new[name]}" for name in names]
-    return f"climb ({'; '.join(told)})" if told else part
+    if part not in ("climb", "prior_options"):
+        return part
+    old = _flat(kept[part])
+    new = _flat(wanted[part])
+    names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    told = [f"{name} {old.get(name)}, now {new.get(name)}" for name in names]
+    noun = part.replace("_", " ").removesuffix("s")
+    return f"{noun} ({'; '.join(told)})"
+
+
+def _flat(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{name: part[name] for name in part if name != "options"}, **part.get("options", {})}
+
+
+def taken_options(prior: str, known: Mapping[str, Option], given: dict[str, Any]) -> dict[str, Any]:
+    """Take a prior's options out of what was given; return those that are not the default.
+
+    `BadRequest` where the prior declares a setting of the climb, or a name is nearly an option's.
+    """
+    settings = setting_names()
+    if both := sorted(settings & known.keys()):
+        raise BadRequest(
+            f"prior {prior} has an option {both[0]!r}, which is a setting of the climb; "
+            "give it another name"
+        )
+    for name in given.keys() - settings - known.keys():
+        if near := get_close_matches(name, known, n=3):
+            raise BadRequest(f"prior {prior} has no option {name!r}; near: {', '.join(near)}")
+    taken = {name: given.pop(name) for name in known if name in given}
+    read = {
+        name: known[name].read(str(value)) if isinstance(value, str | Path) else value
+        for name, value in taken.items()
+    }
+    return {name: value for name, value in read.items() if value != known[name].default}
 
 
 def start_request(start: str) -> str | dict[str, str]:

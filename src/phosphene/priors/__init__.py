@@ -12,6 +12,7 @@ from torch import Tensor
 from phosphene.errors import BadRequest
 from phosphene.factories import is_factory, load_factory, make
 from phosphene.parts import Option, built_in, checked_options, options_of
+from phosphene.priors._check import check_gradient, check_prior
 from phosphene.priors._prior import Encode, Prior
 from phosphene.priors.generated import Generated, check_generator
 from phosphene.subjects import Subject
@@ -21,6 +22,7 @@ __all__ = [
     "Generated",
     "Prior",
     "check_generator",
+    "check_gradient",
     "encode",
     "load_generated",
     "load_prior",
@@ -37,7 +39,9 @@ def load_prior(
     those that the prior declares: as parameters of its `load`, or of the factory.
     """
     if isinstance(name, Prior):
-        return name
+        return check_prior(name)
+    if isinstance(name, type) and issubclass(name, Prior):
+        raise BadRequest(f"a prior is an object, not its class; write {name.__name__}()")
     if not isinstance(name, (str, Path)):
         raise BadRequest(f"a prior is a generator's name or file, pixels or fourier; got {name!r}")
     given = dict(options or {})
@@ -95,4 +99,4 @@ def _named(prior: object, name: str) -> Prior:
             f"{name} returned {type(prior).__name__}; it must return a phosphene Prior"
         )
     prior.name = name
-    return prior
+    return check_prior(prior)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from phosphene.code_statistics import CodeStatistics
 from phosphene.errors import BadRequest
 from phosphene.networks.inspection import sha256_of_weights
 
+PLAIN = (bool, int, float, str, tuple)
 P = TypeVar("P", bound="Prior")
 Encode = Callable[[Tensor], Tensor]
 """From images (n, channels, height, width) in [0, 1] to their codes (n, …)."""
@@ -46,9 +48,17 @@ class Prior(ABC):
 
     @property
     def identity(self) -> str:
-        """Return the hash of the prior's networks, "" where it has none."""
+        """Return a hash of the prior's networks, its plain attributes and two of its images.
+
+        Four digits of an image's means do not depend on the machine.
+        """
         networks = [each for each in vars(self).values() if isinstance(each, nn.Module)]
-        return sha256_of_weights(nn.ModuleList(networks)) if networks else ""
+        plain = {key: each for key, each in vars(self).items() if isinstance(each, PLAIN)}
+        with torch.no_grad():
+            images = self.images(torch.stack([self.start(0), self.mean()])).double()
+        means = [f"{each:.3e}" for each in images.flatten(2).mean(2).flatten().tolist()]
+        content = f"{sha256_of_weights(nn.ModuleList(networks))} {sorted(plain.items())} {means}"
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def view_size(self) -> tuple[int, int]:

@@ -45,6 +45,11 @@ class Pixels(Prior):
         return prior
 
     @property
+    def identity(self) -> str:
+        """Return "": the name says all."""
+        return ""
+
+    @property
     def view_size(self) -> tuple[int, int]:
         return self.view
 

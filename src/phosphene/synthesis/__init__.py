@@ -1,6 +1,6 @@
 """The climb: codes are moved until the subject's units answer most."""
 
-from phosphene.synthesis.climb import CLIMBS, UNNAMED, Climb, settings
+from phosphene.synthesis.climb import CLIMBS, UNNAMED, Climb, setting_names, settings
 from phosphene.synthesis.loop import (
     MAX_AT_ONCE,
     PRECISIONS,
@@ -37,6 +37,7 @@ __all__ = [
     "climb_all",
     "climb_batch",
     "joined",
+    "setting_names",
     "settings",
     "tiles",
 ]

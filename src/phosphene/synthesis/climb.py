@@ -10,11 +10,11 @@ from typing import Any
 from phosphene.code_statistics import needed
 from phosphene.constraints import CONSTRAINTS, Constraint
 from phosphene.errors import BadRequest, Notice
-from phosphene.factories import is_factory, users_code
+from phosphene.factories import is_factory, is_from_outside, users_code
 from phosphene.objectives import load_objective
-from phosphene.optimizers import Optimizer, load_optimizer
-from phosphene.parts import Option, check_names, name_of, option, options_of
-from phosphene.priors import Prior
+from phosphene.optimizers import CheckedOptimizer, Optimizer, load_optimizer
+from phosphene.parts import Option, built_in, check_names, name_of, option, options_of
+from phosphene.priors import Prior, check_gradient
 
 
 def _read(changes: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Climb:
             made = part(**options)
         if not isinstance(made, Optimizer):
             raise BadRequest(f"{name} made {type(made).__name__}, which is no Optimizer")
-        return made
+        return CheckedOptimizer(made, name) if is_from_outside(made) else made
 
     def make_constraint(self) -> Constraint:
         """Return the constraint."""
@@ -165,6 +165,16 @@ class Climb:
             climb = replace(climb, options={n: own[n] for n in own if n in climb.declared()})
         named = (climb.optimizer, climb.objective)
         return climb if any(is_factory(name) for name in named) else climb.completed()
+
+
+def setting_names() -> set[str]:
+    """Return the names of a climb's settings, and of all options of the built-in parts."""
+    found = {*options_of(Climb)}
+    for name in built_in("phosphene.optimizers"):
+        found |= options_of(load_optimizer(name)).keys()
+    for part in CONSTRAINTS.values():
+        found |= options_of(part).keys()
+    return found
 
 
 UNNAMED: dict[str, Any] = {"redirect": False, "tries": 1, "keep": "last", "lower": "zero"}
@@ -250,5 +260,7 @@ def _check_fit(climb: Climb, prior: Prior) -> None:
     side = min(prior.view_size)
     if 3 * climb.blur > side - 2:
         raise BadRequest(f"blur {climb.blur:g} is too wide for the {side} pixels that are seen")
+    if optimizer.uses_gradient:
+        check_gradient(prior)
     if climb.cycle and not optimizer.uses_gradient:
         raise BadRequest("cycle is for optimizers that follow a gradient; leave it at 0")

@@ -14,7 +14,7 @@ from phosphene.optimizers.mean import paper_unit
 from phosphene.priors import Prior, encode
 from phosphene.synthesis.climb import Climb
 from phosphene.synthesis.results import Member
-from phosphene.synthesis.view import View, gradient_of, is_moving, opened
+from phosphene.synthesis.view import View, drawn, gradient_of, is_moving, opened
 from phosphene.units import Target
 
 STARTS = 8
@@ -46,7 +46,7 @@ def start_codes(
     gradient is drawn again; without use of a gradient, the first one is taken.
     """
     if isinstance(start, str) and start == "random":
-        batch = drawn(view, members, attempt * STARTS)
+        batch = random_codes(view, members, attempt * STARTS)
     else:
         batch = torch.stack([_fixed(start, view)] * len(members))
     if not uses_gradient:
@@ -60,7 +60,7 @@ def start_codes(
     return batch, [promise.climbs for promise in found]
 
 
-def drawn(view: View, members: Sequence[Member], number: int) -> Tensor:
+def random_codes(view: View, members: Sequence[Member], number: int) -> Tensor:
     """Return each member's random start of this number, (n, *code)."""
     seeds = [member.seed + number * STRIDE for member in members]
     codes = [_random(view.prior, seed, view.climb) for seed in seeds]
@@ -97,7 +97,7 @@ def _drawn_again(
         waiting = [i for i in waiting if not found[i].answers]
         if not waiting:
             return
-        again = drawn(view, [members[i] for i in waiting], number)
+        again = random_codes(view, [members[i] for i in waiting], number)
         those = promises(again, objective.of(waiting), view)
         for i, code, promise in zip(waiting, again, those, strict=True):
             if promise > found[i]:
@@ -112,7 +112,7 @@ def promises(codes: Tensor, objective: Objective, view: View) -> list[Promise]:
     """
     codes = codes.detach().requires_grad_()
     everyone = range(len(codes))
-    activations = view.still(view.prior.images(codes))
+    activations = view.still(drawn(view.prior, codes))
     followed = objective(activations)
     try:
         gradient = gradient_of(followed, codes, everyone)

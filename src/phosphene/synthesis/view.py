@@ -63,6 +63,12 @@ class View:
         return [score - each for score, each in zip(scores, rough, strict=True)]
 
 
+def drawn(prior: Prior, codes: Tensor) -> Tensor:
+    """Return the images of codes, in float32 at least: half precision cannot be resized."""
+    images = prior.images(codes)
+    return images if images.dtype in (torch.float32, torch.float64) else images.float()
+
+
 class Ascent:
     """One pass: the images of codes (batch, *code), their scores, and on demand the gradient.
 
@@ -79,7 +85,7 @@ class Ascent:
         self.going = going
         self.codes = codes.detach().requires_grad_()
         with view.autocast():
-            shown = view.prior.images(self.codes)
+            shown = drawn(view.prior, self.codes)
             self._rising = objective(view.moving(shown, shifts))
             self._followed = view.smooth(self._rising, shown)
         self.images = shown.detach()
@@ -118,7 +124,7 @@ def scored(
     for places in torch.arange(len(codes)).split(view.subject.at_most(AT_ONCE)):
         some = places.tolist()
         with view.autocast():
-            shown = view.prior.images(codes[some])
+            shown = drawn(view.prior, codes[some])
             seen = view.moving(shown, [shifts[i] for i in some] if shifts else None)
             scores.append(torch.stack(view.smooth(objective.of(some)(seen), shown)))
         images.append(shown)
@@ -140,7 +146,7 @@ def opened(
         return gradient
     some = codes[shut].detach().requires_grad_()
     with view.autocast():
-        shown = view.prior.images(some)
+        shown = drawn(view.prior, some)
         with redirected():
             seen = view.moving(shown, [shifts[i] for i in shut] if shifts else None)
             scores = objective.of(shut)(seen)
@@ -205,7 +211,7 @@ class Measured:
 @torch.no_grad()
 def measured(view: View, codes: Tensor, objective: Objective) -> Measured:
     """Measure codes (batch, *code) on their 8-bit pictures."""
-    images = (view.prior.images(codes).clamp(0, 1) * 255).round() / 255
+    images = (drawn(view.prior, codes).clamp(0, 1) * 255).round() / 255
     activations = view.still(images)
     scores = objective.scores(activations)
     followed = torch.stack(view.smooth(objective(activations), images))

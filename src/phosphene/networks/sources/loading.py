@@ -84,7 +84,9 @@ def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -
         raise UnknownName(
             f"{name} has no layer {output!r} for its output; near: {near(str(output), paths)}"
         )
-    channels = options.get("channels") or input_channels(network, size)
+    channels = options.get("channels")
+    if channels is None:
+        channels = input_channels(network, size)
     mean, std = _normalisation(name, channels, options)
     return {"size": size, "mean": mean, "std": std, "classes": tuple(classes), "output": output}
 
@@ -102,7 +104,8 @@ def _normalisation(
     name: str, channels: Any, options: Mapping[str, Any]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return a mean and a standard deviation for each channel, on values in 0 … 1."""
-    if not isinstance(channels, int) or not 1 <= channels <= MAX_CHANNELS:
+    whole = isinstance(channels, int) and not isinstance(channels, bool)
+    if not whole or not 1 <= channels <= MAX_CHANNELS:
         raise BadRequest(f"{name}: channels is a number in 1 … {MAX_CHANNELS}; got {channels!r}")
     plain = "range" in options or channels != 3
     mean = _numbers(name, "mean", options.get("mean", 0.0 if plain else IMAGENET_MEAN), channels)
