@@ -342,7 +342,7 @@ def test_a_record_without_a_reading_is_made_as_before(
     record["request"]["reading"] = 9
     file.write_text(json.dumps(record))
     said = phosphene("synthesize", name, "--record", file, "--out", "x").refused()
-    assert "reading is one of (1, 2); got 9; update phosphene" in said
+    assert "reading is one of (1, 2, 3); got 9; update phosphene" in said
 
 
 def test_a_class_token_climbs_and_is_listed_by_command(
