@@ -40,11 +40,11 @@ from phosphene.images import contact_sheet, to_pixels, write_png
 from phosphene.metrics import features, judge_channels, recognised
 from phosphene.networks import build
 from phosphene.networks.enlarger import EnlargedGenerator, Enlarger, enlarged
-from phosphene.priors import Generated, center_crop, load_generated
+from phosphene.priors import Generated, load_generated
 from phosphene.statistics import Figure, mean, share
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS, Member, climb_all, joined
-from phosphene.tensors import as_images, resized
+from phosphene.tensors import as_images, center_crop, resized
 
 BATCH = 25
 SHOWN = 24

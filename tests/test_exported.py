@@ -513,7 +513,7 @@ def test_a_program_that_is_no_classifier_of_images_is_one_line(
         (
             '{"colour": 1}',
             BadRequest,
-            "option 'colour'; there are: size, mean, std, classes, output",
+            "option 'colour'; there are: size, channels, mean, std, range",
         ),
         ('{"classes": ["a", "b"]}', BadRequest, "has 10 outputs and 2 names of classes"),
         ('{"output": "fd"}', UnknownName, "no layer 'fd' for its output; near: fc"),
