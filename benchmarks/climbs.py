@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 
 import torch
 
@@ -51,7 +50,10 @@ def main() -> None:
     parser.add_argument("--prior", default="objects-fc6")
     parser.add_argument("--judge", default="resnet18-objects")
     parser.add_argument(
-        "--decay", type=float, default=DEFAULT.decay, help="of the base that the variants change"
+        "--decay",
+        type=float,
+        default=DEFAULT.options["decay"],
+        help="of the base that the variants change",
     )
     parser.add_argument("--precision", default="bfloat16")
     options = parser.parse_args()
@@ -65,8 +67,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in options.variants:
         begun, climb = time.monotonic(), VARIANTS[name]
-        if climb.decay == DEFAULT.decay:
-            climb = replace(climb, decay=options.decay)
+        if climb.options["decay"] == DEFAULT.options["decay"]:
+            climb = climb.changed(decay=options.decay)
         climbed = joined(
             list(climb_all(subject, members, generated, climb, precision=options.precision))
         )

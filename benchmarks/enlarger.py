@@ -287,7 +287,7 @@ def activations(
     subject: Subject, small: Tensor, made: dict[str, Tensor], units: Tensor, prior: Generated
 ) -> dict[str, Any]:
     """Measure the mean activation of units by their pictures, of which they see the middle."""
-    part = prior.view_size / prior.image_size
+    part = prior.view_size[0] / prior.image_size
     told = {}
     for way, images in {"small": small, **made}.items():
         middle = center_crop(images, round(part * images.shape[-1]))
