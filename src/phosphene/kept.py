@@ -144,20 +144,22 @@ def _read_tensors(path: Path) -> Content:
 
     with in_utf8(path) as place, safe_open(place, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = file.metadata() or {}
-    text = about.get("phosphene", '{"identity": null}')
-    if "digest" in about and digest_of(tensors, text) != about["digest"]:
+        about = json.loads((file.metadata() or {}).get("phosphene", '{"identity": null}'))
+    digest = about.pop("digest", None)
+    if digest is not None and digest_of(tensors, json.dumps(about)) != digest:
         raise ValueError("its digest is another")
-    return {**json.loads(text), **tensors}
+    return {**about, **tensors}
 
 
 def _write_tensors(path: Path, head: Content, content: Content) -> None:
     from safetensors.torch import save_file
 
     tensors = {k: v.contiguous() for k, v in content.items() if isinstance(v, Tensor)}
-    text = json.dumps({**head, **{k: v for k, v in content.items() if k not in tensors}})
+    about = {**head, **{k: v for k, v in content.items() if k not in tensors}}
+    whole = {**about, "digest": digest_of(tensors, json.dumps(about))}
     with atomic_path(path) as scratch, told_as_oserror():
-        save_file(tensors, scratch, {"phosphene": text, "digest": digest_of(tensors, text)})
+        # one entry only: safetensors writes several in an order that changes from file to file
+        save_file(tensors, scratch, {"phosphene": json.dumps(whole)})
 
 
 def digest_of(tensors: Mapping[str, Tensor], text: str) -> str:
