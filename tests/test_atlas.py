@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
 from atlas_runs import (
     colours,
@@ -37,6 +38,7 @@ from phosphene.atlas.collecting import collect
 from phosphene.atlas.measures import GROUPS, NAMES, bar_axis, grouped
 from phosphene.errors import BadFile, BadRequest, PhospheneError
 from phosphene.forms import Record
+from phosphene.records import pixels_sha256
 from phosphene.texts import file_names
 from phosphene.units import Target, Unit
 
@@ -632,6 +634,23 @@ def test_the_record_in_the_site_is_the_record(tmp_path: Path) -> None:
     kept = tmp_path / "site" / "tiny-objects" / "fc" / "fc-0-0.json"
     assert Record.read(kept) == Record.read(file)
     assert f"phosphene synthesize --record {kept.name}" in seen(kept.parent / "0.html").text
+
+
+def test_the_network_s_own_input_lies_beside_its_record(tmp_path: Path) -> None:
+    own = colours(3, 12)
+    said = {"input": "a.input.png", "input_sha256": pixels_sha256(own), "input_score": 9.25}
+    run = tmp_path / "run"
+    write_picture(run, "a", lone("fc:0"), **said)
+    (run / "a.input.png").write_bytes(encoded(own))
+    build([run], tmp_path / "site")
+    kept = tmp_path / "site" / "tiny-objects" / "fc" / "fc-0-0.input.png"
+    assert np.array_equal(np.asarray(Image.open(kept)), own)
+    page = seen(kept.parent / "0.html")
+    assert kept.name in page.addresses
+    assert "9.25" in page.text
+    (run / "a.input.png").write_bytes(encoded(255 - own))
+    with pytest.raises(BadFile, match=r"a\.input\.png is not the picture"):
+        build([run], tmp_path / "other")
 
 
 def test_a_page_says_what_was_measured_by_whom_and_how_sure(site: Path) -> None:

@@ -180,3 +180,79 @@ def test_records_of_before_had_square_pictures_for_any_proportions() -> None:
     assert before.size == (WIDTH + WIDTH // 7, WIDTH + WIDTH // 7)
     square = phosphene.wrap(lively(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten())), size=12)
     assert square.reading_version() == READINGS[0]
+
+
+def own_input(file: Path, channels: int) -> Tensor:
+    """Return the image (1, channels, height, width) that a file of a subject's input holds."""
+    return torch.from_numpy(images.from_pixels(images.read_png(file), channels))[None]
+
+
+def answer(subject: Any, image: Tensor) -> float:
+    with subject.reading(["conv"]) as read, torch.no_grad():
+        return float(read(subject.prepare(image))["conv"].flatten()[0])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+def test_what_is_written_is_what_was_scored(channels: int, tmp_path: Path) -> None:
+    subject = phosphene.wrap(lively_linear(channels), size=(HEIGHT, WIDTH), mean=0.5, std=0.25)
+    how = {"prior": "pixels", "steps": 5, "arrays": True, "out": tmp_path}
+    (record,) = phosphene.synthesize(subject, "conv:0", **how).records
+    assert (record.input, record.input_score) == (f"{record.image[:-4]}.input.png", record.score)
+    image = own_input(tmp_path / record.input, channels)
+    assert image.shape == (1, channels, HEIGHT, WIDTH)
+    assert answer(subject, image) == pytest.approx(record.score, abs=1e-5)
+    numbers = np.load(tmp_path / record.array)
+    assert numbers.dtype == np.float32
+    np.testing.assert_allclose(numbers, (image[0] - 0.5) / 0.25, atol=1e-6)
+    kept = phosphene.synthesize(subject, "conv:0", **how)
+    assert torch.equal(kept.inputs, image)
+    assert kept.input_scores.tolist() == [record.score]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_input_made_of_a_larger_picture_has_a_score_of_its_own(
+    channels: int, tmp_path: Path
+) -> None:
+    subject = phosphene.wrap(lively_linear(channels), size=(HEIGHT, WIDTH), mean=0.5, std=0.25)
+    result = phosphene.synthesize(
+        subject, "conv:0", prior=tiny_generated(), steps=5, arrays=True, out=tmp_path
+    )
+    (record,) = result.records
+    image = own_input(tmp_path / record.input, channels)
+    assert answer(subject, image) == pytest.approx(record.input_score, abs=1e-5)
+    rounding = float(gabor(channels).abs().sum()) / 0.25 / 255 / 2
+    assert record.input_score != record.score
+    assert abs(record.input_score - record.score) < rounding, "half a level in each pixel at most"
+    numbers = torch.from_numpy(np.load(tmp_path / record.array))[None]
+    read = subject.network(numbers)
+    assert float(read[0, 0]) == pytest.approx(record.score, abs=1e-5)
+
+
+def test_an_input_that_is_lost_or_changed_is_made_again(tmp_path: Path) -> None:
+    subject = phosphene.wrap(lively_linear(1), size=(HEIGHT, WIDTH), mean=0.5, std=0.25)
+    how = {"prior": "pixels", "steps": 2, "out": tmp_path}
+    (record,) = phosphene.synthesize(subject, "conv:0", **how).records
+    assert not record.array
+    file = tmp_path / record.input
+    bits = file.read_bytes()
+    for harm in (file.unlink, lambda: images.write_png(file, np.zeros((12, 28, 3), np.uint8))):
+        harm()
+        phosphene.synthesize(subject, "conv:0", **how)
+        assert file.read_bytes() == bits
+    with_array = phosphene.synthesize(subject, "conv:0", arrays=True, **how)
+    assert (tmp_path / with_array.records[0].array).exists()
+
+
+def test_a_folder_of_before_has_no_inputs_and_still_opens(tmp_path: Path) -> None:
+    subject = phosphene.wrap(lively_linear(1), size=(HEIGHT, WIDTH), mean=0.5, std=0.25)
+    how = {"prior": "pixels", "steps": 2, "out": tmp_path}
+    (record,) = phosphene.synthesize(subject, "conv:0", **how).records
+    file = (tmp_path / record.image).with_suffix(".json")
+    told = json.loads(file.read_text())
+    later = ("input", "input_sha256", "input_score", "array", "array_sha256")
+    file.write_text(json.dumps({key: told[key] for key in told.keys() - {*later}}))
+    (tmp_path / record.input).unlink()
+    kept = phosphene.synthesize(subject, "conv:0", **how)
+    assert kept.records[0].input == ""
+    assert kept.inputs.shape == (1, 1, HEIGHT, WIDTH)
+    assert not (tmp_path / record.input).exists(), "the picture was kept, not climbed again"

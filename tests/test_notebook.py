@@ -146,7 +146,7 @@ def test_a_result_saves_what_the_command_line_remakes(
     folder = result.save(tmp_path / "saved")
     names = sorted(file.name for file in folder.iterdir())
     assert names == sorted(
-        ["contact-sheet.png", *(r.image for r in result.records)]
+        ["contact-sheet.png", *(name for r in result.records for name in (r.image, r.input))]
         + [Path(r.image).with_suffix(".json").name for r in result.records]
     )
     assert result.save(folder) == folder, "the same pictures may be saved again"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from phosphene.errors import BadFile, OutOfSpace
 from phosphene.files import without_nan
 from phosphene.forms import Record
-from phosphene.records import Folder, pixels_sha256
+from phosphene.records import Contents, Folder, pixels_sha256
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
 RECORD = Record(
@@ -40,6 +40,10 @@ RECORD = Record(
     command="phosphene synthesize --record a.json",
     versions={"torch": "2.13.0"},
 )
+
+OPTIONAL = {
+    *("kept_step", "last_score", "input", "input_sha256", "input_score", "array", "array_sha256"),
+}
 
 
 def changed(tmp_path: Path, **changes: Any) -> Path:
@@ -135,6 +139,9 @@ def test_what_is_no_record_is_refused(tmp_path: Path, raw: bytes) -> None:
         {"image_sha256": None},
         {"versions": []},
         {"command": {}},
+        {"input": "../a.input.png"},
+        {"array": "/etc/a.npy"},
+        {"input_score": "high"},
         {"surprise": 1},
         {"kept_step": 1.5},
         {"last_score": "low"},
@@ -146,7 +153,7 @@ def test_a_field_of_another_form_is_refused(tmp_path: Path, changes: dict[str, A
 
 
 def test_a_missing_field_is_refused(tmp_path: Path) -> None:
-    for name in dataclasses.asdict(RECORD).keys() - {"kept_step", "last_score"}:
+    for name in dataclasses.asdict(RECORD).keys() - OPTIONAL:
         data = dataclasses.asdict(RECORD)
         del data[name]
         (tmp_path / "x.json").write_text(json.dumps(data))
@@ -178,7 +185,7 @@ def test_settings_that_a_climb_did_not_name_are_what_they_were(tmp_path: Path) -
         return {**request, "climb": {**request["climb"], "keep": "last"}}
 
     folder = Folder(tmp_path)
-    folder.add("a", RECORD, PIXELS)
+    folder.add("a", RECORD, Contents(PIXELS))
     as_then = upgraded(RECORD.request)
     otherwise = {**as_then, "climb": {**as_then["climb"], "keep": "best"}}
     assert folder.find("a", as_then, RECORD.weights, upgraded) == RECORD
@@ -193,7 +200,7 @@ def test_a_folder_finds_what_is_whole(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "new" / "folder")
     folder.create()
     folder.create()
-    folder.add("a", RECORD, PIXELS)
+    folder.add("a", RECORD, Contents(PIXELS))
     assert find(folder) == RECORD
     assert np.array_equal(folder.picture(RECORD), PIXELS)
     as_python_keeps_it = {**RECORD.request, "members": [({"terms": ()}, 0)]}
@@ -204,7 +211,7 @@ def test_a_folder_finds_what_is_whole(tmp_path: Path) -> None:
 
 def test_a_folder_does_not_find_another_request_or_other_weights(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    folder.add("a", RECORD, PIXELS)
+    folder.add("a", RECORD, Contents(PIXELS))
     assert find(folder, subject="other") is None
     assert find(folder, climb={"steps": 4, "decay": 0.99}) is None
     assert find(folder, member=1) is None
@@ -225,7 +232,7 @@ def test_a_folder_does_not_find_another_request_or_other_weights(tmp_path: Path)
             (folder / "a.json").read_text().replace("1.25", '"high"')
         ),
         lambda folder: (
-            Folder(folder).add("b", dataclasses.replace(RECORD, image="b.png"), PIXELS)
+            Folder(folder).add("b", dataclasses.replace(RECORD, image="b.png"), Contents(PIXELS))
             or (folder / "b.png").replace(folder / "a.png").write_bytes(b"x")
         ),
     ],
@@ -242,15 +249,15 @@ def test_a_folder_does_not_find_another_request_or_other_weights(tmp_path: Path)
 )
 def test_a_folder_does_not_find_what_is_damaged(tmp_path: Path, damage: Any) -> None:
     folder = Folder(tmp_path)
-    folder.add("a", RECORD, PIXELS)
+    folder.add("a", RECORD, Contents(PIXELS))
     damage(tmp_path)
     assert find(folder) is None
 
 
 def test_a_folder_does_not_find_another_picture_under_the_name(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    folder.add("a", RECORD, PIXELS)
-    folder.add("a", RECORD, 255 - PIXELS)
+    folder.add("a", RECORD, Contents(PIXELS))
+    folder.add("a", RECORD, Contents(255 - PIXELS))
     assert find(folder) is None
 
 
@@ -284,7 +291,7 @@ def test_a_record_never_lacks_its_picture(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OutOfSpace):
-        Folder(tmp_path).add("a", RECORD, PIXELS)
+        Folder(tmp_path).add("a", RECORD, Contents(PIXELS))
     assert os.listdir(tmp_path) == []
 
 

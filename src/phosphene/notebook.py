@@ -57,6 +57,7 @@ def synthesize(
     precision: str = "float32",
     batch: int = 32,
     every_frame: int = 0,
+    arrays: bool = False,
     out: str | Path | None = None,
     quiet: bool | None = None,
     **changes: Any,
@@ -69,6 +70,7 @@ def synthesize(
     "fourier", `python:module:factory`, or a `phosphene.priors.Prior`. `start`: "random", "mean", or
     an image (3, height, width) in [0, 1] of the prior's size.
 
+    `arrays`: keep in the result, and in `out`, the normalised numbers that the network reads.
     `out`: a folder in which each picture is kept with its record as soon as its batch is finished;
     the same call goes on from there when it was stopped. A folder holds no codes: those of pictures
     that were kept are NaN. `quiet`: no progress; unless told, it is shown on a terminal and in a
@@ -104,7 +106,7 @@ def synthesize(
         )
         with _progress(len(members) * how.steps, quiet) as report:
             results = _results(
-                request, subject, loaded, members, start, batch, every_frame, out, report
+                request, subject, loaded, members, start, batch, every_frame, arrays, out, report
             )
             return joined(list(results))
 
@@ -117,6 +119,7 @@ def _results(
     start: str | Tensor,
     batch: int,
     every_frame: int,
+    arrays: bool,
     out: str | Path | None,
     report: Callable[[int], None],
 ) -> Iterator[PreferredInputs]:
@@ -125,8 +128,10 @@ def _results(
     if folder is not None:
         hashes = weights_of(subject, prior, request.climb)
         check_kept(folder, request, members, "give another folder as out to keep it", hashes)
-    options: dict[str, Any] = {"batch": batch, "every_frame": every_frame, "report": report}
-    for result, kept in climb_batches(folder, request, subject, prior, members, start, **options):
+    options: dict[str, Any] = {"batch": batch, "every_frame": every_frame, "arrays": arrays}
+    for result, kept in climb_batches(
+        folder, request, subject, prior, members, start, report=report, **options
+    ):
         if kept:
             report(len(result) * request.climb.steps)
         yield result

@@ -9,9 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from phosphene.errors import BadFile, OutOfSpace
+from phosphene.files import atomic_path
 from phosphene.forms import Record
 from phosphene.images import Pixels, read_png, write_png
+
+INPUT = ".input.png"
+ARRAY = ".npy"
+SUFFIXES = (".png", INPUT, ARRAY, ".json", ".webp")
+"""What the files of one picture end in."""
+
+Numbers = npt.NDArray[np.float32]
+"""(channels, height, width), as a network reads them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What is written of one picture: its pixels, the subject's input, and that as numbers.
+
+    `input` is None where the picture itself is the input, or where there is none.
+    """
+
+    pixels: Pixels
+    input: Pixels | None = None
+    array: Numbers | None = None
 
 
 @dataclass(frozen=True)
@@ -27,9 +51,23 @@ class Folder:
         except OSError as error:
             raise OutOfSpace(f"cannot make the folder {self.path}: {error.strerror}") from None
 
-    def add(self, name: str, record: Record, pixels: Pixels) -> None:
-        """Write the picture, then its record: a record never lacks its picture."""
-        write_png(self.path / f"{name}.png", pixels)
+    def add(self, name: str, record: Record, contents: Contents) -> None:
+        """Write the picture, its input, then its record: a record never lacks its pictures.
+
+        An input or an array of an earlier picture of that name is removed.
+        """
+        write_png(self.path / f"{name}.png", contents.pixels)
+        own = self.path / f"{name}{INPUT}"
+        array = self.path / f"{name}{ARRAY}"
+        if contents.input is not None:
+            write_png(own, contents.input)
+        else:
+            own.unlink(missing_ok=True)
+        if contents.array is not None:
+            with atomic_path(array) as scratch, open(scratch, "wb") as stream:
+                np.save(stream, contents.array, allow_pickle=False)
+        else:
+            array.unlink(missing_ok=True)
         record.write(self.path / f"{name}.json")
 
     def find(
@@ -41,20 +79,26 @@ class Folder:
     ) -> Record | None:
         """Return the record of that name, or None.
 
-        It is returned if the same request with the same weights made it and its picture is whole.
+        It is returned if the same request with the same weights made it and its files are whole.
         `upgraded` returns the request of an older record as this version would write it.
         """
         try:
             record = Record.read(self.path / f"{name}.json")
             made = json.loads(json.dumps(upgraded(record.request)))
             same = made == json.loads(json.dumps(request)) and record.weights == weights
-            return (
-                record
-                if same and pixels_sha256(read_png(self.path / record.image)) == record.image_sha256
-                else None
-            )
+            return record if same and self._is_whole(record) else None
         except BadFile:
             return None
+
+    def _is_whole(self, record: Record) -> bool:
+        """Return whether the files that a record names hold what it says."""
+        pictures = {record.image: record.image_sha256}
+        if record.input:
+            pictures[record.input] = record.input_sha256
+        whole = (pixels_sha256(read_png(self.path / each)) == pictures[each] for each in pictures)
+        return all(whole) and (
+            not record.array or pixels_sha256(self.array(record)) == record.array_sha256
+        )
 
     def may_hold(self, record: Record) -> bool:
         """Return whether this picture would replace none of another request."""
@@ -68,7 +112,19 @@ class Folder:
         """Return a record's picture."""
         return read_png(self.path / record.image)
 
+    def array(self, record: Record) -> Numbers:
+        """Return a record's array; `BadFile` where it is none."""
+        file = self.path / record.array
+        try:
+            array: Numbers = np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BadFile(f"{file} is not a .npy array: {error}") from None
+        return array
 
-def pixels_sha256(pixels: Pixels) -> str:
-    """Return the hash of a picture's shape and 8-bit pixels, whatever file they lie in."""
+
+def pixels_sha256(pixels: npt.NDArray[Any]) -> str:
+    """Return the hash of the shape and the values of 8-bit pixels, or of an array of numbers.
+
+    In whatever file they lie, it is the same.
+    """
     return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()

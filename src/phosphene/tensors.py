@@ -28,6 +28,11 @@ def as_images(pictures: Pictures | Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 
+def in_8_bits(images: Tensor) -> Tensor:
+    """Return images in [0, 1] as a file of 8 bits holds them: multiples of 1 / 255."""
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
 def device_of(network: nn.Module) -> torch.device:
     """Return the device of a network's first parameter, the CPU where it has none."""
     return next(network.parameters(), torch.zeros(())).device

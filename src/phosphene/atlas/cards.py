@@ -39,6 +39,9 @@ class Picture:
     image_sha256: str
     animation: Path | None
     record: Path
+    input: Path | None = None
+    """What the subject reads of the picture, where that is another picture."""
+    input_sha256: str = ""
 
     @property
     def folder(self) -> Path:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from phosphene.atlas.cards import Atlas, Card, Exemplars, Picture
 from phosphene.errors import BadFile
-from phosphene.images import MAX_WEBP, opened
+from phosphene.images import MAX_WEBP, opened, write_png
 from phosphene.records import pixels_sha256
 
 MAX_SIDE = 1024
@@ -60,21 +60,24 @@ def _card(card: Card, folder: Path) -> int:
 def _pictures(pictures: Sequence[Picture], folder: Path, name: str) -> int:
     """Draw the pictures of one target, and a tile of the first; return how many they are."""
     for i, picture in enumerate(pictures):
-        image = _checked(picture)
+        image = _checked(picture.image, picture.image_sha256, picture)
         if i == 0:
             _write_tile(image, folder / f"{name}.webp")
         _write(_at_most(image, MAX_SIDE), folder / f"{name}-{i}.webp", quality=92)
         shutil.copyfile(picture.record, folder / f"{folder.name}-{name}-{i}.json")
+        if picture.input:
+            own = _checked(picture.input, picture.input_sha256, picture)
+            write_png(folder / f"{folder.name}-{name}-{i}.input.png", np.asarray(own))
         if picture.animation:
             _copy_animation(picture.animation, folder / f"{name}-{i}-climb.webp", image.size)
     return len(pictures)
 
 
-def _checked(picture: Picture) -> Image.Image:
-    """Return a picture, if it is the one that its record describes."""
-    image = opened(picture.image)
-    if pixels_sha256(np.asarray(image)) != picture.image_sha256:
-        raise BadFile(f"{picture.image} is not the picture that {picture.record.name} describes")
+def _checked(file: Path, sha256: str, picture: Picture) -> Image.Image:
+    """Return what a file shows, if it is what a picture's record describes."""
+    image = opened(file)
+    if pixels_sha256(np.asarray(image)) != sha256:
+        raise BadFile(f"{file} is not the picture that {picture.record.name} describes")
     return image
 
 

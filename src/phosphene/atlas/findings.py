@@ -104,9 +104,18 @@ def _picture(record: Record, file: Path) -> Iterator[Finding]:
         image_sha256=record.image_sha256,
         animation=beside(file.parent, animation.name, file) if animation.exists() else None,
         record=file,
+        input=_input(record, file),
+        input_sha256=record.input_sha256,
     )
     sha256 = short(str(record.weights.get("subject", "")))
     yield Finding(piece.subject, sha256, _about(target), piece.label, piece)
+
+
+def _input(record: Record, file: Path) -> Path | None:
+    """Return the file of what the subject reads, where that is not the picture itself."""
+    if record.input in ("", record.image):
+        return None
+    return beside(file.parent, record.input, file)
 
 
 def _member(record: Record, file: Path) -> tuple[Target, int]:
@@ -144,6 +153,8 @@ def _facts(record: Record, climb: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "code kept", "the last" if last else f"the best, of step {record.kept_step}"
     if record.last_score is not None:
         yield "score of the last code", f"{record.last_score:.4g}"
+    if record.input_score is not None:
+        yield "score of the input in 8 bits", f"{record.input_score:.4g}"
     for name, value in record.versions.items():
         program = "" if name in MACHINE else " version"
         yield f"{short(str(name))}{program}", short(str(value))

@@ -82,6 +82,10 @@ Assigned = Annotated[
 Animate = Annotated[
     bool, typer.Option("--animate", help="Also write the climb as an animated WebP.")
 ]
+Arrays = Annotated[
+    bool,
+    typer.Option("--arrays", help="Also write NAME.npy: the numbers that the network reads."),
+]
 Resume = Annotated[
     bool,
     typer.Option("--resume/--anew", help="Keep what the folder holds already, or replace it."),
@@ -102,6 +106,7 @@ def synthesize(
     least: Least = False,
     direction: Directions = None,
     animate: Animate = False,
+    arrays: Arrays = False,
     resume: Resume = True,
     record: RecordFile = None,
     trust: Trust = None,
@@ -146,7 +151,9 @@ def synthesize(
         **machine,
         reading=network.reading_version(),
     )
-    records = _climb(request, network, loaded, members, out_folder, batch, animate, resume)
+    records = _climb(
+        request, network, loaded, members, out_folder, batch, resume, animate=animate, arrays=arrays
+    )
     _tell(out_folder, records, as_json)
 
 
@@ -195,8 +202,8 @@ def _climb(
     members: list[Member],
     out_folder: Path,
     batch: int,
-    animate: bool,
     resume: bool,
+    **files: bool,
 ) -> list[Record]:
     """Climb into the folder with a progress bar, and tell of pictures that were kept."""
     from phosphene.pictures import check_kept, climb_into, weights_of
@@ -221,8 +228,8 @@ def _climb(
             prior,
             members,
             batch=batch,
-            animate=animate,
             resume=resume,
+            **files,
             report=progress.foreseeing(advance, len(members), steps, subject.at_most(batch)),
             keeping=keeping,
         )

@@ -21,6 +21,11 @@ class Record(Form):
     as many as there are steps where that is the last code; `last_score` is the activation on the
     last code's picture. Version 0.1.0 kept the last one and told neither. It wrote format 1, in
     which a climb has no parts.
+
+    `input` is the file of what the subject reads of the picture, in 8 bits. It is the picture
+    itself where that has the subject's size and channels. `input_score` is the activation on that
+    file. `array` is a file of float32 numbers, as the network reads them after normalisation; they
+    give `score`. Both are "" where there is no such file, as in earlier records.
     """
 
     format: int = 2
@@ -40,6 +45,11 @@ class Record(Form):
     versions: dict[str, str]
     kept_step: int | None = None
     last_score: float | None = None
+    input: str = ""
+    input_sha256: str = ""
+    input_score: float | None = None
+    array: str = ""
+    array_sha256: str = ""
 
     @classmethod
     def of(cls, entry: Entry) -> Record:
@@ -50,6 +60,7 @@ class Record(Form):
         record = super().of(entry)
         if unknown := entry.value.keys() - {each.name for each in fields(cls)}:
             raise BadFile(f"{entry.file} has unknown fields: {', '.join(sorted(unknown))}")
-        if Path(record.image).name != record.image or not record.image:
-            raise BadFile(f"{entry.file}: its picture {record.image!r} does not lie beside it")
+        for name in (record.image, record.input, record.array):
+            if Path(name).name != name or not record.image:
+                raise BadFile(f"{entry.file}: its picture {name!r} does not lie beside it")
         return record

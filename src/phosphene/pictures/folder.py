@@ -25,9 +25,18 @@ from phosphene.forms import Record
 from phosphene.pictures.request import Request, read_start, told_apart, upgraded
 from phosphene.pictures.versions import versions
 from phosphene.priors import Prior
-from phosphene.records import Folder, pixels_sha256
+from phosphene.records import ARRAY, INPUT, SUFFIXES, Contents, Folder, pixels_sha256
 from phosphene.subjects import Subject
-from phosphene.synthesis import Climb, Member, PreferredInputs, check, checked_batch, climb_batch
+from phosphene.synthesis import (
+    Climb,
+    Member,
+    PreferredInputs,
+    check,
+    checked_batch,
+    climb_batch,
+    with_input_scores,
+    with_inputs,
+)
 from phosphene.texts import clean, slug
 from phosphene.units import Direction
 
@@ -45,6 +54,7 @@ def climb_into(
     *,
     batch: int = 32,
     animate: bool = False,
+    arrays: bool = False,
     resume: bool = True,
     report: Callable[[int], None] = lambda steps: None,
     keeping: Callable[[int], None] = lambda pictures: None,
@@ -65,6 +75,7 @@ def climb_into(
         read_start(request.start, prior),
         batch=batch,
         every_frame=max(1, request.climb.steps // 60) if animate else 0,
+        arrays=arrays,
         resume=resume,
         report=report,
     ):
@@ -85,6 +96,7 @@ def climb_batches(
     *,
     batch: int,
     every_frame: int = 0,
+    arrays: bool = False,
     resume: bool = True,
     report: Callable[[int], None] = lambda steps: None,
 ) -> Iterator[tuple[PreferredInputs, bool]]:
@@ -103,11 +115,11 @@ def climb_batches(
     hashes = weights_of(subject, prior, request.climb)
     for chunk in chunks:
         requests = [request.for_member(chunk, i) for i in range(len(chunk))]
-        kept = _found(folder, chunk, requests, hashes, every_frame) if folder and resume else []
-        if folder is not None and kept:
-            yield kept_inputs(folder, kept, chunk, prior), True
+        kept = _found(folder, chunk, requests, hashes) if folder and resume else []
+        if folder is not None and kept and _complete(folder, kept, every_frame, arrays):
+            yield kept_inputs(folder, kept, chunk, subject, prior, arrays), True
             continue
-        result = climb(request, subject, prior, chunk, start, every_frame, report)
+        result = climb(request, subject, prior, chunk, start, every_frame, arrays, report)
         records = tuple(keep(folder, result, i, asked, hashes) for i, asked in enumerate(requests))
         yield replace(result, records=records), False
 
@@ -117,7 +129,6 @@ def _found(
     chunk: Sequence[Member],
     requests: Sequence[dict[str, Any]],
     hashes: dict[str, str],
-    every_frame: int,
 ) -> list[Record]:
     """Return the records of a batch that the folder holds whole, none where one is missing."""
     found = [
@@ -125,18 +136,30 @@ def _found(
         for member, asked in zip(chunk, requests, strict=True)
     ]
     kept = [record for record in found if record]
+    return kept if len(kept) == len(chunk) else []
+
+
+def _complete(folder: Folder, kept: Sequence[Record], every_frame: int, arrays: bool) -> bool:
+    """Return whether pictures have the animations and the arrays that are asked for."""
     moving = not every_frame or all(_moves(folder, record) for record in kept)
-    return kept if moving and len(kept) == len(chunk) else []
+    numbers = not arrays or all(record.array or record.status == "dead" for record in kept)
+    return moving and numbers
 
 
 def kept_inputs(
-    folder: Folder, kept: Sequence[Record], members: Sequence[Member], prior: Prior
+    folder: Folder,
+    kept: Sequence[Record],
+    members: Sequence[Member],
+    subject: Subject,
+    prior: Prior,
+    arrays: bool = False,
 ) -> PreferredInputs:
     """Return the result of an earlier run from its folder, which holds no codes: they are NaN."""
     pictures = [images.from_pixels(folder.picture(record), prior.channels) for record in kept]
     steps = [len(each.curve) if each.kept_step is None else each.kept_step for each in kept]
     last = [each.score if each.last_score is None else each.last_score for each in kept]
-    return PreferredInputs(
+    inputs = [math.nan if each.input_score is None else each.input_score for each in kept]
+    result = PreferredInputs(
         tuple(members),
         torch.from_numpy(np.stack(pictures)),
         torch.full((len(kept), *prior.mean().shape), torch.nan),
@@ -148,6 +171,8 @@ def kept_inputs(
         torch.tensor(last),
         records=tuple(kept),
     )
+    result = with_inputs(result, subject, prior, arrays)
+    return replace(result, input_scores=torch.tensor(inputs))
 
 
 def check_kept(
@@ -180,7 +205,7 @@ def check_places(folder: Folder, members: Sequence[Member], *inputs: str | Path)
     """Refuse before any work a folder, or a file in it, that cannot be written or is an input."""
     outlet_folder(folder.path)
     there = {file.name.lower() for file in folder.path.glob("*")}  # some disks know no case
-    names = [f"{file_name(each)}{kind}" for each in members for kind in (".png", ".json", ".webp")]
+    names = [f"{file_name(each)}{kind}" for each in members for kind in SUFFIXES]
     for name in (SHEET, *names):
         if name.lower() in there:
             outlet(folder.path / name, *inputs)
@@ -234,9 +259,11 @@ def climb(
     members: Sequence[Member],
     start: str | Tensor,
     every_frame: int,
+    arrays: bool,
     report: Callable[[int], None],
 ) -> PreferredInputs:
-    return climb_batch(
+    """Climb a request's batch; return the result with the subject's inputs and their scores."""
+    result = climb_batch(
         subject,
         members,
         prior,
@@ -247,6 +274,8 @@ def climb(
         every_frame=every_frame,
         report=report,
     )
+    result = with_inputs(result, subject, prior, arrays)
+    return with_input_scores(result, subject, request.climb)
 
 
 def keep(
@@ -257,7 +286,7 @@ def keep(
     hashes: dict[str, str],
 ) -> Record:
     """Return one member's record; write it, its picture, and its animation, into the folder."""
-    record, pixels = made(result, i, request, hashes)
+    record, contents = made(result, i, request, hashes)
     if folder is None:
         return record
     name = file_name(result.members[i])
@@ -265,18 +294,18 @@ def keep(
     animation.unlink(missing_ok=True)  # it may be of another climb
     if record.status != "dead" and result.frames is not None:
         frames = [images.to_pixels(frame.numpy()) for frame in result.frames[:, i]]
-        images.write_animation(animation, [*frames, pixels])
-    folder.add(name, record, pixels)
+        images.write_animation(animation, [*frames, contents.pixels])
+    folder.add(name, record, contents)
     return record
 
 
 def made(
     result: PreferredInputs, i: int, request: dict[str, Any], hashes: dict[str, str]
-) -> tuple[Record, images.Pixels]:
-    """Return one member's record and its picture."""
+) -> tuple[Record, Contents]:
+    """Return one member's record and what is written with it."""
     member = result.members[i]
     name = file_name(member)
-    pixels = result.picture(i)
+    contents = result.contents(i)
     code = [request["subject"]] if is_factory(request["subject"]) else []  # it has to be named
     climb = request["climb"]
     for part in (request["prior"], climb["optimizer"], climb["objective"]):
@@ -291,13 +320,28 @@ def made(
         curve=[round(value, 5) for value in result.curves[i].tolist()],
         status=result.statuses[i],
         image=f"{name}.png",
-        image_sha256=pixels_sha256(pixels),
+        image_sha256=pixels_sha256(contents.pixels),
         command=shlex.join(["phosphene", "synthesize", *code, "--record", f"{name}.json"]),
         versions=versions(request["device"]),
         kept_step=int(result.kept[i]),
         last_score=float(result.last_scores[i]),
+        **_of_input(result, i, name, contents),
     )
-    return record, pixels
+    return record, contents
+
+
+def _of_input(result: PreferredInputs, i: int, name: str, contents: Contents) -> dict[str, Any]:
+    """Return what a record says of the subject's input; nothing of a dead unit's."""
+    said: dict[str, Any] = {}
+    if result.input_scores is not None and result.statuses[i] != "dead":
+        own = contents.input
+        said["input"] = f"{name}.png" if own is None else f"{name}{INPUT}"
+        said["input_sha256"] = pixels_sha256(contents.pixels if own is None else own)
+        said["input_score"] = float(result.input_scores[i])
+    if contents.array is not None:
+        said["array"] = f"{name}{ARRAY}"
+        said["array_sha256"] = pixels_sha256(contents.array)
+    return said
 
 
 def _moves(folder: Folder, record: Record) -> bool:

@@ -58,7 +58,8 @@ def remake(
     _check_units(subject, members, file)
     check_weights(old, subject, prior, file, request.climb)
     start = read_start(request.start, prior)
-    result = climb(request, subject, prior, members, start, 0, report)
+    arrays = bool(old.array)
+    result = climb(request, subject, prior, members, start, 0, arrays, report)
     kept = asked.for_member(members, member)
     if own:
         return old, made(result, member, kept, old.weights)[0]

@@ -1,6 +1,7 @@
 """The climb: codes are moved until the subject's units answer most."""
 
 from phosphene.synthesis.climb import CLIMBS, UNNAMED, Climb, setting_names, settings
+from phosphene.synthesis.inputs import with_input_scores, with_inputs
 from phosphene.synthesis.loop import (
     MAX_AT_ONCE,
     PRECISIONS,
@@ -40,4 +41,6 @@ __all__ = [
     "setting_names",
     "settings",
     "tiles",
+    "with_input_scores",
+    "with_inputs",
 ]

@@ -8,13 +8,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from phosphene import images as pictures
 from phosphene.errors import BadRequest
 from phosphene.forms import Record
-from phosphene.records import Folder
+from phosphene.records import Contents, Folder
 from phosphene.units import Target
 
 NOT_ABOVE = "no higher than its start"
@@ -48,6 +49,10 @@ class PreferredInputs:
     the picture shows, `steps` where that is the last one; `last_scores` (n,): the activation on the
     last code's picture. `records` say how each picture came to be, where `synthesize` made them.
 
+    `inputs` (n, channels, height, width) are what the subject reads of the pictures, in [0, 1] and
+    8 bits, in its own channels and size; `input_scores` (n,) are the activations on these. `arrays`
+    are what the network reads of the pictures, normalised, where they were asked for.
+
     A result can be indexed, cut and iterated over: each part is a result of its own.
     """
 
@@ -62,6 +67,9 @@ class PreferredInputs:
     last_scores: Tensor
     frames: Tensor | None = None
     records: tuple[Record, ...] = ()
+    inputs: Tensor | None = None
+    input_scores: Tensor | None = None
+    arrays: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.members)
@@ -95,6 +103,16 @@ class PreferredInputs:
         pixels = pictures.to_pixels(self.images[i].numpy())
         return pictures.crossed_out(pixels) if self.statuses[i] == "dead" else pixels
 
+    def contents(self, i: int) -> Contents:
+        """Return what is written of one picture. A dead unit has no input."""
+        pixels = self.picture(i)
+        if self.statuses[i] == "dead":
+            return Contents(pixels)
+        own = None if self.inputs is None else pictures.to_pixels(self.inputs[i].numpy())
+        array = None if self.arrays is None else self.arrays[i].numpy()
+        same = own is not None and np.array_equal(own, pixels)
+        return Contents(pixels, None if same else own, array)
+
     def save(self, folder: str | Path, anew: bool = False) -> Path:
         """Write pictures, their records and a contact sheet as `phosphene synthesize` does.
 
@@ -113,7 +131,7 @@ class PreferredInputs:
                     "give another folder, or anew=True to replace it"
                 )
         for i, record in enumerate(self.records):
-            into.add(Path(record.image).stem, record, self.picture(i))
+            into.add(Path(record.image).stem, record, self.contents(i))
         pictures.write_png(into.path / "contact-sheet.png", self.sheet())
         return into.path
 
@@ -160,6 +178,8 @@ def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
         return torch.cat([getattr(result, name) for result in results])
 
     frames = [result.frames for result in results if result.frames is not None]
+    optional = ("inputs", "input_scores", "arrays")
+    there = [name for name in optional if all(getattr(r, name) is not None for r in results)]
     return PreferredInputs(
         tuple(m for r in results for m in r.members),
         together("images"),
@@ -172,6 +192,7 @@ def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
         together("last_scores"),
         torch.cat(frames, 1) if frames else None,
         tuple(record for result in results for record in result.records),
+        **{name: together(name) for name in there},
     )
 
 

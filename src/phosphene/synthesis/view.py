@@ -16,7 +16,7 @@ from phosphene.priors import Prior
 from phosphene.probe import Read, redirected
 from phosphene.subjects import Subject
 from phosphene.synthesis.climb import Climb
-from phosphene.tensors import blurred, center_crop, device_of, per_row, total_variation
+from phosphene.tensors import blurred, center_crop, device_of, in_8_bits, per_row, total_variation
 
 Shifts = Sequence[tuple[int, int]] | None
 """Each image's shift of the crop, in (rows, columns); None for no shifts."""
@@ -211,7 +211,7 @@ class Measured:
 @torch.no_grad()
 def measured(view: View, codes: Tensor, objective: Objective) -> Measured:
     """Measure codes (batch, *code) on their 8-bit pictures."""
-    images = (drawn(view.prior, codes).clamp(0, 1) * 255).round() / 255
+    images = in_8_bits(drawn(view.prior, codes))
     activations = view.still(images)
     scores = objective.scores(activations)
     followed = torch.stack(view.smooth(objective(activations), images))
