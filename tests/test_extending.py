@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Run
+from PIL import Image
 
 import phosphene
 from phosphene.constraints import CONSTRAINTS
@@ -69,6 +71,7 @@ def test_a_record_runs_code_only_where_it_is_named(
     said = phosphene("synthesize", "--record", record, "--out", "again").refused()
     assert f"would run '{own[1]}', which is code" in said
     assert f"--trust {own[1]}" in said
+    assert f"(then in {there / module}.py)" in said
     assert module not in sys.modules
     again = phosphene("synthesize", "--record", record, "--out", "again", "--trust", own[1])
     assert again.fine()
@@ -78,6 +81,43 @@ def test_a_record_runs_code_only_where_it_is_named(
     name, _, value = own[3].partition("=")
     options = {**kept.request["climb"]["options"], **kept.request["prior_options"]}
     assert options[name] == float(value)
+
+
+def test_reconstruct_takes_a_prior_from_outside(
+    phosphene: Run, there: Path, tmp_path: Path
+) -> None:
+    """A prior that draws what it encodes loses nothing but what 8 bits round."""
+    there.joinpath("own_copy.py").write_text(COPY)
+    photograph = tmp_path / "p.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)).save(
+        photograph
+    )
+    command = ("reconstruct", photograph, "--prior", "python:own_copy:Copy", "--out", "r.png")
+    assert phosphene(*command, "--json").json()["mean_absolute_error"] < 1e-6
+    half = phosphene(*command, "--set", "share=0.5", "--json").json()["mean_absolute_error"]
+    assert half == pytest.approx(0.25, abs=0.02), "half of the mean of uniform pixels"
+    assert "no setting 'sare'; near: share" in phosphene(*command, "--set", "sare=1").refused()
+    assert "--encoder does not apply" in phosphene(*command, "--encoder", "x").refused()
+    own = ("reconstruct", photograph, *PRIOR, "--out", "r.png")
+    assert "this prior has no encoder" in phosphene(*own).refused()
+
+
+COPY = """
+import torch
+from phosphene.code_statistics import CodeStatistics
+from phosphene.priors import Prior
+
+class Copy(Prior):
+    def __init__(self, share: float = 1.0):
+        self.share, self.size = share, (15, 20)
+        self.statistics = CodeStatistics.standard(3, 15, 20)
+
+    def images(self, codes):
+        return codes.sigmoid() * self.share
+
+    def encode(self, image):
+        return torch.logit(image, 1e-9)
+"""
 
 
 def test_pictures_of_a_prior_that_is_code_are_measured_only_where_it_is_named(

@@ -50,7 +50,13 @@ REFUSED = {
     "synthesize caffenet-objects --record record.json": "not of 'caffenet-objects'",
     "synthesize subject.safetensors fc8:2 --prior pixels --bounds b": "--bounds does not apply",
     "synthesize subject.safetensors fc8:2 --prior pixels --prior-file b": "deepsim:LAYER",
+    # synthesize: what says nothing, and what is said twice
+    "synthesize subject.safetensors fc8:2 --trust python:a:b": "a command without --record",
+    "synthesize subject.safetensors fc8:2 --rate 1 --set rate=2": "rate is given twice",
     # the others
+    "reconstruct photos/train/ant/0.png --prior generator.safetensors --set a=1": (
+        "--set does not apply to --prior generator.safetensors"
+    ),
     "reconstruct photos/train/ant/0.png --prior generator.safetensors --encoder other": "inverts",
     "atlas run --port 9000": "--port does not apply",
     "atlas --serve --title x": "--title does not apply",

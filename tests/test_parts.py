@@ -58,6 +58,8 @@ def test_a_text_is_read_as_the_option_is_declared():
     assert [read["rate"]("1e-1"), read["rounds"]("3"), read["loud"]("True")] == [0.1, 3, True]
     with pytest.raises(BadRequest, match="rounds cannot be 'x'; such as 5"):
         read["rounds"]("x")
+    with pytest.raises(BadRequest, match="loud is True or False; got 'yes'"):
+        read["loud"]("yes")
 
 
 def test_a_part_is_called_by_where_python_finds_it():

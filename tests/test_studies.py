@@ -104,6 +104,7 @@ def test_a_study_from_outside_is_a_file_and_a_template(
         (("--set", "above=10"), "above must be a number in -9 … 9; got 10.0"),
         (("--set", "below=1"), "has no setting 'below'; near: above"),
         (("--set", "above"), "--set takes NAME=VALUE; got 'above'"),
+        (("--set", "above=1", "--set", "above=2"), "--set gives above twice: '1' and '2'"),
     ],
 )
 def test_an_option_that_a_study_does_not_have_is_told(

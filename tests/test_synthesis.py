@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 import phosphene
 from phosphene.code_statistics import CodeStatistics
-from phosphene.errors import BadRequest, PhospheneError
+from phosphene.errors import BadRequest, Notice, PhospheneError
 from phosphene.images import crossed_out, to_pixels
 from phosphene.notebook import synthesize
 from phosphene.optimizers.adam import Adam
@@ -119,6 +121,15 @@ def identity(mean: float = 100.0) -> Generated:
         mean + torch.randn(300, 48).double() * torch.linspace(0.5, 2, 48).double(), axes=48
     )
     return Generated(CodeIsImage(4), statistics)
+
+
+def test_a_climb_names_what_takes_options_and_former_names() -> None:
+    with pytest.raises(BadRequest, match=r"Climb\(…\) takes no 'rate'; Climb.of\(rate=…\) takes"):
+        Climb(rate=0.1)  # type: ignore[call-arg]
+    with pytest.warns(Notice, match="the setting rule is called optimizer now"):
+        assert Climb.of(rule="mean") == Climb.of(optimizer="mean")
+    climb = Climb.of(rate=0.2)
+    assert climb == copy.deepcopy(climb) == pickle.loads(pickle.dumps(climb))
 
 
 def test_a_linear_units_preferred_input_under_decay_is_its_weight_vector() -> None:

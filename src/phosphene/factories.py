@@ -11,7 +11,7 @@ import importlib
 import inspect
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
@@ -94,6 +94,14 @@ def code_of(part: object) -> str:
     cells = [repr(each.cell_contents) for each in getattr(part, "__closure__", None) or ()]
     content = f"{source} {getattr(part, '__defaults__', None)} {cells}"
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def files_of(names: Iterable[object]) -> dict[str, str]:
+    """Return the files in which the modules of loaded parts lie, by the names of the parts."""
+    named = [name for name in map(str, names) if is_factory(name)]
+    modules = {name: sys.modules.get(name.split(":")[1]) for name in named}
+    files = {name: getattr(module, "__file__", None) for name, module in modules.items()}
+    return {name: file for name, file in files.items() if file}
 
 
 @contextmanager

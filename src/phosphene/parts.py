@@ -63,11 +63,11 @@ class Option:
 
     def read(self, text: str) -> Any:
         """Return the value that a text on the command line means."""
+        if self.kind is bool:
+            return self.checked({"true": True, "false": False}.get(text.lower(), text))
         try:
-            if self.kind is bool:
-                return {"true": True, "false": False}[text.lower()]
             return self.checked(self.kind(text))
-        except (ValueError, KeyError):
+        except ValueError:
             raise BadRequest(f"{self.name} cannot be {text!r}; such as {self.default}") from None
 
 
@@ -124,6 +124,20 @@ def check_names(source: str, names: Iterable[str], known: Iterable[str]) -> None
             near = get_close_matches(name, known, n=3) or known
             some = f"; near: {', '.join(near)}" if near else ""
             raise BadRequest(f"{source} has no setting {name!r}{some}")
+
+
+def read_options(
+    known: Mapping[str, Option], values: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """Return values by name, texts read as the options are declared.
+
+    `source` is what an error calls the part. `BadRequest` where it has no such option.
+    """
+    check_names(source, values, known)
+    return {
+        name: known[name].read(value) if isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def built_in(package: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from rich.table import Table
 
 from phosphene.cli import progress
-from phosphene.cli.options import given_settings
+from phosphene.cli.options import given_settings, settings_of
 from phosphene.cli.shell import (
     AsJson,
     Device,
@@ -32,6 +33,7 @@ from phosphene.files import really_is
 if TYPE_CHECKING:
     from phosphene.forms import Record
     from phosphene.pictures import Request
+    from phosphene.priors import Prior as AnyPrior
     from phosphene.subjects import Subject
     from phosphene.synthesis import Member
     from phosphene.units import Target
@@ -130,6 +132,7 @@ def synthesize(
         refuse_options(context, others, "--record, because the record says how it was made")
         _remake(record, subject, trust or [], out_folder, device, not resume, as_json)
         return
+    refuse_options(context, ("trust",), "a command without --record")
     if not subject:
         raise BadRequest(
             "no subject given; for example: phosphene synthesize caffenet-objects class:lion"
@@ -445,8 +448,14 @@ def _kind(module: Any) -> str:
 
 
 def reconstruct(
+    context: typer.Context,
     image: Annotated[Path, typer.Argument(help="A photograph.")],
-    prior: Annotated[str, typer.Option(help="A generator's name or file.")] = "objects-fc6",
+    prior: Annotated[
+        str, typer.Option(help="A generator's name or file, or python:module:factory.")
+    ] = "objects-fc6",
+    assigned: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE: an option of your own prior.")
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="The generator's encoder, where that is code: python:…")
     ] = "",
@@ -464,24 +473,22 @@ def reconstruct(
     import torch
 
     from phosphene import images
+    from phosphene.factories import is_factory, users_code
     from phosphene.files import outlet
-    from phosphene.priors import encode, load_generated
-    from phosphene.tensors import as_images
+    from phosphene.priors import encode
+    from phosphene.tensors import as_images, recoloured
 
     images.kind_of(out_file)
     outlet(out_file, image, prior)
-    generated = load_generated(prior)
-    generated.check_encoder(encoder)
-    pixels = images.read_image(image, generated.image_size)
-    photograph = as_images([pixels])[0]
-    with torch.no_grad():
-        again = generated.images(encode(generated, photograph, encoder)[None])[0].clamp(0, 1)
+    loaded = _prior_with_encoder(context, prior, encoder, assigned or [])
+    pixels = images.read_image(image, loaded.size)
+    photograph = recoloured(as_images([pixels]), loaded.channels)[0]
+    with torch.no_grad(), users_code(f"prior {prior}") if is_factory(prior) else nullcontext():
+        again = loaded.images(encode(loaded, photograph, encoder)[None])[0].clamp(0, 1)
     error = float((again - photograph).abs().mean())
+    pictures = [images.to_pixels(each.numpy()) for each in (photograph, again)]
     images.write_picture(
-        out_file,
-        images.contact_sheet(
-            [pixels, images.to_pixels(again.numpy())], ["photograph", f"{prior}"], 2, scale=2
-        ),
+        out_file, images.contact_sheet(pictures, ["photograph", f"{prior}"], 2, scale=2)
     )
     if as_json:
         print_json(
@@ -497,3 +504,21 @@ def reconstruct(
             f"{out_file}: mean absolute error {error:.3f} of the range 0 … 1",
             soft_wrap=True,
         )
+
+
+def _prior_with_encoder(
+    context: typer.Context, name: str, encoder: str, assigned: list[str]
+) -> AnyPrior:
+    """Return a prior from outside with its options, or a generator, whose encoder may be named."""
+    from phosphene.factories import is_factory
+    from phosphene.parts import read_options
+    from phosphene.priors import load_generated, load_prior, prior_options
+
+    if is_factory(name):
+        refuse_options(context, ("encoder",), f"--prior {name}, which encodes by itself")
+        given = settings_of(assigned)
+        return load_prior(name, None, read_options(prior_options(name), given, f"prior {name}"))
+    refuse_options(context, ("assigned",), f"--prior {name}")
+    generated = load_generated(name)
+    generated.check_encoder(encoder)
+    return generated

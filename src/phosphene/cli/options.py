@@ -37,17 +37,24 @@ class ClimbCommand(TyperCommand):
 
 def given_settings(context: typer.Context, assigned: Sequence[str]) -> dict[str, Any]:
     """Return the options of the parts that were given, as texts where `--set NAME=VALUE` did."""
-    return {**context.meta.get(SETTINGS, {}), **settings_of(assigned)}
+    given = context.meta.get(SETTINGS, {})
+    more = settings_of(assigned)
+    if both := sorted(given.keys() & more.keys()):
+        raise BadRequest(f"{both[0]} is given twice: as an option and by --set")
+    return {**given, **more}
 
 
 def settings_of(assigned: Sequence[str]) -> dict[str, str]:
-    """Return what texts NAME=VALUE assign, by name."""
-    given = {}
+    """Return what texts NAME=VALUE assign, by name; `BadRequest` where two assign the same."""
+    given: dict[str, str] = {}
     for text in assigned:
         name, equals, value = text.partition("=")
+        name = name.replace("-", "_")
         if not equals:
             raise BadRequest(f"--set takes NAME=VALUE; got {text!r}")
-        given[name.replace("-", "_")] = value
+        if name in given:
+            raise BadRequest(f"--set gives {name} twice: {given[name]!r} and {value!r}")
+        given[name] = value
     return given
 
 

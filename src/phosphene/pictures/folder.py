@@ -19,7 +19,7 @@ from torch import Tensor
 
 from phosphene import images
 from phosphene.errors import BadFile, BadRequest
-from phosphene.factories import code_of, is_factory
+from phosphene.factories import code_of, files_of, is_factory
 from phosphene.files import outlet, outlet_folder
 from phosphene.forms import Record
 from phosphene.pictures.request import Request, read_start, told_apart, upgraded
@@ -306,10 +306,11 @@ def made(
     member = result.members[i]
     name = file_name(member)
     contents = result.contents(i)
-    code = [request["subject"]] if is_factory(request["subject"]) else []  # it has to be named
-    climb = request["climb"]
-    for part in (request["prior"], climb["optimizer"], climb["objective"]):
-        code += ["--trust", part] if is_factory(part) else []
+    subject, climb = request["subject"], request["climb"]
+    parts = (request["prior"], climb["optimizer"], climb["objective"])
+    code = [subject] if is_factory(subject) else []  # it has to be named
+    for part in filter(is_factory, parts):
+        code += ["--trust", part]
     record = Record(
         target=str(member.target),
         label=member.target.label or str(member.target),
@@ -322,7 +323,7 @@ def made(
         image=f"{name}.png",
         image_sha256=pixels_sha256(contents.pixels),
         command=shlex.join(["phosphene", "synthesize", *code, "--record", f"{name}.json"]),
-        versions=versions(request["device"]),
+        versions=versions(request["device"]) | files_of((subject, *parts)),
         kept_step=int(result.kept[i]),
         last_score=float(result.last_scores[i]),
         **_of_input(result, i, name, contents),

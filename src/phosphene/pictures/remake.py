@@ -44,7 +44,7 @@ def remake(
     asked, members, member = Request.from_record(old, file)
     named = f"phosphene synthesize {shlex.quote(asked.subject)} --record {shlex.quote(str(file))}"
     check_trusted(asked.subject, trusted, file, named)
-    check_code((asked.prior, asked.climb.optimizer, asked.climb.objective), code, file)
+    check_code((asked.prior, asked.climb.optimizer, asked.climb.objective), code, file, old)
     request = asked if device is None else replace(asked, device=device)
     _check_device(request.device, file)
     own = folder.path.resolve() == file.parent.resolve()
@@ -67,12 +67,13 @@ def remake(
     return old, keep(folder, result, member, kept, old.weights)
 
 
-def check_code(names: Sequence[object], code: Collection[str], file: Path) -> None:
+def check_code(names: Sequence[object], code: Collection[str], file: Path, record: Record) -> None:
     """Refuse with `BadRequest` a record's names that are code, `python:…`, unless in `code`."""
     for name in map(str, names):
         if is_factory(name) and name not in code:
+            place = f" (then in {record.versions[name]})" if name in record.versions else ""
             raise BadRequest(
-                f"{file} would run {name!r}, which is code; where you trust it, name it: "
+                f"{file} would run {name!r}, which is code{place}; where you trust it, name it: "
                 f"--trust {name}"
             )
 

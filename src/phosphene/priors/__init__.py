@@ -30,9 +30,9 @@ __all__ = [
 
 
 def load_prior(
-    name: str | Path | Prior, subject: Subject, options: Mapping[str, Any] | None = None
+    name: str | Path | Prior, subject: Subject | None, options: Mapping[str, Any] | None = None
 ) -> Prior:
-    """Return a prior by its name, for a subject.
+    """Return a prior by its name, for a subject, which one from outside is not shown.
 
     The name is that of a file of this folder ("pixels", "fourier", "deepsim:LAYER"), of a generator
     or its weights file, or `python:package.module:factory`, which returns a `Prior`. `options` are

@@ -11,7 +11,7 @@ from typing import Any
 
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.factories import is_factory, load_factory, make
-from phosphene.parts import built_in, check_names, checked_options, options_of
+from phosphene.parts import built_in, checked_options, options_of, read_options
 from phosphene.studies._study import Study, channels_of
 
 __all__ = ["Study", "channels_of", "load_study", "study_names"]
@@ -39,12 +39,7 @@ def load_study(name: str, options: Mapping[str, Any]) -> Study:
             f"no study {name!r}; there are: {', '.join(known)}, python:MODULE:FACTORY"
         )
     part = load_factory(name) if is_factory(name) else known[name]
-    declared = options_of(part)
-    check_names(f"study {name}", options, declared)
-    given = {
-        key: declared[key].read(value) if isinstance(value, str) else value
-        for key, value in options.items()
-    }
+    given = read_options(options_of(part), options, f"study {name}")
     checked = checked_options(part, given, f"study {name}")
     study = make(name, **checked) if is_factory(name) else part(**checked)
     if not isinstance(study, Study):

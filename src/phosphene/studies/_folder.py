@@ -74,7 +74,7 @@ class Run:
         named = f"--subject {shlex.quote(request.subject)}"
         command = f"phosphene evaluate {shlex.quote(str(folder))} {named}"
         check_trusted(request.subject, trusted, made[0][0], command)
-        check_code([request.prior], code, made[0][0])
+        check_code([request.prior], code, *made[0])
         subject, prior = request.loaded()
         for file, record in made:
             check_weights(record, subject, prior, file)

@@ -13,16 +13,19 @@ from phosphene.errors import BadRequest, Notice
 from phosphene.factories import is_factory, is_from_outside, users_code
 from phosphene.objectives import load_objective
 from phosphene.optimizers import CheckedOptimizer, Optimizer, load_optimizer
-from phosphene.parts import Option, built_in, check_names, name_of, option, options_of
+from phosphene.parts import Option, built_in, check_names, name_of, option, options_of, read_options
 from phosphene.priors import Prior, check_gradient
 
+FORMER = {"rule": "optimizer", "prior": "constraint", "start": "distribution"}
+"""Names of settings in version 0.1.0."""
 
-def _read(changes: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
-    """Return values as the options are declared, where texts of a command line stand for them."""
-    return {
-        name: known[name].read(value) if isinstance(value, str) else value
-        for name, value in changes.items()
-    }
+
+def _present(name: str) -> str:
+    """Return what a setting is called now, and say so where it had another name."""
+    if name not in FORMER:
+        return name
+    warnings.warn(Notice(f"the setting {name} is called {FORMER[name]} now"), stacklevel=2)
+    return FORMER[name]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,16 @@ class Climb:
     )
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __new__(cls, *values: Any, **settings: Any) -> Climb:
+        """Refuse with `BadRequest` a name that is no field, such as that of a part's option."""
+        known = [each.name for each in fields(cls)]
+        if unknown := [name for name in settings if name not in known]:
+            raise BadRequest(
+                f"Climb(…) takes no {unknown[0]!r}; Climb.of({unknown[0]}=…) takes the settings "
+                "and the options of a climb's parts"
+            )
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for name, each in options_of(Climb).items():
             value = getattr(self, name)
@@ -106,12 +119,15 @@ class Climb:
 
     def changed(self, **changes: Any) -> Climb:
         """Return the climb with changes. Options that only its former parts had are left out."""
+        changes = {_present(name): value for name, value in changes.items()}
         own = options_of(Climb)
-        climb = replace(self, **_read({n: changes[n] for n in changes if n in own}, own))
+        settings = {name: each for name, each in changes.items() if name in own}
+        climb = replace(self, **read_options(own, settings, "a climb"))
         known = climb.declared()
         check_names("a climb", changes, [*own, *known])
         options = {name: value for name, value in climb.options.items() if name in known}
-        options |= _read({n: changes[n] for n in changes if n not in own}, known)
+        more = {name: each for name, each in changes.items() if name not in own}
+        options |= read_options(known, more, "a climb")
         return replace(climb, options=options).completed()
 
     def completed(self) -> Climb:
@@ -180,9 +196,6 @@ def setting_names() -> set[str]:
 UNNAMED: dict[str, Any] = {"redirect": False, "tries": 1, "keep": "last", "lower": "zero"}
 """What a climb of version 0.1.0 did, whose records do not name these settings."""
 
-FORMER = {"rule": "optimizer", "prior": "constraint", "start": "distribution"}
-"""Names of settings in version 0.1.0."""
-
 FORMER_OPTIONS = {"rate", "last_rate", "sigmas", "decay"}
 """Settings of version 0.1.0 that are options of parts now."""
 
@@ -238,17 +251,9 @@ def settings(climb: str | Climb, prior: Prior, /, **changes: Any) -> Climb:
     if not isinstance(climb, Climb):
         raise BadRequest(f"a climb is a name or a phosphene.Climb; got {climb!r}")
     given = {name: value for name, value in changes.items() if value is not None}
-    climb = climb.changed(**{_present(name): value for name, value in given.items()})
+    climb = climb.changed(**given)
     _check_fit(climb, prior)
     return climb
-
-
-def _present(name: str) -> str:
-    """Return what a setting is called now, and say so where it had another name."""
-    if name not in FORMER:
-        return name
-    warnings.warn(Notice(f"the setting {name} is called {FORMER[name]} now"), stacklevel=2)
-    return FORMER[name]
 
 
 def _check_fit(climb: Climb, prior: Prior) -> None:
