@@ -432,11 +432,6 @@ def test_a_last_stage_that_cannot_be_is_told_before_the_first(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.xfail(
-    raises=IndexError,
-    strict=False,
-    reason="torch.compile's guards fail for some seeds of Python's hashes; a CPU does not compile",
-)
 def test_the_last_stage_compiles_whole(
     tmp_path: Path, encoder: Subject, photographs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

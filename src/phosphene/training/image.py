@@ -99,6 +99,9 @@ class ImageStage(Stage):
     def reading(self) -> Iterator[None]:
         with _maps_of(self.inversion, self.comparator, self.network.code_shape) as self._maps:
             device = self.runtime.device
+            size = self.network.image_size
+            with torch.no_grad():  # the first pass remembers networks weakly: no guard can be so
+                self._maps(torch.zeros(1, 3, size, size, device=device))
             self._real = compiled(self._maps, device)
             self._made = compiled(self._tried, device)
             yield
