@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from reprlib import repr as shortened
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ from phosphene.synthesis import (
     joined,
     settings,
 )
+from phosphene.tensors import FITS
 from phosphene.units import Direction, Target, Unit
 
 
@@ -53,6 +55,8 @@ def synthesize(
     seeds: int | Sequence[int] = 0,
     start: str | Tensor = "random",
     size: int | tuple[int, int] = (224, 224),
+    fit: str = "",
+    inputs: Mapping[str, Any] = MappingProxyType({}),
     device: str = "cpu",
     precision: str = "float32",
     batch: int = 32,
@@ -68,7 +72,9 @@ def synthesize(
     with ImageNet's usual normalisation (`phosphene.wrap` sets another). `units`: texts such as
     "conv5:0-31", "class:lion" (see `phosphene.units`). `prior`: a generator's name, "pixels" or
     "fourier", `python:module:factory`, or a `phosphene.priors.Prior`. `start`: "random", "mean", or
-    an image (3, height, width) in [0, 1] of the prior's size.
+    an image (channels, height, width) in [0, 1] of the prior's size. `fit`: how images of other
+    proportions come to the subject's shape (see `tensors.FITS`). `inputs`: what the network
+    reads beside images, arrays or files of numpy by the names of its arguments.
 
     `arrays`: keep in the result, and in `out`, the normalised numbers that the network reads.
     `out`: a folder in which each picture is kept with its record as soon as its batch is finished;
@@ -81,12 +87,14 @@ def synthesize(
     """
     named = str(subject) if isinstance(subject, (str, Path)) else ""
     if isinstance(subject, (str, Path)):
-        subject = load_subject(subject)
+        subject = load_subject(subject, fit=fit, inputs=inputs)
+    elif isinstance(subject, Subject) and (fit or inputs):
+        raise BadRequest("a Subject has its own fit and inputs: give them to phosphene.wrap")
     device = _checked_machine(device, precision, batch, every_frame)
     network = subject.network if isinstance(subject, Subject) else subject
     with borrowed(network) if isinstance(network, nn.Module) else nullcontext():
         if not isinstance(subject, Subject):  # what is no module is refused by `wrap`
-            subject = wrap(subject, size=size)
+            subject = wrap(subject, size=size, fit=fit or FITS[0], inputs=inputs)
         members = _members(subject, units, seeds)
         own = {}
         if not isinstance(prior, Prior):
@@ -103,6 +111,8 @@ def synthesize(
             precision=precision,
             threads=torch.get_num_threads(),
             reading=subject.reading_version(),
+            fit=subject.fit,
+            inputs=subject.inputs,
         )
         with _progress(len(members) * how.steps, quiet) as report:
             results = _results(

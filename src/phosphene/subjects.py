@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 import torch
@@ -22,6 +23,7 @@ from phosphene.axes import Tokens
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.factories import is_factory
 from phosphene.networks import build
+from phosphene.networks.inputs import WithInputs, with_inputs
 from phosphene.networks.inspection import (
     fitting_layout,
     largest_batch,
@@ -37,6 +39,7 @@ from phosphene.networks.sources.loading import (
     MAX_CHANNELS,
     check_names,
     check_repeats,
+    checked_fit,
     checked_options,
     first_pass,
     seeded_by_zero,
@@ -52,7 +55,7 @@ from phosphene.probe import (
     run,
 )
 from phosphene.targets import resolve
-from phosphene.tensors import cropped_to_shape, device_of, first_tensor, recoloured, resized
+from phosphene.tensors import FITS, LUMINANCE, device_of, first_tensor, fitted, recoloured
 from phosphene.units import Target
 
 READINGS = (1, 2, 3)
@@ -83,8 +86,11 @@ class Subject:
     These normalise values in [0, 1]. `output` is the layer whose channels are the classes ("" when
     unknown). `card` holds what its weights file says of it. `batch` is the most images that it
     takes at once, 0 for any number, and `layout` the order of their numbers in memory. `tokens`
-    says how values of three axes are read. `stretches`: an image of other proportions is stretched,
-    as before version 3 of `READINGS`, and not cut.
+    says how values of three axes are read.
+
+    An adapter brings images to the network. `from_rgb` has the shares of red, green and blue in
+    each channel; without them grey is the luminance. `fit` tells how other proportions become the
+    subject's (see `tensors.FITS`). Records before version 3 of `READINGS` stretch images.
     """
 
     name: str
@@ -98,7 +104,8 @@ class Subject:
     batch: int = 0
     layout: torch.memory_format = torch.channels_last
     tokens: Tokens | None = field(default_factory=Tokens)
-    stretches: bool = False
+    fit: str = FITS[0]
+    from_rgb: tuple[tuple[float, ...], ...] = ()
 
     @property
     def channels(self) -> int:
@@ -107,8 +114,32 @@ class Subject:
 
     def fitted(self, images: Tensor) -> Tensor:
         """Return images (batch, c, height, width) in [0, 1] in the subject's channels and size."""
-        images = recoloured(images, self.channels)
-        return resized(images if self.stretches else cropped_to_shape(images, self.size), self.size)
+        images = recoloured(images, self.channels, self.from_rgb)
+        return fitted(images, self.size, self.fit, self.border)
+
+    def rgb_shares(self) -> list[list[float]]:
+        """Return the shares of red, green and blue in each channel; none where they are not said.
+
+        RGB itself has none.
+        """
+        usual = {1: [list(LUMINANCE)]}
+        return [list(row) for row in self.from_rgb] or usual.get(self.channels, [])
+
+    @property
+    def border(self) -> tuple[float, ...]:
+        """Return the value of each channel around an image that is padded: the mean, in 0 … 1."""
+        return tuple(min(max(each, 0.0), 1.0) for each in self.mean)
+
+    @property
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """Return the shape and sha256 of each fixed input that the network has beside images."""
+        fixed = getattr(self.network, "fixed", {}) if isinstance(self.network, WithInputs) else {}
+        return {name: each.as_json() for name, each in fixed.items()}
+
+    @property
+    def frames(self) -> int:
+        """Return for how many frames an image is held, 0 where the network reads single images."""
+        return self.network.frames if isinstance(self.network, WithInputs) else 0
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return what the network reads of images in [0, 1], (batch, c, height, width).
@@ -144,6 +175,22 @@ class Subject:
         Of a file that holds the whole network it is the file's. Where code takes part, it covers
         the weights, the preprocessing, the names, and what every layer makes of one fixed image.
         """
+        adapter = self._adapter()
+        if not adapter:
+            return self._identity
+        told = json.dumps([self._identity, adapter], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def _adapter(self) -> dict[str, Any]:
+        """Return what is not usual about how images come to the network."""
+        inputs = {name: [told["shape"], told["sha256"]] for name, told in self.inputs.items()}
+        own = {"from_rgb": self.from_rgb, "inputs": inputs, "frames": self.frames}
+        fit = {} if self.fit == FITS[0] else {"fit": self.fit}
+        return fit | {name: value for name, value in own.items() if value}
+
+    @cached_property
+    def _identity(self) -> str:
+        """Return the hash of the network and its preprocessing, without the adapter."""
         sha256 = self.card.get("sha256")
         if sha256 and self.card.get("source") != "python" and not self.made_by_library:
             return str(sha256)
@@ -210,11 +257,12 @@ class Subject:
         """Return the subject as a record of this version of reading means it (see `READINGS`)."""
         if version == READINGS[2]:
             return self
-        stretches = self.size[0] != self.size[1]  # all priors drew squares then
+        wide = self.size[0] != self.size[1]
+        fit = "stretch" if wide else self.fit  # all priors drew squares then
         if version == READINGS[1]:
-            return replace(self, stretches=stretches)
+            return replace(self, fit=fit)
         size = tuple(self.card.get("size_0_1_0", self.size))
-        return replace(self, size=size, tokens=None, stretches=stretches)
+        return replace(self, size=size, tokens=None, fit=fit)
 
     def reading_version(self) -> int:
         """Return the version of reading that a record must state: the first that means the same."""
@@ -273,16 +321,25 @@ def _behaviour(subject: Subject) -> dict[str, str]:
     return {"": f"{sizes.get('', 0.0):.2e}"}
 
 
-def load_subject(name: str | Path) -> Subject:
+def load_subject(
+    name: str | Path, *, fit: str = "", inputs: Mapping[str, Any] = MappingProxyType({})
+) -> Subject:
     """Return a subject by its name or file.
+
+    `fit` is how images of other proportions become the subject's, its own way unless given.
+    `inputs` are what a network of one's own reads beside images, by name: arrays or files of numpy.
 
     The name is a bundled one, or begins with `torchvision:`, `timm:`, `hf:`, `python:` or
     `efficientnet-lite`. `NAME@random` is the same network untrained, its weights drawn with seed 0:
     the control of what training did.
     """
-    name = ALIASES.get(str(name), name)
-    if is_source(str(name)):
-        loaded = load_network(str(name))
+    subject = _loaded(ALIASES.get(str(name), name), inputs)
+    return replace(subject, fit=checked_fit(fit)) if fit else subject
+
+
+def _loaded(name: str | Path, inputs: Mapping[str, Any]) -> Subject:
+    if inputs or is_source(str(name)):
+        loaded = load_network(str(name), inputs)
         fields = {**vars(loaded), "output": loaded.output or last_layer(loaded.network)}
         subject = Subject(str(name), **fields, tokens=Tokens(token_names(loaded.network)))
         beside = '; beside it, its factory may give {"size": PIXELS}'
@@ -419,6 +476,10 @@ def wrap(
     range: tuple[float, float] | None = None,
     classes: Sequence[str] = (),
     output: str = "",
+    fit: str = FITS[0],
+    from_rgb: Sequence[Sequence[float]] = (),
+    inputs: Mapping[str, Any] = MappingProxyType({}),
+    frames: int = 0,
     name: str = "",
 ) -> Subject:
     """Return any module of one's own as a subject; it is only put in eval mode.
@@ -427,12 +488,18 @@ def wrap(
     given. `mean` and `std` normalise values in `range`, which is 0 … 1 unless given; without them
     RGB has ImageNet's, and other channels are read as they are. `output` is the layer whose
     channels are the classes, the last linear one where it is "".
+
+    `fit` and `from_rgb` are as for `Subject`. `inputs` are what `forward` reads beside images, by
+    the names of its arguments: arrays (1, …) or (…), or files of numpy. With `frames`, the network
+    reads (batch, channels, frames, height, width), and each image is held for so many.
     """
     if not isinstance(network, nn.Module):
         raise BadRequest(f"a subject is an nn.Module; got {type(network).__name__}")
     name = name or type(network).__name__
-    network = unwrapped(name, network).eval()
+    inner = unwrapped(name, network).eval()
+    network = with_inputs(name, inner, {"frames": frames}, inputs)
     given: dict[str, Any] = {"size": size, "classes": classes, "output": output}
+    given |= {"fit": fit, "from_rgb": from_rgb}
     scaling = {"channels": channels, "mean": mean, "std": std, "range": range}
     given |= {key: value for key, value in scaling.items() if value is not None}
     options = checked_options(name, network, given)

@@ -53,14 +53,18 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in a grey value (ITU-R BT.601), as Pillow makes grey of RGB."""
 
 
-def recoloured(images: Tensor, channels: int) -> Tensor:
+def recoloured(images: Tensor, channels: int, from_rgb: Sequence[Sequence[float]] = ()) -> Tensor:
     """Return images (n, c, h, w) with as many channels.
 
-    RGB becomes its luminance, and grey is repeated. `BadRequest` for other pairs.
+    RGB becomes its luminance, and grey is repeated. `from_rgb` has other shares of red, green and
+    blue, a row for each channel. `BadRequest` for pairs that nothing is said of.
     """
     given = images.shape[1]
     if given == channels:
         return images
+    if from_rgb and given in (1, 3):
+        rows = torch.tensor(from_rgb, dtype=images.dtype, device=images.device)
+        return torch.einsum("ij,njhw->nihw", rows, images.expand(-1, 3, -1, -1))
     if (given, channels) == (3, 1):
         shares = torch.tensor(LUMINANCE, dtype=images.dtype, device=images.device)
         return (images * shares[:, None, None]).sum(1, keepdim=True)
@@ -68,8 +72,37 @@ def recoloured(images: Tensor, channels: int) -> Tensor:
         return images.expand(-1, 3, -1, -1)
     raise BadRequest(
         f"an image of {given} channels is no input of {channels}; the priors pixels and fourier "
-        "have the channels of the subject"
+        "have the channels of the subject, and its option from_rgb makes them of RGB"
     )
+
+
+FITS = ("crop", "stretch", "pad")
+"""How an image of other proportions is brought to a size: its middle, all of it with another shape,
+or all of it between borders."""
+
+
+def fitted(images: Tensor, size: tuple[int, int], fit: str, border: Sequence[float]) -> Tensor:
+    """Return images (n, c, h, w) at another size (height, width) in one of the ways of `FITS`.
+
+    `border` has a value for each channel.
+    """
+    if fit == "crop":
+        images = cropped_to_shape(images, size)
+    elif fit == "pad":
+        images = padded_to_shape(images, size, border)
+    return resized(images, size)
+
+
+def padded_to_shape(images: Tensor, size: tuple[int, int], border: Sequence[float]) -> Tensor:
+    """Return images (n, c, h, w) in the middle of a border that gives them the shape of `size`."""
+    height, width = images.shape[-2:]
+    if height * size[1] == width * size[0]:
+        return images
+    scale = max(height / size[0], width / size[1])
+    rows, columns = round(size[0] * scale) - height, round(size[1] * scale) - width
+    values = torch.tensor(border, dtype=images.dtype, device=images.device)[:, None, None]
+    sides = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    return F.pad(images - values, sides) + values
 
 
 def cropped_to_shape(images: Tensor, size: tuple[int, int]) -> Tensor:

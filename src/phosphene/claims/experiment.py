@@ -195,6 +195,8 @@ class Experiment:
             precision=self.runtime.precision,
             threads=self.runtime.threads,
             reading=network.reading_version(),
+            fit=network.fit,
+            inputs=network.inputs,
         )
         folder = records.Folder(self.runs / name)
         self.report(f"{name}: {len(members)} pictures")

@@ -17,11 +17,14 @@ from phosphene.cli.options import given_settings, settings_of
 from phosphene.cli.shell import (
     AsJson,
     Device,
+    Fit,
+    Inputs,
     Precision,
     Threads,
     Trust,
     choose_machine,
     err,
+    named_subject,
     out,
     print_json,
     print_table,
@@ -112,6 +115,8 @@ def synthesize(
     resume: Resume = True,
     record: RecordFile = None,
     trust: Trust = None,
+    fit: Fit = "",
+    inputs: Inputs = None,
     prior: Prior = "objects-fc6",
     climb: NamedClimb = "default",
     assigned: Assigned = None,
@@ -138,11 +143,10 @@ def synthesize(
             "no subject given; for example: phosphene synthesize caffenet-objects class:lion"
         )
     from phosphene.pictures import Request, start_request
-    from phosphene.subjects import load_subject
     from phosphene.synthesis import settings
 
     machine = choose_machine(device, precision, threads)
-    network = load_subject(subject)
+    network = named_subject(subject, fit, inputs)
     members = _members(network, units or [], direction or [], least, seeds)
     loaded, options, changes = _prior(context, prior, network, assigned or [])
     request = Request(
@@ -153,6 +157,8 @@ def synthesize(
         options,
         **machine,
         reading=network.reading_version(),
+        fit=network.fit,
+        inputs=network.inputs,
     )
     records = _climb(
         request, network, loaded, members, out_folder, batch, resume, animate=animate, arrays=arrays
@@ -368,12 +374,14 @@ def layers(
     subject: Annotated[str, typer.Argument(help="As for synthesize.")],
     as_json: AsJson = False,
     every: Annotated[bool, typer.Option("--all", help="Also the layers inside of layers.")] = False,
+    fit: Fit = "",
+    inputs: Inputs = None,
 ) -> None:
     """Print a table of a subject's layers: shape, units, receptive field."""
     from phosphene.receptive_fields import central_boxes
-    from phosphene.subjects import load_subject, outer_layers
+    from phosphene.subjects import outer_layers
 
-    network = load_subject(subject)
+    network = named_subject(subject, fit, inputs)
     shapes = {name: shape for name, shape in network.shapes().items() if shape}
     shapes = shapes if every else outer_layers(shapes)
     with progress.status(f"receptive fields of {len(shapes)} layers"):
@@ -405,6 +413,12 @@ def layers(
                 "channels": network.channels,
                 "mean": list(network.mean),
                 "std": list(network.std),
+                "adapter": {
+                    "fit": network.fit,
+                    "from_rgb": network.rgb_shares(),
+                    "frames": network.frames,
+                    "inputs": network.inputs,
+                },
                 "output": network.output,
                 "layers": rows,
             }
@@ -418,7 +432,6 @@ def layers(
         "units",
         "receptive field",
         title=_input(network, subject),
-        caption=f"assumed: {network.card['assumed']}" if "assumed" in network.card else None,
     )
     for row in rows:
         table.add_row(
@@ -430,6 +443,8 @@ def layers(
             str(boxes.get(row["layer"], "–")),
         )
     print_table(table)
+    for line in _adapter(network):
+        out.print(line, soft_wrap=True)
 
 
 def _input(subject: Subject, name: str) -> str:
@@ -439,6 +454,26 @@ def _input(subject: Subject, name: str) -> str:
     size = f"{subject.size[0]} × {subject.size[1]} pixels"
     mean, std = (", ".join(f"{each:.3g}" for each in pair) for pair in (subject.mean, subject.std))
     return f"{name}: {size}, {colours}, less {mean}, over {std}"
+
+
+def _adapter(subject: Subject) -> list[str]:
+    """Return lines on how images come to a subject, and on what of that is assumed."""
+    ways = {
+        "crop": "cut to its shape",
+        "stretch": "stretched to its shape",
+        "pad": "put whole into a border of its shape",
+    }
+    shares = [", ".join(f"{share:g}" for share in row) for row in subject.rgb_shares()]
+    lines = [f"images of other shapes are {ways[subject.fit]} (--fit)"]
+    if subject.channels != 3:
+        made = f"channels are {'; '.join(shares)} of red, green, blue" if shares else "none is RGB"
+        lines.append(f"{made} (from_rgb)")
+    if subject.frames:
+        lines.append(f"an image is held for {subject.frames} frames")
+    for name, told in subject.inputs.items():
+        shape = " × ".join(map(str, told["shape"]))
+        lines.append(f"beside it {name}, {shape}, sha256 {told['sha256'][:16]}")
+    return lines + ([f"assumed: {subject.card['assumed']}"] if "assumed" in subject.card else [])
 
 
 def _kind(module: Any) -> str:

@@ -16,11 +16,14 @@ from phosphene.cli.options import settings_of
 from phosphene.cli.shell import (
     AsJson,
     Device,
+    Fit,
+    Inputs,
     Threads,
     Trust,
     choose_machine,
     err,
     is_given,
+    named_subject,
     out,
     print_json,
     print_table,
@@ -50,6 +53,8 @@ def exemplars(
         Path, typer.Option("--out", "-o", help="Folder of the index and the contact sheet.")
     ] = Path("exemplars"),
     batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 64,
+    fit: Fit = "",
+    inputs: Inputs = None,
     device: Device = "auto",
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -64,10 +69,10 @@ def exemplars(
     from phosphene.files import outlet, outlet_folder
     from phosphene.studies import channels_of
     from phosphene.studies.exemplars import describe, find_exemplars
-    from phosphene.subjects import load_subject, outer_layers
+    from phosphene.subjects import outer_layers
 
     where = choose_machine(device, "float32", threads)["device"]
-    network = load_subject(subject)
+    network = named_subject(subject, fit, inputs)
     named = channels_of(network, units or [])
     layers = list(dict.fromkeys(unit.layer for unit in named))
     layers = layers or [name for name, shape in outer_layers(network.shapes()).items() if shape]
@@ -249,6 +254,8 @@ def dissect(
         Path, typer.Option("--out", "-o", help="Folder for dissection.json.")
     ] = Path("dissection"),
     batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 16,
+    fit: Fit = "",
+    inputs: Inputs = None,
     device: Device = "auto",
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -260,12 +267,11 @@ def dissect(
     from phosphene.datasets import Outlined, check_apart
     from phosphene.files import outlet
     from phosphene.studies import dissection
-    from phosphene.subjects import load_subject
 
     where = choose_machine(device, "float32", threads)["device"]
     check_apart(out_folder, images)
     outlet(out_folder / "dissection.json", subject)
-    network = load_subject(subject)
+    network = named_subject(subject, fit, inputs)
     data = Outlined(images, split, max(network.size))
     with progress.bar(2 * len(data), "looking") as advance:
         found = dissection.dissect(
@@ -306,6 +312,8 @@ def study(
     out_folder: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for STUDY.json and its pictures.")
     ] = Path("study"),
+    fit: Fit = "",
+    inputs: Inputs = None,
     device: Device = "auto",
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -319,13 +327,12 @@ def study(
     from phosphene.files import outlet_folder
     from phosphene.runtime import Runtime
     from phosphene.studies import channels_of, load_study
-    from phosphene.subjects import load_subject
 
     where = choose_machine(device, "float32", threads)["device"]
     asked = load_study(name, settings_of(assigned or []))
     check_apart(out_folder, images)
     outlet_folder(out_folder)
-    network = load_subject(subject)
+    network = named_subject(subject, fit, inputs)
     channels = channels_of(network, units)
     with progress.bar(None, "looking") as advance:
         runtime = Runtime(out_folder, where, progress=progress.stepwise(advance))

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.measure import Measurement
@@ -18,6 +18,9 @@ from rich.text import Text
 from phosphene.errors import BadRequest, Notice
 from phosphene.plain import Plain
 from phosphene.texts import clean, escaped
+
+if TYPE_CHECKING:
+    from phosphene.subjects import Subject
 
 out = Plain()
 err = Plain(stderr=True)
@@ -38,6 +41,17 @@ Threads = Annotated[
 Trust = Annotated[
     list[str] | None,
     typer.Option(help="python:… : code of a record's prior, optimizer or objective that may run."),
+]
+Fit = Annotated[
+    str,
+    typer.Option(
+        help="How images come to the subject's shape: crop, stretch or pad.",
+        show_default="the subject's",
+    ),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="NAME=FILE.npy: what the network reads beside images."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -112,6 +126,17 @@ def choose_machine(device: str, precision: str, threads: int) -> dict[str, Any]:
         fast = device == "cuda" or (device == "cpu" and torch.cpu._is_avx512_bf16_supported())
         precision = "bfloat16" if fast else "float32"
     return {"device": device, "precision": precision, "threads": torch.get_num_threads()}
+
+
+def named_subject(name: str, fit: str, inputs: Sequence[str] | None) -> Subject:
+    """Return a subject by its name, with its adapter and its further inputs, NAME=FILE.npy."""
+    from phosphene.subjects import load_subject
+
+    pairs = [text.partition("=") for text in inputs or ()]
+    for argument, _, file in pairs:
+        if not (argument.isidentifier() and file):
+            raise BadRequest(f"--input takes NAME=FILE.npy; got {argument!r} and {file!r}")
+    return load_subject(name, fit=fit, inputs={argument: file for argument, _, file in pairs})
 
 
 def one_of(value: str | None, allowed: Sequence[str]) -> str | None:

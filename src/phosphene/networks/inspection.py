@@ -111,7 +111,8 @@ def input_channels(network: nn.Module, size: tuple[int, int]) -> int:
 
     Else it is what its first convolution reads, and 3 where the network takes neither.
     """
-    first = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
+    kinds = (nn.Conv2d, nn.Conv3d)
+    first = next((each for each in network.modules() if isinstance(each, kinds)), None)
     if first is None or first.in_channels == 3 or _takes(network, 3, size):
         return 3
     return first.in_channels if _takes(network, first.in_channels, size) else 3

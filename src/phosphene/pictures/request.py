@@ -18,7 +18,7 @@ from phosphene.parts import KINDS, Option
 from phosphene.priors import Prior, load_prior
 from phosphene.subjects import READINGS, Subject, load_subject
 from phosphene.synthesis import PRECISIONS, Climb, Member, check, setting_names
-from phosphene.tensors import as_images, recoloured
+from phosphene.tensors import FITS, as_images, recoloured
 from phosphene.units import Target
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -33,7 +33,9 @@ class Request:
     photograph, with the "colours" that it is read in where version 0.1.0 read it otherwise.
     `prior_options` are the options of the prior that were given. `threads` counts because a
     machine's sums round differently with another number of them. `reading` is the version of what
-    the subject's layers mean (see `subjects.READINGS`); records of version 0.1.0 lack it.
+    the subject's layers mean (see `subjects.READINGS`); records of version 0.1.0 lack it. `fit` is
+    how images come to the subject's shape, and `inputs` what it reads beside them: the shape, the
+    sha256 and the file of each (see `Subject.inputs`).
     """
 
     subject: str
@@ -45,6 +47,8 @@ class Request:
     precision: str = "float32"
     threads: int = 1
     reading: int = READINGS[0]
+    fit: str = FITS[0]
+    inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         start = self.start if isinstance(self.start, Mapping) else {"file": self.start}
@@ -64,10 +68,17 @@ class Request:
             raise BadRequest(
                 f"reading is one of {READINGS}; got {self.reading!r}; update phosphene"
             )
+        if self.fit not in FITS or not all(isinstance(each, Mapping) for each in self._inputs()):
+            raise BadRequest(f"fit is one of {', '.join(FITS)}, inputs are objects by their names")
+
+    def _inputs(self) -> list[Any]:
+        return [*self.inputs.values()] if isinstance(self.inputs, Mapping) else [None]
 
     def loaded(self) -> tuple[Subject, Prior]:
         """Return the subject and the prior that the request names."""
-        subject = load_subject(self.subject).as_read_by(self.reading)
+        files = {name: each["file"] for name, each in self.inputs.items() if "file" in each}
+        subject = load_subject(self.subject, fit=self.fit, inputs=files).as_read_by(self.reading)
+        _check_inputs(self, subject)
         return subject, load_prior(self.prior, subject, self.prior_options)
 
     @property
@@ -75,12 +86,14 @@ class Request:
         """Return the files that the request may name."""
         start = self.start["file"] if isinstance(self.start, Mapping) else ""
         options = (each for each in self.prior_options.values() if isinstance(each, str))
-        return (start, self.subject, self.prior, *options)
+        inputs = (str(each.get("file", "")) for each in self.inputs.values())
+        return (start, self.subject, self.prior, *options, *inputs)
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as a record keeps it."""
         kept = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**kept, "climb": self.climb.as_json(), "prior_options": dict(self.prior_options)}
+        own = {"prior_options": dict(self.prior_options), "inputs": dict(self.inputs)}
+        return {**kept, "climb": self.climb.as_json(), **own}
 
     def for_member(self, members: Sequence[Member], i: int) -> dict[str, Any]:
         """Return what one picture's record keeps: with it, the whole batch that it climbed in."""
@@ -117,6 +130,25 @@ class Request:
         return request, members, member
 
 
+def _check_inputs(request: Request, subject: Subject) -> None:
+    """Refuse a subject whose further inputs are not those of the request, with `BadFile`."""
+    here = subject.inputs
+    for name in [*request.inputs, *here]:
+        was, now = request.inputs.get(name), here.get(name)
+        keys = ("shape", "sha256")
+        if was is None or now is None or any(was.get(key) != now[key] for key in keys):
+            raise BadFile(
+                f"input {name!r} of {request.subject} is not what the record says: "
+                f"{_told(was)} there, {_told(now)} here"
+            )
+
+
+def _told(made: Mapping[str, Any] | None) -> str:
+    if made is None:
+        return "none"
+    return f"{made.get('file', 'an array')} of shape {made.get('shape')}, {made.get('sha256')}"
+
+
 FORMER_OPTIONS = ("prior_file", "bounds")
 """Options of a prior that were parts of the request in version 0.1.0."""
 
@@ -131,7 +163,7 @@ NOT_WHOLE = (
 )
 """What reading a request raises where a record does not have the form of one."""
 
-DECIDING = ("subject", "prior", "climb", "start", "prior_options", "reading")
+DECIDING = ("subject", "prior", "climb", "start", "prior_options", "reading", "fit", "inputs")
 """What a user asks for of a request; the machine is what it happens to be."""
 
 
@@ -152,7 +184,7 @@ def told_apart(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """
     part = next((each for each in DECIDING if kept.get(each) != wanted.get(each)), "")
     if part not in ("climb", "prior_options"):
-        return part
+        return part.removesuffix("s")
     old = _flat(kept[part])
     new = _flat(wanted[part])
     names = [name for name in {**new, **old} if old.get(name) != new.get(name)]

@@ -18,7 +18,7 @@ from phosphene.subjects import Subject
 from phosphene.synthesis import NOT_ABOVE
 from phosphene.units import Unit, is_token
 
-MADE_BY = ("subject", "prior", "prior_options", "reading")
+MADE_BY = ("subject", "prior", "prior_options", "reading", "fit", "inputs")
 """What all pictures of a folder have in common."""
 
 

@@ -218,8 +218,8 @@ def field_box(
 
 def _share(edge: float, side: int, subject: Subject) -> float:
     """Return where an edge along a side of the subject's input lies in a square photograph."""
-    longest = side if subject.stretches else max(subject.size)
-    return (edge + (longest - side) / 2) / longest
+    length = {"crop": max(subject.size), "stretch": side, "pad": min(subject.size)}[subject.fit]
+    return min(max((edge + (length - side) / 2) / length, 0), 1)
 
 
 def cut_out(picture: images.Pixels, box: Sequence[float]) -> images.Pixels:

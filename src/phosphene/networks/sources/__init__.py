@@ -5,11 +5,13 @@ A library is imported, and weights are fetched, only inside the loader that a na
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from phosphene.errors import UnknownName
+from phosphene.errors import BadRequest, UnknownName
 from phosphene.networks.sources import (
     exported,
     huggingface,
@@ -27,8 +29,18 @@ def is_source(name: str) -> bool:
     return name.partition(":")[0] in SOURCES or Path(name).suffix.lower() in SUFFIXES
 
 
-def load_network(name: str) -> LoadedNetwork:
-    """Return the network that `SOURCE:NAME`, `efficientnet-lite0|1|2` or a file names."""
+def load_network(name: str, inputs: Mapping[str, Any] = MappingProxyType({})) -> LoadedNetwork:
+    """Return the network that `SOURCE:NAME`, `efficientnet-lite0|1|2` or a file names.
+
+    `inputs` are what it reads beside images; only code of one's own says how they are read.
+    """
+    if inputs and name.startswith("python:"):
+        return python_factory.load(name.removeprefix("python:"), inputs)
+    if inputs:
+        raise BadRequest(
+            f"{name} reads images alone; further inputs are for python:MODULE:FACTORY and "
+            f"phosphene.wrap; got {', '.join(inputs)}"
+        )
     suffix = Path(name).suffix.lower()
     if suffix in SUFFIXES:
         return SUFFIXES[suffix](Path(name))

@@ -108,6 +108,8 @@ def options_beside(path: Path) -> dict[str, Any]:
             f"{file} is no JSON object; write for example {{"
             '"size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'
         )
+    if beyond := {"inputs", "frames"} & beside.keys():
+        raise BadFile(f"{file}: {min(beyond)} are for networks of python:MODULE:FACTORY alone")
     return beside
 
 

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 from urllib.error import HTTPError
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from phosphene.errors import (
     type_name,
 )
 from phosphene.networks.inspection import input_channels, largest_batch, number_type
+from phosphene.tensors import FITS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
@@ -38,7 +40,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_CHANNELS = 64
 """Channels of an input; more are taken for a slip."""
 
-OPTIONS = ("size", "channels", "mean", "std", "range", "classes", "output")
+OPTIONS = (
+    *("size", "channels", "mean", "std", "range", "classes", "output"),
+    *("fit", "from_rgb", "inputs", "frames"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +54,7 @@ class LoadedNetwork:
     whose channels are the classes ("" lets the caller guess). `card` says where it is from: source,
     weights, licence, version of the library. `batch` is the most images that it takes at once, 0
     for any number. `layout` is the order of their numbers in memory, which a program that was
-    traced with one may insist on.
+    traced with one may insist on. `fit` and `from_rgb` are as for `subjects.Subject`.
     """
 
     network: nn.Module
@@ -61,6 +66,8 @@ class LoadedNetwork:
     card: dict[str, Any] = field(default_factory=dict)
     batch: int = 0
     layout: torch.memory_format = torch.channels_last
+    fit: str = FITS[0]
+    from_rgb: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -71,7 +78,8 @@ def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -
 
     `channels` are found where they are not given. By default RGB has ImageNet's preprocessing, and
     other channels are read as they are. `range` (low, high) is that of the values which `mean` and
-    `std` normalise, 0 … 1 by default.
+    `std` normalise, 0 … 1 by default. `fit` is one of `tensors.FITS`. `from_rgb` has the shares of
+    red, green and blue in each channel. `inputs` and `frames` are for `networks.inputs`.
     """
     if unknown := [key for key in options if key not in OPTIONS]:
         raise BadRequest(f"{name} gives an option {unknown[0]!r}; there are: {', '.join(OPTIONS)}")
@@ -88,7 +96,39 @@ def checked_options(name: str, network: nn.Module, options: Mapping[str, Any]) -
     if channels is None:
         channels = input_channels(network, size)
     mean, std = _normalisation(name, channels, options)
-    return {"size": size, "mean": mean, "std": std, "classes": tuple(classes), "output": output}
+    return {
+        "size": size,
+        "mean": mean,
+        "std": std,
+        "classes": tuple(classes),
+        "output": output,
+        "fit": checked_fit(options.get("fit", FITS[0])),
+        "from_rgb": _from_rgb(name, len(mean), options.get("from_rgb", ())),
+    }
+
+
+def checked_fit(fit: Any) -> str:
+    """Return how images of another shape are brought to the subject's; `BadRequest` for others."""
+    if fit not in FITS:
+        raise BadRequest(f"fit is one of {', '.join(FITS)}; got {fit!r}")
+    return str(fit)
+
+
+def _from_rgb(name: str, channels: int, rows: Any) -> tuple[tuple[float, ...], ...]:
+    """Return the shares of red, green and blue in each channel, () where they are not said."""
+    if isinstance(rows, (tuple, list)) and not rows:
+        return ()
+    try:
+        shares = np.asarray(rows, np.float64)
+    except (TypeError, ValueError):
+        shares = np.zeros(0)
+    fits = shares.shape == (channels, 3) and channels != 3
+    if not fits or not (shares >= 0).all() or not (shares.sum(1) <= 1 + 1e-6).all():
+        raise BadRequest(
+            f"{name}: from_rgb has three shares, with a sum of at most 1, for each of {channels} "
+            f"channels that are not RGB; got {rows!r}"
+        )
+    return tuple(tuple(map(float, row)) for row in shares)
 
 
 def _sides(name: str, size: Any) -> tuple[int, int]:
@@ -261,6 +301,12 @@ def first_pass(
 
 def _advice(network: nn.Module, message: str) -> str:
     """Return what would help a network that fails with this message, "" where that is unknown."""
+    films = any(isinstance(each, nn.Conv3d) for each in network.modules())
+    if films and not getattr(network, "frames", 0):
+        return (
+            "; it reads frames, so say how many: frames=16 holds one image for 16 frames, and a "
+            "clip that moves is not climbed"
+        )
     channels = _channels_read(message)
     if channels != 3:
         noun = "channel" if channels == 1 else "channels"
@@ -268,8 +314,11 @@ def _advice(network: nn.Module, message: str) -> str:
     kind = number_type(network)
     if kind != torch.float32 and re.search("type|implemented for|Half|BFloat", message):
         return f"; its weights are {kind}, and network.float() makes them float32"
-    if "positional argument" in message or "keyword-only argument" in message:
-        return "; its forward must take one tensor of images, (batch, 3, height, width)"
+    if re.search("positional argument|keyword-only argument", message):
+        return (
+            "; its forward must take one tensor of images, (batch, channels, height, width); give "
+            "what else it reads by --input NAME=FILE.npy, or by inputs in Python"
+        )
     return ""
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from phosphene import factories
 from phosphene.errors import BadRequest, type_name
+from phosphene.networks.inputs import with_inputs
 from phosphene.networks.inspection import fitting_layout, sha256_of_weights, unwrapped
 from phosphene.networks.sources.loading import LoadedNetwork, checked_options, seeded_by_zero
 
 
-def load(text: str) -> LoadedNetwork:
+def load(text: str, inputs: Mapping[str, Any] = MappingProxyType({})) -> LoadedNetwork:
     """Return the network of `package.module:factory`, or with `@random` the same untrained.
 
-    The factory returns an `nn.Module`, or that and a dict with any of `size`, `mean`, `std`,
-    `classes`, `output`. It runs with torch's CPU random numbers seeded by 0, and its weights are
-    hashed, so that a record means one network.
+    The factory returns an `nn.Module`, or that and a dict with any of `loading.OPTIONS`. `inputs`
+    are further inputs of the network's `forward`, or take the place of the factory's. It runs with
+    torch's CPU random numbers seeded by 0, and its weights are hashed, so that a record means one
+    network.
     """
     name = f"python:{text}"
     with seeded_by_zero():
@@ -31,7 +35,7 @@ def load(text: str) -> LoadedNetwork:
     if text.endswith("@random"):
         with seeded_by_zero():
             _redraw(name, network)
-    inner = unwrapped(name, network)
+    inner = with_inputs(name, unwrapped(name, network), options, inputs)
     options = checked_options(name, inner, options)
     _check_weights(name, inner)
     with factories.users_code(f"{name}: the network"):
