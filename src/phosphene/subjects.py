@@ -29,9 +29,9 @@ from phosphene.networks.inspection import (
     largest_batch,
     last_layer,
     number_type,
+    ready,
     sha256_of_weights,
     token_names,
-    unwrapped,
     without_gradients,
 )
 from phosphene.networks.sources import SOURCES, is_source, load_network
@@ -496,8 +496,7 @@ def wrap(
     if not isinstance(network, nn.Module):
         raise BadRequest(f"a subject is an nn.Module; got {type(network).__name__}")
     name = name or type(network).__name__
-    inner = unwrapped(name, network).eval()
-    network = with_inputs(name, inner, {"frames": frames}, inputs)
+    network = with_inputs(name, ready(name, network), {"frames": frames}, inputs)
     given: dict[str, Any] = {"size": size, "classes": classes, "output": output}
     given |= {"fit": fit, "from_rgb": from_rgb}
     scaling = {"channels": channels, "mean": mean, "std": std, "range": range}

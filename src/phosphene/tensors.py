@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -158,15 +159,22 @@ def total_variation(images: Tensor) -> Tensor:
 def first_tensor(output: object) -> Tensor:
     """Return a layer's output, or the first tensor of several.
 
-    This is what a tuple or a dict begins with.
+    This is what a tuple, a dict or a dataclass begins with, but for None. Quantized numbers are
+    given as float.
     """
     if isinstance(output, Tensor):
-        return output
-    if isinstance(output, (tuple, list)) and output:
-        return first_tensor(output[0])
-    if isinstance(output, dict) and output:
-        return first_tensor(next(iter(output.values())))
-    raise UnknownName(f"a layer returns {type(output).__name__}, not a tensor")
+        return output.dequantize() if output.is_quantized else output
+    several: list[object] = []
+    if isinstance(output, (tuple, list)):
+        several = [*output]
+    elif isinstance(output, dict):
+        several = [*output.values()]
+    elif is_dataclass(output):
+        several = [getattr(output, each.name) for each in fields(output)]
+    found = next((each for each in several if each is not None), None)
+    if found is None:
+        raise UnknownName(f"a layer returns {type(output).__name__}, not a tensor")
+    return first_tensor(found)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:

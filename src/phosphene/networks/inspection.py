@@ -38,6 +38,27 @@ def unwrapped(name: str, network: nn.Module) -> nn.Module:
         network = within
 
 
+def ready(name: str, network: nn.Module) -> nn.Module:
+    """Return the network that a wrapper holds, in eval mode.
+
+    `BadRequest` for one that has no such mode, and for one whose weights are not there.
+    """
+    network = unwrapped(name, network)
+    try:
+        network.eval()
+    except NotImplementedError:  # of ExportedProgram.module()
+        raise BadRequest(
+            f"{name} is a module of torch.export without layers to read; save the program by "
+            "torch.export.save, and give the file net.pt2"
+        ) from None
+    for path, value in network.named_parameters():
+        if value.is_meta:
+            raise BadRequest(
+                f"{name}: {path} has no numbers yet; return a network whose weights are there"
+            )
+    return network
+
+
 def number_type(network: nn.Module) -> torch.dtype:
     """Return the type of numbers that a network takes: that of its first weights."""
     kinds = (each.dtype for each in network.parameters() if each.is_floating_point())

@@ -311,6 +311,9 @@ def _advice(network: nn.Module, message: str) -> str:
     if channels != 3:
         noun = "channel" if channels == 1 else "channels"
         return f"; it reads {channels} {noun}, so say so: channels={channels}"
+    kinds = {str(each.dtype) for each in network.parameters() if each.is_floating_point()}
+    if len(kinds) > 1 and "dtype" in message:
+        return f"; its weights are {' and '.join(sorted(kinds))}; network.float() makes them one"
     kind = number_type(network)
     if kind != torch.float32 and re.search("type|implemented for|Half|BFloat", message):
         return f"; its weights are {kind}, and network.float() makes them float32"

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from phosphene import factories
 from phosphene.errors import BadRequest, type_name
 from phosphene.networks.inputs import with_inputs
-from phosphene.networks.inspection import fitting_layout, sha256_of_weights, unwrapped
+from phosphene.networks.inspection import fitting_layout, ready, sha256_of_weights
 from phosphene.networks.sources.loading import LoadedNetwork, checked_options, seeded_by_zero
 
 
@@ -35,19 +35,19 @@ def load(text: str, inputs: Mapping[str, Any] = MappingProxyType({})) -> LoadedN
     if text.endswith("@random"):
         with seeded_by_zero():
             _redraw(name, network)
-    inner = with_inputs(name, unwrapped(name, network), options, inputs)
+    inner = with_inputs(name, ready(name, network), options, inputs)
     options = checked_options(name, inner, options)
     _check_weights(name, inner)
     with factories.users_code(f"{name}: the network"):
         card = {"source": "python", "weights": text, "sha256": sha256_of_weights(network)}
-        layout = fitting_layout(inner.eval(), options["size"], len(options["mean"]))
+        layout = fitting_layout(inner, options["size"], len(options["mean"]))
         return LoadedNetwork(inner, **options, card=card, layout=layout)
 
 
 def _check_weights(name: str, network: nn.Module) -> None:
-    """Refuse a network with weights that are on the meta device or not yet made."""
+    """Refuse a network with weights that its first pass did not make."""
     for path, value in network.named_parameters():
-        if value.is_meta or is_lazy(value):
+        if is_lazy(value):
             raise BadRequest(
                 f"{name}: {path} has no numbers yet; return a network whose weights are there"
             )
