@@ -27,6 +27,7 @@ FLOORS = {
     "notebook": 7,
     "pictures": 6,
     "synthesis": 5,
+    "stimulus": 4,
     "training": 4,
     "optimizers": 4,
     "testing": 4,

@@ -43,6 +43,7 @@ RECORD = Record(
 
 OPTIONAL = {
     *("kept_step", "last_score", "input", "input_sha256", "input_score", "array", "array_sha256"),
+    "stimulus",
 }
 
 
@@ -120,7 +121,7 @@ def test_what_is_no_record_is_refused(tmp_path: Path, raw: bytes) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 3},
+        {"format": 4},
         {"format": 0},
         {"format": "1"},
         {"format": None},

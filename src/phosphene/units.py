@@ -121,6 +121,11 @@ class Target:
         (weight, unit), *others = self.terms
         return unit if isinstance(unit, Unit) and weight == 1 and not others else None
 
+    @property
+    def least(self) -> bool:
+        """Return whether all units are to fall: scores are told of the same target upright."""
+        return all(weight < 0 for weight, _ in self.terms)
+
     def as_json(self) -> dict[str, Any]:
         """Return the target as a record keeps it; `Target.from_json` reads it back."""
         return {

@@ -42,6 +42,7 @@ class Picture:
     input: Path | None = None
     """What the subject reads of the picture, where that is another picture."""
     input_sha256: str = ""
+    least: bool = False
 
     @property
     def folder(self) -> Path:
@@ -54,13 +55,15 @@ class Picture:
 
         None where it did not, or where the two are not on one scale.
         """
-        curve = [value if math.isfinite(value) else -math.inf for value in self.curve]
+        sign = -1 if self.least else 1
+        curve = [sign * value if math.isfinite(value) else -math.inf for value in self.curve]
         if self.objective != "activation" or not curve or not math.isfinite(self.score):
             return None  # another objective is not on the scale of the score
         best = max(curve)
-        lost, rise = best - self.score, best - min(self.start_score, best)
+        lost = best - sign * self.score
+        rise = best - min(sign * self.start_score, best)
         far = math.isfinite(best) and lost > FALL * max(rise, abs(best) * FALL)
-        return (curve.index(best), best) if far else None
+        return (curve.index(best), sign * best) if far else None
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ def _picture(record: Record, file: Path) -> Iterator[Finding]:
         record=file,
         input=_input(record, file),
         input_sha256=record.input_sha256,
+        least=target.least,
     )
     sha256 = short(str(record.weights.get("subject", "")))
     yield Finding(piece.subject, sha256, _about(target), piece.label, piece)
@@ -155,6 +156,9 @@ def _facts(record: Record, climb: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "score of the last code", f"{record.last_score:.4g}"
     if record.input_score is not None:
         yield "score of the input in 8 bits", f"{record.input_score:.4g}"
+    for name in ("norm", "contrast", "luminance"):
+        if name in record.stimulus:
+            yield f"{name} of the picture", f"{record.stimulus[name]:.4g}"
     for name, value in record.versions.items():
         program = "" if name in MACHINE else " version"
         yield f"{short(str(name))}{program}", short(str(value))

@@ -287,6 +287,8 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
     for record in finished:
         if record.status != "climbed":
             err.print(f"phosphene: {record.target}: {_explained(record)}", soft_wrap=True)
+        for told in _missed(record):
+            err.print(f"phosphene: {record.target}: {told}", soft_wrap=True)
     if as_json:
         print_json(
             [
@@ -298,6 +300,7 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
                     "last_score": r.last_score,
                     "kept_step": r.kept_step,
                     "status": r.status,
+                    "stimulus": r.stimulus,
                     "image": str(folder / r.image),
                 }
                 for r in finished
@@ -314,6 +317,17 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
     if sheet.exists():
         more = f" (its first {MAX_TILES} pictures)" if len(finished) > MAX_TILES else ""
         out.print(f"contact sheet: {sheet}{more}", soft_wrap=True)
+
+
+def _missed(record: Any) -> list[str]:
+    """Return what a picture missed of its constraints, in words."""
+    names = record.stimulus.get("missed", ())
+    wanted = record.request["climb"].get("stimulus", {})
+    return [
+        f"its {name} is {record.stimulus[name]:g} and not {wanted[name]:g}, which its range "
+        "and its mask do not hold"
+        for name in names
+    ]
 
 
 def _explained(record: Any) -> str:

@@ -64,9 +64,10 @@ def _parameters() -> list[Any]:
     from phosphene.optimizers import load_optimizer
     from phosphene.parts import Option, built_in, options_of
     from phosphene.priors import prior_options
+    from phosphene.stimulus import Stimulus
     from phosphene.synthesis import Climb
 
-    declared: dict[str, Option] = dict(options_of(Climb))
+    declared: dict[str, Option] = options_of(Climb) | options_of(Stimulus)
     for name in built_in("phosphene.optimizers"):
         declared |= options_of(load_optimizer(name))
     for constraint in CONSTRAINTS.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +19,10 @@ class Record(Form):
     start; `status` is "climbed", "no higher than its start", "dead" or "stopped: …"; `image_sha256`
     is of the picture's 8-bit pixels. `kept_step` is the step of the curve that the picture shows,
     as many as there are steps where that is the last code; `last_score` is the activation on the
-    last code's picture. Version 0.1.0 kept the last one and told neither. It wrote format 1, in
-    which a climb has no parts.
+    last code's picture. `stimulus` holds the picture's norm, contrast and luminance, and what it
+    missed of those that were asked for. Version 0.1.0 kept the last one and told neither. It wrote
+    format 1, in which a climb has no parts. Formats 1 and 2 told the negative of an activation that
+    is to fall.
 
     `input` is the file of what the subject reads of the picture, in 8 bits. It is the picture
     itself where that has the subject's size and channels. `input_score` is the activation on that
@@ -28,8 +30,8 @@ class Record(Form):
     give `score`. Both are "" where there is no such file, as in earlier records.
     """
 
-    format: int = 2
-    reads: ClassVar[tuple[int, ...]] = (1, 2)
+    format: int = 3
+    reads: ClassVar[tuple[int, ...]] = (1, 2, 3)
     max_bytes: ClassVar[int] = 16 << 20
     target: str
     label: str
@@ -50,6 +52,7 @@ class Record(Form):
     input_score: float | None = None
     array: str = ""
     array_sha256: str = ""
+    stimulus: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, entry: Entry) -> Record:
@@ -63,4 +66,21 @@ class Record(Form):
         for name in (record.image, record.input, record.array):
             if Path(name).name != name or not record.image:
                 raise BadFile(f"{entry.file}: its picture {name!r} does not lie beside it")
-        return record
+        return record._upright() if record.format < 3 else record
+
+    def _upright(self) -> Record:
+        """Return the record of an older format with the scores of a target that is to fall turned.
+
+        Formats 1 and 2 told the negative of its activation.
+        """
+        try:
+            target, _ = self.request["members"][self.request["member"]]
+            least = all(weight < 0 for weight, _ in target["terms"])
+        except (KeyError, TypeError, ValueError, IndexError):
+            return self  # whoever needs the request says what is wrong
+        if not least:
+            return self
+        names = ("score", "start_score", "last_score", "input_score")
+        told = {name: getattr(self, name) for name in names}
+        turned: dict[str, Any] = {n: None if each is None else -each for n, each in told.items()}
+        return replace(self, **turned, curve=[-value for value in self.curve])

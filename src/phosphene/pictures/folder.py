@@ -169,6 +169,7 @@ def kept_inputs(
         tuple(record.status for record in kept),
         torch.tensor(steps),
         torch.tensor(last),
+        stimuli=tuple(record.stimulus for record in kept),
         records=tuple(kept),
     )
     result = with_inputs(result, subject, prior, arrays)
@@ -326,6 +327,7 @@ def made(
         versions=versions(request["device"]) | files_of((subject, *parts)),
         kept_step=int(result.kept[i]),
         last_score=float(result.last_scores[i]),
+        stimulus=result.stimuli[i],
         **_of_input(result, i, name, contents),
     )
     return record, contents

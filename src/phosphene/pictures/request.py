@@ -87,7 +87,7 @@ class Request:
         start = self.start["file"] if isinstance(self.start, Mapping) else ""
         options = (each for each in self.prior_options.values() if isinstance(each, str))
         inputs = (str(each.get("file", "")) for each in self.inputs.values())
-        return (start, self.subject, self.prior, *options, *inputs)
+        return (start, self.subject, self.prior, self.climb.stimulus.mask, *options, *inputs)
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as a record keeps it."""
@@ -194,7 +194,9 @@ def told_apart(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 
 def _flat(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {**{name: part[name] for name in part if name != "options"}, **part.get("options", {})}
+    groups = ("options", "stimulus")
+    flat = {name: part[name] for name in part if name not in groups}
+    return flat | part.get("stimulus", {}) | part.get("options", {})
 
 
 def taken_options(prior: str, known: Mapping[str, Option], given: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from phosphene.objectives import load_objective
 from phosphene.optimizers import CheckedOptimizer, Optimizer, load_optimizer
 from phosphene.parts import Option, built_in, check_names, name_of, option, options_of, read_options
 from phosphene.priors import Prior, check_gradient
+from phosphene.stimulus import FREE, Stimulus
 
 FORMER = {"rule": "optimizer", "prior": "constraint", "start": "distribution"}
 """Names of settings in version 0.1.0."""
@@ -33,7 +34,8 @@ class Climb:
     """How to climb. Its parts are an optimizer, an objective and a constraint, each by its name.
 
     `options` are those that the parts declare, such as `rate` and `decay`. What an option is for is
-    said where it is declared. `optimizer` and `objective` may also be classes, and `objective` a
+    said where it is declared. `stimulus` are the constraints of the picture, whose names are
+    settings as well. `optimizer` and `objective` may also be classes, and `objective` a
     function of activations (see `phosphene.objectives.FunctionObjective`).
 
     A climb that fails ends no higher than its random start, or with a unit that others of its layer
@@ -72,6 +74,7 @@ class Climb:
         "How low a code may fall: as low as natural ones (code), or to zero.",
         choices=("code", "zero"),
     )
+    stimulus: Stimulus = FREE
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __new__(cls, *values: Any, **settings: Any) -> Climb:
@@ -106,7 +109,8 @@ class Climb:
         found: dict[str, Option] = {}
         for kind, part in self.parts.items():
             own = options_of(part)
-            twice = sorted(own.keys() & (found.keys() | options_of(Climb).keys()))
+            taken = found.keys() | options_of(Climb).keys() | options_of(Stimulus).keys()
+            twice = sorted(own.keys() & taken)
             if twice:
                 raise BadRequest(f"the {kind}'s option {twice[0]!r} is another part's as well")
             found |= own
@@ -121,14 +125,17 @@ class Climb:
         """Return the climb with changes. Options that only its former parts had are left out."""
         changes = {_present(name): value for name, value in changes.items()}
         own = options_of(Climb)
+        shown = options_of(Stimulus)
         settings = {name: each for name, each in changes.items() if name in own}
         climb = replace(self, **read_options(own, settings, "a climb"))
         known = climb.declared()
-        check_names("a climb", changes, [*own, *known])
+        check_names("a climb", changes, [*own, *shown, *known])
+        constraints = {name: each for name, each in changes.items() if name in shown}
+        stimulus = climb.stimulus.changed(**constraints)
         options = {name: value for name, value in climb.options.items() if name in known}
-        more = {name: each for name, each in changes.items() if name not in own}
+        more = {name: each for name, each in changes.items() if name in known}
         options |= read_options(known, more, "a climb")
-        return replace(climb, options=options).completed()
+        return replace(climb, stimulus=stimulus, options=options).completed()
 
     def completed(self) -> Climb:
         """Return the climb with every option of its parts; `BadRequest` where one is of none."""
@@ -163,6 +170,8 @@ class Climb:
     def as_json(self) -> dict[str, Any]:
         """Return the climb as a record keeps it."""
         kept = {each.name: getattr(self, each.name) for each in fields(self)}
+        stimulus = kept.pop("stimulus").as_json()
+        kept |= {"stimulus": stimulus} if stimulus else {}
         parts = {kind: name_of(kept[kind]) for kind in ("optimizer", "objective")}
         return {**kept, **parts, "options": dict(self.options)}
 
@@ -173,7 +182,8 @@ class Climb:
         What version 0.1.0 did not name is as it was then.
         """
         if "rule" not in kept:
-            climb = cls(**kept)
+            stimulus = Stimulus.from_json(kept.get("stimulus", {}))
+            climb = cls(**{**kept, "stimulus": stimulus})
         else:
             flat = {**UNNAMED, **{FORMER.get(name, name): each for name, each in kept.items()}}
             own = {name: flat.pop(name) for name in kept.keys() & FORMER_OPTIONS}
@@ -185,7 +195,7 @@ class Climb:
 
 def setting_names() -> set[str]:
     """Return the names of a climb's settings, and of all options of the built-in parts."""
-    found = {*options_of(Climb)}
+    found = {*options_of(Climb), *options_of(Stimulus)}
     for name in built_in("phosphene.optimizers"):
         found |= options_of(load_optimizer(name)).keys()
     for part in CONSTRAINTS.values():

@@ -11,7 +11,7 @@ from phosphene.objectives import make_objective
 from phosphene.priors import Prior
 from phosphene.subjects import Subject
 from phosphene.synthesis.climb import Climb
-from phosphene.synthesis.results import PreferredInputs
+from phosphene.synthesis.results import PreferredInputs, as_activations
 from phosphene.tensors import center_crop, device_of, in_8_bits
 
 
@@ -48,4 +48,4 @@ def with_input_scores(result: PreferredInputs, subject: Subject, climb: Climb) -
     with subject.reading(objective.layers) as read:
         prepared = subject.prepare(result.inputs.to(device_of(subject.network)))
         scores = objective.scores(read(prepared)).cpu()
-    return replace(result, input_scores=scores)
+    return replace(result, input_scores=as_activations(scores, result.members))

@@ -20,7 +20,7 @@ from phosphene.priors import Encode, Prior
 from phosphene.subjects import MAX_TARGETS, Subject
 from phosphene.synthesis.climb import Climb
 from phosphene.synthesis.progress import Progress
-from phosphene.synthesis.results import NOT_ABOVE, Member, PreferredInputs, with_higher
+from phosphene.synthesis.results import NOT_ABOVE, Member, PreferredInputs, upright, with_higher
 from phosphene.synthesis.starts import start_codes
 from phosphene.synthesis.view import Ascent, Measured, Shifts, View, measured, scored
 
@@ -127,7 +127,7 @@ def climb_batch(
         again, still = _climb_once(setup, [members[i] for i in failed], attempt, silent)
         result = with_higher(result, failed, again)
         failed = [failed[j] for j in still]
-    return result
+    return upright(result)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,8 +165,9 @@ def _climb_once(
     constrained = climb.make_constraint().fit(prior.statistics)
     shifts = _shifts(members, climb, prior)
     progress = Progress(n, climb.steps)
+    project = climb.stimulus.fit(setup.subject, prior)
     with setup.subject.reading(objective.layers) as read, setup.encoding() as encoded:
-        view = View(setup.subject, prior, climb, read, setup.device, setup.precision)
+        view = View(setup.subject, prior, climb, read, setup.device, setup.precision, project)
         codes, alive = start_codes(
             members, objective, view, setup.start, attempt, optimizer.uses_gradient
         )
@@ -200,6 +201,7 @@ def _climb_once(
         at,
         last_scores,
         torch.stack(progress.frames) if progress.frames else None,
+        tuple(climb.stimulus.told(each, setup.subject) for each in end.stimuli),
     )
     return result, _failed(statuses, end.faint if climb.steps else None)
 

@@ -16,6 +16,7 @@ from phosphene import images as pictures
 from phosphene.errors import BadRequest
 from phosphene.forms import Record
 from phosphene.records import Contents, Folder
+from phosphene.tensors import per_row
 from phosphene.units import Target
 
 NOT_ABOVE = "no higher than its start"
@@ -47,7 +48,9 @@ class PreferredInputs:
     `statuses`: "climbed", `NOT_ABOVE`, "dead" (no start had a gradient) or "stopped: …"; `frames`
     (frames, n, 3, size, size) where an animation was asked for. `kept` (n,): the step whose code
     the picture shows, `steps` where that is the last one; `last_scores` (n,): the activation on the
-    last code's picture. `records` say how each picture came to be, where `synthesize` made them.
+    last code's picture. `stimuli`: each picture's norm, contrast and luminance by name, and what it
+    missed of them (see `Stimulus.told`). `records` say how each picture came to be, where
+    `synthesize` made them. Of a target that is to fall, scores and curves are its activation.
 
     `inputs` (n, channels, height, width) are what the subject reads of the pictures, in [0, 1] and
     8 bits, in its own channels and size; `input_scores` (n,) are the activations on these. `arrays`
@@ -66,6 +69,7 @@ class PreferredInputs:
     kept: Tensor
     last_scores: Tensor
     frames: Tensor | None = None
+    stimuli: tuple[dict[str, Any], ...] = ()
     records: tuple[Record, ...] = ()
     inputs: Tensor | None = None
     input_scores: Tensor | None = None
@@ -156,6 +160,7 @@ def with_higher(
         return result
     into = [tried[j] for j in higher]
     statuses = list(result.statuses)
+    stimuli = list(result.stimuli)
 
     def merged(name: str, axis: int = 0) -> Tensor:
         new = getattr(again, name).index_select(axis, torch.tensor(higher))
@@ -164,11 +169,30 @@ def with_higher(
 
     for i, j in zip(into, higher, strict=True):
         statuses[i] = again.statuses[j]
+        stimuli[i] = again.stimuli[j]
     names = ("images", "codes", "scores", "start_scores", "curves", "kept", "last_scores")
     better: dict[str, Any] = {name: merged(name) for name in names}
     if result.frames is not None:
         better["frames"] = merged("frames", 1)
-    return replace(result, statuses=tuple(statuses), **better)
+    return replace(result, statuses=tuple(statuses), stimuli=tuple(stimuli), **better)
+
+
+def upright(result: PreferredInputs) -> PreferredInputs:
+    """Return the result with the scores of targets that are to fall as activations.
+
+    A climb maximises their negative.
+    """
+    names = ("scores", "start_scores", "last_scores", "curves")
+    turned: dict[str, Any] = {
+        name: as_activations(getattr(result, name), result.members) for name in names
+    }
+    return replace(result, **turned)
+
+
+def as_activations(scores: Tensor, members: Sequence[Member]) -> Tensor:
+    """Return scores (members, …), those of targets that are to fall turned to activations."""
+    falling = torch.tensor([member.target.least for member in members])
+    return torch.where(per_row(falling, scores), 0 - scores, scores)  # 0 - 0 has no sign
 
 
 def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
@@ -191,6 +215,7 @@ def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
         together("kept"),
         together("last_scores"),
         torch.cat(frames, 1) if frames else None,
+        tuple(each for result in results for each in result.stimuli),
         tuple(record for result in results for record in result.records),
         **{name: together(name) for name in there},
     )

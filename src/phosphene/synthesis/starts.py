@@ -14,7 +14,7 @@ from phosphene.optimizers.mean import paper_unit
 from phosphene.priors import Prior, encode
 from phosphene.synthesis.climb import Climb
 from phosphene.synthesis.results import Member
-from phosphene.synthesis.view import View, drawn, gradient_of, is_moving, opened
+from phosphene.synthesis.view import View, gradient_of, is_moving, opened
 from phosphene.units import Target
 
 STARTS = 8
@@ -112,7 +112,7 @@ def promises(codes: Tensor, objective: Objective, view: View) -> list[Promise]:
     """
     codes = codes.detach().requires_grad_()
     everyone = range(len(codes))
-    activations = view.still(drawn(view.prior, codes))
+    activations = view.still(view.drawn(codes))
     followed = objective(activations)
     try:
         gradient = gradient_of(followed, codes, everyone)

@@ -14,6 +14,7 @@ from torch import Tensor
 from phosphene.objectives import Objective
 from phosphene.priors import Prior
 from phosphene.probe import Read, redirected
+from phosphene.stimulus import Project, measure
 from phosphene.subjects import Subject
 from phosphene.synthesis.climb import Climb
 from phosphene.tensors import blurred, center_crop, device_of, in_8_bits, per_row, total_variation
@@ -35,6 +36,16 @@ class View:
     read: Read
     device: str
     precision: str
+    project: Project
+
+    def drawn(self, codes: Tensor) -> Tensor:
+        """Return the images of codes as the climb's stimulus has them.
+
+        They are in float32 at least: half precision cannot be resized.
+        """
+        images = self.prior.images(codes)
+        whole = images.dtype in (torch.float32, torch.float64)
+        return self.project(images if whole else images.float())
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of a pass in the climb's precision."""
@@ -63,12 +74,6 @@ class View:
         return [score - each for score, each in zip(scores, rough, strict=True)]
 
 
-def drawn(prior: Prior, codes: Tensor) -> Tensor:
-    """Return the images of codes, in float32 at least: half precision cannot be resized."""
-    images = prior.images(codes)
-    return images if images.dtype in (torch.float32, torch.float64) else images.float()
-
-
 class Ascent:
     """One pass: the images of codes (batch, *code), their scores, and on demand the gradient.
 
@@ -85,7 +90,7 @@ class Ascent:
         self.going = going
         self.codes = codes.detach().requires_grad_()
         with view.autocast():
-            shown = drawn(view.prior, self.codes)
+            shown = view.drawn(self.codes)
             self._rising = objective(view.moving(shown, shifts))
             self._followed = view.smooth(self._rising, shown)
         self.images = shown.detach()
@@ -124,7 +129,7 @@ def scored(
     for places in torch.arange(len(codes)).split(view.subject.at_most(AT_ONCE)):
         some = places.tolist()
         with view.autocast():
-            shown = drawn(view.prior, codes[some])
+            shown = view.drawn(codes[some])
             seen = view.moving(shown, [shifts[i] for i in some] if shifts else None)
             scores.append(torch.stack(view.smooth(objective.of(some)(seen), shown)))
         images.append(shown)
@@ -146,7 +151,7 @@ def opened(
         return gradient
     some = codes[shut].detach().requires_grad_()
     with view.autocast():
-        shown = drawn(view.prior, some)
+        shown = view.drawn(some)
         with redirected():
             seen = view.moving(shown, [shifts[i] for i in shut] if shifts else None)
             scores = objective.of(shut)(seen)
@@ -189,7 +194,8 @@ class Measured:
     """Codes, their 8-bit images and, in float32 on those, the targets' activations.
 
     `followed` is what a climb would follow there; `faint` says whose unit answers less than its
-    layer's other channels do. All but the codes lie on the CPU.
+    layer's other channels do. `stimuli` (batch, 3) are those of `stimulus.measure`. All but the
+    codes lie on the CPU.
     """
 
     codes: Tensor
@@ -197,6 +203,7 @@ class Measured:
     scores: Tensor
     followed: Tensor
     faint: Tensor
+    stimuli: Tensor
 
     def chosen(self, other: Measured, better: Tensor) -> Measured:
         """Return the members of this for which `better` (batch,) is true, else those of `other`."""
@@ -211,9 +218,10 @@ class Measured:
 @torch.no_grad()
 def measured(view: View, codes: Tensor, objective: Objective) -> Measured:
     """Measure codes (batch, *code) on their 8-bit pictures."""
-    images = in_8_bits(drawn(view.prior, codes))
+    images = in_8_bits(view.drawn(codes))
+    stimuli = measure(images, view.subject, view.prior.view_size)
     activations = view.still(images)
     scores = objective.scores(activations)
     followed = torch.stack(view.smooth(objective(activations), images))
     faint = torch.tensor(objective.faint(activations))
-    return Measured(codes, images.float().cpu(), scores.cpu(), followed.cpu(), faint)
+    return Measured(codes, images.float().cpu(), scores.cpu(), followed.cpu(), faint, stimuli)
