@@ -48,6 +48,8 @@ FLOORS = {
     "factories": 0,
     "kept": 0,
     "axes": 0,
+    "views": 0,
+    "dictionaries": 0,
     "targets": 0,
     "tensors": 0,
     "statistics": 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,6 +26,7 @@ from phosphene.axes import (
 )
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.tensors import device_of, first_tensor
+from phosphene.views import READ, View, views_of
 
 Read = Callable[[Tensor], dict[str, Tensor]]
 
@@ -41,8 +42,37 @@ class _Deepest(Exception):
 
 
 def find_layer(network: nn.Module, layer: str, name: str = "the network") -> nn.Module:
-    """Return the module at a `named_modules()` path; `UnknownName` tells the near ones."""
-    return network.get_submodule(layer_path(network, layer, name))
+    """Return the module at a `named_modules()` path; `UnknownName` tells the near ones.
+
+    Of a view it is the module whose output or input the view takes.
+    """
+    path = layer_path(network, layer, name)
+    return network.get_submodule(_module_read(network, path, views_of(network)))
+
+
+def _module_read(network: nn.Module, layer: str, views: Mapping[str, View]) -> str:
+    """Return the path of the module that runs for a layer: its own, or that which a view takes."""
+    source = _source(layer, views)
+    paths = {path for path, _ in network.named_modules()}
+    return source if source in paths else source.removesuffix(READ)
+
+
+def _source(layer: str, views: Mapping[str, View]) -> str:
+    """Return the layer whose values are read for a layer: itself, or that which a view takes."""
+    while layer in views:
+        layer = views[layer].layer
+    return layer
+
+
+def kind_of(network: nn.Module, layer: str) -> str:
+    """Return what a table calls a layer: its module's class, or what a view is."""
+    view = views_of(network).get(layer)
+    if view is not None:
+        return view.kind
+    module = find_layer(network, layer)
+    of_export = getattr(module, "type_name", None)  # the class before the export
+    exported = of_export() if callable(of_export) else None
+    return str(exported or type(module).__name__).rpartition(".")[2]
 
 
 def layer_path(network: nn.Module, layer: str, name: str = "the network") -> str:
@@ -51,9 +81,12 @@ def layer_path(network: nn.Module, layer: str, name: str = "the network") -> str
     It may be written as in a wrapper that was taken off the network, such as `module.fc`, or
     without one that is still in it. `UnknownName` tells the near ones.
     """
-    known = [path for path, _ in network.named_modules() if path]
+    paths = [path for path, _ in network.named_modules() if path]
+    known = [*paths, *(view for view in views_of(network) if view not in paths)]
     if layer in known:
         return layer
+    if layer.endswith(READ):
+        return layer_path(network, layer.removesuffix(READ), name) + READ
     same = [path for path in known if layer and _unwrapped(path) == _unwrapped(layer)]
     if len(same) == 1:
         return same[0]
@@ -143,6 +176,8 @@ def probe(
     several times gives the first run that keeps the batch, one that returns several tensors its
     first tensor. Maps that have their channels last are given with their channels first.
 
+    A view (see `views`) is read like a layer: what `LAYER.in` reads, an attention head, features.
+
     `tokens` says how values of three axes are read. Patches, (batch, tokens, channels), become a
     map (batch, channels, rows, columns); the tokens ahead of them, (batch, channels), are given
     under the keys made by `at_token(layer, name)`. Other tokens are given as (batch, channels,
@@ -156,8 +191,10 @@ def probe(
     # None until the first pass, in which the hooks keep nothing
     lines: list[str] | None = [] if tokens is None else None
     handles: list[RemovableHandle] = []
-    keys = list(dict.fromkeys(layers))
+    asked = list(dict.fromkeys(layers))
+    views = views_of(network)
     # lists, since torch.compile's guards take the order of a set for its content
+    keys = list(dict.fromkeys(_read_for(key, views) for key in asked))
     wanted = [key for key in keys if not key.endswith(BEFORE)]
 
     def lacks(key: str) -> bool:
@@ -177,8 +214,11 @@ def probe(
     def keep_input(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if lines is not None and lacks(key):
-                first = channels_first(inputs[0], size, key.removesuffix(BEFORE) in lines)
+                layer = key.removesuffix(BEFORE).removesuffix(READ)
+                first = channels_first(first_tensor(inputs), size, layer in lines)
                 found[key] = first.clone()  # an in-place ReLU would overwrite it
+                if key in wanted and not any(map(lacks, wanted)):
+                    raise _Deepest
 
         return hook
 
@@ -193,12 +233,15 @@ def probe(
         except _Deepest:  # torch.compile does not take `suppress`
             pass
         _check_found(found, wanted, images)
-        return with_patches(found, tokens, lines, inputs)
+        return _with_views(with_patches(found, tokens, lines, inputs), asked, views)
 
     try:
         for key in keys:
-            layer = find_layer(network, key.removesuffix(BEFORE))
-            if key in wanted:
+            path = layer_path(network, key.removesuffix(BEFORE))
+            layer = find_layer(network, path)
+            if path != _module_read(network, path, views):
+                handles.append(layer.register_forward_pre_hook(keep_input(key)))
+            elif key in wanted:
                 handles.append(layer.register_forward_hook(keep(key)))
             elif (closing := _closing_activation(layer)) is not None:
                 handles.append(closing.register_forward_pre_hook(keep_input(key)))
@@ -206,6 +249,42 @@ def probe(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _read_for(key: str, views: Mapping[str, View]) -> str:
+    """Return the key of what has to be read for a key: of a view, it is what the view takes."""
+    layer = key.removesuffix(BEFORE)
+    return _source(layer, views) if layer in views else key
+
+
+def _with_views(
+    given: dict[str, Tensor], asked: Sequence[str], views: Mapping[str, View]
+) -> dict[str, Tensor]:
+    """Return what was asked for of what was read, and of the views that are made of it."""
+    if not any(key.removesuffix(BEFORE) in views for key in asked):
+        return given
+    made: dict[str, Tensor] = {}
+    for key in asked:
+        view = views.get(key.removesuffix(BEFORE))
+        if view is None:
+            continue
+        values = view.opened if key.endswith(BEFORE) else view.values
+        if values is not None:
+            parts = _by_token(view.layer, given, views)
+            made |= {key + token: values(part) for token, part in parts.items()}
+    own = {key: value for key, value in given.items() if key.partition("@")[0] in asked}
+    return own | made
+
+
+def _by_token(
+    layer: str, given: Mapping[str, Tensor], views: Mapping[str, View]
+) -> dict[str, Tensor]:
+    """Return a layer's values by what follows its name: "", or "@" and a token's name."""
+    if layer in views:
+        parts = _by_token(views[layer].layer, given, views)
+        return {token: views[layer].values(part) for token, part in parts.items()}
+    keys = [key for key in given if key == layer or key.startswith(f"{layer}@")]
+    return {key.removeprefix(layer): given[key] for key in keys}
 
 
 def _check_found(found: dict[str, Tensor], wanted: list[str], images: int) -> None:
@@ -267,6 +346,44 @@ def layer_shapes(
     with _noting(network, note), _without_gradient():
         run(network, inputs)
     return shapes
+
+
+def view_shapes(
+    network: nn.Module, inputs: Tensor, tokens: Tokens | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every view, as `layer_shapes` does: what layers read, heads, features."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    size = shape_of_maps(inputs, tokens, network)
+    in_order = sequences(network, inputs) if tokens else set()
+
+    def note(path: str, module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
+        with suppress(UnknownName):  # what reads no tensor, or none of each image
+            for key, value in ((path, first_tensor(output)), (path + READ, first_tensor(read))):
+                known = key in shapes or not value.is_floating_point()
+                if path and value.shape[:1] == (len(inputs),) and not known:
+                    value = channels_first(value, size, path in in_order)
+                    given = with_patches({key: value}, tokens, in_order, inputs)
+                    shapes.update({name: tuple(part.shape[1:]) for name, part in given.items()})
+
+    with _noting(network, note), _without_gradient():
+        run(network, inputs)
+    views = _shapes_of_views(shapes, views_of(network))
+    paths = {path for path, _ in network.named_modules()}
+    read = {key: shape for key, shape in shapes.items() if key.partition("@")[0] not in paths}
+    return read | views
+
+
+def _shapes_of_views(
+    shapes: Mapping[str, tuple[int, ...]], views: Mapping[str, View]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each view, and of its tokens, from those of what they take."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, view in views.items():
+        source = _source(name, views)
+        for key, shape in shapes.items():
+            if key == source or key.startswith(f"{source}@"):
+                found[name + key.removeprefix(source)] = (view.channels, *shape[1:])
+    return found
 
 
 @contextmanager
@@ -345,6 +462,7 @@ def lost_gradient(network: nn.Module, inputs: Tensor, layer: str) -> str:
     Only what depends on the inputs can lose it: a layer that is the same for their negative, such
     as an embedding of positions or what lies behind a ReLU that is shut, tells nothing.
     """
+    layer = _module_read(network, layer, views_of(network))
     inputs = inputs.detach().requires_grad_()
     negative = (-inputs).detach().requires_grad_()
     runs = zip(_ran(network, inputs, layer), _ran(network, negative, layer), strict=False)

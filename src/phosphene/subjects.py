@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from phosphene import weights
 from phosphene.axes import Tokens
+from phosphene.dictionaries import read_dictionary
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.factories import is_factory
 from phosphene.networks import build
@@ -53,10 +54,12 @@ from phosphene.probe import (
     lost_gradient,
     probe,
     run,
+    view_shapes,
 )
 from phosphene.targets import resolve
 from phosphene.tensors import FITS, LUMINANCE, device_of, first_tensor, fitted, recoloured
 from phosphene.units import Target
+from phosphene.views import extended, plain, views_of
 
 READINGS = (1, 2, 3)
 """Versions of what a layer's values mean. 1, by version 0.1.0: three axes are (batch, tokens,
@@ -91,6 +94,8 @@ class Subject:
     An adapter brings images to the network. `from_rgb` has the shares of red, green and blue in
     each channel; without them grey is the luminance. `fit` tells how other proportions become the
     subject's (see `tensors.FITS`). Records before version 3 of `READINGS` stretch images.
+
+    `embed_text` gives a text's embedding, where `output` is the layer of an image's, of length one.
     """
 
     name: str
@@ -106,6 +111,8 @@ class Subject:
     tokens: Tokens | None = field(default_factory=Tokens)
     fit: str = FITS[0]
     from_rgb: tuple[tuple[float, ...], ...] = ()
+    stretches: bool = False
+    embed_text: Callable[[str], Tensor] | None = None
 
     @property
     def channels(self) -> int:
@@ -133,13 +140,15 @@ class Subject:
     @property
     def inputs(self) -> dict[str, dict[str, Any]]:
         """Return the shape and sha256 of each fixed input that the network has beside images."""
-        fixed = getattr(self.network, "fixed", {}) if isinstance(self.network, WithInputs) else {}
+        network = plain(self.network)
+        fixed = network.fixed if isinstance(network, WithInputs) else {}
         return {name: each.as_json() for name, each in fixed.items()}
 
     @property
     def frames(self) -> int:
         """Return for how many frames an image is held, 0 where the network reads single images."""
-        return self.network.frames if isinstance(self.network, WithInputs) else 0
+        network = plain(self.network)
+        return network.frames if isinstance(network, WithInputs) else 0
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return what the network reads of images in [0, 1], (batch, c, height, width).
@@ -182,9 +191,12 @@ class Subject:
         return hashlib.sha256(told.encode()).hexdigest()
 
     def _adapter(self) -> dict[str, Any]:
-        """Return what is not usual about how images come to the network."""
+        """Return what is not usual about how images come to the network, and what was added."""
         inputs = {name: [told["shape"], told["sha256"]] for name, told in self.inputs.items()}
+        added = self.card.get("dictionaries", {})
+        parts = {each: [told["layer"], told["sha256"]] for each, told in added.items()}
         own = {"from_rgb": self.from_rgb, "inputs": inputs, "frames": self.frames}
+        own |= {"dictionaries": parts}
         fit = {} if self.fit == FITS[0] else {"fit": self.fit}
         return fit | {name: value for name, value in own.items() if value}
 
@@ -235,23 +247,93 @@ class Subject:
                 )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the output shape, without the batch, of every layer that runs."""
+        """Return the output shape, without the batch, of every layer that runs.
+
+        Dictionaries that were added to the subject count as layers.
+        """
         return {name: shape for name, shape in self._shapes.items() if "@" not in name}
+
+    def heads(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the output of every attention head, ahead of its projection."""
+        views = views_of(self.network).keys() - self._shapes.keys()
+        return {name: shape for name, shape in self._view_shapes.items() if name in views}
+
+    def shape(self, layer: str) -> tuple[int, ...]:
+        """Return the shape of a layer or a view, without the batch; () where it gives nothing."""
+        return self._shapes.get(layer) or self._view_shapes.get(layer, ())
+
+    def channel_names(self, layer: str) -> tuple[str, ...]:
+        """Return the names of a layer's channels: classes, or what a dictionary calls its features.
+
+        () where they have no names.
+        """
+        if layer == self.output:
+            return self.classes
+        return tuple(self.card.get("dictionaries", {}).get(layer, {}).get("names", ()))
+
+    def text_vector(self, text: str) -> tuple[float, ...]:
+        """Return a text's embedding, a direction in the channels of `output`.
+
+        The product of its unit vector with an image's embedding is their cosine similarity.
+        `BadRequest` where the subject reads no texts.
+        """
+        if self.embed_text is None:
+            raise BadRequest(
+                f"{self.name} reads no texts; hf:OWNER/NAME of a CLIP or SigLIP model does"
+            )
+        return tuple(self.embed_text(text).tolist())
+
+    def with_dictionary(self, name: str, layer: str, file: str | Path) -> Subject:
+        """Return the subject with a dictionary's features as a layer of this name.
+
+        `file` holds a sparse autoencoder, or directions, on the channels of `layer`; see
+        `phosphene.dictionaries`. The subject's network stays as it is.
+        """
+        taken = {path.partition(".")[0] for path, _ in self.network.named_modules()}
+        if not re.fullmatch(r"[A-Za-z_]\w*", name) or name in {*taken, "class", "text"}:
+            raise BadRequest(f"a dictionary's name is one of letters, and no layer's; got {name!r}")
+        path = self.layer_path(layer)
+        dictionary = read_dictionary(Path(file))
+        channels = self.shape(path)[:1]
+        if channels != (dictionary.inputs,):
+            raise BadFile(
+                f"{file} reads {dictionary.inputs:,} channels; {path} of {self.name} has "
+                f"{channels[0] if channels else 'none'}"
+            )
+        told = {"layer": path, "sha256": dictionary.sha256, "names": list(dictionary.names)}
+        added = {**self.card.get("dictionaries", {}), name: told}
+        return replace(
+            self,
+            name=f"{self.name}+{name}:{path}={Path(file).name}",
+            network=extended(self.network, name, path, dictionary.to(device_of(self.network))),
+            card={**self.card, "dictionaries": added},
+        )
 
     def token_names(self, layer: str) -> tuple[str, ...]:
         """Return the names of a layer's tokens ahead of its patches."""
-        return tuple(
-            name.removeprefix(f"{layer}@") for name in self._shapes if name.startswith(f"{layer}@")
-        )
+        shapes = self._shapes if layer in self._shapes else self._view_shapes
+        start = f"{layer}@"
+        return tuple(name.removeprefix(start) for name in shapes if name.startswith(start))
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
+        added = self.card.get("dictionaries", {})
+        features = self._view_shapes if added else {}
+        own = {name: shape for name, shape in features.items() if name.partition("@")[0] in added}
+        with without_gradients():
+            return layer_shapes(self.network, self._blank(), self.tokens) | own
+
+    @cached_property
+    def _view_shapes(self) -> dict[str, tuple[int, ...]]:
+        with without_gradients():
+            return view_shapes(self.network, self._blank(), self.tokens)
+
+    def _blank(self) -> Tensor:
+        """Return what the network reads of two black images, or of one where it takes no more."""
         parameter = next(self.network.parameters(), torch.zeros(()))
         # two images tell a batch from its images
         shape = (self.at_most(2), self.channels, *self.size)
-        blank = torch.zeros(shape, device=parameter.device)
-        with without_gradients():
-            return layer_shapes(self.network, self.prepare(blank), self.tokens)
+        return self.prepare(torch.zeros(shape, device=parameter.device))
 
     def as_read_by(self, version: int) -> Subject:
         """Return the subject as a record of this version of reading means it (see `READINGS`)."""
@@ -321,6 +403,10 @@ def _behaviour(subject: Subject) -> dict[str, str]:
     return {"": f"{sizes.get('', 0.0):.2e}"}
 
 
+_ADDED = re.compile(r"(.+)\+([A-Za-z_]\w*):([^=+]+)=([^=]+)")
+"""SUBJECT+NAME:LAYER=FILE."""
+
+
 def load_subject(
     name: str | Path, *, fit: str = "", inputs: Mapping[str, Any] = MappingProxyType({})
 ) -> Subject:
@@ -331,8 +417,13 @@ def load_subject(
 
     The name is a bundled one, or begins with `torchvision:`, `timm:`, `hf:`, `python:` or
     `efficientnet-lite`. `NAME@random` is the same network untrained, its weights drawn with seed 0:
-    the control of what training did.
+    the control of what training did. `SUBJECT+NAME:LAYER=FILE` is the subject with the features of
+    a dictionary on one of its layers as a layer of this name.
     """
+    added = _ADDED.fullmatch(str(name))
+    if added is not None and not Path(name).exists():
+        subject = load_subject(added[1], fit=fit, inputs=inputs)
+        return subject.with_dictionary(added[2], added[3], added[4])
     subject = _loaded(ALIASES.get(str(name), name), inputs)
     return replace(subject, fit=checked_fit(fit)) if fit else subject
 

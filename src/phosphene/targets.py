@@ -9,8 +9,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Protocol
 
-from phosphene.errors import BadRequest, UnknownName
-from phosphene.units import Target, Term, Unit, channel_range, is_token, parse
+from phosphene.errors import BadRequest, UnknownName, near
+from phosphene.units import Direction, Target, Term, Unit, channel_range, is_token, parse
 
 
 class Addressed(Protocol):
@@ -31,8 +31,14 @@ class Addressed(Protocol):
     def layer_path(self, layer: str) -> str:
         """Return the path of a layer; `UnknownName` where there is none."""
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the output shape, without the batch, of every layer that runs."""
+    def shape(self, layer: str) -> tuple[int, ...]:
+        """Return the shape of a layer, without the batch; () where it gives no activations."""
+
+    def text_vector(self, text: str) -> tuple[float, ...]:
+        """Return a text's embedding, a direction in `output`; `BadRequest` where there is none."""
+
+    def channel_names(self, layer: str) -> tuple[str, ...]:
+        """Return the names of a layer's channels, () where they have none."""
 
     def token_names(self, layer: str) -> tuple[str, ...]:
         """Return the names of a layer's tokens ahead of its patches."""
@@ -60,12 +66,15 @@ def resolve(subject: Addressed, text: str) -> list[Target]:
     return [Target(tuple(found), label.removeprefix("+ "))]
 
 
-def _units(subject: Addressed, term: Term) -> list[Unit]:
+def _units(subject: Addressed, term: Term) -> list[Unit | Direction]:
+    if term.layer == "text":
+        vector = subject.text_vector(term.channels)
+        return [Direction(subject.output, vector, name=term.channels)]
     if term.layer == "class":
         channel = str(_class_of_output(subject, term))
         term = replace(term, layer=subject.output, channels=channel, quoted=False)
     term = replace(term, layer=subject.layer_path(term.layer))
-    shape = subject.shapes().get(term.layer)
+    shape = subject.shape(term.layer)
     if not shape:
         raise UnknownName(f"{subject.name}: layer {term.layer!r} gives no activations for an image")
     channels = _channels(subject, term, shape[0])
@@ -89,18 +98,30 @@ def _channels(subject: Addressed, term: Term, count: int) -> list[int]:
     if term.channels == "all" and not term.quoted:
         channels = list(range(count))
     if channels is None:
-        if term.layer != subject.output:
-            raise UnknownName(
-                f"{term.layer}:{term.channels}: only the output layer "
-                f"({subject.output or 'unknown here'}) has names; "
-                f"{term.layer} has channels 0 … {count - 1}"
-            )
-        channels = [class_number(subject, term.channels)]
+        channels = [_named_channel(subject, term, count)]
     if wrong := [channel for channel in channels if channel >= count]:
         raise UnknownName(
             f"{subject.name}: {term.layer} has {count} channels, 0 … {count - 1}; got {wrong[0]}"
         )
     return channels
+
+
+def _named_channel(subject: Addressed, term: Term, count: int) -> int:
+    """Return the channel that a name means, of a layer whose channels have names."""
+    if term.layer == subject.output:
+        return class_number(subject, term.channels)
+    names = subject.channel_names(term.layer)
+    if term.channels in names:
+        return names.index(term.channels)
+    if names:
+        raise UnknownName(
+            f"{term.layer} has no {term.channels!r}; near: {near(term.channels, names)}"
+        )
+    raise UnknownName(
+        f"{term.layer}:{term.channels}: only the output layer "
+        f"({subject.output or 'unknown here'}) has names; "
+        f"{term.layer} has channels 0 … {count - 1}"
+    )
 
 
 def _check_position(subject: Addressed, term: Term, sides: tuple[int, ...]) -> None:
@@ -178,10 +199,15 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
-def _label(subject: Addressed, unit: Unit, weight: float = 1) -> str:
+def _label(subject: Addressed, unit: Unit | Direction, weight: float = 1) -> str:
     sign = "" if weight == 1 else f"{weight:g} × "
+    if isinstance(unit, Direction):
+        return sign + unit.name
     if unit.layer == subject.output and unit.channel < len(subject.classes):
         return sign + subject.classes[unit.channel].split(",")[0]
+    names = subject.channel_names(unit.layer)
+    if unit.layer != subject.output and unit.channel < len(names):
+        return f"{sign}{unit.layer}:{names[unit.channel]}"
     return sign + str(unit)
 
 

@@ -10,6 +10,8 @@ Grammar of a target, as typed on the command line:
     class:lion         the output unit of a class, by name; class:10 is the class called "10", and
                        output unit 10 where no class has that name
     class:"10"         a name, never a number;   fc8:"10" likewise;   fc8:10 is always unit 10
+    sae:117            a feature of a dictionary that the subject has (see `dictionaries`)
+    text:"a dog"       how similar the image is to a text, of a subject that reads texts
     fc8:3 + 0.5*fc8:7  several at once;   fc8:3 - fc8:7  the difference of two
 """
 

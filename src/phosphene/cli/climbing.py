@@ -392,12 +392,13 @@ def layers(
     inputs: Inputs = None,
 ) -> None:
     """Print a table of a subject's layers: shape, units, receptive field."""
+    from phosphene.probe import kind_of
     from phosphene.receptive_fields import central_boxes
     from phosphene.subjects import outer_layers
 
     network = named_subject(subject, fit, inputs)
     shapes = {name: shape for name, shape in network.shapes().items() if shape}
-    shapes = shapes if every else outer_layers(shapes)
+    shapes = {**shapes, **network.heads()} if every else outer_layers(shapes)
     with progress.status(f"receptive fields of {len(shapes)} layers"):
         boxes = central_boxes(
             network.network,
@@ -410,7 +411,7 @@ def layers(
     rows: list[dict[str, Any]] = [
         {
             "layer": name,
-            "kind": _kind(network.network.get_submodule(name)),
+            "kind": kind_of(network.network, name),
             "shape": list(shape),
             "channels": shape[0],
             "units": math.prod(shape),
@@ -488,12 +489,6 @@ def _adapter(subject: Subject) -> list[str]:
         shape = " × ".join(map(str, told["shape"]))
         lines.append(f"beside it {name}, {shape}, sha256 {told['sha256'][:16]}")
     return lines + ([f"assumed: {subject.card['assumed']}"] if "assumed" in subject.card else [])
-
-
-def _kind(module: Any) -> str:
-    """Return a module's class, or that which it had before it was exported."""
-    exported = module.type_name() if hasattr(module, "type_name") else None
-    return (exported or type(module).__name__).rpartition(".")[2]
 
 
 def reconstruct(

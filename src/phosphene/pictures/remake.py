@@ -130,13 +130,12 @@ def check_trusted(subject: str, trusted: str, file: Path, command: str) -> None:
 
 def _check_units(subject: Subject, members: Sequence[Member], file: Path) -> None:
     """Check that the layers and channels of a record exist, since it comes from outside."""
-    shapes = subject.shapes()
     for member in members:
         for _, unit in member.target.terms:
             if isinstance(unit, Unit):
                 subject.targets(str(unit))
                 continue
-            channels, *limits = shapes.get(unit.layer) or (0,)
+            channels, *limits = subject.shape(unit.layer) or (0,)
             if channels != len(unit.vector):
                 raise BadFile(f"{file}: its direction does not fit layer {unit.layer!r}")
             if isinstance(unit.position, tuple) and not (

@@ -161,7 +161,6 @@ def find_exemplars(
     """
     for layer in layers:
         find_layer(subject.network, layer, subject.name)
-    shapes = subject.shapes()
     identity = {
         "subject": subject.identity,
         "data": data.fingerprint,
@@ -175,7 +174,9 @@ def find_exemplars(
     number = identity["k"] = _index_k(found) or k
     if finished or set(layers) != found.keys():  # a pass is over one set of layers
         layers = list(dict.fromkeys([*layers, *(found if finished else ())]))
-        found = {layer: LayerExemplars.none_yet(shapes[layer][0], number) for layer in layers}
+        found = {
+            layer: LayerExemplars.none_yet(subject.shape(layer)[0], number) for layer in layers
+        }
     first, saved = next(iter(found.values())), time.monotonic()
     subject.network.to(device)
     with subject.reading(layers) as read, torch.no_grad():

@@ -98,7 +98,7 @@ def dissect(
     unknown, so it counts neither for nor against.
     """
     find_layer(subject.network, layer, subject.name)
-    shape = subject.shapes().get(layer, ())
+    shape = subject.shape(layer)
     if len(shape) != 3:
         raise BadRequest(
             f"{subject.name}: layer {layer} has no map, so nothing shows where it answers"

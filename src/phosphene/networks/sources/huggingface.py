@@ -1,4 +1,4 @@
-"""Image classifiers of 🤗 transformers, from the hub or a folder.
+"""Networks of 🤗 transformers, from the hub or a folder: classifiers, backbones, towers with text.
 
 Weights are read from safetensors only, and no code from either is run.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName, one_line
 from phosphene.files import FIRST, pointer_of, really_is
@@ -32,8 +32,11 @@ from phosphene.networks.sources.loading import (
     sha256_of,
     triple,
 )
+from phosphene.tensors import first_tensor
 
 _SETTINGS = ("config.json", "preprocessor_config.json")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+_TOKENIZER = (*_VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 
 
@@ -49,12 +52,14 @@ def load(text: str) -> LoadedNetwork:
         config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         size, mean, std, swapped = _preprocessing(library, folder)
         shown = size or _stated(config) or (224, 224)
-        network = _random(library, config) if random else _trained(library, folder, name)
+        classifies = _is_classifier(config)
+        auto = library.AutoModelForImageClassification if classifies else library.AutoModel
+        made = _random(auto, config) if random else _trained(auto, folder, name)
+    network = Tower(made) if hasattr(config, "vision_config") and not classifies else made
     if swapped:
         mean, std = mean[::-1], std[::-1]
         _swap_red_and_blue(network, name)
-    labels = [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
-    classes = () if all(re.fullmatch(r"LABEL_\d+|", label) for label in labels) else tuple(labels)
+    classes = _classes(config) if classifies else ()
     sha256 = sha256_of(_files(folder, random))
     card = {
         "source": "transformers",
@@ -67,14 +72,107 @@ def load(text: str) -> LoadedNetwork:
         card["size_0_1_0"] = [256, 256]
         if _stated(config) is None:
             card["assumed"] = f"{shown[0]} × {shown[1]} pixels; its image processor does not resize"
-    output = logits_layer(network, config.num_labels)
-    loaded = LoadedNetwork(network, shown, mean, std, classes, output, card)
-    return checked_network(name, loaded, lambda images: network(images).logits)
+    output = logits_layer(network, config.num_labels) if classifies else ""
+    embed_text = None
+    if isinstance(network, Tower):
+        output = "embedding"
+        embed_text = _reader_of_text(library, name, folder, made)
+    loaded = LoadedNetwork(network, shown, mean, std, classes, output, card, embed_text=embed_text)
+    return checked_network(name, loaded, lambda images: _vector(network(images)))
+
+
+class Tower(nn.Module):
+    """The vision tower of a model of images and texts; `embedding` has unit length.
+
+    So the product with a text's embedding of unit length is their cosine similarity.
+    """
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.vision_model = model.vision_model
+        self.visual_projection = getattr(model, "visual_projection", nn.Identity())
+        self.embedding = UnitLength()
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = self.vision_model(images).pooler_output
+        return self.embedding(self.visual_projection(pooled))  # type: ignore[no-any-return]
+
+
+class UnitLength(nn.Module):
+    """Scales each vector (batch, channels) to length one."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def _vector(output: Any) -> Tensor:
+    """Return one vector for each image, (batch, channels), of what a network makes of images."""
+    if isinstance(output, Tensor):
+        return output
+    for name in ("logits", "pooler_output"):
+        if isinstance(found := output.get(name), Tensor):
+            return found.flatten(1)
+    return first_tensor(output).flatten(1)
+
+
+def _reader_of_text(
+    library: ModuleType, name: str, folder: Path, model: Any
+) -> Callable[[str], Tensor] | None:
+    """Return what gives a text's embedding, (channels,); None where the model reads no texts."""
+    if not hasattr(model, "get_text_features"):
+        return None
+
+    def embed(text: str) -> Tensor:
+        tokens = _tokenizer(library, name, folder)(
+            [text],
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
+            max_length=model.config.text_config.max_position_embeddings,
+        )
+        with torch.no_grad():
+            given = {key: value.to(model.device) for key, value in tokens.items()}
+            found = model.get_text_features(**given)
+        return (found if isinstance(found, Tensor) else found.pooler_output)[0].float().cpu()
+
+    return embed
+
+
+def _tokenizer(library: ModuleType, name: str, folder: Path) -> Any:
+    """Return the tokenizer of a folder; without its files the library would make an empty one."""
+    try:
+        if not any((folder / file).is_file() for file in _VOCABULARIES):
+            raise FileNotFoundError(f"there is none of {', '.join(_VOCABULARIES)}")
+        with _quiet(library):
+            return library.AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
+    except Exception as error:  # of every kind: each tokenizer reads its files itself
+        raise BadFile(
+            f"{name} has no tokenizer that can be read, so no text: {one_line(error)[:200]}; "
+            f"its tokenizer.json belongs into {folder}"
+        ) from None
+
+
+def _is_classifier(config: Any) -> bool:
+    """Return whether the weights are a classifier's, by the classes that they were saved from.
+
+    Where none is told, they are taken for a classifier's.
+    """
+    saved = getattr(config, "architectures", None) or []
+    return not saved or any(each.endswith("ForImageClassification") for each in saved)
+
+
+def _classes(config: Any) -> tuple[str, ...]:
+    """Return the names of a classifier's classes, () where they are only numbers."""
+    labels = [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
+    unnamed = all(re.fullmatch(r"LABEL_\d+|", label) for label in labels)
+    return () if unnamed else tuple(labels)
 
 
 def _stated(config: Any) -> tuple[int, int] | None:
     """Return the (height, width) that a configuration states, if it does."""
-    size = getattr(config, "image_size", None)
+    size = getattr(getattr(config, "vision_config", config), "image_size", None)
     if isinstance(size, int):
         return size, size
     if isinstance(size, (list, tuple)) and len(size) == 2:
@@ -110,7 +208,7 @@ def _from_hub(name: str, repository: str, random: bool) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted = [*_SETTINGS, *([] if random else _WEIGHTS)]
+    wanted = [*_SETTINGS, *_TOKENIZER, *([] if random else _WEIGHTS)]
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
@@ -129,7 +227,7 @@ def _from_hub(name: str, repository: str, random: bool) -> Path:
     if lacking := _lacking(folder, random):
         raise BadFile(
             f"{name} has no {lacking} on the hub, "
-            "so it is no image classifier that can be read safely"
+            "so it is no network of images that can be read safely"
         )
     return folder
 
@@ -190,8 +288,8 @@ def _processed(processor: Any, colour: str, side: int = 256) -> Any:
     return np.asarray(pixels[0], np.float64)
 
 
-def _trained(library: ModuleType, folder: Path, name: str) -> nn.Module:
-    network, report = library.AutoModelForImageClassification.from_pretrained(
+def _trained(auto: Any, folder: Path, name: str) -> nn.Module:
+    network, report = auto.from_pretrained(
         folder,
         use_safetensors=True,
         trust_remote_code=False,
@@ -200,16 +298,18 @@ def _trained(library: ModuleType, folder: Path, name: str) -> nn.Module:
         dtype=torch.float32,
         output_loading_info=True,
     )
-    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise BadFile(
-            f"{name} is no trained image classifier: its weights lack {', '.join(absent[:3])}"
-        )
+    absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if absent and all(key.startswith("pooler.") for key in absent):
+        network.pooler = None  # a backbone that was trained without one
+        absent = []
+    if absent:
+        raise BadFile(f"{name} is no trained network: its weights lack {', '.join(absent[:3])}")
     return network  # type: ignore[no-any-return]
 
 
-def _random(library: ModuleType, config: Any) -> nn.Module:
+def _random(auto: Any, config: Any) -> nn.Module:
     with seeded_by_zero():
-        return library.AutoModelForImageClassification.from_config(  # type: ignore[no-any-return]
+        return auto.from_config(  # type: ignore[no-any-return]
             config, trust_remote_code=False, attn_implementation="eager", dtype=torch.float32
         )
 

@@ -54,7 +54,8 @@ class LoadedNetwork:
     whose channels are the classes ("" lets the caller guess). `card` says where it is from: source,
     weights, licence, version of the library. `batch` is the most images that it takes at once, 0
     for any number. `layout` is the order of their numbers in memory, which a program that was
-    traced with one may insist on. `fit` and `from_rgb` are as for `subjects.Subject`.
+    traced with one may insist on. `fit` and `from_rgb` are as for `subjects.Subject`. `embed_text`
+    gives a text's embedding, (channels,), of the kind that the layer `output` has for an image.
     """
 
     network: nn.Module
@@ -68,6 +69,7 @@ class LoadedNetwork:
     layout: torch.memory_format = torch.channels_last
     fit: str = FITS[0]
     from_rgb: tuple[tuple[float, ...], ...] = ()
+    embed_text: Callable[[str], Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
