@@ -26,6 +26,7 @@ FLOORS = {
     "studies": 7,
     "notebook": 7,
     "pictures": 6,
+    "loops": 6,
     "synthesis": 5,
     "stimulus": 4,
     "training": 4,

@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 from phosphene import __version__
 from phosphene.cli import training, zoo
 from phosphene.cli.climbing import layers, reconstruct, synthesize
+from phosphene.cli.evolving import evolve, rig
 from phosphene.cli.measuring import dissect, evaluate, exemplars, study
 from phosphene.cli.options import ClimbCommand
 from phosphene.cli.reporting import atlas, claims
@@ -26,6 +27,8 @@ from phosphene.files import home
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     synthesize,
+    evolve,
+    rig,
     layers,
     reconstruct,
     exemplars,
@@ -45,7 +48,7 @@ app = typer.Typer(
     help="Show what the neurons of a vision network want to see.",
 )
 for command in COMMANDS:
-    kind = ClimbCommand if command is synthesize else TyperCommand
+    kind = ClimbCommand if command in (synthesize, evolve) else TyperCommand
     app.command(rich_help_panel="Main", cls=kind)(command)
 app.add_typer(training.app, name="train")
 app.add_typer(zoo.app, name="zoo")

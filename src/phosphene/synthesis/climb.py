@@ -241,10 +241,18 @@ CLIMBS: dict[str, Climb] = {
         last_rate=0.05,
         decay=1.0,
     ),
+    "evolution": Climb.of(
+        steps=75,
+        optimizer="evolution",
+        constraint="none",
+        tries=1,
+        decay=1.0,
+    ),
 }
 """Settings by name.
 
-They are ours, the paper's as coded (method: §2), and the two for baselines without a learned prior.
+They are ours, the paper's as coded (method: §2), the two for baselines without a learned prior, and
+those of a search that needs no gradient.
 """
 
 

@@ -1,0 +1,290 @@
+"""The command for closed loops: a real rig, or a neuron that is simulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from phosphene.cli import progress
+from phosphene.cli.options import given_settings
+from phosphene.cli.shell import (
+    AsJson,
+    Device,
+    Precision,
+    Threads,
+    choose_machine,
+    err,
+    out,
+    print_json,
+    print_table,
+)
+from phosphene.errors import BadRequest
+
+if TYPE_CHECKING:
+    from phosphene.loops import Loop, Noise
+    from phosphene.loops.simulated import Neuron
+
+
+AsSubject = Annotated[
+    str, typer.Argument(help="A network whose units are simulated neurons.", show_default=False)
+]
+Units = Annotated[list[str] | None, typer.Argument(help="As for synthesize.", show_default=False)]
+BlackBox = Annotated[
+    str,
+    typer.Option(
+        help="python:module:function, onnx:FILE or 'command:PROGRAM': a simulated neuron of which "
+        "only responses are known."
+    ),
+]
+RigFolder = Annotated[
+    Path | None, typer.Option("--folder", help="Serve a rig through this folder.")
+]
+Port = Annotated[
+    int | None, typer.Option(help="Serve a rig through this port of 127.0.0.1; 0 takes a free one.")
+]
+ReadoutText = Annotated[
+    str, typer.Option("--readout", help="channel:0, or a sum: 'channel:A - 0.5*channel:B'.")
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the log and of the picture.")]
+References = Annotated[
+    Path | None, typer.Option(help="Folder of photographs that each generation shows again.")
+]
+Blanks = Annotated[int, typer.Option(help="Grey pictures in each generation.", min=0, max=1000)]
+Repeats = Annotated[int, typer.Option(help="Presentations of each picture.", min=1, max=100)]
+Drift = Annotated[str, typer.Option(help="none, or correct by the references: gain, offset.")]
+Tries = Annotated[
+    int, typer.Option(help="Blocks in which a picture without a response is shown.", min=1, max=100)
+]
+Plateau = Annotated[
+    int, typer.Option(help="Stop when the score has not risen for so many generations.", min=0)
+]
+Seed = Annotated[int, typer.Option(help="Of all that is random.", min=0)]
+Multiplicative = Annotated[
+    float, typer.Option("--noise", help="Trials differ by so much of the response.", min=0)
+]
+Fano = Annotated[
+    float, typer.Option(help="Trials are counts of spikes of this variance over the mean.", min=0)
+]
+Prior = Annotated[str, typer.Option(help="As for synthesize.", rich_help_panel="Climb")]
+NamedClimb = Annotated[str, typer.Option(help="evolution.", rich_help_panel="Climb")]
+Assigned = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="NAME=VALUE: an option of a part of your own.", rich_help_panel="Climb"
+    ),
+]
+
+
+def evolve(
+    context: typer.Context,
+    subject: AsSubject = "",
+    units: Units = None,
+    neuron: BlackBox = "",
+    folder: RigFolder = None,
+    port: Port = None,
+    readout: ReadoutText = "channel:0",
+    out_folder: Out = Path("evolved"),
+    repeats: Repeats = 1,
+    references: References = None,
+    blanks: Blanks = 0,
+    drift: Drift = "none",
+    tries: Tries = 3,
+    plateau: Plateau = 0,
+    seed: Seed = 0,
+    noise: Multiplicative = 0.0,
+    fano: Fano = 0.0,
+    prior: Prior = "objects-fc6",
+    climb: NamedClimb = "evolution",
+    assigned: Assigned = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Search without gradients for what a neuron prefers: a closed loop.
+
+    The neuron is a real one behind a rig (--folder or --port), a network's unit, or a black box.
+    The search goes on from its log after any stop: give the same command again.
+    """
+    ways = [bool(subject), bool(neuron), folder is not None, port is not None]
+    if sum(ways) != 1:
+        raise BadRequest(
+            "give one of: a subject and its units, --neuron, --folder or --port; for example: "
+            "phosphene evolve caffenet-objects class:lion --noise 0.2"
+        )
+    if bool(units) != bool(subject):
+        raise BadRequest("units are of a subject: phosphene evolve SUBJECT UNIT…")
+    from phosphene.loops import Noise
+
+    machine = choose_machine(device, precision, threads)
+    how: dict[str, Any] = {
+        "seed": seed,
+        "repeats": repeats,
+        "blanks": blanks,
+        "drift": drift,
+        "tries": tries,
+        "plateau": plateau,
+        "precision": machine["precision"],
+    }
+    given = given_settings(context, assigned or [])
+    maker = _Loops(prior, climb, given, references, str(machine["device"]), how)
+    if folder is not None or port is not None:
+        _serve(maker.loop(out_folder, readout, None), folder, port, as_json)
+        return
+    neurons = _neurons(subject, units or [], neuron, str(machine["device"]), machine["precision"])
+    trials = Noise(multiplicative=noise, fano=fano)
+    _simulate(maker, neurons, readout, trials, out_folder, as_json)
+
+
+class _Loops:
+    """Makes loops of the same settings."""
+
+    def __init__(
+        self,
+        prior: str,
+        climb: str,
+        given: dict[str, Any],
+        references: Path | None,
+        device: str,
+        how: dict[str, Any],
+    ):
+        self.prior = prior
+        self.climb = climb
+        self.given = given
+        self.references = references
+        self.device = device
+        self.how = how
+
+    def loop(self, folder: Path, readout: str, subject: Any) -> Loop:
+        """Return a loop whose log lies in a folder. The subject is only for pixels and Fourier."""
+        from phosphene.loops import Loop, Readout, read_references
+        from phosphene.pictures import taken_options
+        from phosphene.priors import load_prior, prior_options
+        from phosphene.synthesis import settings
+
+        changes = dict(self.given)
+        options = taken_options(self.prior, prior_options(self.prior), changes)
+        prior = load_prior(self.prior, subject, options).to(self.device)
+        shown = read_references(self.references, prior) if self.references else None
+        climb = settings(self.climb, prior, **changes)
+        how = {**self.how, "references": shown}
+        return Loop(prior, climb, folder, Readout.of(readout), **how)
+
+
+def _neurons(
+    subject: str, units: list[str], black_box: str, device: str, precision: str
+) -> list[tuple[str, Neuron, Any]]:
+    """Return the simulated neurons: a name, a function, and the subject where there is one."""
+    from dataclasses import replace
+
+    from phosphene.loops.simulated import load_neuron, neuron_of
+    from phosphene.subjects import load_subject
+
+    if black_box:
+        return [(black_box, load_neuron(black_box), None)]
+    network = load_subject(subject)
+    network = replace(network, network=network.network.to(device))
+    targets = [target for text in units for target in network.targets(text)]
+    return [(str(target), neuron_of(network, [target], precision), network) for target in targets]
+
+
+def _simulate(
+    maker: _Loops,
+    neurons: list[tuple[str, Neuron, Any]],
+    readout: str,
+    noise: Noise,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    from phosphene.loops.run import simulate, write_preferred
+    from phosphene.texts import slug
+
+    rows = []
+    for name, neuron, subject in neurons:
+        place = folder / slug(name) if subject is not None else folder
+        loop = maker.loop(place, readout, subject)
+        left = loop.climb.steps - loop.number
+        with progress.bar(left, f"evolving {name}", "generations") as advance:
+            outcome = simulate(loop, neuron, noise, advance)
+        rows.append({"unit": name, **vars(outcome), "picture": str(write_preferred(loop))})
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("unit", "first generation", "best shown", "handed over", "pictures", "picture")
+    for row in rows:
+        figures = [f"{row[key]:.2f}" for key in ("first", "best", "preferred")]
+        table.add_row(str(row["unit"]), *figures, f"{row['pictures']:,}", str(row["picture"]))
+    print_table(table)
+
+
+def _serve(loop: Loop, folder: Path | None, port: int | None, as_json: bool) -> None:
+    from phosphene.loops.folder import serve_folder
+    from phosphene.loops.run import write_preferred
+    from phosphene.loops.server import LoopServer
+
+    if folder is not None:
+        for generation in serve_folder(loop, folder):
+            err.print(
+                f"phosphene: generation {generation.number}: {len(generation.order)} presentations",
+                soft_wrap=True,
+            )
+    else:
+        with LoopServer(loop, port or 0) as server:
+            host, number = server.server_address[:2]
+            err.print(f"phosphene: {host!s}:{number}, token {server.token}", soft_wrap=True)
+            server.serve()
+    picture = write_preferred(loop)
+    if as_json:
+        print_json({"generations": loop.number, "picture": str(picture)})
+    else:
+        out.print(f"{picture}: after {loop.number} generations", soft_wrap=True)
+
+
+def rig(
+    subject: Annotated[str, typer.Argument(help="As for evolve.", show_default=False)] = "",
+    units: Units = None,
+    neuron: BlackBox = "",
+    folder: RigFolder = None,
+    port: Annotated[int | None, typer.Option(help="The port of `phosphene evolve --port`.")] = None,
+    token: Annotated[str, typer.Option(help="What `phosphene evolve --port` printed.")] = "",
+    noise: Multiplicative = 0.0,
+    fano: Fano = 0.0,
+    delay: Annotated[float, typer.Option(help="Seconds that a block takes.", min=0)] = 0.0,
+    missing: Annotated[float, typer.Option(help="Chance of no response.", min=0, max=1)] = 0.0,
+    failed: Annotated[float, typer.Option(help="Chance of NaN.", min=0, max=1)] = 0.0,
+    repeated: Annotated[float, typer.Option(help="Chance of a second answer.", min=0, max=1)] = 0.0,
+    blocks: Annotated[int, typer.Option(help="Stop after so many; 0: never.", min=0)] = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Simulate a rig: answer a closed loop through a folder or a port, with a rig's mishaps.
+
+    It is for trying `phosphene evolve` before the experiment, and an example of the protocol.
+    """
+    if bool(subject) == bool(neuron) or (folder is None) == (port is None):
+        raise BadRequest(
+            "give a subject and its units, or --neuron; and --folder or --port; for example: "
+            "phosphene rig caffenet-objects class:lion --folder exchange"
+        )
+    from phosphene.loops import Noise
+    from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket
+
+    machine = choose_machine(device, precision, threads)
+    found = _neurons(subject, units or [], neuron, str(machine["device"]), machine["precision"])
+    if len(found) != 1:
+        raise BadRequest(f"a rig has one neuron; got {len(found)} units")
+    mishaps = Mishaps(delay, missing, failed, repeated)
+    simulated = Rig(found[0][1], Noise(multiplicative=noise, fano=fano), mishaps, seed)
+    if folder is not None:
+        answered = answer_folder(simulated, folder)
+    else:
+        answered = answer_socket(simulated, port or 0, token)
+    for number, name in enumerate(answered, 1):
+        err.print(f"phosphene: answered block {name}", soft_wrap=True)
+        if number == blocks:
+            return

@@ -1,0 +1,152 @@
+"""What a generation of a closed loop shows, and what is answered."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from phosphene.errors import BadRequest
+from phosphene.images import Pixels, to_pixels
+
+BLANK = "blank"
+"""The id of the grey picture that is shown between the others."""
+
+MAX_TRIALS = 10_000
+"""A higher trial number is taken for a slip."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one channel answered to one presentation of a picture.
+
+    `trial` counts the presentations of the picture within its generation, from 0. A `value` that is
+    NaN is a trial that failed.
+    """
+
+    picture: str
+    trial: int
+    channel: str
+    value: float
+
+
+class Presentation(NamedTuple):
+    """A picture that is shown once. `trial` counts its presentations in a generation, from 0."""
+
+    picture: str
+    trial: int
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """The pictures of a generation, and the order in which they are shown.
+
+    `codes` (n, *code) are those of the first n pictures; reference pictures and the blank follow.
+    `images` are (pictures, channels, height, width) in [0, 1], in steps of 1/255. `order` holds the
+    presentations that are still wanted.
+    """
+
+    number: int
+    codes: Tensor
+    images: Tensor
+    ids: tuple[str, ...]
+    order: tuple[Presentation, ...]
+
+    def pixels(self, picture: str) -> Pixels:
+        """Return the 8-bit pixels of a picture."""
+        return to_pixels(self.images[self.ids.index(picture)].numpy())
+
+    @property
+    def wanted(self) -> dict[str, Tensor]:
+        """Return the images that are still to be shown, by their ids."""
+        names = sorted({each.picture for each in self.order})
+        return {name: self.images[self.ids.index(name)] for name in names}
+
+
+def shuffled(
+    pictures: Sequence[str], repeats: int, blanks: int, seed: int
+) -> tuple[Presentation, ...]:
+    """Return an order of presentations, the same for the same seed.
+
+    Each picture is shown `repeats` times, once in each of as many passes. `blanks` blanks are
+    spread over the whole.
+    """
+    rng = random.Random(seed)
+    order: list[str] = []
+    for _ in range(repeats):
+        order += rng.sample(pictures, len(pictures))
+    for _ in range(blanks):
+        order.insert(rng.randint(0, len(order)), BLANK)
+    return numbered(order, {})
+
+
+def numbered(order: Iterable[str], shown: Mapping[str, int]) -> tuple[Presentation, ...]:
+    """Return presentations of pictures, of which each was shown so often before."""
+    counts = Counter(shown)
+    found = []
+    for picture in order:
+        found.append(Presentation(picture, counts[picture]))
+        counts[picture] += 1
+    return tuple(found)
+
+
+def sha256_of_codes(codes: Tensor) -> str:
+    """Return the hash of codes, bit by bit."""
+    return hashlib.sha256(codes.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def responses_of(given: Any, generation: Generation) -> list[Response]:
+    """Return responses in one form.
+
+    `given` is a list of `Response`; a map from a picture's id to its value or the values of its
+    trials; or an array, one row for each presentation of `generation.order`, one column for each
+    channel. `BadRequest` where it is neither.
+    """
+    if isinstance(given, Mapping):
+        return [*_of_mapping(given)]
+    if isinstance(given, Sequence) and all(isinstance(each, Response) for each in given):
+        return [*given]
+    try:
+        rows = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):
+        raise BadRequest(
+            "responses are a list of phosphene.Response, a map from picture to values, or an array"
+        ) from None
+    if rows.ndim not in (1, 2) or len(rows) != len(generation.order):
+        raise BadRequest(
+            f"generation {generation.number} has {len(generation.order)} presentations; "
+            f"got responses of shape {list(rows.shape)}"
+        )
+    rows = rows.reshape(len(rows), -1)
+    return [
+        Response(picture, trial, str(channel), float(value))
+        for (picture, trial), row in zip(generation.order, rows, strict=True)
+        for channel, value in enumerate(row)
+    ]
+
+
+def _of_mapping(given: Mapping[str, Any]) -> Iterable[Response]:
+    for picture, values in given.items():
+        trials = values if isinstance(values, Sequence | np.ndarray) else [values]
+        for trial, value in enumerate(trials):
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise BadRequest(f"{picture}: a response is a number; got {value!r}")
+            yield Response(picture, trial, "0", float(value))
+
+
+def checked_response(response: Response) -> Response:
+    """Return a response; `BadRequest` where its trial or its value cannot be."""
+    if not 0 <= response.trial <= MAX_TRIALS:
+        raise BadRequest(
+            f"{response.picture}: trials are numbered 0 … {MAX_TRIALS:,}; got {response.trial}"
+        )
+    if math.isinf(response.value):
+        raise BadRequest(f"{response.picture}, trial {response.trial}: the response is infinite")
+    return response

@@ -1,0 +1,406 @@
+"""The closed loop: pictures are asked for, responses are told, and every step is on the disk.
+
+All that is random is a function of the seed. So the log needs to hold no optimizer's state: what
+was told, told again, brings the search to where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phosphene.errors import BadRequest, Notice
+from phosphene.images import to_pixels
+from phosphene.loops.generation import (
+    BLANK,
+    Generation,
+    Presentation,
+    Response,
+    checked_response,
+    numbered,
+    responses_of,
+    sha256_of_codes,
+    shuffled,
+)
+from phosphene.loops.readout import Readout
+from phosphene.loops.session import FORMAT, Session
+from phosphene.loops.trials import Trials, drift_of, rises
+from phosphene.priors import Prior
+from phosphene.records import pixels_sha256
+from phosphene.synthesis import Climb
+from phosphene.tensors import center_crop
+
+DRIFTS = ("none", "gain", "offset")
+REFERENCE = "reference-"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of responses that were told."""
+
+    counted: int = 0
+    repeated: int = 0
+    """Told before, with the same value."""
+    failed: int = 0
+    """NaN, so their pictures are shown again."""
+    late: int = 0
+    """To an earlier generation; kept in the log, and not counted."""
+    complete: bool = False
+    """Whether the generation is complete, so that `ask` draws the next."""
+
+
+@dataclass
+class Loop:
+    """A search for what a neuron prefers, one generation of pictures at a time.
+
+    `climb` says the optimizer, the constraint, and the number of generations (`steps`). Each
+    picture is shown `repeats` times in a generation, and so are the `references` (n, channels,
+    height, width) in [0, 1]. `blanks` grey pictures are spread among them. `drift` corrects
+    responses by the references: by their gain, or by an offset. A picture without a response is
+    shown again, in up to `tries` blocks. `name` begins the ids of its pictures. `precision` is the
+    generator's, float32 or bfloat16. With a `plateau`, the search is over when the mean score has
+    not risen for so many generations, by the test of Mann and Kendall. The log lies in `folder`; a
+    folder that holds one goes on from there.
+
+    `BadRequest` where the folder's log is of other settings.
+    """
+
+    prior: Prior
+    climb: Climb
+    folder: Path
+    readout: Readout = field(default_factory=lambda: Readout.of("0"))
+    seed: int = 0
+    repeats: int = 1
+    references: Tensor | None = None
+    blanks: int = 0
+    drift: str = "none"
+    tries: int = 3
+    name: str = ""
+    precision: str = "float32"
+    plateau: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder)
+        self._check()
+        self.optimizer = self.climb.make_optimizer()
+        self._constrained = self.climb.make_constraint().fit(self.prior.statistics)
+        self.optimizer.begin(
+            self.prior.start(self.seed)[None], self.prior, self.climb.steps, [self.seed]
+        )
+        self.session = Session(self.folder)
+        self.number = 0
+        """Of the present generation; as many are complete."""
+        self.history: list[list[float]] = []
+        """The scores of each generation that is complete."""
+        self._first_references: dict[str, float] | None = None
+        self._begin_generation()
+        try:
+            self._replay()
+        except BaseException:
+            self.session.close()
+            raise
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.session.close()
+
+    def _check(self) -> None:
+        if self.drift not in DRIFTS:
+            raise BadRequest(f"no drift {self.drift!r}; there are: {', '.join(DRIFTS)}")
+        for name, least in (
+            ("repeats", 1),
+            ("tries", 1),
+            ("blanks", 0),
+            ("seed", 0),
+            ("plateau", 0),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise BadRequest(f"{name} must be a whole number from {least} on; got {value!r}")
+        if self.drift != "none" and self.references is None:
+            raise BadRequest(f"drift {self.drift!r} is measured by references; give some")
+        if self.climb.make_optimizer().uses_gradient:
+            raise BadRequest(
+                f"optimizer {self.climb.optimizer} follows a gradient, and a neuron has none; "
+                "take one that needs only scores, such as evolution"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return all that decides which pictures are shown, as the log keeps it."""
+        shown = [] if self.references is None else [*map(_sha256, self.references)]
+        return {
+            "prior": [str(self.prior.name or self.prior), self.prior.identity],
+            "climb": self.climb.as_json(),
+            "readout": [dict(self.readout.weights), self.readout.pattern],
+            "seed": self.seed,
+            "repeats": self.repeats,
+            "references": shown,
+            "blanks": self.blanks,
+            "drift": self.drift,
+            "tries": self.tries,
+            "name": self.name,
+            "precision": self.precision,
+            "plateau": self.plateau,
+        }
+
+    def _replay(self) -> None:
+        """Bring the search to where the log ends."""
+        settings = {"event": "settings", "format": FORMAT, "settings": self.settings}
+        events = [*self.session.events]
+        if not events:
+            self.session.append(settings)
+            return
+        former = events[0].get("settings", {})
+        now = json.loads(json.dumps(self.settings))
+        if wrong := [name for name in now if former.get(name) != now[name]]:
+            raise BadRequest(
+                f"{self.session.path} was begun with another {wrong[0]}; give another folder, "
+                "or what it was begun with"
+            )
+        for event in events[1:]:
+            self._take(event)
+        self._finish()
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        """Take one event of the log."""
+        if event["event"] == "shown":
+            if event["codes"] != sha256_of_codes(self._codes):
+                raise BadRequest(
+                    f"{self.session.path}: the search draws other codes for generation "
+                    f"{event['number']} than the log says; go on with the version of phosphene and "
+                    "of its libraries, and on the kind of processor, with which it was begun"
+                )
+            self._show(tuple(Presentation(*each) for each in event["order"]))
+        elif event["event"] == "responses":
+            for picture, trial, channel, value in event["responses"]:
+                value = math.nan if value is None else value
+                self._trials.add(Response(picture, trial, channel, value))
+            self._block_over = event["done"]
+        elif event["event"] == "scored":
+            self._score(event["scores"])
+            if self._first_references is None:
+                self._first_references = event["references"]
+
+    def _begin_generation(self) -> None:
+        asked = self.optimizer.ask()
+        flat = asked.flatten(0, 1)
+        self._codes = self._constrained(flat)
+        self._trials = Trials(self.readout.weights)
+        self._presented: set[Presentation] = set()
+        self._order: tuple[Presentation, ...] = ()
+        self._shows = 0
+        self._block_over = True
+        self.__dict__.pop("_images", None)
+
+    @property
+    def own_ids(self) -> tuple[str, ...]:
+        """Return the ids of the present generation's pictures that were drawn for it."""
+        return self.ids[: len(self._codes)]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return the ids of the present generation's pictures, references and blank."""
+        prefix = f"{self.name}-" if self.name else ""
+        found = [f"{prefix}{self.number:04}-{i:03}" for i in range(len(self._codes))]
+        found += [f"{REFERENCE}{i:03}" for i in range(self._references)]
+        return (*found, *([BLANK] if self.blanks else []))
+
+    @property
+    def _references(self) -> int:
+        return 0 if self.references is None else len(self.references)
+
+    @cached_property
+    def _images(self) -> Tensor:
+        """Return the generation's pictures as they are shown, in steps of 1/255."""
+        parts = [self._drawn(self._codes)]
+        if self.references is not None:
+            parts.append(self.references)
+        if self.blanks:
+            parts.append(torch.full_like(parts[0][:1], 0.5))
+        return (torch.cat(parts) * 255).round() / 255
+
+    @torch.no_grad()
+    def _drawn(self, codes: Tensor) -> Tensor:
+        """Return the part of the images of codes that is shown."""
+        with torch.autocast(codes.device.type, torch.bfloat16, self.precision == "bfloat16"):
+            images = self.prior.images(codes).float()
+        return center_crop(images, self.prior.view_size).clamp(0, 1)
+
+    @property
+    def blocks(self) -> int:
+        """Return how often pictures of the present generation were handed out."""
+        return self._shows
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether all generations are complete, or the score rises no more."""
+        return self.number >= self.climb.steps or (
+            0 < self.plateau <= self.number and not rises(self.means[-self.plateau :])
+        )
+
+    @property
+    def means(self) -> list[float]:
+        """Return the mean score of each generation that is complete."""
+        return [math.fsum(each) / len(each) for each in self.history]
+
+    def ask(self) -> Generation:
+        """Return the pictures to show next.
+
+        Until the present generation is complete, it is returned again, with the presentations that
+        have no response yet. `BadRequest` after the last one.
+        """
+        if self.is_over:
+            raise BadRequest(f"the search is over after {self.number} generations")
+        if self._block_over:
+            order = self._wanted()
+            event = {
+                "event": "shown",
+                "number": self.number,
+                "codes": sha256_of_codes(self._codes),
+                "pictures": dict(zip(self.ids, map(_sha256, self._images), strict=True)),
+                "order": order,
+                "time": time.time(),
+            }
+            self.session.append(event)
+            self._show(order)
+        order = tuple(each for each in self._order if not self._trials.has(*each))
+        return Generation(self.number, self._codes, self._images, self.ids, order)
+
+    def _show(self, order: tuple[Presentation, ...]) -> None:
+        self._shows += 1
+        self._block_over = False
+        self._order = order
+        self._presented.update(order)
+
+    def _wanted(self) -> tuple[Presentation, ...]:
+        """Return the presentations of a new block: all, or those that failed or never came."""
+        if not self._shows:
+            seed = self.seed * 1_000_003 + self.number
+            return shuffled(self._shown_ids, self.repeats, self.blanks, seed)
+        lacking = self._trials.lacking(self._shown_ids, self.repeats)
+        shown = Counter(each.picture for each in self._presented)
+        return numbered(lacking, shown)
+
+    @property
+    def _shown_ids(self) -> list[str]:
+        return [name for name in self.ids if name != BLANK]
+
+    def tell(self, responses: Any, *, done: bool = True) -> Told:
+        """Take responses, write them to the log, and complete the generation where all are there.
+
+        `responses` are as for `responses_of`. What was told before is not counted twice. Responses
+        to pictures that were never shown are left out, with a `Notice`. `done` says that all that
+        `ask` wanted was shown: what has no response by then is shown again, or is given up after
+        `tries` blocks. Without it, more responses are awaited.
+        """
+        generation = Generation(self.number, self._codes, self._codes, self.ids, self._order)
+        given = [checked_response(each) for each in responses_of(responses, generation)]
+        fresh, repeated, late = self._sorted(given)
+        if fresh or late or done:
+            rows = [[each.picture, each.trial, each.channel, each.value] for each in fresh]
+            apart = [[each.picture, each.trial, each.channel, each.value] for each in late]
+            event = {"event": "responses", "number": self.number, "responses": rows}
+            more = {"late": apart, "done": done, "time": time.time()}
+            self.session.append({**event, **more})
+        for each in fresh:
+            self._trials.add(each)
+        self._block_over = self._block_over or done
+        failed = sum(each.value != each.value for each in fresh)
+        return Told(len(fresh) - failed, repeated, failed, len(late), self._finish())
+
+    def _sorted(self, given: Sequence[Response]) -> tuple[list[Response], int, list[Response]]:
+        """Return what is new, how many were told before, and what is of earlier generations."""
+        fresh: dict[tuple[str, int, str], Response] = {}
+        repeated = 0
+        late = []
+        unknown = []
+        for each in given:
+            key = (each.picture, each.trial, each.channel)
+            before = fresh[key].value if key in fresh else self._trials.value(*key)
+            if before is not None:
+                repeated += 1
+                if before != each.value and not (before != before and each.value != each.value):
+                    _notice(
+                        f"{each.picture}, trial {each.trial} was answered with {before:g} before; "
+                        f"{each.value:g} is left out"
+                    )
+            elif Presentation(each.picture, each.trial) in self._presented:
+                fresh[key] = each
+            elif self._was_shown(each.picture):
+                late.append(each)
+            else:
+                unknown.append(each.picture)
+        if unknown:
+            _notice(
+                f"{len(unknown)} responses are to presentations that never were, such as "
+                f"{unknown[0]!r}; they are left out"
+            )
+        return [*fresh.values()], repeated, late
+
+    def _was_shown(self, picture: str) -> bool:
+        """Return whether an earlier generation had a picture."""
+        prefix = f"{self.name}-" if self.name else ""
+        number = picture.removeprefix(prefix).partition("-")[0]
+        return number.isdecimal() and int(number) < self.number
+
+    def _finish(self) -> bool:
+        """Complete the generation where it can be; return whether it was."""
+        lacking = self._trials.lacking(self._shown_ids, self.repeats)
+        given_up = self._block_over and self._shows >= self.tries
+        if not self._shows or (lacking and not given_up):
+            return False
+        if lacking:
+            _notice(
+                f"generation {self.number}: {len(set(lacking))} pictures lack responses after "
+                f"{self._shows} blocks; it goes on without them"
+            )
+        means = self._trials.means(self._shown_ids)
+        for channel in self._trials.silent:
+            _notice(f"channel {channel} gave no response in generation {self.number}")
+        references = drift_of([means[name] for name in self._shown_ids if REFERENCE in name])
+        first = self._first_references or references
+        scores = self._trials.scores(self.own_ids, self.readout, self.drift, references, first)
+        event = {"event": "scored", "number": self.number, "scores": scores}
+        self.session.append({**event, "references": references, "time": time.time()})
+        self._first_references = first
+        self._score(scores)
+        return True
+
+    def _score(self, scores: Sequence[float]) -> None:
+        """Tell the optimizer what the generation's pictures scored, and draw the next one."""
+        codes = self._codes.unflatten(0, (1, len(self._codes)))
+        self.optimizer.tell(codes, torch.tensor([scores]), _no_gradient)
+        self.history.append([*scores])
+        self.number += 1
+        self._begin_generation()
+
+    def preferred(self) -> tuple[Tensor, Tensor]:
+        """Return what the search would hand over: its code (*code), and the picture of it."""
+        codes = self._constrained(self.optimizer.current())
+        return codes[0], (self._drawn(codes)[0] * 255).round() / 255
+
+
+def _sha256(image: Tensor) -> str:
+    return pixels_sha256(to_pixels(image.numpy()))
+
+
+def _notice(text: str) -> None:
+    warnings.warn(Notice(text), stacklevel=3)
+
+
+def _no_gradient() -> Tensor:
+    raise BadRequest("a neuron has no gradient")

@@ -1,0 +1,94 @@
+"""A closed loop through a socket: one JSON object a line, on the loopback address, with a token.
+
+The rig connects and says {"token": TOKEN}. Then it says {"ask": true}, and is answered with the
+pictures, as PNG in base64, and their order; {"tell": [[picture, trial, channel, value], …]}, in as
+many pieces as it likes; and {"done": true} at the end of a block. What cannot be is answered with
+{"error": …}, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import secrets
+import socketserver
+from typing import Any
+
+from phosphene.errors import BadRequest, PhospheneError
+from phosphene.loops.folder import PROTOCOL, png
+from phosphene.loops.generation import Generation, Response
+from phosphene.loops.loop import Loop
+
+HOST = "127.0.0.1"
+MAX_LINE = 64 << 20
+"""Bytes; a client that sends a longer line is cut off."""
+
+
+class LoopServer(socketserver.TCPServer):
+    """Serves one rig at a time. `server_address` has the port, `token` what the rig must say."""
+
+    allow_reuse_address = True
+
+    def __init__(self, loop: Loop, port: int = 0, token: str = ""):
+        self.loop = loop
+        self.token = token or secrets.token_hex(16)
+        super().__init__((HOST, port), _Rig)
+
+    def serve(self) -> None:
+        """Serve until all generations are complete."""
+        while not self.loop.is_over:
+            self.handle_request()
+
+
+class _Rig(socketserver.StreamRequestHandler):
+    server: LoopServer
+
+    def handle(self) -> None:
+        known = False
+        while not self.server.loop.is_over:
+            line = self.rfile.readline(MAX_LINE)
+            if not line.endswith(b"\n"):
+                return
+            try:
+                message = json.loads(line)
+                if not isinstance(message, dict):
+                    raise BadRequest(f"a message is a JSON object; got {line[:60]!r}")
+                known = known or secrets.compare_digest(
+                    str(message.get("token", "")).encode(), self.server.token.encode()
+                )
+                answer = self._answered(message) if known else {"error": "the token is another"}
+            except (ValueError, PhospheneError) as error:
+                answer = {"error": str(error)}
+            self.wfile.write(json.dumps(answer).encode() + b"\n")
+            if not known:
+                return
+
+    def _answered(self, message: dict[str, Any]) -> dict[str, Any]:
+        loop = self.server.loop
+        if "ask" in message:
+            return as_json(loop.ask())
+        if "tell" in message or "done" in message:
+            rows = message.get("tell", [])
+            if not isinstance(rows, list):
+                raise BadRequest("tell takes a list of [picture, trial, channel, value]")
+            told = loop.tell([*map(_response, rows)], done=bool(message.get("done")))
+            return {**vars(told), "over": loop.is_over}
+        return {"hello": PROTOCOL}
+
+
+def as_json(generation: Generation) -> dict[str, Any]:
+    """Return a generation as the rig is given it."""
+    wanted = sorted({each.picture for each in generation.order})
+    pictures = {name: base64.b64encode(png(generation.pixels(name))).decode() for name in wanted}
+    return {"generation": generation.number, "pictures": pictures, "order": generation.order}
+
+
+def _response(row: Any) -> Response:
+    try:
+        picture, trial, channel, value = row
+        return Response(
+            str(picture), int(trial), str(channel), math.nan if value is None else float(value)
+        )
+    except (TypeError, ValueError):
+        raise BadRequest(f"a response is [picture, trial, channel, value]; got {row!r}") from None

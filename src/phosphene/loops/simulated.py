@@ -1,0 +1,193 @@
+"""Neurons that are simulated, and the noise of their trials."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from phosphene.errors import BadFile, BadRequest, Unavailable
+from phosphene.factories import is_factory, load_factory, users_code
+from phosphene.images import to_pixels, write_png
+from phosphene.loops.generation import Response
+from phosphene.objectives import load_objective, make_objective
+from phosphene.parts import check_options, option
+from phosphene.subjects import Subject
+from phosphene.tensors import cropped_to_shape, recoloured, resized
+from phosphene.units import Target
+
+Rates = npt.NDArray[np.float64]
+"""Responses without noise, (images, channels)."""
+
+Neuron = Callable[[Tensor], Rates]
+"""From images (n, channels, height, width) in [0, 1] to responses (n, channels)."""
+
+COMMAND = "command:"
+ONNX = "onnx:"
+
+
+def neuron_of(
+    subject: Subject, targets: Sequence[Target], precision: str = "float32", batch: int = 64
+) -> Neuron:
+    """Return the responses of a network's units, a channel for each target."""
+    activation = load_objective("activation")
+
+    @torch.no_grad()
+    def respond(images: Tensor) -> Rates:
+        parts = []
+        for part in images.split(subject.at_most(batch)):
+            columns = []
+            for target in targets:
+                objective = make_objective(activation, [target] * len(part))
+                half = torch.autocast(part.device.type, torch.bfloat16, precision == "bfloat16")
+                with subject.reading(objective.layers) as read, half:
+                    columns.append(objective.scores(read(subject.prepare(part))))
+            parts.append(torch.stack(columns, 1))
+        return torch.cat(parts).double().numpy()
+
+    return respond
+
+
+def load_neuron(name: str) -> Neuron:
+    """Return a black box by its name.
+
+    `python:module:function` is called with the images, an array (n, height, width, channels) of 8
+    bits, and returns (n,) or (n, channels) numbers. `command:PROGRAM` gets the paths of PNG files
+    as arguments, and prints a line of numbers for each. `onnx:FILE` is a network that reads (n,
+    channels, height, width) in [0, 1]; its first output is what the channels answer.
+    """
+    if is_factory(name):
+        function = load_factory(name)
+        return lambda images: _checked(_called(function, name, images), len(images), name)
+    if name.startswith(COMMAND):
+        command = shlex.split(name.removeprefix(COMMAND))
+        return lambda images: _checked(_run(command, images), len(images), name)
+    if name.startswith(ONNX):
+        return _onnx(name)
+    raise BadRequest(f"{name} is none of python:module:function, command:PROGRAM, onnx:FILE")
+
+
+def _onnx(name: str) -> Neuron:
+    """Return an ONNX file as a black box; it is run as it is, without a conversion."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise Unavailable(f"{name} needs onnxruntime: pip install 'phosphene[onnx]'") from None
+    try:
+        session = onnxruntime.InferenceSession(
+            name.removeprefix(ONNX), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime has no common error of its own
+        raise BadFile(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
+    reads = session.get_inputs()[0]
+    sides = reads.shape[1:]
+    if len(sides) != 3 or not all(isinstance(side, int) for side in sides):
+        raise BadRequest(f"{name} must read (n, channels, height, width); it reads {reads.shape}")
+
+    def respond(images: Tensor) -> Rates:
+        fitted = cropped_to_shape(recoloured(images, sides[0]), (sides[1], sides[2]))
+        batch = resized(fitted, (sides[1], sides[2])).numpy()
+        parts = np.split(batch, len(batch)) if reads.shape[0] == 1 else [batch]
+        rows = [session.run(None, {reads.name: part})[0] for part in parts]
+        return _checked(np.concatenate(rows).reshape(len(batch), -1), len(batch), name)
+
+    return respond
+
+
+def _called(function: Callable[..., Any], name: str, images: Tensor) -> Any:
+    with users_code(name):
+        return function(np.stack([to_pixels(image.numpy()) for image in images]))
+
+
+def _run(command: Sequence[str], images: Tensor) -> list[list[float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{i:03}.png") for i in range(len(images))]
+        for file, image in zip(files, images, strict=True):
+            write_png(file, to_pixels(image.numpy()))
+        try:
+            done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True)
+        except OSError as error:
+            raise BadRequest(f"cannot run {command[0]}: {error.strerror}") from None
+    if done.returncode:
+        told = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise BadRequest(f"{command[0]} ended with code {done.returncode}: {told[-1]}")
+    try:
+        return [[*map(float, line.replace(",", " ").split())] for line in done.stdout.splitlines()]
+    except ValueError as error:
+        raise BadRequest(f"{command[0]} prints numbers; {error}") from None
+
+
+def _checked(given: Any, images: int, name: str) -> Rates:
+    try:
+        rates = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise BadRequest(f"{name} returns numbers; got {type(given).__name__}") from None
+    if rates.ndim not in (1, 2) or len(rates) != images:
+        raise BadRequest(
+            f"{name} returns a row of numbers for each of {images} pictures; "
+            f"got the shape {list(rates.shape)}"
+        )
+    return rates.reshape(images, -1)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of single trials, drawn from a seed.
+
+    `multiplicative` σ: response × max(0, 1 + σ·N(0, 1)), as Wang & Ponce (2022) use. `fano` and
+    `exponent`: a variance of fano × response^exponent about responses that are rates of spikes;
+    counts are drawn from a negative binomial, or from Poisson's where the variance is no larger.
+    """
+
+    multiplicative: float = option(0.0, "Noise in shares of the response.", low=0, high=100)
+    fano: float = option(0.0, "Variance over the mean, at a mean of 1.", low=0, high=1000)
+    exponent: float = option(1.0, "Power of the mean in the variance.", low=0, high=4)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def __call__(self, rates: Rates, rng: np.random.Generator) -> Rates:
+        """Return responses (n, channels) of one trial each."""
+        noisy = rates
+        if self.fano:
+            mean = rates.clip(0)
+            variance = self.fano * mean**self.exponent
+            over = variance > mean * (1 + 1e-9)
+            n = np.where(over, mean**2 / np.where(over, variance - mean, 1), 1)
+            p = np.where(over, mean / np.where(over, variance, 1), 1)
+            counts = rng.negative_binomial(n.clip(1e-9), p.clip(1e-12, 1))
+            noisy = np.where(over, counts, rng.poisson(mean)).astype(float)
+        if self.multiplicative:
+            factor = 1 + self.multiplicative * rng.standard_normal(rates.shape)
+            noisy = noisy * factor.clip(0)
+        return noisy
+
+
+def responses(
+    neuron: Neuron,
+    images: Mapping[str, Tensor],
+    order: Sequence[tuple[str, int]],
+    noise: Noise,
+    seed: int,
+) -> tuple[list[Response], dict[str, Rates]]:
+    """Return a response of each channel to each presentation, and the clean ones by picture.
+
+    `images` are (channels, height, width) in [0, 1] by id, `order` the pictures and trials. The
+    noise is a function of the seed, the picture's id and the trial alone.
+    """
+    rates = dict(zip(images, neuron(torch.stack([*images.values()])), strict=True))
+    found = []
+    for picture, trial in order:
+        rng = np.random.default_rng([seed, trial, *picture.encode()])
+        row = noise(rates[picture][None], rng)[0]
+        found += [Response(picture, trial, str(i), float(each)) for i, each in enumerate(row)]
+    return found, rates

@@ -1,0 +1,677 @@
+"""Closed loops: nothing that was told is lost or counted twice, whatever happens to the rig."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace
+from phosphene.images import read_png
+from phosphene.loops import Loop, Noise, Readout, Response
+from phosphene.loops.folder import serve_folder
+from phosphene.loops.responses import read_responses
+from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket
+from phosphene.loops.run import simulate
+from phosphene.loops.server import LoopServer
+from phosphene.loops.session import NAME, Session
+from phosphene.loops.simulated import load_neuron, responses
+from phosphene.loops.trials import rises, without_drift
+from phosphene.synthesis import Climb
+from phosphene.testing import tiny_generated
+
+CLIMB = Climb.of(optimizer="evolution", constraint="none", decay=1.0, steps=6, population=6)
+
+
+def tiny_loop(folder: Path, **how) -> Loop:
+    return Loop(tiny_generated(), how.pop("climb", CLIMB), folder, **how)
+
+
+def brightness(images):
+    """A neuron that answers how red a picture is, and how green."""
+    return images.mean((2, 3))[:, :2].double().numpy()
+
+
+def answers(loop):
+    generation = loop.ask()
+    return responses(brightness, generation.wanted, generation.order, Noise(), loop.seed)[0]
+
+
+def log_of(folder: Path) -> list[dict]:
+    """The events of a log, without what a clock made."""
+    session = Session(folder)
+    session.close()
+    return [{key: event[key] for key in event.keys() - {"time"}} for event in session.events]
+
+
+def test_a_search_finds_what_a_neuron_prefers(tmp_path):
+    climb = CLIMB.changed(steps=30, population=20)
+    loop = tiny_loop(tmp_path, climb=climb)
+    outcome = simulate(loop, brightness, Noise())
+    assert outcome.pictures == 600
+    with torch.no_grad():
+        drawn = loop.prior.images(torch.stack([loop.prior.start(seed) for seed in range(6000)]))
+    assert outcome.preferred > brightness(drawn)[:, 0].max()
+
+
+def test_a_loop_goes_on_from_its_log_with_the_same_bits(tmp_path):
+    whole = tiny_loop(tmp_path / "whole")
+    while not whole.is_over:
+        whole.tell(answers(whole))
+    for _ in range(6):
+        loop = tiny_loop(tmp_path / "parts")
+        first = loop.ask()
+        loop.session.close()  # the process ends after it asked
+        loop = tiny_loop(tmp_path / "parts")
+        again = loop.ask()
+        assert torch.equal(first.images, again.images)
+        assert first.order == again.order
+        loop.tell(answers(loop))
+        loop.session.close()
+    loop = tiny_loop(tmp_path / "parts")
+    assert loop.is_over
+    assert torch.equal(loop.preferred()[1], whole.preferred()[1])
+    whole.session.close()
+    loop.session.close()
+    assert log_of(tmp_path / "parts") == log_of(tmp_path / "whole")
+
+
+def test_another_setting_is_refused_and_the_log_stays(tmp_path):
+    loop = tiny_loop(tmp_path)
+    loop.session.close()
+    before = (tmp_path / NAME).read_bytes()
+    with pytest.raises(BadRequest, match="begun with another seed"):
+        tiny_loop(tmp_path, seed=1)
+    assert (tmp_path / NAME).read_bytes() == before
+
+
+def test_two_processes_cannot_hold_one_log(tmp_path):
+    loop = tiny_loop(tmp_path)
+    with pytest.raises(BadRequest, match="in use by another process"):
+        tiny_loop(tmp_path)
+    loop.session.close()
+    tiny_loop(tmp_path)
+
+
+def test_each_picture_is_shown_as_often_as_wanted_in_a_fixed_order(tmp_path):
+    shown = torch.rand(2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    how = {"repeats": 3, "blanks": 4, "references": shown}
+    orders = []
+    for name in ("a", "b"):
+        generation = tiny_loop(tmp_path / name, **how).ask()
+        orders.append(generation.order)
+        counts = {name: sum(each.picture == name for each in generation.order)
+                  for name in generation.ids}  # fmt: skip
+        assert counts == {**dict.fromkeys(generation.ids, 3), "blank": 4}
+        passes = [each.picture for each in generation.order if each.picture != "blank"]
+        assert sorted(passes[:8]) == sorted(passes[8:16]) == sorted(passes[16:])
+    assert orders[0] == orders[1]
+    assert tiny_loop(tmp_path / "c", seed=1, **how).ask().order != orders[0]
+
+
+def test_a_picture_without_a_response_is_shown_again(tmp_path):
+    loop = tiny_loop(tmp_path)
+    generation = loop.ask()
+    lost = {generation.ids[1], generation.ids[4]}
+    told = loop.tell([each for each in answers(loop) if each.picture not in lost])
+    assert not told.complete
+    again = loop.ask()
+    assert again.number == 0
+    assert {each.picture for each in again.order} == lost
+    assert {each.trial for each in again.order} == {1}
+    assert loop.tell(answers(loop)).complete
+    assert loop.ask().number == 1
+
+
+def test_a_trial_that_failed_is_shown_again_and_counts_for_nothing(tmp_path):
+    loop = tiny_loop(tmp_path)
+    rows = answers(loop)
+    first = rows[0].picture
+    failed = [
+        Response(r.picture, r.trial, r.channel, math.nan if r.picture == first else r.value)
+        for r in rows
+    ]
+    told = loop.tell(failed)
+    assert (told.failed, told.complete) == (2, False)
+    assert [each.picture for each in loop.ask().order] == [first]
+    assert loop.tell(answers(loop)).complete
+    clean = tiny_loop(tmp_path / "clean")
+    clean.tell(answers(clean))
+    assert loop.history == clean.history
+
+
+def test_it_goes_on_without_a_picture_that_never_answers(tmp_path):
+    loop = tiny_loop(tmp_path, tries=2)
+    lost = loop.ask().ids[2]
+    rows = [each for each in answers(loop) if each.picture != lost]
+    assert not loop.tell(rows).complete
+    assert [each.picture for each in loop.ask().order] == [lost]
+    with pytest.warns(Notice, match="1 pictures lack responses after 2 blocks"):
+        assert loop.tell([]).complete
+    (scores,) = loop.history
+    assert scores[2] == pytest.approx(np.mean(scores[:2] + scores[3:]))
+
+
+def test_what_is_told_twice_counts_once(tmp_path):
+    loop = tiny_loop(tmp_path)
+    rows = answers(loop)
+    half = rows[: len(rows) // 2]
+    assert loop.tell(half, done=False).counted == len(half)
+    told = loop.tell(half, done=False)
+    assert (told.counted, told.repeated) == (0, len(half))
+    other = [Response(half[0].picture, 0, half[0].channel, 99.0)]
+    with pytest.warns(Notice, match="99 is left out"):
+        loop.tell(other, done=False)
+    loop.tell(rows)
+    clean = tiny_loop(tmp_path / "clean")
+    clean.tell(answers(clean))
+    assert loop.history == clean.history
+
+
+def test_late_and_unknown_responses_are_not_counted(tmp_path):
+    loop = tiny_loop(tmp_path)
+    first = answers(loop)
+    loop.tell(first)
+    second = answers(loop)
+    late = [Response(first[0].picture, 7, "0", 1e6)]
+    assert loop.tell(late, done=False).late == 1
+    with pytest.warns(Notice, match="1 responses are to presentations that never were, such as 'x"):
+        told = loop.tell([*second, Response("x", 0, "0", 1e6)])
+    assert told.complete
+    assert max(map(max, loop.history)) < 1e3
+
+
+def test_responses_in_any_order_and_in_pieces_are_the_same(tmp_path):
+    whole = tiny_loop(tmp_path / "whole", repeats=2)
+    pieces = tiny_loop(tmp_path / "pieces", repeats=2)
+    rng = random.Random(0)
+    for _ in range(3):
+        rows = answers(whole)
+        whole.tell(rows)
+        pieces.ask()
+        rng.shuffle(rows)
+        for row in rows:
+            pieces.tell([row], done=False)
+    assert whole.history == pieces.history
+
+
+def test_a_channel_that_dies_is_left_out_with_a_line(tmp_path):
+    loop = tiny_loop(tmp_path, readout=Readout.of("channel:0 + channel:1"))
+    rows = [
+        Response(r.picture, r.trial, r.channel, math.nan if r.channel == "1" else r.value)
+        for r in answers(loop)
+    ]
+    with pytest.warns(Notice, match="channel 1 gave no response in generation 0"):
+        assert loop.tell(rows).complete
+    alone = tiny_loop(tmp_path / "alone")
+    alone.tell(answers(alone))
+    assert loop.history == alone.history
+
+
+def test_no_response_at_all_is_told(tmp_path):
+    loop = tiny_loop(tmp_path, tries=1)
+    rows = [Response(r.picture, r.trial, r.channel, math.nan) for r in answers(loop)]
+    with pytest.raises(BadRequest, match="no picture has a response"):
+        loop.tell(rows)
+
+
+def test_a_drift_is_corrected_by_the_references(tmp_path):
+    """A gain that falls by a fifth in each generation changes no score."""
+    shown = torch.full((3, 3, 14, 14), 0.5)
+    steady = tiny_loop(tmp_path / "steady", references=shown, drift="gain")
+    drifting = tiny_loop(tmp_path / "drifting", references=shown, drift="gain")
+    for number in range(4):
+        steady.tell(answers(steady))
+        rows = answers(drifting)
+        gain = 0.8**number
+        drifting.tell([Response(r.picture, r.trial, r.channel, gain * r.value) for r in rows])
+    assert np.allclose(steady.history, drifting.history, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("drift", "now", "first", "wanted"),
+    [("gain", 4.0, 2.0, 5.0), ("offset", 4.0, 2.0, 8.0), ("none", 4.0, 2.0, 10.0),
+     ("gain", 0.0, 2.0, 10.0), ("gain", None, 2.0, 10.0)],
+)  # fmt: skip
+def test_a_response_without_drift(drift, now, first, wanted):
+    assert without_drift(10.0, drift, now, first) == wanted
+
+
+def test_a_series_rises_as_the_published_test_says():
+    """Of five different values all 120 orders are as likely; S = 10 and 8 lie in the upper 5 %."""
+    assert rises([1, 2, 3, 4, 5])
+    assert rises([1, 2, 3, 5, 4])
+    assert not rises([2, 1, 3, 5, 4])
+    assert not rises([5, 4, 3, 2, 1])
+    assert not rises([1, 1, 1, 1, 1])
+
+
+def test_it_stops_at_a_plateau(tmp_path):
+    loop = tiny_loop(tmp_path, climb=CLIMB.changed(steps=50), plateau=5)
+    while not loop.is_over:
+        loop.tell([Response(r.picture, r.trial, r.channel, 1.0) for r in answers(loop)])
+    assert loop.number == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("channel:3", {"3": 1.0}),
+        ("A7", {"A7": 1.0}),
+        ("-1*channel:3", {"3": -1.0}),
+        ('channel:"A 7" - 0.5*channel:2', {"A 7": 1.0, "2": -0.5}),
+    ],
+)
+def test_a_readout_is_written_as_units_are(text, weights):
+    assert Readout.of(text).weights == weights
+
+
+def test_a_pattern_is_the_angle_between_population_vectors():
+    readout = Readout({"a": 3.0, "b": 4.0}, pattern=True)
+    assert readout({"a": 6.0, "b": 8.0}) == pytest.approx(1)
+    assert readout({"a": -4.0, "b": 3.0}) == pytest.approx(0)
+    assert readout({"a": 0.0, "b": 0.0}) == 0
+
+
+def test_a_line_that_was_not_finished_is_cut_off(tmp_path):
+    loop = tiny_loop(tmp_path)
+    loop.tell(answers(loop))
+    loop.session.close()
+    file = tmp_path / NAME
+    whole = file.read_bytes()
+    events = log_of(tmp_path)
+    last = whole.rstrip(b"\n").rfind(b"\n") + 1
+    for cut in (last + 1, last + 20, len(whole) - 1):
+        file.write_bytes(whole[:cut])
+        assert log_of(tmp_path) == events[:-1]
+        loop = tiny_loop(tmp_path)  # the responses are there, so their scores are made again
+        loop.session.close()
+        assert log_of(tmp_path) == events
+
+
+def test_a_line_that_was_changed_is_refused(tmp_path):
+    loop = tiny_loop(tmp_path)
+    loop.tell(answers(loop))
+    loop.session.close()
+    file = tmp_path / NAME
+    lines = file.read_bytes().split(b"\n")
+    lines[2] = lines[2].replace(b"0.", b"1.", 1)
+    file.write_bytes(b"\n".join(lines))
+    with pytest.raises(BadFile, match="line 3 is damaged"):
+        tiny_loop(tmp_path)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_loops import *
+loop = tiny_loop(Path(sys.argv[1]), repeats=2)
+while not loop.is_over:
+    rows = answers(loop)
+    for at in range(0, len(rows), 5):
+        loop.tell(rows[at : at + 5], done=False)
+print("over")
+"""
+
+
+def test_a_loop_that_is_killed_at_random_moments_ends_with_the_same_log(tmp_path):
+    script = KILLED.format(tests=str(Path(__file__).parent))
+    command = [sys.executable, "-c", script]
+    begun = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    took = time.monotonic() - begun
+    rng = random.Random(0)
+    kills = 0
+    lines = 0
+    while kills < 12:
+        child = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+        try:
+            child.wait(rng.uniform(0.3, 1) * took if kills % 3 else rng.uniform(0, took))
+            break
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            kills += 1
+        log = tmp_path / "killed" / NAME
+        now = log.read_bytes().count(b"\n") if log.exists() else 0
+        assert now >= lines
+        lines = now
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
+    scored = [
+        [event for event in log_of(tmp_path / name) if event["event"] in ("shown", "scored")]
+        for name in ("whole", "killed")
+    ]
+    assert scored[0] == scored[1]
+    for name in ("whole", "killed"):
+        told = [
+            tuple(row[:3])
+            for event in log_of(tmp_path / name)
+            if event["event"] == "responses"
+            for row in event["responses"]
+        ]
+        assert len(told) == len(set(told)) == 6 * 6 * 2 * 2
+
+
+def rig(folder: Path, script, *, suffix="csv", wholes=True):
+    """Serve a folder in this thread while a rig answers in another; return the loop."""
+    loop = tiny_loop(folder / "log", climb=CLIMB.changed(steps=3))
+    answered = []
+
+    def run(block: Path) -> None:
+        manifest = json.loads((block / "manifest.json").read_text())
+        rows = []
+        for picture, trial in manifest["order"]:
+            pixels = read_png(block / manifest["pictures"][picture]["file"])
+            value = pixels[..., 0].mean() / 255
+            rows.append({"picture": picture, "trial": trial, "channel": 0, "value": value})
+        script(folder, manifest["responses"], rows)
+        answered.append(len(rows))
+
+    for generation in serve_folder(loop, folder):
+        block = folder / f"block-{generation.number:04}-{loop.blocks - 1:02}"
+        threading.Thread(target=run, args=(block,)).start()
+    return loop, answered
+
+
+def as_csv(rows) -> str:
+    lines = ["picture,trial,channel,value"]
+    lines += [f"{r['picture']},{r['trial']},{r['channel']},{r['value']}" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+def at_once(folder, name, rows):
+    (folder / f"{name}.csv").write_text(as_csv(rows))
+
+
+def test_a_rig_answers_through_a_folder(tmp_path):
+    loop, answered = rig(tmp_path, at_once)
+    assert (loop.number, answered) == (3, [6, 6, 6])
+
+
+def test_a_rig_that_writes_slowly_loses_nothing(tmp_path):
+    """It writes letter by letter into the very file, with pauses, as no rig should."""
+
+    def slowly(folder, name, rows):
+        with open(folder / f"{name}.csv", "w") as file:
+            for at in range(0, len(as_csv(rows)), 37):
+                file.write(as_csv(rows)[at : at + 37])
+                file.flush()
+                time.sleep(0.01)
+
+    loop, _ = rig(tmp_path, slowly)
+    assert loop.number == 3
+    quick, _ = rig(
+        tmp_path / "quick",
+        lambda folder, name, rows: (folder / f"{name}.csv").write_text(as_csv(rows)),
+    )
+    assert loop.history == quick.history
+
+
+def test_a_rig_that_drops_trials_says_that_the_block_is_over(tmp_path):
+    def dropping(folder, name, rows):
+        kept = rows[:-2] if name.endswith("-00") else rows
+        (folder / f"{name}.json").write_text(json.dumps(kept))
+        (folder / f"{name}.done").touch()
+
+    loop, answered = rig(tmp_path, dropping)
+    assert (loop.number, answered) == (3, [6, 2, 6, 2, 6, 2])
+
+
+def test_a_rig_whose_file_is_broken_is_told(tmp_path):
+    def broken(folder, name, rows):
+        (folder / f"{name}.json").write_text("[{")
+        time.sleep(0.05)
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+
+    with pytest.warns(Notice, match="cannot be read.*waiting for a whole one"):
+        loop, _ = rig(tmp_path, broken)
+    assert loop.number == 3
+
+
+ROWS = [
+    Response("0000-000", 0, "0", 1.5),
+    Response("0000-001", 1, "A7", math.nan),
+]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "mat", "h5"])
+def test_each_form_of_response_file_says_the_same(tmp_path, suffix):
+    file = tmp_path / f"responses.{suffix}"
+    columns = {
+        "picture": [each.picture for each in ROWS],
+        "trial": [each.trial for each in ROWS],
+        "channel": [each.channel for each in ROWS],
+        "value": [each.value for each in ROWS],
+    }
+    if suffix == "csv":
+        file.write_text("picture,trial,channel,value\n0000-000,0,0,1.5\n0000-001,1,A7,\n")
+    elif suffix == "json":
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        file.write_text(json.dumps(rows))
+    elif suffix == "mat":
+        savemat = pytest.importorskip("scipy.io").savemat
+        savemat(file, {**columns, "picture": np.array(columns["picture"], dtype=object)})
+    else:
+        with pytest.importorskip("h5py").File(file, "w") as target:
+            for name, values in columns.items():
+                target[name] = values
+    assert list(map(repr, read_responses(file))) == list(map(repr, ROWS))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,value\na,1\n", "its columns are"),
+        ("picture,value\na,b\n", "could not convert"),
+        ("picture,value\na,1,2\n", "another number of columns"),
+        ("picture,trial,value\na,0.5,2\n", "trial 0.5 is no whole number"),
+    ],
+)
+def test_a_file_that_is_none_of_responses_is_told(tmp_path, text, words):
+    (tmp_path / "responses.csv").write_text(text)
+    with pytest.raises(BadFile, match=words):
+        read_responses(tmp_path / "responses.csv")
+
+
+def talk(port: int, token: str, ending: threading.Event | None = None) -> list[dict]:
+    """A rig behind a socket, which tells its responses one by one."""
+    import base64
+    import io
+
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        file = connection.makefile("rwb")
+
+        def say(**message):
+            file.write(json.dumps(message).encode() + b"\n")
+            file.flush()
+            return json.loads(file.readline())
+
+        told = [say(token=token)]
+        if "error" in told[0]:
+            return told
+        while True:
+            asked = say(ask=True)
+            for picture, trial in asked["order"]:
+                pixels = read_png(io.BytesIO(base64.b64decode(asked["pictures"][picture])))
+                told.append(say(tell=[[picture, trial, 0, float(pixels[..., 0].mean())]]))
+                if ending and ending.is_set():
+                    return told
+            if told[-1]["over"]:
+                return told
+
+
+def served(loop: Loop) -> tuple[LoopServer, threading.Thread]:
+    server = LoopServer(loop)
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    return server, thread
+
+
+def test_a_rig_answers_through_a_socket(tmp_path):
+    loop = tiny_loop(tmp_path, climb=CLIMB.changed(steps=2))
+    server, thread = served(loop)
+    assert "token is another" in talk(server.server_address[1], "x")[0]["error"]
+    told = talk(server.server_address[1], server.token)
+    thread.join(10)
+    server.server_close()
+    assert told[-1]["over"]
+    assert loop.number == 2
+
+
+def test_a_rig_whose_connection_breaks_goes_on(tmp_path):
+    loop = tiny_loop(tmp_path, climb=CLIMB.changed(steps=2))
+    server, thread = served(loop)
+    broken = threading.Event()
+    broken.set()
+    assert len(talk(server.server_address[1], server.token, broken)) == 2
+    told = talk(server.server_address[1], server.token)
+    thread.join(10)
+    server.server_close()
+    assert len(told) == 1 + 2 * 6 - 1
+
+
+def test_a_bad_message_is_answered_and_nothing_is_lost(tmp_path):
+    loop = tiny_loop(tmp_path)
+    server, _ = served(loop)
+    with socket.create_connection(server.server_address) as connection:
+        file = connection.makefile("rwb")
+        file.write(json.dumps({"token": server.token}).encode() + b"\n")
+        for text in (b"{", b"[]", b'{"tell": 3}', b'{"tell": [["a"]]}'):
+            file.write(text + b"\n")
+        file.flush()
+        answered = [json.loads(file.readline()) for _ in range(5)]
+        assert ["error" in each for each in answered] == [False, True, True, True, True]
+    assert loop.number == 0
+
+
+def test_noise_has_the_moments_that_it_states():
+    rng = np.random.default_rng(0)
+    rates = np.full((200_000, 1), 4.0)
+    multiplied = Noise(multiplicative=0.2)(rates, rng)
+    assert multiplied.mean() == pytest.approx(4, rel=0.01)
+    assert multiplied.std() == pytest.approx(0.8, rel=0.01)
+    counts = Noise(fano=1.5, exponent=1.2)(rates, rng)
+    assert counts.mean() == pytest.approx(4, rel=0.01)
+    assert counts.var() == pytest.approx(1.5 * 4**1.2, rel=0.02)
+    poisson = Noise(fano=1.0)(rates, rng)
+    assert poisson.var() == pytest.approx(4, rel=0.02)
+
+
+def test_a_command_answers_the_paths_of_pictures(tmp_path):
+    program = tmp_path / "rig.py"
+    program.write_text(
+        "import sys\nfrom PIL import Image\n"
+        "for path in sys.argv[1:]: print(sum(Image.open(path).convert('RGB').getpixel((0, 0))))\n"
+    )
+    images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    neuron = load_neuron(f"command:{sys.executable} {program}")
+    assert neuron(images).tolist() == [[0.0], [765.0]]
+    with pytest.raises(BadRequest, match="ended with code 1"):
+        load_neuron(f"command:{sys.executable} -c 'raise SystemExit(1)'")(images)
+
+
+def test_a_disk_without_space_is_told(tmp_path, monkeypatch):
+    loop = tiny_loop(tmp_path)
+    rows = answers(loop)
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutOfSpace, match="No space left"):
+        loop.tell(rows)
+    monkeypatch.undo()
+    assert loop.tell(rows).complete
+
+
+def history(loop: Loop) -> list[list[float]]:
+    while not loop.is_over:
+        loop.tell(answers(loop))
+    return loop.history
+
+
+def test_the_same_neuron_answers_the_same_through_each_way(tmp_path):
+    """Python, the folder and the socket end with the same scores, bit by bit, noise and all."""
+    climb = CLIMB.changed(steps=3)
+    noise = Noise(multiplicative=0.3)
+    simulated = tiny_loop(tmp_path / "python", climb=climb)
+    simulate(simulated, brightness, noise)
+    rig = Rig(brightness, noise, seed=simulated.seed)
+
+    folder = tmp_path / "exchange"
+    through_folder = tiny_loop(tmp_path / "folder", climb=climb)
+    answering = answer_folder(rig, folder)
+    threading.Thread(target=lambda: [next(answering) for _ in range(3)], daemon=True).start()
+    assert len([*serve_folder(through_folder, folder)]) == 3
+    assert through_folder.history == simulated.history
+
+    through_socket = tiny_loop(tmp_path / "socket", climb=climb)
+    server, thread = served(through_socket)
+    answered = [*answer_socket(rig, server.server_address[1], server.token)]
+    thread.join(10)
+    server.server_close()
+    assert answered == ["0000", "0001", "0002"]
+    assert through_socket.history == simulated.history
+
+
+def test_a_rig_with_all_mishaps_changes_no_score(tmp_path):
+    """Trials that are missing, NaN or told twice cost blocks, and no score."""
+    climb = CLIMB.changed(steps=2)
+    mishaps = Mishaps(missing=0.2, failed=0.2, repeated=0.5)
+    loop = tiny_loop(tmp_path / "log", climb=climb, tries=50)
+    answering = answer_folder(Rig(brightness, mishaps=mishaps), tmp_path / "exchange")
+    threading.Thread(target=lambda: [*answering], daemon=True).start()
+    blocks = [*serve_folder(loop, tmp_path / "exchange")]
+    assert len(blocks) > 2
+    assert loop.history == history(tiny_loop(tmp_path / "clean", climb=climb))
+
+
+def test_a_picture_that_was_changed_on_the_way_is_refused_by_the_rig(tmp_path):
+    loop = tiny_loop(tmp_path / "log")
+    next(serve_folder(loop, tmp_path))
+    (block,) = tmp_path.glob("block-*")
+    first, second = sorted(block.glob("*.png"))[:2]
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(BadFile, match="is not the picture of the manifest"):
+        next(answer_folder(Rig(brightness), tmp_path))
+
+
+def test_the_commands_of_a_loop_and_of_a_rig_meet_in_a_folder(tmp_path):
+    command = [sys.executable, "-m", "phosphene"]
+    exchange = ["--folder", str(tmp_path / "exchange"), "--device", "cpu"]
+    loop = subprocess.Popen(
+        [*command, "evolve", *exchange, "--steps", "2", "--population", "4", "--out",
+         str(tmp_path / "out"), "--json"], stdout=subprocess.PIPE,
+    )  # fmt: skip
+    subprocess.run(
+        [*command, "rig", "caffenet-objects", "class:lion", *exchange, "--blocks", "2"],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    told, _ = loop.communicate(timeout=120)
+    assert json.loads(told)["generations"] == 2
+    assert (tmp_path / "out" / "preferred.png").exists()
+
+
+def test_the_command_goes_on_from_its_log(tmp_path):
+    command = [sys.executable, "-m", "phosphene", "evolve", "caffenet-objects", "class:lion"]
+    command += ["--steps", "2", "--population", "4", "--noise", "0.2", "--json", "--out"]
+    told = [
+        subprocess.run([*command, str(tmp_path)], check=True, capture_output=True).stdout
+        for _ in range(2)
+    ]
+    assert told[0] == told[1]
+    (row,) = json.loads(told[0])
+    assert row["pictures"] == 8
