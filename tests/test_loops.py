@@ -30,6 +30,7 @@ from phosphene.loops.session import NAME, Session
 from phosphene.loops.simulated import load_neuron, responses
 from phosphene.loops.trials import rises, without_drift
 from phosphene.synthesis import Climb
+from phosphene.tensors import recoloured
 from phosphene.testing import tiny_generated
 
 CLIMB = Climb.of(optimizer="evolution", constraint="none", decay=1.0, steps=6, population=6)
@@ -162,6 +163,14 @@ def test_it_goes_on_without_a_picture_that_never_answers(tmp_path):
         assert loop.tell([]).complete
     (scores,) = loop.history
     assert scores[2] == pytest.approx(np.mean(scores[:2] + scores[3:]))
+
+
+def test_pictures_are_as_a_stimulus_must_be(tmp_path):
+    loop = tiny_loop(tmp_path, climb=CLIMB.changed(contrast=0.1, luminance=0.5, aperture=0.8))
+    luminance = recoloured(loop.ask().images, 1)
+    assert torch.allclose(luminance.mean((1, 2, 3)), torch.tensor(0.5), atol=0.003)
+    assert torch.allclose(luminance.std((1, 2, 3), correction=0), torch.tensor(0.1), atol=0.003)
+    assert torch.allclose(luminance[:, :, 0, 0], torch.tensor(0.5), atol=0.003)
 
 
 def test_what_is_told_twice_counts_once(tmp_path):

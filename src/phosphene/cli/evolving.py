@@ -159,7 +159,7 @@ class _Loops:
         self.how = how
 
     def loop(self, folder: Path, readout: str, subject: Any) -> Loop:
-        """Return a loop whose log lies in a folder. The subject is only for pixels and Fourier."""
+        """Return a loop whose log lies in a folder, for a subject where there is one."""
         from phosphene.loops import Loop, Readout, read_references
         from phosphene.pictures import taken_options
         from phosphene.priors import load_prior, prior_options
@@ -170,7 +170,7 @@ class _Loops:
         prior = load_prior(self.prior, subject, options).to(self.device)
         shown = read_references(self.references, prior) if self.references else None
         climb = settings(self.climb, prior, **changes)
-        how = {**self.how, "references": shown}
+        how = {**self.how, "references": shown, "subject": subject}
         return Loop(prior, climb, folder, Readout.of(readout), **how)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from phosphene.errors import BadRequest, Notice
 from phosphene.images import to_pixels
@@ -38,6 +38,7 @@ from phosphene.loops.session import FORMAT, Session
 from phosphene.loops.trials import Trials, drift_of, rises
 from phosphene.priors import Prior
 from phosphene.records import pixels_sha256
+from phosphene.subjects import Subject
 from phosphene.synthesis import Climb
 from phosphene.tensors import center_crop
 
@@ -70,8 +71,9 @@ class Loop:
     responses by the references: by their gain, or by an offset. A picture without a response is
     shown again, in up to `tries` blocks. `name` begins the ids of its pictures. `precision` is the
     generator's, float32 or bfloat16. With a `plateau`, the search is over when the mean score has
-    not risen for so many generations, by the test of Mann and Kendall. The log lies in `folder`; a
-    folder that holds one goes on from there.
+    not risen for so many generations, by the test of Mann and Kendall. The constraints of the
+    climb's stimulus are of what a `subject` reads; without one, of the picture in 0 … 1 about 0.5.
+    The log lies in `folder`; a folder that holds one goes on from there.
 
     `BadRequest` where the folder's log is of other settings.
     """
@@ -89,12 +91,14 @@ class Loop:
     name: str = ""
     precision: str = "float32"
     plateau: int = 0
+    subject: Subject | None = None
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
         self._check()
         self.optimizer = self.climb.make_optimizer()
         self._constrained = self.climb.make_constraint().fit(self.prior.statistics)
+        self._project = self.climb.stimulus.fit(self.subject or screen(self.prior), self.prior)
         self.optimizer.begin(
             self.prior.start(self.seed)[None], self.prior, self.climb.steps, [self.seed]
         )
@@ -238,7 +242,7 @@ class Loop:
         """Return the part of the images of codes that is shown."""
         with torch.autocast(codes.device.type, torch.bfloat16, self.precision == "bfloat16"):
             images = self.prior.images(codes).float()
-        return center_crop(images, self.prior.view_size).clamp(0, 1)
+        return center_crop(self._project(images), self.prior.view_size).clamp(0, 1)
 
     @property
     def blocks(self) -> int:
@@ -392,6 +396,12 @@ class Loop:
         """Return what the search would hand over: its code (*code), and the picture of it."""
         codes = self._constrained(self.optimizer.current())
         return codes[0], (self._drawn(codes)[0] * 255).round() / 255
+
+
+def screen(prior: Prior) -> Subject:
+    """Return a subject that reads a prior's pictures as they are, about a middle grey."""
+    channels = prior.channels
+    return Subject("screen", nn.Identity(), prior.view_size, (0.5,) * channels, (1.0,) * channels)
 
 
 def _sha256(image: Tensor) -> str:
