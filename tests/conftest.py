@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from torch import Tensor
+from torch import Tensor, nn
 
 from phosphene import cli
 from phosphene.code_statistics import CodeStatistics
@@ -26,6 +26,7 @@ from phosphene.datasets import Photographs
 from phosphene.priors import Generated
 from phosphene.subjects import Subject
 from phosphene.testing import (
+    lively,
     tiny_generated,
     tiny_photographs,
     tiny_subject,
@@ -156,6 +157,12 @@ def phosphene(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
         )
 
     return run
+
+
+def wide(channels: int) -> nn.Module:
+    """Return a network of wide images of any channels, with three logits."""
+    layers = [nn.Conv2d(channels, 4, 5), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    return lively(nn.Sequential(*layers, nn.Linear(16, 3)))
 
 
 def climbs_remakes_and_judges(

@@ -17,6 +17,8 @@ import phosphene
 from phosphene import images
 from phosphene.errors import BadRequest
 from phosphene.priors import load_prior
+from phosphene.records import Folder
+from phosphene.studies._folder import shown_pixels
 from phosphene.studies.exemplars import field_box
 from phosphene.subjects import READINGS
 from phosphene.tensors import LUMINANCE, cropped_to_shape, recoloured
@@ -256,3 +258,34 @@ def test_a_folder_of_before_has_no_inputs_and_still_opens(tmp_path: Path) -> Non
     assert kept.records[0].input == ""
     assert kept.inputs.shape == (1, 1, HEIGHT, WIDTH)
     assert not (tmp_path / record.input).exists(), "the picture was kept, not climbed again"
+
+
+def test_exemplars_of_a_grey_network_are_shown_in_grey_and_in_its_shape(
+    phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_grey.py").write_text(GREY)
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for n in range(12):
+        pixels = rng.integers(0, 256, (40, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{n}.png")
+    name = "python:own_grey:net"
+    found = ("exemplars", name, "3:0", "--images", "photos", "--k", 2, "--split", "all")
+    (row,) = phosphene(*found, "--out", "out", "--json").json()
+    assert row["boxes"] == [[2 / 7, 0, 5 / 7, 1]] * 2, "12 of 28 rows of the square"
+    with Image.open(tmp_path / "out" / row["whole"]) as strip:
+        channels = np.asarray(strip.convert("RGB")).astype(int)
+    assert np.abs(channels - channels[..., :1]).max() <= 3, "grey, but for the loss of WebP"
+
+
+def test_what_is_evaluated_of_a_wide_picture_has_no_margin(tmp_path: Path) -> None:
+    subject = phosphene.wrap(lively_linear(1), size=(HEIGHT, WIDTH), mean=0.5, std=0.25)
+    how = {"prior": "pixels", "steps": 2, "out": tmp_path}
+    (record,) = phosphene.synthesize(subject, "conv:0", **how).records
+    pixels = shown_pixels(Folder(tmp_path), record)
+    assert pixels.shape == (HEIGHT, WIDTH, 3)
+    assert answer(subject, torch.from_numpy(images.from_pixels(pixels, 1))[None]) == pytest.approx(
+        record.score, abs=1e-5
+    )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CI_SAMPLE, Run, climbs_remakes_and_judges, samples
+from conftest import CI_SAMPLE, Run, climbs_remakes_and_judges, samples, wide
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, UnknownName
@@ -473,6 +473,21 @@ def test_a_file_that_is_no_archive_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_program_of_other_channels_and_shape_is_climbed_in_them(
+    tmp_path: Path, channels: int
+) -> None:
+    network = wide(channels)
+    images = torch.rand(2, channels, 12, 28)
+    subject = load_subject(export(network, tmp_path / "net.pt2", images, dynamic=ANY_BATCH))
+    assert (subject.channels, subject.size) == (channels, (12, 28))
+    assert "values in 0 … 1 as they are" in subject.card["assumed"]
+    torch.testing.assert_close(subject(images), network(images))
+    result = synthesize(subject, "4:1", prior="pixels", steps=5)
+    assert result.inputs.shape == (1, channels, 12, 28)
+    assert result.scores[0] > result.start_scores[0]
+
+
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
@@ -487,9 +502,9 @@ def test_a_file_that_is_no_archive_is_one_line(
             r"while training; export model\.eval\(\)",
         ),
         (
-            lambda: (nn.Conv2d(1, 1, 1), torch.rand(1, 1, 8, 8)),
+            lambda: (nn.Conv1d(3, 1, 1), torch.rand(1, 3, 8)),
             BadRequest,
-            r"reads \(1, 1, 8, 8\); a network",
+            r"reads \(1, 3, 8\); a network",
         ),
         (
             lambda: (nn.Conv2d(3, 1, 1), torch.rand(1, 3, 8, 8)),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Run, climbs_remakes_and_judges, samples
+from conftest import Run, climbs_remakes_and_judges, samples, wide
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, Unavailable
@@ -335,6 +335,18 @@ def test_a_damaged_file_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_of_grey_wide_images_is_climbed_in_its_own_shape(
+    onnx: ModuleType, tmp_path: Path
+) -> None:
+    network = wide(1)
+    images = torch.rand(1, 1, 12, 28)
+    subject = load_subject(export(network, tmp_path / "net.onnx", images))
+    assert (subject.channels, subject.size) == (1, (12, 28))
+    torch.testing.assert_close(subject(images), network(images), atol=1e-5, rtol=1e-4)
+    result = synthesize(subject, f"{subject.output}:1", prior="pixels", steps=5)
+    assert result.scores[0] > result.start_scores[0]
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -343,8 +355,8 @@ def test_a_damaged_file_is_one_line(
             "for 4 images at a time; for any number: torch.onnx.export",
         ),
         (
-            lambda: (nn.Conv2d(1, 1, 1), torch.rand(1, 1, 8, 8)),
-            r"reads tensor\(float\) of \[1, 1, 8, 8\]; a network of",
+            lambda: (nn.Conv1d(3, 1, 1), torch.rand(1, 3, 8)),
+            r"reads tensor\(float\) of \[1, 3, 8\]; a network of",
         ),
         (
             lambda: (nn.Conv2d(3, 1, 1), torch.rand(1, 3, 8, 8)),

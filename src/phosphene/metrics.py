@@ -55,7 +55,7 @@ def recognised(judge: Subject, images: Tensor, labels: Tensor, channels: Sequenc
     """Return whether the judge names an image's label first, and among its first five.
 
     The result is (n, 2) of 0 and 1. The judge is restricted to `channels`, which `labels` (n,)
-    index. `images` (n, 3, h, w) in [0, 1] are resized to the judge's input.
+    index. `images` (n, c, h, w) in [0, 1] are resized to the judge's input.
     """
     chosen = torch.tensor(list(channels))
     batch = _at_once(judge)

@@ -112,6 +112,10 @@ class Folder:
         """Return a record's picture."""
         return read_png(self.path / record.image)
 
+    def own_input(self, record: Record) -> Pixels:
+        """Return what the subject reads of a record's picture, in 8 bits."""
+        return read_png(self.path / record.input)
+
     def array(self, record: Record) -> Numbers:
         """Return a record's array; `BadFile` where it is none."""
         file = self.path / record.array

@@ -167,7 +167,7 @@ class Subject:
         return prepared if kind == torch.float32 else prepared.to(kind)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the network's output for RGB images in [0, 1].
+        """Return the network's output for images in [0, 1].
 
         Where that is several tensors, it is the first: the logits.
         """

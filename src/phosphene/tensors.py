@@ -40,7 +40,7 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return images (n, 3, h, w) at another size (height, width).
+    """Return images (n, c, h, w) at another size (height, width).
 
     The interpolation is linear. Where an image shrinks, it is filtered against aliases.
     """

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from phosphene import metrics
+from phosphene.errors import BadRequest
 from phosphene.images import Pixels, to_pixels
 from phosphene.metrics import features
 from phosphene.priors import load_prior
@@ -21,7 +22,7 @@ from phosphene.statistics import Figure, mean, median, share
 from phosphene.studies._folder import Picture, Run
 from phosphene.studies._index import LayerExemplars, find_peaks
 from phosphene.studies._natural import REFERENCES, NaturalImages, seeded
-from phosphene.studies.exemplars import cut_out, field_box
+from phosphene.studies.exemplars import cut_out, field_box, in_colours_of
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images, device_of
 
@@ -110,7 +111,8 @@ class Comparison:
         return _Beside(found, channel, natural, ranked, strong, weak, ordinary)
 
     def _resized(self, pictures: Sequence[Picture]) -> list[Pixels]:
-        return [_resized(picture.pixels, self.natural.train.size) for picture in pictures]
+        size = self.natural.train.size
+        return [_resized(picture.pixels, size, self.subject.fit) for picture in pictures]
 
 
 @dataclass
@@ -235,7 +237,8 @@ class _UnitFeatures:
         boxes = [
             field_box(self.field, place, self.subject) for place in places[:, self.channel].tolist()
         ]
-        cut = [cut_out(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
+        shown = [in_colours_of(self.subject, picture) for picture in pictures]
+        cut = [cut_out(picture, box) for picture, box in zip(shown, boxes, strict=True)]
         return features(self.judge, as_images(cut)), peaks
 
 
@@ -245,7 +248,7 @@ def _random_pictures(run: Run, size: int) -> list[Pixels]:
     prior = load_prior(request.prior, run.subject, request.prior_options)
     with torch.no_grad():
         images = torch.cat([prior.images(prior.start(seed)[None]) for seed in range(RANDOM_CODES)])
-    return [_resized(to_pixels(image.numpy()), size) for image in images]
+    return [_resized(to_pixels(image.numpy()), size, run.subject.fit) for image in images]
 
 
 def _somewhere(pictures: Sequence[Pixels], field: Fields | None, subject: Subject) -> list[Pixels]:
@@ -253,6 +256,7 @@ def _somewhere(pictures: Sequence[Pixels], field: Fields | None, subject: Subjec
 
     That says nothing of any unit of the layer.
     """
+    pictures = [in_colours_of(subject, picture) for picture in pictures]
     if field is None:
         whole = field_box(None, (0, 0), subject)
         return [each if whole == (0, 0, 1, 1) else cut_out(each, whole) for each in pictures]
@@ -265,14 +269,21 @@ def _somewhere(pictures: Sequence[Pixels], field: Fields | None, subject: Subjec
     ]
 
 
-def _resized(picture: Pixels, size: int) -> Pixels:
+def _resized(picture: Pixels, size: int, fit: str) -> Pixels:
     """Return a picture as large as the photographs beside it, which are square.
 
     The finer of the two would be told by that alone. One that is not square is put into the middle
-    of a white square, of which the subject is shown no more than the picture.
+    of a white square, of which the subject is shown no more than the picture; or it is stretched, as
+    the subject stretches it back. `BadRequest` where the subject would put it into borders.
     """
     side = max(picture.shape[:2])
     whole = Image.fromarray(picture)
-    if whole.size != (side, side):
+    wide = whole.size != (side, side)
+    if wide and fit == "pad":
+        raise BadRequest(
+            "pictures that are not square are compared with photographs that are cut or stretched; "
+            "these were made with --fit pad"
+        )
+    if wide and fit == "crop":
         whole = ImageOps.pad(whole, (side, side), color="white")
     return np.asarray(whole.resize((size, size), Image.Resampling.LANCZOS))

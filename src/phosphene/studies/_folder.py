@@ -64,7 +64,7 @@ class Run:
             # a climb that failed counts too
             shown = record.status in ("climbed", NOT_ABOVE)
             if shown and unit and not is_token(unit.position):
-                pixels = records.Folder(folder).picture(record)
+                pixels = shown_pixels(records.Folder(folder), record)
                 picture = Picture(unit, member.seed, record.score, pixels)
                 layers[unit.layer][unit.channel].append(picture)
         if not layers:
@@ -81,6 +81,16 @@ class Run:
         for layer, channels in layers.items():  # a record comes from outside: its units must exist
             subject.targets(f"{layer}:{max(channels)}")
         return cls(subject, request, {layer: dict(channels) for layer, channels in layers.items()})
+
+
+def shown_pixels(folder: records.Folder, record: Record) -> Pixels:
+    """Return a picture, or what the subject reads of it where that is not square.
+
+    Such a picture has the subject's own shape and a margin, which the subject must not be shown.
+    """
+    pixels = folder.picture(record)
+    wide = pixels.shape[0] != pixels.shape[1]
+    return folder.own_input(record) if wide and record.input else pixels
 
 
 def _records(folder: Path) -> list[tuple[Path, Record]]:

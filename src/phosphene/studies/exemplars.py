@@ -20,6 +20,7 @@ from phosphene.runtime import Runtime
 from phosphene.studies._index import LayerExemplars, find_exemplars, find_peaks
 from phosphene.studies._study import Study
 from phosphene.subjects import Subject
+from phosphene.tensors import as_images, recoloured
 from phosphene.texts import clean, file_names, slug
 from phosphene.units import Unit
 
@@ -77,7 +78,10 @@ def describe(
         wanted = {number for unit in group for number in best[unit]}
         pictures = {number: (pixels, label) for number, pixels, label in data.photographs(wanted)}
         for unit in group:
-            own = [pictures[number] for number in best[unit]]
+            own = [
+                (in_colours_of(subject, pixels), label)
+                for pixels, label in (pictures[number] for number in best[unit])
+            ]
             row = _row(
                 subject,
                 unit,
@@ -220,6 +224,13 @@ def _share(edge: float, side: int, subject: Subject) -> float:
     """Return where an edge along a side of the subject's input lies in a square photograph."""
     length = {"crop": max(subject.size), "stretch": side, "pad": min(subject.size)}[subject.fit]
     return min(max((edge + (length - side) / 2) / length, 0), 1)
+
+
+def in_colours_of(subject: Subject, picture: images.Pixels) -> images.Pixels:
+    """Return a picture in the colours that the subject sees: grey where it has one channel."""
+    if subject.channels != 1:
+        return picture
+    return images.to_pixels(recoloured(as_images([picture]), 1, subject.from_rgb)[0].numpy())
 
 
 def cut_out(picture: images.Pixels, box: Sequence[float]) -> images.Pixels:

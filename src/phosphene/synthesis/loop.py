@@ -105,7 +105,7 @@ def climb_batch(
 ) -> PreferredInputs:
     """Climb one batch; each member climbs as it would alone.
 
-    `start` is "random", "mean" or an image (3, height, width). `report` hears of steps done.
+    `start` is "random", "mean" or an image (channels, height, width). `report` hears of steps done.
 
     The climb takes `steps` forward and backward passes; one of each to see who can start (again, up
     to seven times, for members that cannot); two forward passes that measure the start and the end,

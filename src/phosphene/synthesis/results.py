@@ -42,11 +42,11 @@ class Member:
 class PreferredInputs:
     """What a climb returns, one entry for each member.
 
-    `images` float32 RGB in [0, 1] (n, 3, size, size), as an 8-bit picture holds them; `codes` (n,
+    `images` float32 in [0, 1] (n, channels, *size), as 8-bit pictures hold them; `codes` (n,
     …); `scores` and `start_scores`: each target's activation on the picture and on the start,
     measured in float32 on the 8-bit pixels; `curves` (n, steps) the objective at each step;
     `statuses`: "climbed", `NOT_ABOVE`, "dead" (no start had a gradient) or "stopped: …"; `frames`
-    (frames, n, 3, size, size) where an animation was asked for. `kept` (n,): the step whose code
+    (frames, n, channels, *size) where an animation was asked for. `kept` (n,): the step whose code
     the picture shows, `steps` where that is the last one; `last_scores` (n,): the activation on the
     last code's picture. `stimuli`: each picture's norm, contrast and luminance by name, and what it
     missed of them (see `Stimulus.told`). `records` say how each picture came to be, where

@@ -73,11 +73,11 @@ def load(path: Path) -> LoadedNetwork:
         archive, version = _archive(path)
         program = torch.export.load(archive)
         network = torch.export.unflatten(program)
-        batch, size = _input(path, program, beside)
-    given = {"output": _output(program), **beside, "size": size or USUAL_SIZE}
+        batch, channels, size = _input(path, program, beside)
+    given = {"output": _output(program), **channels, **beside, "size": size or USUAL_SIZE}
     options = checked_options(str(path), network, given)
     card = {
-        **card_of_file(path, beside, size is None),
+        **card_of_file(path, beside, size is None, channels=len(options["mean"])),
         "source": "torch.export",
         "version": version,
     }
@@ -114,12 +114,17 @@ def options_beside(path: Path) -> dict[str, Any]:
 
 
 def card_of_file(
-    path: Path, beside: Mapping[str, Any], any_size: bool, others: Iterable[Path] = ()
+    path: Path,
+    beside: Mapping[str, Any],
+    any_size: bool,
+    others: Iterable[Path] = (),
+    channels: int = 3,
 ) -> dict[str, Any]:
     """Return where a network is from, and what its file left to be assumed."""
     file = path.with_suffix(".json")
     silent = [key for key in ("mean", "std") if key not in beside]
-    assumed = [f"ImageNet's {' and '.join(silent)}"] if silent else []
+    of_rgb = f"ImageNet's {' and '.join(silent)}"
+    assumed = [of_rgb if channels == 3 else "values in 0 … 1 as they are"] if silent else []
     if any_size:
         assumed.append(f"{USUAL_SIZE[0]} × {USUAL_SIZE[1]} pixels")
     card = {
@@ -134,26 +139,30 @@ def card_of_file(
 
 def _input(
     path: Path, program: torch.export.ExportedProgram, beside: Mapping[str, Any]
-) -> tuple[int, Any]:
-    """Return how many images at once (0: any number) and of what size the program reads."""
+) -> tuple[int, dict[str, int], Any]:
+    """Return how many images at once (0: any number) the program reads.
+
+    With it come their `channels`, where the program fixes them, and their size.
+    """
     names = program.graph_signature.user_inputs
     shapes = [
         node.meta["val"].shape
         for node in program.graph.nodes
         if node.op == "placeholder" and node.name in names
     ]
-    if len(names) != 1 or len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3:
+    if len(names) != 1 or len(shapes) != 1 or len(shapes[0]) != 4:
         shown = ", ".join(str(tuple(shape)) for shape in shapes)
         raise BadRequest(
             f"{path} reads {shown or 'no tensor'}; "
-            "a network of images reads (batch, 3, height, width)"
+            "a network of images reads (batch, channels, height, width) alone"
         )
-    batch, _, *sides = ((side if isinstance(side, int) else 0) for side in shapes[0])
+    batch, channels, *sides = ((side if isinstance(side, int) else 0) for side in shapes[0])
     if batch > 1:
         raise BadRequest(
             f"{path} was exported for {batch} images at a time; for any number: {_DYNAMIC}"
         )
-    return batch, size_of_file(path, sides, beside)
+    fixed = {"channels": channels} if channels else {}
+    return batch, fixed, size_of_file(path, sides, beside)
 
 
 def _output(program: torch.export.ExportedProgram) -> str:

@@ -260,7 +260,7 @@ def checked_network(
 
     One that takes an image but not two, whatever its file says, gets one at a time.
     """
-    blank = torch.zeros(1, 3, *loaded.size, dtype=number_type(loaded.network))
+    blank = torch.zeros(1, len(loaded.mean), *loaded.size, dtype=number_type(loaded.network))
     with first_pass(name, loaded.size, network=loaded.network), torch.no_grad():
         shape = tuple(forward(blank).shape)
     if len(shape) != 2 or shape[0] != 1:

@@ -62,10 +62,10 @@ def load(path: Path) -> LoadedNetwork:
     with reading(path):
         model, others = _model(onnx, path)
         session = _session(runtime, model)
-    batch, stated = _input(path, session, beside)
+    batch, channels, stated = _input(path, session, beside)
     size = stated or USUAL_SIZE
     output = _plain(session.get_outputs()[0].name)
-    network, why = _converted(model, session, size)
+    network, why = _converted(model, session, size, beside.get("channels", channels))
     if network is not None:
         output = _logits(model.graph, network) or output
     if network is None:
@@ -73,9 +73,10 @@ def load(path: Path) -> LoadedNetwork:
         network = Asked(
             session, output, f"{why}, and a program of torch.export.save could be climbed"
         )
-    options = checked_options(str(path), network, {"output": output, **beside, "size": size})
+    given = {"output": output, "channels": channels, **beside, "size": size}
+    options = checked_options(str(path), network, given)
     card = {
-        **card_of_file(path, beside, stated is None, others),
+        **card_of_file(path, beside, stated is None, others, len(options["mean"])),
         "source": "onnx",
         "version": model.producer_version,
     }
@@ -183,36 +184,34 @@ def _session(runtime: ModuleType, model: Any) -> Any:
     )
 
 
-def _input(path: Path, session: Any, beside: Mapping[str, Any]) -> tuple[int, Any]:
-    """Return how many images at once (0: any number) and of what size the network reads."""
+def _input(path: Path, session: Any, beside: Mapping[str, Any]) -> tuple[int, int, Any]:
+    """Return how many images at once (0: any number), of how many channels and of what size.
+
+    Where the file does not fix the channels, they are RGB.
+    """
     inputs = session.get_inputs()
     shape = [side if isinstance(side, int) else 0 for side in inputs[0].shape] if inputs else []
-    if (
-        len(inputs) != 1
-        or len(shape) != 4
-        or shape[1] not in (0, 3)
-        or inputs[0].type != "tensor(float)"
-    ):
+    if len(inputs) != 1 or len(shape) != 4 or inputs[0].type != "tensor(float)":
         shown = ", ".join(f"{each.type} of {each.shape}" for each in inputs)
         raise BadRequest(
             f"{path} reads {shown or 'nothing'}; "
-            "a network of images reads floats, (batch, 3, height, width)"
+            "a network of images reads floats, (batch, channels, height, width), alone"
         )
     if shape[0] > 1:
         raise BadRequest(
             f"{path} was exported for {shape[0]} images at a time; for any number: {_DYNAMIC}"
         )
-    return shape[0], size_of_file(path, shape[2:], beside)
+    return shape[0], shape[1] or 3, size_of_file(path, shape[2:], beside)
 
 
-def _converted(model: Any, session: Any, size: Any) -> tuple[nn.Module | None, str]:
+def _converted(model: Any, session: Any, size: Any, channels: int) -> tuple[nn.Module | None, str]:
     """Return the model as a torch network, or why there is none.
 
     There is none without a converter, or where the converter's gives another answer.
     """
     try:
         network = _torch_network(extra_module("onnx2pytorch", "onnx"), model)
-        images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             ours = network(images)
     except PhospheneError as error:
