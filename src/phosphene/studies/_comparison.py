@@ -273,8 +273,8 @@ def _resized(picture: Pixels, size: int, fit: str) -> Pixels:
     """Return a picture as large as the photographs beside it, which are square.
 
     The finer of the two would be told by that alone. One that is not square is put into the middle
-    of a white square, of which the subject is shown no more than the picture; or it is stretched, as
-    the subject stretches it back. `BadRequest` where the subject would put it into borders.
+    of a white square, of which the subject is shown no more than the picture. Or it is stretched,
+    and the subject stretches it back. `BadRequest` where the subject would put it into borders.
     """
     side = max(picture.shape[:2])
     whole = Image.fromarray(picture)
