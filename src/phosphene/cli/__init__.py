@@ -19,7 +19,7 @@ from phosphene.cli import training, zoo
 from phosphene.cli.climbing import layers, reconstruct, synthesize
 from phosphene.cli.evolving import evolve, rig
 from phosphene.cli.measuring import dissect, evaluate, exemplars, study
-from phosphene.cli.options import ClimbCommand
+from phosphene.cli.options import ClimbCommand, StudyCommand
 from phosphene.cli.reporting import atlas, claims
 from phosphene.cli.shell import Interrupted, err, refuse, tells_notices
 from phosphene.errors import PhospheneError
@@ -47,9 +47,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Show what the neurons of a vision network want to see.",
 )
+KINDS = {
+    **dict.fromkeys((synthesize, evolve), ClimbCommand),
+    **dict.fromkeys((exemplars, dissect), StudyCommand),
+}
+"""The commands that take options of parts."""
 for command in COMMANDS:
-    kind = ClimbCommand if command in (synthesize, evolve) else TyperCommand
-    app.command(rich_help_panel="Main", cls=kind)(command)
+    app.command(rich_help_panel="Main", cls=KINDS.get(command, TyperCommand))(command)
 app.add_typer(training.app, name="train")
 app.add_typer(zoo.app, name="zoo")
 for each in (

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from phosphene.cli import progress
-from phosphene.cli.options import settings_of
+from phosphene.cli.options import given_settings, settings_of
 from phosphene.cli.shell import (
     AsJson,
     Device,
@@ -38,6 +38,7 @@ from phosphene.forms.figures import measures_of
 
 
 def exemplars(
+    context: typer.Context,
     subject: Annotated[str, typer.Argument(help="As for synthesize.")],
     images_folder: Annotated[Path, typer.Option("--images", help="Photographs, as for train.")],
     units: Annotated[
@@ -47,12 +48,9 @@ def exemplars(
             show_default=False,
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, val or all of them.")] = "train",
-    k: Annotated[int, typer.Option(help="Exemplars of each unit.", min=1, max=1000)] = 9,
     out_folder: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the index and the contact sheet.")
     ] = Path("exemplars"),
-    batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 64,
     fit: Fit = "",
     inputs: Inputs = None,
     device: Device = "auto",
@@ -68,7 +66,7 @@ def exemplars(
     from phosphene.datasets import Stream, check_apart
     from phosphene.files import outlet, outlet_folder
     from phosphene.studies import channels_of
-    from phosphene.studies.exemplars import describe, find_exemplars
+    from phosphene.studies.exemplars import Exemplars, describe, find_exemplars
     from phosphene.subjects import outer_layers
 
     where = choose_machine(device, "float32", threads)["device"]
@@ -81,7 +79,8 @@ def exemplars(
     for each in (file, file.with_suffix(".json"), file.with_suffix(".png")):
         outlet(each, subject)
     outlet_folder(out_folder / "tiles")
-    data = Stream(images_folder, split, max(network.size))
+    asked = Exemplars(**given_settings(context))
+    data = Stream(images_folder, asked.split, max(network.size))
     read: list[int] = []
     with progress.bar(None, "looking") as advance:
 
@@ -90,7 +89,7 @@ def exemplars(
             read.append(done)
 
         found = find_exemplars(
-            network, layers, data, file, k=k, batch=batch, device=where, report=report
+            network, layers, data, file, k=asked.k, batch=asked.batch, device=where, report=report
         )
     total = next(iter(found.values())).n_images
     if not read:
@@ -243,17 +242,13 @@ def _evaluate_generator(
 
 
 def dissect(
+    context: typer.Context,
     subject: Annotated[str, typer.Argument(help="As for synthesize.")],
     layer: Annotated[str, typer.Argument(help="A layer with a map.")],
     images: Annotated[Path, typer.Option(help="Shards of photographs with outlined objects.")],
-    split: Annotated[str, typer.Option(help="train, val or all of them.")] = "all",
-    quantile: Annotated[
-        float, typer.Option(help="Share of a channel's activations that are its answer.")
-    ] = 0.005,
     out_folder: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for dissection.json.")
     ] = Path("dissection"),
-    batch: Annotated[int, typer.Option(help="Photographs looked at once.", min=1, max=4096)] = 16,
     fit: Fit = "",
     inputs: Inputs = None,
     device: Device = "auto",
@@ -272,11 +267,12 @@ def dissect(
     check_apart(out_folder, images)
     outlet(out_folder / "dissection.json", subject)
     network = named_subject(subject, fit, inputs)
-    data = Outlined(images, split, max(network.size))
+    asked = dissection.Dissection(**given_settings(context))
+    data = Outlined(images, asked.split, max(network.size))
+    options = {"quantile": asked.quantile, "batch": asked.batch, "device": where}
     with progress.bar(2 * len(data), "looking") as advance:
-        found = dissection.dissect(
-            network, layer, data, quantile=quantile, batch=batch, device=where, report=advance
-        ).form(network, data)
+        overlaps = dissection.dissect(network, layer, data, report=advance, **options)
+    found = overlaps.form(network, data)
     found.write(out_folder / "dissection.json")
     if as_json:
         print_json(found.as_json())

@@ -1,4 +1,4 @@
-"""Options of the command line that the parts of a climb declare.
+"""Options of the command line that the parts of a climb, and the studies, declare.
 
 They are read when a command is parsed, not when the program starts: the parts import torch.
 """
@@ -6,36 +6,84 @@ They are read when a command is parsed, not when the program starts: the parts i
 from __future__ import annotations
 
 import inspect
+import math
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand
 
 from phosphene.errors import BadRequest
 
+if TYPE_CHECKING:
+    from phosphene.parts import Option
+
 SETTINGS = "phosphene.settings"
 """Where a command's context keeps what was given of the parts' options."""
 
 
-class ClimbCommand(TyperCommand):
-    """A command that also takes the options of a climb and of its built-in parts."""
+class DeclaredCommand(TyperCommand):
+    """A command that also takes the options that parts declare."""
 
-    _declared: list[Any] | None = None
+    panel: str | None = None
+    """Where the help shows them."""
+    whose: str = ""
+    """Whose the defaults are, where they are not those of the declaration."""
+    _parameters: list[Any] | None = None
+
+    @abstractmethod
+    def declared(self) -> dict[str, Option]:
+        """Return the options, by name."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the command's own parameters, and then those that the parts declare."""
-        if self._declared is None:
-            self._declared = _parameters()
+        """Return the command's own parameters, with those that the parts declare before Machine."""
+        if self._parameters is None:
+            options = self.declared().values()
+            self._parameters = _parameters([_annotated(each, self) for each in options])
         own = super().get_params(ctx)
-        machine = next(
-            (i for i, each in enumerate(own) if getattr(each, "rich_help_panel", "") == "Machine"),
-            len(own),
-        )
-        return [*own[:machine], *self._declared, *own[machine:]]
+        panels = [getattr(each, "rich_help_panel", None) for each in own]
+        at = panels.index("Machine") if "Machine" in panels else len(own)
+        return [*own[:at], *self._parameters, *own[at:]]
 
 
-def given_settings(context: typer.Context, assigned: Sequence[str]) -> dict[str, Any]:
+class ClimbCommand(DeclaredCommand):
+    """A command that also takes the options of a climb and of its built-in parts."""
+
+    panel = "Climb"
+    whose = "the climb's"
+
+    def declared(self) -> dict[str, Option]:
+        from phosphene.constraints import CONSTRAINTS
+        from phosphene.optimizers import load_optimizer
+        from phosphene.parts import built_in, options_of
+        from phosphene.priors import prior_options
+        from phosphene.stimulus import Stimulus
+        from phosphene.synthesis import Climb
+
+        found = options_of(Climb) | options_of(Stimulus)
+        for name in built_in("phosphene.optimizers"):
+            found |= options_of(load_optimizer(name))
+        for constraint in CONSTRAINTS.values():
+            found |= options_of(constraint)
+        for name in built_in("phosphene.priors"):
+            found |= prior_options(name)
+        return found
+
+
+class StudyCommand(DeclaredCommand):
+    """A command of one study, which also takes that study's options."""
+
+    studies: ClassVar = {"exemplars": "exemplars", "dissect": "dissection"}
+
+    def declared(self) -> dict[str, Option]:
+        from phosphene.parts import options_of
+        from phosphene.studies import study_names
+
+        return options_of(study_names()[self.studies[str(self.name)]])
+
+
+def given_settings(context: typer.Context, assigned: Sequence[str] = ()) -> dict[str, Any]:
     """Return the options of the parts that were given, as texts where `--set NAME=VALUE` did."""
     given = context.meta.get(SETTINGS, {})
     more = settings_of(assigned)
@@ -58,51 +106,41 @@ def settings_of(assigned: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def _parameters() -> list[Any]:
-    """Return the command-line library's parameters for the options of the built-in parts."""
-    from phosphene.constraints import CONSTRAINTS
-    from phosphene.optimizers import load_optimizer
-    from phosphene.parts import Option, built_in, options_of
-    from phosphene.priors import prior_options
-    from phosphene.stimulus import Stimulus
-    from phosphene.synthesis import Climb
+def _annotated(option: Option, command: DeclaredCommand) -> inspect.Parameter:
+    """Return an option as a parameter of a function, which is None unless given, or has a default.
 
-    declared: dict[str, Option] = options_of(Climb) | options_of(Stimulus)
-    for name in built_in("phosphene.optimizers"):
-        declared |= options_of(load_optimizer(name))
-    for constraint in CONSTRAINTS.values():
-        declared |= options_of(constraint)
-    for name in built_in("phosphene.priors"):
-        declared |= prior_options(name)
+    Where the declaration has limits and a default, the command-line library shows them.
+    """
+    flag = f"--{option.name.replace('_', '-')}"
+    both = f"{flag}/--no-{option.name.replace('_', '-')}" if option.kind is bool else flag
+    shown: dict[str, Any] = {"help": option.help, "rich_help_panel": command.panel}
+    if command.whose:
+        shown["show_default"] = command.whose
+    elif option.high < math.inf:
+        shown |= {"min": option.low, "max": option.high}
+    told = typer.Option(both, **shown)
+    kind: Any = Annotated[option.kind | None, told]  # type: ignore[name-defined]
+    default = None if command.whose else option.default
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(option.name, keyword, default=default, annotation=kind)
+
+
+def _parameters(options: Sequence[inspect.Parameter]) -> list[Any]:
+    """Return the command-line library's parameters, which note what is given in the context."""
 
     def command() -> None:
         """Do nothing: only the signature counts."""
 
-    annotations = {each.name: _annotated(each) for each in declared.values()}
-    command.__annotations__ = annotations
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=each)
-            for name, each in annotations.items()
-        ]
-    )
+    command.__annotations__ = {each.name: each.annotation for each in options}
+    command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False)
     app.command()(command)
-    found = [each for each in typer.main.get_command(app).params if each.name in declared]
+    known = command.__annotations__
+    found = [each for each in typer.main.get_command(app).params if each.name in known]
     for each in found:
         each.expose_value = False
         each.callback = _note
     return found
-
-
-def _annotated(option: Any) -> Any:
-    """Return the annotation of a parameter, which is None unless given."""
-    name = f"--{option.name.replace('_', '-')}"
-    both = f"{name}/--no-{option.name.replace('_', '-')}" if option.kind is bool else name
-    shown = typer.Option(
-        both, help=option.help, rich_help_panel="Climb", show_default="the climb's"
-    )
-    return Annotated[option.kind | None, shown]
 
 
 def _note(context: Any, parameter: Any, value: Any) -> None:
