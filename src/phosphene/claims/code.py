@@ -8,7 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
-RECIPES = {"training.recipes": "recipes/*.toml"}
+READ = {
+    "training.recipes": "recipes/*.toml",
+    "networks.imagenet_names": "networks/imagenet_names.txt",
+}
 """Files of the package that are no modules, by the module that reads them."""
 
 
@@ -18,7 +21,7 @@ def code_hash(modules: Iterable[str], package: Path = PACKAGE) -> str:
     Names are without the package's own: `claims.experiment`.
     """
     files = [_file(package, module) for module in reached(modules, package)]
-    readers = {pattern for module, pattern in RECIPES.items() if _file(package, module) in files}
+    readers = {pattern for module, pattern in READ.items() if _file(package, module) in files}
     files += [file for pattern in readers for file in package.glob(pattern)]
     digest = hashlib.sha256()
     for file in sorted(filter(None, files)):
