@@ -58,6 +58,11 @@ def class_folders(folder: Path, split: str = "") -> Path:
     return folder
 
 
+def test_items_come_in_batches_the_last_with_the_rest() -> None:
+    assert list(datasets.batched(iter(range(5)), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(datasets.batched([], 3)) == []
+
+
 def refused(folder: Path | str, split: str = "val", **options: Any) -> str:
     with pytest.raises(BadFile) as caught:
         load(folder, split, **options)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from phosphene.plain import Plain
-
-if TYPE_CHECKING:
-    pass
 
 EVERY = 30.0
 """Seconds between two lines where there is neither a terminal nor a notebook."""

@@ -15,10 +15,9 @@ from phosphene.claims.experiment import Experiment
 from phosphene.datasets import Outlined, Stream
 from phosphene.images import Pixels
 from phosphene.priors import load_generated
-from phosphene.receptive_fields import receptive_fields
 from phosphene.statistics import Figure, bootstrap, difference_of_means, paired_difference, share
 from phosphene.studies.dissection import DETECTOR, Overlaps, dissect
-from phosphene.studies.exemplars import cut_out, field_box, find_exemplars
+from phosphene.studies.exemplars import cut_out, field_box, fields_of, find_exemplars
 from phosphene.tensors import as_images, center_crop
 
 SUBJECT, LAYER = "caffenet-scenes", "conv5"
@@ -87,16 +86,10 @@ def measure(experiment: Experiment) -> Findings:
     pictures = []
     if order:
         best = torch.stack([natural[channels[i]][0] for i in order])
-        sheet = experiment.row(
-            "C6",
-            [
-                ("pictures of the best detectors", shots.images[order]),
-                ("their best photographs", best),
-            ],
-        )
-        pictures.append(
-            (", ".join(f"{unit['unit']} {unit['object']}" for unit in detectors[:12]), sheet)
-        )
+        made = ("pictures of the best detectors", shots.images[order])
+        sheet = experiment.row("C6", [made, ("their best photographs", best)])
+        caption = ", ".join(f"{unit['unit']} {unit['object']}" for unit in detectors[:12])
+        pictures.append((caption, sheet))
     return Findings(findings, rows, units, pictures, found)
 
 
@@ -182,12 +175,8 @@ def _around(mask: Any) -> tuple[float, float, float, float]:
     half = max(rows[-1] - rows[0], columns[-1] - columns[0]) / 2 + 1
     middle = [(each[0] + each[-1]) / 2 for each in (rows, columns)]
     top, left = (min(max(0.0, centre - half), max(0.0, side - 2 * half)) for centre in middle)
-    return (
-        top / side,
-        left / side,
-        min(1.0, (top + 2 * half) / side),
-        min(1.0, (left + 2 * half) / side),
-    )
+    bottom, right = (min(1.0, (edge + 2 * half) / side) for edge in (top, left))
+    return top / side, left / side, bottom, right
 
 
 def _exemplars(experiment: Experiment, channels: Sequence[int]) -> dict[int, Tensor]:
@@ -198,7 +187,7 @@ def _exemplars(experiment: Experiment, channels: Sequence[int]) -> dict[int, Ten
     experiment.report(f"C6: looking through {data.name}")
     file = experiment.out / "exemplars" / f"{SUBJECT}-{LAYER}-{every}.safetensors"
     found = find_exemplars(network, [LAYER], data, file, device=experiment.device)[LAYER]
-    field = receptive_fields(network.network, network.size, [LAYER], 32, network.tokens).get(LAYER)
+    field = fields_of(network, [LAYER]).get(LAYER)
     pictures = {
         n: pixels for n, pixels, _ in data.photographs({n for c in channels for n in found.best(c)})
     }

@@ -15,7 +15,7 @@ from phosphene.datasets.photographs import (
 )
 from phosphene.datasets.source import Row, Source
 from phosphene.datasets.sources.folder import check_apart
-from phosphene.datasets.stream import Stream
+from phosphene.datasets.stream import Stream, batched
 
 __all__ = [
     "SPLITS",
@@ -24,6 +24,7 @@ __all__ = [
     "Row",
     "Source",
     "Stream",
+    "batched",
     "check_apart",
     "joined",
     "load",

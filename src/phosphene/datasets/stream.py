@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,8 @@ from phosphene.datasets.fingerprints import fingerprint, former, written_before
 from phosphene.datasets.names import listed
 from phosphene.datasets.source import UNKNOWN, Pixels, Row, open_source
 from phosphene.errors import BadFile, Notice
+
+T = TypeVar("T")
 
 MAX_CLASSES = 100_000
 """Where nothing names them."""
@@ -120,6 +123,13 @@ class Stream:
 
     def _rows(self) -> Iterator[Row]:
         return itertools.islice(self._source.rows(), 0, None, self._every)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items, and then the rest."""
+    left = iter(items)
+    while batch := list(itertools.islice(left, size)):
+        yield batch
 
 
 def decode(row: Row, size: int | None) -> Pixels:

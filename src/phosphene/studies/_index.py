@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from phosphene import kept
-from phosphene.datasets import Stream
+from phosphene.datasets import Stream, batched
 from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.probe import find_layer
 from phosphene.subjects import READINGS, Subject
@@ -206,16 +206,8 @@ def _index_k(found: Mapping[str, LayerExemplars]) -> int:
 
 def _batches(data: Stream, start: int, size: int) -> Iterator[tuple[list[int], Any]]:
     """Yield numbers and pixels (batch, size, size, 3) from photograph `start` on."""
-    numbers: list[int] = []
-    waiting = []
-    for number, pixels, _ in data.photographs(_From(start)):
-        numbers.append(number)
-        waiting.append(pixels)
-        if len(waiting) == size:
-            yield numbers, np.stack(waiting)
-            numbers, waiting = [], []
-    if waiting:
-        yield numbers, np.stack(waiting)
+    for batch in batched(data.photographs(_From(start)), size):
+        yield [number for number, *_ in batch], np.stack([pixels for _, pixels, _ in batch])
 
 
 @dataclass(frozen=True)

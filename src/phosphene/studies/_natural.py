@@ -12,8 +12,9 @@ import torch
 from phosphene.datasets import Stream
 from phosphene.errors import BadRequest
 from phosphene.images import Pixels
-from phosphene.receptive_fields import Fields, receptive_fields
+from phosphene.receptive_fields import Fields
 from phosphene.studies._index import LayerExemplars, find_exemplars
+from phosphene.studies.exemplars import fields_of
 from phosphene.subjects import Subject
 
 MIN_HELD_OUT = 8
@@ -69,14 +70,7 @@ class NaturalImages:
             )
         chosen = np.random.default_rng(1).permutation(first.n_images)[:ORDINARY].tolist()
         ordinary = [first.whole[number] for number in chosen]
-        fields = receptive_fields(
-            subject.network,
-            subject.size,
-            layers,
-            subject.batch or 32,
-            subject.tokens,
-            subject.channels,
-        )
+        fields = fields_of(subject, layers)
         return cls(train, held_out, exemplars, others, fields, ordinary)
 
     def pairs(self, layer: str, channel: int) -> tuple[list[int], list[int]]:

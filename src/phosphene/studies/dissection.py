@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from phosphene import forms
-from phosphene.datasets import Outlined
+from phosphene.datasets import Outlined, batched
 from phosphene.errors import BadRequest
 from phosphene.forms.dissection import UnitOverlap
 from phosphene.parts import option
@@ -154,24 +154,13 @@ def _maps(
 
     The maps are (batch, channels, height, width).
     """
-    for waiting in _batches(data, subject.at_most(batch)):
+    for waiting in batched(data.photographs(), subject.at_most(batch)):
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in waiting])).to(device)
         yield (
             read(subject.prepare(as_images(pixels)))[layer].float(),
             [masks for _, masks in waiting],
         )
         report(len(waiting))
-
-
-def _batches(data: Outlined, size: int) -> Iterator[list[tuple[Any, dict[int, Any]]]]:
-    waiting = []
-    for each in data.photographs():
-        waiting.append(each)
-        if len(waiting) == size:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
 
 
 def _thresholds(maps: Maps, quantile: float, photographs: int, shape: tuple[int, ...]) -> Tensor:

@@ -30,6 +30,7 @@ __all__ = [
     "cut_out",
     "describe",
     "field_box",
+    "fields_of",
     "find_exemplars",
     "find_peaks",
 ]
@@ -60,14 +61,7 @@ def describe(
     best = {unit: found[unit.layer].best(unit.channel) for unit in units}
     places = data.places({number for numbers in best.values() for number in numbers})
     layers = list(dict.fromkeys(unit.layer for unit in units))
-    fields = receptive_fields(
-        subject.network,
-        subject.size,
-        layers,
-        subject.batch or 32,
-        subject.tokens,
-        subject.channels,
-    )
+    fields = fields_of(subject, layers)
     names = file_names([slug(f"{unit.layer}:{unit.channel}") for unit in units])
     files = dict(zip(units, names, strict=True))
     shown = max(map(len, best.values()))
@@ -202,6 +196,12 @@ class _Sheet:
     def write(self, file: Path) -> None:
         """Write the sheet as PNG."""
         images.write_png(file, images.contact_sheet(self.tiles, self.labels, self.columns))
+
+
+def fields_of(subject: Subject, layers: Sequence[str]) -> dict[str, Fields]:
+    """Return the receptive fields of a subject's layers, but of those that have none."""
+    size, batch = subject.size, subject.batch or 32
+    return receptive_fields(subject.network, size, layers, batch, subject.tokens, subject.channels)
 
 
 def field_box(

@@ -107,10 +107,6 @@ class AutoencoderStage(Stage):
         descend(self.optimizer, rate, loss, self.runtime.processes)
         return {"image": image, "feature": feature, "loss": loss}
 
-    def trained(self) -> Autoencoder:
-        """Return the autoencoder with averaged weights."""
-        return self.averaged.network(Autoencoder(**self.shape))
-
 
 def feature_distance(got: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
     """Return how different feature maps are: LPIPS (Zhang et al. 2018) without its learnt weights.

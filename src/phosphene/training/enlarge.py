@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from phosphene import weights
-from phosphene.datasets import Stream
+from phosphene.datasets import Stream, batched
 from phosphene.errors import BadRequest
 from phosphene.kept import Content, kept
 from phosphene.networks import build
@@ -189,19 +189,12 @@ class EnlargerStage(Stage):
         no_code = torch.zeros(len(small), NO_CODE, device=self.runtime.device)
         return figures | self.adversary.step(step, loss, real_maps, made_maps, no_code)
 
-    def trained(self) -> Enlarger:
-        """Return the enlarger with averaged weights."""
-        self.network.load_state_dict(self.averaged.state)
-        return self.network.eval()
-
     def _show(self, prior: Generated, held_out: Stream) -> None:
         """Show held-out photographs, and each kind enlarged bicubically and by the network."""
         device = self.runtime.device
         pairs = _pairs(self.seed, prior, held_out, evenly(len(held_out)), device)
-        sets = [pairs.large, pairs.reconstructed, pairs.extrapolated]
-        large, reconstructed, extrapolated = [
-            as_images(images.numpy()).to(device) for images in sets
-        ]
+        sets = (pairs.large, pairs.reconstructed, pairs.extrapolated)
+        large, reconstructed, extrapolated = [as_images(each.numpy()).to(device) for each in sets]
         halved = resized(large, (prior.image_size, prior.image_size))
         kinds = {"made small": halved, "made again": reconstructed, "extrapolated": extrapolated}
 
@@ -238,17 +231,15 @@ def drawn(
     room = pairs.reconstructed.shape[1] - crop + 1
     corners = torch.randint(room, (n, 2), generator=rng).tolist()
     flipped = torch.rand(n, 1, 1, 1, generator=rng).to(device) < 0.5
-    wanted = as_images(
-        [
-            piece(pairs.large[i], 2 * row, 2 * column, 2 * crop)
-            for i, (row, column) in zip(number, corners, strict=True)
-        ]
-    ).to(device)
+    pieces = [
+        piece(pairs.large[i], 2 * row, 2 * column, 2 * crop)
+        for i, (row, column) in zip(number, corners, strict=True)
+    ]
+    wanted = as_images(pieces).to(device)
     halved = resized(wanted[:known], (crop, crop))
     small = [worn(each[None], stage["blur"], stage["noise"], rng) for each in halved]
-    made = [pairs.reconstructed] * stage["reconstructed"] + [pairs.extrapolated] * stage[
-        "extrapolated"
-    ]
+    made = [pairs.reconstructed] * stage["reconstructed"]
+    made += [pairs.extrapolated] * stage["extrapolated"]
     small += [
         as_images([piece(images[i], row, column, crop)]).to(device)
         for images, i, (row, column) in zip(made, number[known:], corners[known:], strict=True)
@@ -312,7 +303,8 @@ def _pairs(
     placed(encoder.network, device)
     at = 0
     with encoder.reading([prior.layer]) as read, torch.no_grad():
-        for pictures in _batches(photographs, wanted):
+        for batch in batched(photographs.photographs(wanted), AT_ONCE):
+            pictures = [pixels for _, pixels, _ in batch]
             rng = seeded(seed, 7, at)
             views = torch.cat([view(x, 2 * size, rng) for x in as_images(pictures)]).to(device)
             seen = center_crop(resized(views, (size, size)), prior.view_size)
@@ -327,18 +319,6 @@ def _pairs(
                 whole_set[at : at + len(views)] = pixels.permute(0, 2, 3, 1).cpu()
             at += len(views)
     return Pairs(large, reconstructed, extrapolated)
-
-
-def _batches(photographs: Stream, wanted: list[int] | None) -> Iterator[list[Any]]:
-    """Read pixels uint8 (size, size, 3), some photographs at a time."""
-    pictures: list[Any] = []
-    for _, pixels, _ in photographs.photographs(wanted):
-        pictures.append(pixels)
-        if len(pictures) == AT_ONCE:
-            yield pictures
-            pictures = []
-    if pictures:
-        yield pictures
 
 
 def view(image: Tensor, size: int, rng: torch.Generator) -> Tensor:
@@ -403,13 +383,11 @@ def _losses(
     figures = {"consistency": (resized(y, half) - resized(small, half)).abs().mean()}
     if known:
         figures["image"] = (y[:known] - wanted[:known]).abs().mean()
-        figures["feature"] = feature_distance(
-            [maps[:known] for maps in got.compared], [maps[:known] for maps in real.compared]
-        )
+        compared = ([maps[:known] for maps in own.compared] for own in (got, real))
+        figures["feature"] = feature_distance(*compared)
     if of.stop:
-        figures["style"] = feature_distance(
-            [maps[of] for maps in got.styles], [maps[of] for maps in real.styles]
-        )
+        styles = ([maps[of] for maps in own.styles] for own in (got, real))
+        figures["style"] = feature_distance(*styles)
     if of.stop and got.logits is not None and real.logits is not None:
         figures["class_kl"] = class_kl(got.logits[of], real.logits[of])
     return figures, torch.stack([stage[name] * value for name, value in figures.items()]).sum()

@@ -86,10 +86,8 @@ def train_generator(
     if init_from is None:
         generator, statistics, parents = initialized(inversion)
     else:
-        parents = (
-            str(init_from.card["sha256"]),
-            *([discriminator.sha256] if discriminator else []),
-        )
+        beside = [discriminator.sha256] if discriminator else []
+        parents = (str(init_from.card["sha256"]), *beside)
         state = discriminator.part("image_discriminator") if discriminator else None
         generator = _continued(inversion.architecture, init_from)
         names = CodeStatistics.__dataclass_fields__
@@ -172,11 +170,8 @@ def held_out_errors(
     its whitened code after another pass through the encoder. Where the photographs are of the
     encoder's classes, there is the share of reconstructions whose class the encoder names.
     """
-    layer, view_size, device = (
-        recipe["code_layer"],
-        recipe["architecture"]["view_size"],
-        device_of(generator),
-    )
+    layer, view_size = recipe["code_layer"], recipe["architecture"]["view_size"]
+    device = device_of(generator)
     same = same_names(val.classes, encoder.classes) and bool((val.labels >= 0).all())
     val = renumbered(val, encoder.classes, encoder.name) if same else val
     totals = torch.zeros(3, dtype=torch.float64)
@@ -186,27 +181,22 @@ def held_out_errors(
             x = as_images(val.images[at : at + batch]).to(device)
             x = resized(x, (generator.image_size, generator.image_size))
             with mixed_precision(str(device.type)):
-                code = (
-                    read(encoder.prepare(center_crop(x, view_size)))[layer]
-                    .float()
-                    .reshape(len(x), *generator.code_shape)
-                )
+                code = read(encoder.prepare(center_crop(x, view_size)))[layer].float()
+                code = code.reshape(len(x), *generator.code_shape)
                 y = generator(code)
                 reread = read(encoder.prepare(center_crop(y, view_size)))
             shift = (reread[layer].float().reshape(code.shape) - code) / generator.code_std
-            named = reread[encoder.output].argmax(1).cpu() == torch.from_numpy(
-                val.labels[at : at + batch]
-            )
-            totals += torch.stack(
-                [
-                    (y - x).abs().mean((1, 2, 3)).sum().cpu(),
-                    shift.square().flatten(1).mean(1).sum().cpu(),
-                    named.sum(),
-                ]
-            ).double()
-    image, code_error, named_share = (totals / len(val)).tolist()
-    kept = {"class_kept": named_share} if same else {}
-    return {"photographs": len(val), "image_error": image, "code_error": code_error, **kept}
+            labels = torch.from_numpy(val.labels[at : at + batch])
+            named = (reread[encoder.output].argmax(1).cpu() == labels).sum()
+            image = (y - x).abs().mean((1, 2, 3)).sum().cpu()
+            code_error = shift.square().flatten(1).mean(1).sum().cpu()
+            totals += torch.stack([image, code_error, named]).double()
+    found = dict(
+        zip(("image_error", "code_error", "class_kept"), (totals / len(val)).tolist(), strict=True)
+    )
+    if not same:
+        del found["class_kept"]
+    return {"photographs": len(val), **found}
 
 
 def fresh_generator(inversion: Inversion, autoencoder: Autoencoder) -> TwoStageGenerator:

@@ -124,11 +124,6 @@ class ImageStage(Stage):
         code = self.network.whitened(codes).flatten(1)
         return figures | self.adversary.step(step, loss, real_maps, made_maps, code)
 
-    def trained(self) -> ImageGenerator:
-        """Return the generator with averaged weights."""
-        self.network.load_state_dict(self.averaged.state)
-        return self.network.eval()
-
     def _tried(
         self, codes: Tensor, x: Tensor, real: _Maps
     ) -> tuple[Tensor, _Maps, dict[str, Tensor], Tensor]:
@@ -169,12 +164,10 @@ def check_image(inversion: Inversion) -> None:
     stage, encoder = inversion.recipe["image"], inversion.encoder
     comparator = _comparator(inversion, "cpu")
     discriminator_heads(stage, comparator, inversion.architecture["size"])
-    for subject, layers in (
-        (encoder, stage["layers"]),
-        (comparator, stage.get("comparator_layers", [])),
-    ):
-        for layer in layers:
-            find_layer(subject.network, layer, subject.name)
+    pairs = [(encoder, layer) for layer in stage["layers"]]
+    pairs += [(comparator, layer) for layer in stage.get("comparator_layers", [])]
+    for subject, layer in pairs:
+        find_layer(subject.network, layer, subject.name)
 
 
 def _comparator(inversion: Inversion, device: str) -> Subject:
@@ -232,11 +225,8 @@ def _maps_of(
     network from elsewhere may be of any size.
     """
     stage, layer, encoder = inversion.recipe["image"], inversion.layer, inversion.encoder
-    own, discriminated, compared = (
-        stage["layers"],
-        stage["discriminator_layers"],
-        stage.get("comparator_layers", []),
-    )
+    own, discriminated = stage["layers"], stage["discriminator_layers"]
+    compared = stage.get("comparator_layers", [])
     output = [comparator.output] if stage.get("class_kl") else []
     for network in (encoder.network, comparator.network):
         network.requires_grad_(False)

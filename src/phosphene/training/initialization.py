@@ -182,6 +182,9 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
     upper = torch.stack([column.kthvalue(high).values for column in codes.T])
     lower = torch.stack([column.kthvalue(low).values for column in codes.T])
     left = math.prod(shape) - len(values)
+    rest = values[-1].clone()
+    if left:
+        rest = (std.square().sum() - values.sum()).clamp(min=0) / left
     return {
         "mean": mean.view(shape),
         "std": std.view(shape),
@@ -189,9 +192,7 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
         "lower": lower.clamp(max=0).view(shape),
         "axes": vectors.T.contiguous(),
         "variances": values,
-        "rest": (std.square().sum() - values.sum()).clamp(min=0) / left
-        if left
-        else values[-1].clone(),
+        "rest": rest,
     }
 
 

@@ -72,18 +72,15 @@ class CodeRegressorStage(_PairStage):
     def __init__(self, inversion: Inversion, views: Views):
         super().__init__(inversion, views, "code_regressor", 3)
         stage, codes = self.settings, self.codes.float()
-        self.network = placed(self._fresh(), self.runtime.device)
+        channels, positions = self.latents.shape[1], self.latents.shape[-1]
+        regressor = CodeRegressor(channels, codes.shape[1], stage["widths"], positions=positions)
+        self.network = placed(regressor, self.runtime.device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), weight_decay=stage["weight_decay"], fused=True
         )
         self.others = {"optimizer": self.optimizer}
         self.averaged = Averaged(self.network, 0.99)
         self.mean, self.std = codes.mean(0), codes.std(0).clamp(min=1e-3)
-
-    def _fresh(self) -> CodeRegressor:
-        channels, positions = self.latents.shape[1], self.latents.shape[-1]
-        widths = self.settings["widths"]
-        return CodeRegressor(channels, self.codes.shape[1], widths, positions=positions)
 
     def learn(
         self, step: int, batch: tuple[Tensor, Tensor], rng: torch.Generator
@@ -98,7 +95,8 @@ class CodeRegressorStage(_PairStage):
 
     def trained(self) -> CodeRegressor:
         """Return the regressor with averaged weights."""
-        return self.averaged.network(self._fresh()).requires_grad_(False)
+        regressor: CodeRegressor = super().trained()
+        return regressor.requires_grad_(False)
 
 
 class LatentStage(_PairStage):
@@ -158,7 +156,7 @@ class LatentStage(_PairStage):
 
     def trained(self) -> TwoStageGenerator:
         """Return the generator with the averaged map."""
-        self.network.load_state_dict(self.averaged.state)
+        super().trained()
         return self.generator.eval()
 
 

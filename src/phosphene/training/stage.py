@@ -63,9 +63,10 @@ class Stage(ABC):
     def learn(self, step: int, batch: Any, rng: torch.Generator) -> dict[str, Tensor]:
         """Take a step and return its figures, none of which is finite where a loss is not."""
 
-    @abstractmethod
     def trained(self) -> Any:
-        """Return the network with averaged weights."""
+        """Return the network with averaged weights, in eval mode; the training ends with that."""
+        self.network.load_state_dict(self.averaged.state)
+        return self.network.eval()
 
     def after(self, step: int, figures: dict[str, Tensor], folder: RunFolder) -> None:  # noqa: B027
         """Do what is due after a step."""

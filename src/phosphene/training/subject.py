@@ -195,12 +195,9 @@ def _fresh(recipe: Recipe, init_from: Subject | None) -> nn.Module:
             f"not {dict(recipe['architecture'])}"
         )
     ours = network.state_dict()
-    network.load_state_dict(
-        {
-            n: v if v.shape == ours[n].shape else ours[n]
-            for n, v in init_from.network.state_dict().items()
-        }
-    )
+    trained = init_from.network.state_dict().items()
+    fits = {name: each for name, each in trained if each.shape == ours[name].shape}
+    network.load_state_dict({**ours, **fits})
     return network
 
 
