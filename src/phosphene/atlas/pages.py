@@ -157,43 +157,27 @@ def templates_of(package: str, extra: str, own: Path | None = None) -> Environme
 def environment(atlas: Atlas, own: Path | None = None) -> Environment:
     """Return the templates, with what they call."""
     made = templates_of("phosphene.atlas", "atlas", own)
-    made.filters["measure"] = measures.measure_name
-    made.filters |= {
-        "number": measures.number,
-        "percent": measures.percent,
-        "told": measures.told,
-        "quoted": shlex.quote,
-    }
-    made.globals |= {
-        "atlas": atlas,
-        "charts": charts,
-        "grouped": measures.grouped,
-        "headlines": measures.headlines,
-    }
-    made.globals |= {"sample": sample, "median_score": median_score, "moving": moving}
-    made.globals |= {"labels": labels, "is_code": is_code}
+    filters = (measures.number, measures.percent, measures.told)
+    called = (measures.grouped, measures.headlines, sample, median_score, moving, labels, is_code)
+    made.filters |= {each.__name__: each for each in filters}
+    made.filters |= {"measure": measures.measure_name, "quoted": shlex.quote}
+    made.globals |= {each.__name__: each for each in called}
+    made.globals |= {"atlas": atlas, "charts": charts}
     made.tests["code"] = is_code
     return made
 
 
 def columns(layer: Layer) -> list[Column]:
     """Return what the units of a layer can be sorted by: all that at least one of them has."""
-    keys = {
-        figure.name: None
-        for card in layer.cards
-        for figure in card.figures
-        if isinstance(figure.value, float) and figure.name not in ("name", "score", "iou")
-    }
-    found = [
-        Column(
-            "score",
-            tuple(card.score if math.isfinite(card.score) else None for card in layer.cards),
-        )
-    ]
-    found += [Column(key, tuple(card.measure(key) for card in layer.cards)) for key in keys]
-    found += [
-        Column("iou", tuple(card.object.row.iou if card.object else None for card in layer.cards))
-    ]
+    cards = layer.cards
+    figures = [figure for card in cards for figure in card.figures]
+    numbers = [figure.name for figure in figures if isinstance(figure.value, float)]
+    keys = [key for key in dict.fromkeys(numbers) if key not in ("name", "score", "iou")]
+    scores = tuple(card.score if math.isfinite(card.score) else None for card in cards)
+    overlaps = tuple(card.object.row.iou if card.object else None for card in cards)
+    found = [Column("score", scores)]
+    found += [Column(key, tuple(card.measure(key) for card in cards)) for key in keys]
+    found += [Column("iou", overlaps)]
     return [column for column in found if any(value is not None for value in column.values)]
 
 
@@ -203,18 +187,12 @@ def units_script(layer: Layer) -> str:
     It is for the layer's page and for theirs.
     """
     found = columns(layer)
-    units = [
-        [
-            card.unit.channel,
-            card.name,
-            card.object.object if card.object else "",
-            [
-                None if (value := column.values[row]) is None else float(f"{value:.6g}")
-                for column in found
-            ],
-        ]
-        for row, card in enumerate(layer.cards)
-    ]
+    units = []
+    for row, card in enumerate(layer.cards):
+        values = (column.values[row] for column in found)
+        rounded = [None if value is None else float(f"{value:.6g}") for value in values]
+        detected = card.object.object if card.object else ""
+        units.append([card.unit.channel, card.name, detected, rounded])
     said = {
         "layer": layer.name,
         "columns": [[column.key, column.share] for column in found],
@@ -254,29 +232,14 @@ def _entries(number: int, subject: Subject) -> Iterator[list[Any]]:
         for card in layer.cards:
             path = f"{subject.place}/{layer.place}/{card.unit.channel}"
             detected = card.object.object if card.object else ""
-            yield [
-                number,
-                str(card.unit),
-                card.name,
-                detected,
-                _also(card),
-                f"{path}.html",
-                path if card.shown else "",
-                int(not card.pictures),
-            ]
+            told = [str(card.unit), card.name, detected, _also(card)]
+            tile = path if card.shown else ""
+            yield [number, *told, f"{path}.html", tile, int(not card.pictures)]
     for each in subject.combinations:
         name = "" if each.name == each.target else each.name
         path = f"{subject.place}/combinations"
-        yield [
-            number,
-            each.target,
-            name,
-            "",
-            "",
-            f"{path}.html#{each.place}",
-            f"{path}/{each.place}",
-            0,
-        ]
+        page, tile = f"{path}.html#{each.place}", f"{path}/{each.place}"
+        yield [number, each.target, name, "", "", page, tile, 0]
 
 
 def _also(card: Card) -> str:

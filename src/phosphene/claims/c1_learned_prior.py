@@ -120,17 +120,10 @@ def measure(experiment: Experiment) -> Findings:
     if same:
         rows.append(_photographs(experiment, natural, labels.tolist(), real, classes))
     picture = experiment.row("C1", [(arm, shots.images) for arm, shots in arms.items()])
-    return Findings(
-        numbers(units, CLAIM.level),
-        rows,
-        units,
-        [("The first twelve of the units, the first seed.", picture)],
-        {
-            "tuned on": f"{len(others)} of the output units of {tuner}",
-            "chosen": chosen,
-            "photographs": len(natural),
-        },
-    )
+    pictures = [("The first twelve of the units, the first seed.", picture)]
+    tuned = {"tuned on": f"{len(others)} of the output units of {tuner}", "chosen": chosen}
+    found = numbers(units, CLAIM.level)
+    return Findings(found, rows, units, pictures, {**tuned, "photographs": len(natural)})
 
 
 def _photographs(
@@ -178,13 +171,9 @@ def _units(experiment: Experiment) -> tuple[list[int], str, list[int]]:
     """Return the tested channels, the network on whose units arms are tuned, and its channels."""
     outputs = len(experiment.network(experiment.subject).classes)
     if experiment.subject == Experiment.subject:
-        tuner = experiment.network(TUNED_WITH)
-        others = sorted(
-            torch.randperm(len(tuner.classes), generator=_seeded(experiment.seed))[
-                :TUNED_ON
-            ].tolist()
-        )
-        return experiment.some(outputs, outputs), TUNED_WITH, others
+        classes = len(experiment.network(TUNED_WITH).classes)
+        drawn = torch.randperm(classes, generator=_seeded(experiment.seed)).tolist()
+        return experiment.some(outputs, outputs), TUNED_WITH, sorted(drawn[:TUNED_ON])
     drawn = torch.randperm(outputs, generator=_seeded(experiment.seed)).tolist()
     others = sorted(drawn[: min(TUNED_ON, outputs // 2)])
     rest = [channel for channel in range(outputs) if channel not in others]

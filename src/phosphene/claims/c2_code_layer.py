@@ -44,24 +44,16 @@ def measure(experiment: Experiment) -> Findings:
         experiment.report(f"C2: photographs through {prior}")
         generated = load_generated(prior).to(experiment.device)
         again = reconstructed(generated, experiment.network(generated.encoder), photographs, labels)
-        errors, cosines = (
-            again.figures["image_error"].tolist(),
-            again.figures["code_cosine"].tolist(),
-        )
+        errors = again.figures["image_error"].tolist()
+        cosines = again.figures["code_cosine"].tolist()
         shots = experiment.climbed(f"C2-{code}", names, prior=prior)
         repeats = repetition(experiment, shots.images)
-        row: dict[str, Any] = {
-            "code": code,
-            "prior": prior,
-            "image error": mean(errors),
-            "code cosine": mean(cosines),
-        }
+        row: dict[str, Any] = {"code": code, "prior": prior}
+        row |= {"image error": mean(errors), "code cosine": mean(cosines)}
         for judge in experiment.judges:
             hits = experiment.named_by(judge, shots.images, channels, network.classes)
-            row |= {
-                f"{top}, {judge}": share(hits[:, i].tolist())
-                for i, top in enumerate(("top1", "top5"))
-            }
+            for i, top in enumerate(("top1", "top5")):
+                row[f"{top}, {judge}"] = share(hits[:, i].tolist())
             for unit, hit in zip(units, hits.tolist(), strict=True):
                 unit.setdefault("named", {}).setdefault(code, []).append(hit)
         for each, error in zip(seen, errors, strict=True):
@@ -73,16 +65,12 @@ def measure(experiment: Experiment) -> Findings:
         shown.append((code, shots.images))
         again_shown.append((code, again.reconstructions))
     rows.append({"code": "photographs", "repetition": mean(repetition(experiment, photographs))})
-    pictures = [
-        (
-            "Photographs, and what each layer's generator makes of their codes.",
-            experiment.row("C2-reconstructions", again_shown),
-        ),
-        (
-            "Output units climbed through each layer's generator, the first seed.",
-            experiment.row("C2", shown),
-        ),
-    ]
+    captions = (
+        "Photographs, and what each layer's generator makes of their codes.",
+        "Output units climbed through each layer's generator, the first seed.",
+    )
+    sheets = (experiment.row("C2-reconstructions", again_shown), experiment.row("C2", shown))
+    pictures = list(zip(captions, sheets, strict=True))
     return Findings(numbers(units, seen, CLAIM.level), rows, units + seen, pictures)
 
 

@@ -50,11 +50,8 @@ def measure(experiment: Experiment) -> Findings:
                 experiment.named_by(judge, shots.images, channels, network.classes)
                 for judge in judges
             ]
-            row: dict[str, Any] = {
-                "subject": subject,
-                "prior": prior,
-                "activation": mean(shots.scores),
-            }
+            row: dict[str, Any] = {"subject": subject, "prior": prior}
+            row["activation"] = mean(shots.scores)
             for judge, hit, real in zip(judges, hits, seen, strict=True):
                 for i, top in enumerate(("top1", "top5")):
                     row[f"{top}, {judge}"] = share(hit[:, i].tolist())
@@ -66,13 +63,8 @@ def measure(experiment: Experiment) -> Findings:
                 unit["photographs"] = [real[:, 1].mean().item() for real in seen]
             shown.append((f"{subject} through {prior}", shots.images))
         units += own
-    picture = experiment.row("C3", shown)
-    return Findings(
-        numbers(units, CLAIM.level),
-        rows,
-        units,
-        [("The first units of each, the first seed.", picture)],
-    )
+    pictures = [("The first units of each, the first seed.", experiment.row("C3", shown))]
+    return Findings(numbers(units, CLAIM.level), rows, units, pictures)
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:

@@ -71,13 +71,8 @@ def measure(experiment: Experiment) -> Findings:
         rows.append(row)
     picture = experiment.row("C4", shown)
     found = list(units.values())
-    return Findings(
-        numbers(found, CLAIM.level),
-        rows,
-        found,
-        [("The same classes through every prior, the first seed.", picture)],
-        {"chosen": chosen},
-    )
+    pictures = [("The same classes through every prior, the first seed.", picture)]
+    return Findings(numbers(found, CLAIM.level), rows, found, pictures, {"chosen": chosen})
 
 
 def _cell(

@@ -17,6 +17,12 @@ EACH, MAX_LAYERS = 50, 8
 FEW_LAYERS = 4
 ARMS = ("generator", "Fourier")
 KEPT = ("activation_ratio", "two_afc_synthetic", "two_afc_natural", "two_afc_none", "selectivity")
+TOLD = {
+    "activation_ratio": "activation over the best photograph's",
+    "selectivity": "rank",
+    "two_afc_synthetic": "choice",
+}
+"""Figures of an arm in the table, and what they are called there."""
 GUESSED = 0.5
 """How often an observer is right who is shown nothing.
 
@@ -55,12 +61,8 @@ def measure(experiment: Experiment) -> Findings:
         row: dict[str, Any] = {"layer": layer, "units": len(own)}
         for arm in ARMS:
             row[f"no picture, {arm}"] = sum(unit[arm] is NOTHING for unit in own)
-            for key, name in (
-                ("activation_ratio", "activation over the best photograph's"),
-                ("selectivity", "rank"),
-            ):
+            for key, name in TOLD.items():
                 row[f"{name}, {arm}"] = mean([unit[arm][key] for unit in own])
-            row[f"choice, {arm}"] = mean([unit[arm]["two_afc_synthetic"] for unit in own])
         row["choice, photographs"] = mean([unit["generator"]["two_afc_natural"] for unit in own])
         row["choice, nothing"] = mean([unit["generator"]["two_afc_none"] for unit in own])
         rows.append(row)
@@ -89,11 +91,9 @@ def _layers(subject: Subject) -> list[str]:
     top = [name for name in weighted if "." not in name]
     chosen = top if len(top) >= FEW_LAYERS else weighted
     last = len(chosen) - 1
-    return (
-        [chosen[round(i * last / (MAX_LAYERS - 1))] for i in range(MAX_LAYERS)]
-        if last >= MAX_LAYERS
-        else chosen
-    )
+    if last < MAX_LAYERS:
+        return chosen
+    return [chosen[round(i * last / (MAX_LAYERS - 1))] for i in range(MAX_LAYERS)]
 
 
 def numbers(units: Sequence[Mapping[str, Any]], output: str, level: float) -> dict[str, Figure]:

@@ -50,20 +50,13 @@ def measure(experiment: Experiment) -> Findings:
         sides = [center_crop(shots.images, max(network.size)) for shots in made]
         read = [classifier(images).diff(dim=1).view(len(twins), SEEDS) for images in sides]
         plainly, modified = (images.unflatten(0, (len(twins), SEEDS)) for images in sides)
-        for i, (plain, twin) in enumerate(twins):
+        for i, (plain, _) in enumerate(twins):
             later, earlier = read[1][i][:, None], read[0][i][None]
             auc = float(((later > earlier).float() + (later == earlier).float() / 2).mean())
-            measured, label = MEASURES[kind](plainly[i], modified[i]), network.classes[plain]
-            units.append(
-                {
-                    "unit": pairs[i][1],
-                    "twin": pairs[i][0],
-                    "label": label,
-                    "kind": kind,
-                    "auc": auc,
-                    "measure": measured,
-                }
-            )
+            name, twin_name = pairs[i]
+            unit = {"unit": twin_name, "twin": name, "label": network.classes[plain], "kind": kind}
+            measured = MEASURES[kind](plainly[i], modified[i])
+            units.append({**unit, "auc": auc, "measure": measured})
         own = [unit for unit in units if unit["kind"] == kind]
         rows.append(
             {
@@ -79,17 +72,11 @@ def measure(experiment: Experiment) -> Findings:
             (f"{kind}: {name}", shots.images[::SEEDS])
             for name, shots in zip(("plain", "modified"), made, strict=True)
         ]
-    picture = experiment.row("C7", shown)
-    return Findings(
-        {**numbers(units, CLAIM.level), **control_numbers(control.units, CLAIM.level)},
-        rows + control.rows,
-        units + control.units,
-        [
-            ("Units of a class, and of its modified copy, the first seed.", picture),
-            *control.pictures,
-        ],
-        control.settings,
-    )
+    caption = "Units of a class, and of its modified copy, the first seed."
+    pictures = [(caption, experiment.row("C7", shown)), *control.pictures]
+    found = {**numbers(units, CLAIM.level), **control_numbers(control.units, CLAIM.level)}
+    every = units + control.units
+    return Findings(found, rows + control.rows, every, pictures, control.settings)
 
 
 def measure_control(experiment: Experiment) -> Findings:
@@ -104,16 +91,11 @@ def measure_control(experiment: Experiment) -> Findings:
         {"unit": row["unit"], "label": row["label"], **{key: row[key] for key in kept}}
         for row in found.units
     ]
-    row = {key: found.figures[key] for key in kept}
-    sheet = experiment.row(
-        "C7-control", [("trained", trained.images), ("untrained", untrained.images)]
-    )
-    return Findings(
-        control_numbers(units, ANY_NETWORK.level),
-        [{"control": f"{len(units)} output units", **row}],
-        units,
-        [("The same units of the network trained and untrained, the first seed.", sheet)],
-    )
+    row = {"control": f"{len(units)} output units", **{key: found.figures[key] for key in kept}}
+    sets = [("trained", trained.images), ("untrained", untrained.images)]
+    caption = "The same units of the network trained and untrained, the first seed."
+    pictures = [(caption, experiment.row("C7-control", sets))]
+    return Findings(control_numbers(units, ANY_NETWORK.level), [row], units, pictures)
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
@@ -137,17 +119,10 @@ def control_numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[st
 
     Each has its picture's distances to its exemplars and to the untrained network's picture.
     """
-    far, near = (
-        [unit[key] for unit in units] for key in ("distance_control", "distance_exemplars")
-    )
-    return {
-        "control": paired_difference(
-            far,
-            near,
-            level,
-            "distance to the untrained network's picture, less that to its exemplars",
-        )
-    }
+    far = [unit["distance_control"] for unit in units]
+    near = [unit["distance_exemplars"] for unit in units]
+    note = "distance to the untrained network's picture, less that to its exemplars"
+    return {"control": paired_difference(far, near, level, note)}
 
 
 def _untrained(subject: str) -> str:

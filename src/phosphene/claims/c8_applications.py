@@ -104,14 +104,8 @@ def two_at_once(experiment: Experiment) -> Part:
         f"both named, {name}": share([unit[key] for unit in units]) for key, name in told.items()
     }
     caption = "Two units at once: " + "; ".join(unit["label"] for unit in units[:12])
-    return (
-        units,
-        [row],
-        (
-            caption,
-            experiment.row("C8-two", [(name, made[key].images) for key, name in told.items()]),
-        ),
-    )
+    sheet = experiment.row("C8-two", [(name, made[key].images) for key, name in told.items()])
+    return units, [row], (caption, sheet)
 
 
 def real_starts(experiment: Experiment) -> Part:
@@ -125,32 +119,25 @@ def real_starts(experiment: Experiment) -> Part:
     goals = [
         (int(label) + 1 + i % (len(classes) - 1)) % len(classes) for i, label in enumerate(labels)
     ]
+    targets = [f"{layer}:{goal}" for goal in goals]
     begun, units = [], []
-    for i, (photograph, goal) in enumerate(zip(photographs, goals, strict=True)):
+    for i, (photograph, target) in enumerate(zip(photographs, targets, strict=True)):
         file = experiment.runs / "C8-starts" / f"{i}.png"
         write_png(file, to_pixels(photograph.numpy()))
-        begun.append(
-            experiment.climbed(
-                f"C8-start-{i}", [f"{layer}:{goal}"], start=str(file), steps=START_STEPS
-            ).images[0]
-        )
-    free = experiment.climbed(
-        "C8-goals", [f"{layer}:{goal}" for goal in dict.fromkeys(goals)], steps=START_STEPS
-    )
+        shots = experiment.climbed(f"C8-start-{i}", [target], start=str(file), steps=START_STEPS)
+        begun.append(shots.images[0])
+    free = experiment.climbed("C8-goals", list(dict.fromkeys(targets)), steps=START_STEPS)
     at = {channel: i for i, channel in enumerate(free.channels)}
     random, real = free.images[[at[goal] for goal in goals]], torch.stack(begun)
     judge = experiment.judges[0]
     seen = [experiment.features(judge, images)[0] for images in (photographs, real, random)]
     near, far = ((seen[0] - other).square().sum(1).tolist() for other in seen[1:])
-    named = [
-        _among_five(experiment, images, [[goal] for goal in goals])[:, :, 0].mean(1).tolist()
-        for images in (photographs, real)
-    ]
+    named = [_share_named(experiment, images, goals) for images in (photographs, real)]
     for i, goal in enumerate(goals):
         units.append(
             {
                 "use": "start",
-                "unit": f"{layer}:{goal}",
+                "unit": targets[i],
                 "label": f"{classes[int(labels[i])]} → {classes[goal]}",
                 "goal_before": named[0][i],
                 "goal_after": named[1][i],
@@ -159,20 +146,12 @@ def real_starts(experiment: Experiment) -> Part:
             }
         )
     row: dict[str, Any] = {"use": "from a photograph"}
-    row |= {
-        key: mean([unit[key] for unit in units])
-        for key in ("goal_before", "goal_after", "moved", "moved_from_random")
-    }
-    sets = [
-        ("start", photographs),
-        ("climbed from there", real),
-        ("climbed from a random code", random),
-    ]
-    return (
-        units,
-        [row],
-        ("; ".join(unit["label"] for unit in units[:12]), experiment.row("C8-starts", sets)),
-    )
+    for key in ("goal_before", "goal_after", "moved", "moved_from_random"):
+        row[key] = mean([unit[key] for unit in units])
+    names = ("start", "climbed from there", "climbed from a random code")
+    sets = list(zip(names, (photographs, real, random), strict=True))
+    caption = "; ".join(unit["label"] for unit in units[:12])
+    return units, [row], (caption, experiment.row("C8-starts", sets))
 
 
 def while_training(experiment: Experiment) -> Part:
@@ -184,28 +163,15 @@ def while_training(experiment: Experiment) -> Part:
     rows, shown = [], []
     for subject in (*SNAPSHOTS, TRAINED):
         shots = experiment.climbed(f"C8-{slug(subject)}", names, subject=subject)
-        named = (
-            _among_five(experiment, shots.images, [[channel] for channel in channels])[:, :, 0]
-            .mean(1)
-            .tolist()
-        )
+        named = _share_named(experiment, shots.images, channels)
         for unit, value in zip(units, named, strict=True):
             unit["named"][subject] = value
         measured = experiment.network(subject).card["measured"]["top1"]
-        rows.append(
-            {
-                "use": "while training",
-                "subject": subject,
-                "is right": measured,
-                "named among five": share(named),
-            }
-        )
+        row = {"use": "while training", "subject": subject, "is right": measured}
+        rows.append({**row, "named among five": share(named)})
         shown.append((subject, shots.images))
-    return (
-        units,
-        rows,
-        ("The same output units as training goes on.", experiment.row("C8-training", shown)),
-    )
+    sheet = experiment.row("C8-training", shown)
+    return units, rows, ("The same output units as training goes on.", sheet)
 
 
 def another_task(experiment: Experiment) -> Part:
@@ -222,27 +188,16 @@ def another_task(experiment: Experiment) -> Part:
     file = place / "textures.safetensors"
     if not file.exists():
         experiment.report("C8: training on textures")
-        network, run, finished = train_subject(
-            recipe,
-            train,
-            val,
-            Runtime(place, experiment.device),
-            init_from=experiment.network(TRAINED),
-        )
+        runtime = Runtime(place, experiment.device)
+        begun = experiment.network(TRAINED)
+        network, run, finished = train_subject(recipe, train, val, runtime, init_from=begun)
         if not finished:
             signal.raise_signal(signal.SIGINT)  # which training took for its own
         card = subject_card(
-            "textures",
-            recipe,
-            train,
-            val,
-            network,
-            history=run.history,
-            init_from=experiment.network(TRAINED),
+            "textures", recipe, train, val, network, history=run.history, init_from=begun
         )
-        weights.write(
-            file, {f"network.{key}": value for key, value in network.state_dict().items()}, card
-        )
+        tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+        weights.write(file, tensors, card)
     subject = experiment.network(str(file))
     seeds = [experiment.seed + i for i in range(1 if experiment.quick else TEXTURE_SEEDS)]
     shots = experiment.climbed(
@@ -272,11 +227,8 @@ def another_task(experiment: Experiment) -> Part:
         "and on pictures": share([unit["right"] for unit in units]),
     }
     caption = "Units of a network trained on textures, the first seed: " + ", ".join(data.classes)
-    return (
-        units,
-        [row],
-        (caption, experiment.row("C8-textures", [("textures", shots.images[:: len(seeds)])])),
-    )
+    sheet = experiment.row("C8-textures", [("textures", shots.images[:: len(seeds)])])
+    return units, [row], (caption, sheet)
 
 
 def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figure]:
@@ -334,6 +286,13 @@ def _among_five(experiment: Experiment, images: Tensor, goals: Sequence[Sequence
         for judge in experiment.judges
     ]
     return torch.stack(found, 1)
+
+
+def _share_named(experiment: Experiment, images: Tensor, channels: Sequence[int]) -> list[float]:
+    """Return for each image the share of judges that have its class among their first five."""
+    goals = [[channel] for channel in channels]
+    found: list[float] = _among_five(experiment, images, goals)[:, :, 0].mean(1).tolist()
+    return found
 
 
 def _every_second(data: Photographs, first: int) -> Photographs:

@@ -203,14 +203,9 @@ class Experiment:
         found = list(climb_into(folder, request, network, loaded, members, batch=self.batch))
         images = as_images([read_png(folder.path / record.image) for record in found])
         channels = [getattr(member.target.terms[0][1], "channel", -1) for member in members]
-        return Shots(
-            folder.path,
-            subject,
-            images,
-            [r.score for r in found],
-            channels,
-            [m.seed for m in members],
-        )
+        scores = [record.score for record in found]
+        seeds = [member.seed for member in members]
+        return Shots(folder.path, subject, images, scores, channels, seeds)
 
     def named_by(
         self, judge: str, images: Tensor, labels: Sequence[int], classes: Sequence[str]

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 OF_A_RECORD = ("record", "subject", "trust", "out_folder", "resume", "device", "as_json")
 """The options that --record leaves open; the record says all others."""
 
+SCORES = ("score", "start_score", "last_score", "kept_step")
+IN_JSON = ("target", "label", *SCORES, "status", "stimulus")
+"""What --json tells of each record, beside the place of its picture."""
+
 AsSubject = Annotated[
     str,
     typer.Argument(
@@ -290,22 +294,9 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
         for told in _missed(record):
             err.print(f"phosphene: {record.target}: {told}", soft_wrap=True)
     if as_json:
-        print_json(
-            [
-                {
-                    "target": r.target,
-                    "label": r.label,
-                    "score": r.score,
-                    "start_score": r.start_score,
-                    "last_score": r.last_score,
-                    "kept_step": r.kept_step,
-                    "status": r.status,
-                    "stimulus": r.stimulus,
-                    "image": str(folder / r.image),
-                }
-                for r in finished
-            ]
-        )
+        own = [{name: getattr(record, name) for name in IN_JSON} for record in finished]
+        images = [{"image": str(folder / record.image)} for record in finished]
+        print_json([one | other for one, other in zip(own, images, strict=True)])
         return
     table = Table("unit", "prefers", "score", "at the start", "at the end", "picture")
     for r in finished[:MAX_TILES]:

@@ -79,10 +79,8 @@ class Observer:
             for data, most in ((val, photographs), (train, REFERENCES))
         )
         self.data, self.classes = val.name, val.classes
-        self.photographs, self.labels = (
-            _pictures(val, held_out, size),
-            torch.from_numpy(val.labels[held_out]),
-        )
+        self.photographs = _pictures(val, held_out, size)
+        self.labels = torch.from_numpy(val.labels[held_out])
         self._references = _pictures(train, known, size)
         self._channels: list[int] | None = None  # a judge of other classes still compares
         if self.labelled:
@@ -137,9 +135,10 @@ def measure_prior(generated: Generated, observer: Observer, trusted: str = "") -
     encoder, device = generated.load_encoder(trusted), observer.device
     encoder.network.to(device)
     generated = generated.to(device)
-    labels, same = observer.labels, False
-    if observer.labelled and same_names(observer.classes, encoder.classes):
-        same, places = True, places_of(observer.classes, encoder.classes)
+    labels = observer.labels
+    same = observer.labelled and same_names(observer.classes, encoder.classes)
+    if same:
+        places = places_of(observer.classes, encoder.classes)
         labels = torch.tensor([places[label] for label in labels.tolist()])
     made = reconstructed(generated, encoder, observer.photographs, labels)
     figures = {name: mean(values.tolist()) for name, values in made.figures.items()}
@@ -173,10 +172,8 @@ def reconstructed(
             code = read(encoder.prepare(center_crop(x, generated.view_size)))[layer].view(shape)
             y = generated.images(code).clamp(0, 1)
             second = read(encoder.prepare(center_crop(y, generated.view_size)))
-            other, class_ = (
-                second[layer].view(shape).flatten(1),
-                second[encoder.output].argmax(1).cpu(),
-            )
+            other = second[layer].view(shape).flatten(1)
+            class_ = second[encoder.output].argmax(1).cpu()
             code, spread = code.flatten(1), generated.statistics.std.flatten().clamp(min=1e-3)
             made.append(y.cpu())
             found.append(
@@ -195,16 +192,13 @@ def reconstructed(
 
 
 def _recognition(observer: Observer, made: Reconstruction) -> dict[str, Figure]:
-    found: dict[str, Figure] = {}
-    for name, hits in (
-        ("recognised", observer.hits(made.reconstructions)),
-        ("natural", observer.natural),
-    ):
-        found |= {
-            f"{name}_top{n}": share(hits[:, i].tolist(), f"by {observer.judge.name}")
-            for i, n in enumerate((1, 5))
-        }
-    return found
+    hits = {"recognised": observer.hits(made.reconstructions), "natural": observer.natural}
+    note = f"by {observer.judge.name}"
+    return {
+        f"{name}_top{n}": share(own[:, i].tolist(), note)
+        for name, own in hits.items()
+        for i, n in enumerate((1, 5))
+    }
 
 
 def _distances(observer: Observer, made: Reconstruction, generated: Generated) -> dict[str, Figure]:
@@ -218,21 +212,16 @@ def _distances(observer: Observer, made: Reconstruction, generated: Generated) -
         pooled_parts.append(pooled)
     reconstructions = torch.cat(pooled_parts)
     imagined = torch.cat([features(judge, part)[1] for part in _random_pictures(generated)])
+    both = f"reconstructions and photographs, {note}"
+    drawn = f"random codes and photographs, {note}"
+    known = f"to {len(references):,} training photographs, {note}"
+    same = f"to the same, {note}"
     return {
         "perceptual_distance": mean(feature_distances, note),
-        "kid": metrics.kid(
-            reconstructions, photographs, f"reconstructions and photographs, {note}"
-        ),
-        "kid_random_codes": metrics.kid(
-            imagined, photographs, f"random codes and photographs, {note}"
-        ),
-        "nearest_random_codes": mean(
-            metrics.nearest(imagined, references),
-            f"to {len(references):,} training photographs, {note}",
-        ),
-        "nearest_photographs": mean(
-            metrics.nearest(photographs, references), f"to the same, {note}"
-        ),
+        "kid": metrics.kid(reconstructions, photographs, both),
+        "kid_random_codes": metrics.kid(imagined, photographs, drawn),
+        "nearest_random_codes": mean(metrics.nearest(imagined, references), known),
+        "nearest_photographs": mean(metrics.nearest(photographs, references), same),
     }
 
 
