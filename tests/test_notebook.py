@@ -112,7 +112,7 @@ def test_settings_of_the_climb_change_the_one_that_suits_the_prior() -> None:
     climb = phosphene.CLIMBS["pixels"]
     assert result.curves.shape == (1, 3)
     assert result.records[0].request["climb"]["tv"] == 0.25
-    assert result.records[0].request["climb"]["blur"] == climb.blur
+    assert result.records[0].request["climb"]["options"] == climb.options
 
 
 # ---------------------------------------------------------------- results

@@ -20,6 +20,7 @@ from phosphene.priors import Generated, Prior, load_prior
 from phosphene.priors.pixels import Pixels
 from phosphene.stimulus import Stimulus, measure
 from phosphene.subjects import Subject
+from phosphene.synthesis import settings
 from phosphene.tensors import LUMINANCE
 
 SIZE = (10, 24)
@@ -304,3 +305,36 @@ def test_constraints_are_of_what_the_adapter_shows(generated: Generated, fit: st
     shown = subject.fitted(result.images[..., 1:15, 1:15])
     assert float(shown.std(correction=0)) == pytest.approx(0.05, abs=ROUNDED)
     assert float(shown.mean()) == pytest.approx(0.45, abs=ROUNDED)
+
+
+# ---------------------------------------------------------------- defaults of pixels and Fourier
+
+
+@pytest.mark.parametrize(("prior", "share"), [("pixels", 0.85), ("fourier", 0.65)])
+@pytest.mark.parametrize("size", [1.0, 0.01])
+def test_fine_waves_on_64_pixels_are_found_by_default_on_any_scale(
+    prior: str, share: float, size: float
+) -> None:
+    rows = torch.arange(64)[:, None] - 32.0
+    columns = torch.arange(64) - 32.0
+    wave = torch.cos((0.6 * rows + 0.8 * columns) * 2 * torch.pi / 6)
+    weight = size * wave * torch.exp(-(rows**2 + columns**2) / 50)
+    network = Linear(weight[None]).eval().requires_grad_(False)
+    subject = phosphene.wrap(network, size=(64, 64), mean=0.5, std=0.25)
+    result = phosphene.synthesize(subject, "conv:0", prior=prior, steps=128, tries=1)
+    most = 2 * float(weight.abs().sum())  # each pixel as far as it goes, two deviations
+    assert float(result.scores[0]) > share * most  # 0.32 and 0.37 with shifts of 4 pixels
+
+
+def test_defaults_keep_their_share_of_the_size_and_what_is_named() -> None:
+    def settled(side: int, **changes: Any) -> tuple[Any, ...]:
+        climb = settings("default", prior_of(side), **changes)
+        return climb.shift, climb.tv, climb.tv_unit, climb.blur
+
+    def prior_of(side: int) -> Pixels:
+        return Pixels(side + 8, side)
+
+    assert settled(224) == settled(300) == (4, 0.5, "activation", 0.5)
+    assert settled(112) == (2, 0.015, "score", 0.25)
+    assert settled(36) == (0, 0.015, "score", 0.0)
+    assert settled(36, shift=4, tv=0.5, blur=0.5) == (4, 0.5, "activation", 0.5)

@@ -63,6 +63,11 @@ class Climb:
         choices=("gaussian", "normal"),
     )
     tv: float = option(0.0, "Weight of total variation.", low=0, high=1_000_000)
+    tv_unit: str = option(
+        "activation",
+        "What total variation is weighed in: activation, or score, the score of the moment.",
+        choices=("activation", "score"),
+    )
     blur: float = option(0.0, "Blur of what the subject sees, in pixels.", low=0, high=1_000)
     redirect: bool = option(True, "Take a gradient of zero again through the ReLUs that shut it.")
     tries: int = option(
@@ -265,13 +270,41 @@ def settings(climb: str | Climb, prior: Prior, /, **changes: Any) -> Climb:
         name = prior.climb if climb == "default" else climb
         if name not in CLIMBS:
             raise BadRequest(f"no climb {name!r}; there are: {', '.join(CLIMBS)}")
-        climb = CLIMBS[name]
+        climb = _for_size(CLIMBS[name], changes, min(prior.view_size))
     if not isinstance(climb, Climb):
         raise BadRequest(f"a climb is a name or a phosphene.Climb; got {climb!r}")
     given = {name: value for name, value in changes.items() if value is not None}
     climb = climb.changed(**given)
     _check_fit(climb, prior)
     return climb
+
+
+USUAL_SIDE = 224
+"""Pixels of the shorter side for which `shift`, `tv` and `blur` of pixels and Fourier are meant."""
+
+SMALL_TV = 0.015
+"""Weight of total variation in shares of the score, where an image is smaller than that."""
+
+
+def _for_size(climb: Climb, changes: Mapping[str, Any], side: int) -> Climb:
+    """Return a climb that jitters and blurs images of a shorter side of `side` pixels less.
+
+    The shift and the blur keep their share of the size. Total variation is weighed by the score,
+    since answers of a small network have any scale. What `changes` name is left alone.
+    """
+    if side >= USUAL_SIDE:
+        return climb
+    share = side / USUAL_SIDE
+    blur = round(climb.blur * share, 2)
+    scaled: dict[str, Any] = {"shift": int(climb.shift * share)}
+    scaled["blur"] = blur if blur >= NARROWEST else 0.0
+    if climb.tv and changes.get("tv") is None:
+        scaled |= {"tv": SMALL_TV, "tv_unit": "score"}
+    return climb.changed(**scaled)
+
+
+NARROWEST = 0.2
+"""Pixels; a Gaussian that is narrower changes an image by less than 8 bits show."""
 
 
 def _check_fit(climb: Climb, prior: Prior) -> None:

@@ -71,6 +71,9 @@ class View:
         if not self.climb.tv:
             return scores
         rough = self.climb.tv * total_variation(images) * len(images[0, 0])
+        if self.climb.tv_unit == "score":
+            units = [score.detach().abs() for score in scores]
+            rough = rough * torch.stack(units)
         return [score - each for score, each in zip(scores, rough, strict=True)]
 
 
