@@ -53,6 +53,10 @@ def test_neurons_of_the_mouse_prefer_a_place_in_a_grey_picture_of_their_own_shap
     found = phosphene.synthesize(subject, units, prior="pixels", steps=40, tries=1)
     assert found.images.shape == (4, 1, 41, 73)
     assert (found.scores > 2).all(), "noise gives 0.1 to 0.5"
+    with torch.no_grad():
+        answers = subject(found.inputs)[range(4), NEURONS]
+    torch.testing.assert_close(answers, found.input_scores)
+    torch.testing.assert_close(found.input_scores, found.scores)
     fields = receptive_fields(subject.network, subject.size, ["features.3"], channels=1)
     assert fields["features.3"].centre.bottom - fields["features.3"].centre.top == 27
     for image in found.images[:, 0]:
