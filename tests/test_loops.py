@@ -579,6 +579,19 @@ def test_noise_has_the_moments_that_it_states():
     assert poisson.var() == pytest.approx(4, rel=0.02)
 
 
+def test_noise_is_learned_from_single_trials():
+    rng = np.random.default_rng(0)
+    truth = Noise(fano=1.5, exponent=1.3)
+    rates = rng.uniform(0.5, 12, 3000)
+    trials = np.stack([truth(rates[:, None], rng)[:, 0] for _ in range(10)], 1)
+    trials[rng.random(trials.shape) < 0.1] = np.nan
+    found = Noise.of_trials(trials)
+    assert found.fano == pytest.approx(1.5, rel=0.05)
+    assert found.exponent == pytest.approx(1.3, abs=0.05)
+    with pytest.raises(BadRequest, match="four trials and more"):
+        Noise.of_trials(np.ones((5, 1)))
+
+
 def test_a_command_answers_the_paths_of_pictures(tmp_path):
     program = tmp_path / "rig.py"
     program.write_text(

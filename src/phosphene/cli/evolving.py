@@ -68,6 +68,12 @@ Multiplicative = Annotated[
 Fano = Annotated[
     float, typer.Option(help="Trials are counts of spikes of this variance over the mean.", min=0)
 ]
+Trials = Annotated[
+    Path | None,
+    typer.Option(
+        "--trials", help="A .npy array (…, pictures, trials): trials differ as these do, as counts."
+    ),
+]
 Prior = Annotated[str, typer.Option(help="As for synthesize.", rich_help_panel="Climb")]
 NamedClimb = Annotated[str, typer.Option(help="evolution.", rich_help_panel="Climb")]
 Assigned = Annotated[
@@ -96,6 +102,7 @@ def evolve(
     seed: Seed = 0,
     noise: Multiplicative = 0.0,
     fano: Fano = 0.0,
+    trials: Trials = None,
     prior: Prior = "objects-fc6",
     climb: NamedClimb = "evolution",
     assigned: Assigned = None,
@@ -117,8 +124,6 @@ def evolve(
         )
     if bool(units) != bool(subject):
         raise BadRequest("units are of a subject: phosphene evolve SUBJECT UNIT…")
-    from phosphene.loops import Noise
-
     machine = choose_machine(device, precision, threads)
     how: dict[str, Any] = {
         "seed": seed,
@@ -135,8 +140,18 @@ def evolve(
         _serve(maker.loop(out_folder, readout, None), folder, port, as_json)
         return
     neurons = _neurons(subject, units or [], neuron, str(machine["device"]), machine["precision"])
-    trials = Noise(multiplicative=noise, fano=fano)
-    _simulate(maker, neurons, readout, trials, out_folder, as_json)
+    _simulate(maker, neurons, readout, _noise(noise, fano, trials), out_folder, as_json)
+
+
+def _noise(multiplicative: float, fano: float, trials: Path | None) -> Noise:
+    """Return the noise that the options mean; that of trials is learned from their file."""
+    from phosphene.loops import Noise, read_trials
+
+    if trials is None:
+        return Noise(multiplicative=multiplicative, fano=fano)
+    if fano or multiplicative:
+        raise BadRequest("--trials says what the noise is; leave out --noise and --fano")
+    return Noise.of_trials(read_trials(trials))
 
 
 class _Loops:
@@ -252,6 +267,7 @@ def rig(
     token: Annotated[str, typer.Option(help="What `phosphene evolve --port` printed.")] = "",
     noise: Multiplicative = 0.0,
     fano: Fano = 0.0,
+    trials: Trials = None,
     delay: Annotated[float, typer.Option(help="Seconds that a block takes.", min=0)] = 0.0,
     missing: Annotated[float, typer.Option(help="Chance of no response.", min=0, max=1)] = 0.0,
     failed: Annotated[float, typer.Option(help="Chance of NaN.", min=0, max=1)] = 0.0,
@@ -271,7 +287,6 @@ def rig(
             "give a subject and its units, or --neuron; and --folder or --port; for example: "
             "phosphene rig caffenet-objects class:lion --folder exchange"
         )
-    from phosphene.loops import Noise
     from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket
 
     machine = choose_machine(device, precision, threads)
@@ -279,7 +294,7 @@ def rig(
     if len(found) != 1:
         raise BadRequest(f"a rig has one neuron; got {len(found)} units")
     mishaps = Mishaps(delay, missing, failed, repeated)
-    simulated = Rig(found[0][1], Noise(multiplicative=noise, fano=fano), mishaps, seed)
+    simulated = Rig(found[0][1], _noise(noise, fano, trials), mishaps, seed)
     if folder is not None:
         answered = answer_folder(simulated, folder)
     else:

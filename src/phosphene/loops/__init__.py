@@ -4,7 +4,7 @@ from phosphene.loops.generation import BLANK, Generation, Presentation, Response
 from phosphene.loops.loop import DRIFTS, Loop, Told
 from phosphene.loops.readout import Readout
 from phosphene.loops.references import read_references
-from phosphene.loops.simulated import Noise
+from phosphene.loops.simulated import Noise, read_trials
 
 __all__ = [
     "BLANK",
@@ -17,4 +17,5 @@ __all__ = [
     "Response",
     "Told",
     "read_references",
+    "read_trials",
 ]

@@ -139,6 +139,10 @@ def _checked(given: Any, images: int, name: str) -> Rates:
     return rates.reshape(images, -1)
 
 
+GROUPS = 20
+"""Groups of pictures from which the noise of trials is learned."""
+
+
 @dataclass(frozen=True)
 class Noise:
     """The noise of single trials, drawn from a seed.
@@ -155,6 +159,28 @@ class Noise:
     def __post_init__(self) -> None:
         check_options(self)
 
+    @classmethod
+    def of_trials(cls, trials: npt.NDArray[np.floating[Any]]) -> Noise:
+        """Return the noise that single trials (…, trials) show; NaN where there was none.
+
+        The variance is fano × mean^exponent: a line through their logarithms, over twenty groups of
+        pictures of like means. Every other trial says which group a picture is in, and the rest its
+        mean and variance there, so that neither is chosen for its noise. `BadRequest` where fewer
+        than 40 pictures have four trials.
+        """
+        flat = trials.reshape(-1, trials.shape[-1]).astype(float)
+        halves = (flat[:, ::2], flat[:, 1::2])
+        flat = flat[np.all([np.isfinite(half).sum(1) >= 2 for half in halves], 0)]
+        if len(flat) < 2 * GROUPS:
+            raise BadRequest(f"noise is learned from {2 * GROUPS} pictures of four trials and more")
+        order = np.argsort(np.nanmean(flat[:, ::2], 1), kind="stable")
+        groups = [flat[some, 1::2] for some in np.array_split(order, GROUPS)]
+        means = np.array([np.nanmean(each, 1).mean() for each in groups])
+        variances = np.array([np.nanvar(each, 1, ddof=1).mean() for each in groups])
+        there = (means > 0) & (variances > 0)
+        exponent, constant = np.polyfit(np.log(means[there]), np.log(variances[there]), 1)
+        return cls(fano=float(np.exp(constant)), exponent=float(exponent))
+
     def __call__(self, rates: Rates, rng: np.random.Generator) -> Rates:
         """Return responses (n, channels) of one trial each."""
         noisy = rates
@@ -170,6 +196,18 @@ class Noise:
             factor = 1 + self.multiplicative * rng.standard_normal(rates.shape)
             noisy = noisy * factor.clip(0)
         return noisy
+
+
+def read_trials(file: Path) -> npt.NDArray[np.float64]:
+    """Return single trials (…, trials) of a .npy file; `BadFile` where it is none."""
+    try:
+        found = np.load(file, allow_pickle=False)
+        numbers = np.asarray(found, dtype=np.float64)
+    except Exception as error:  # numpy has no common error of its own
+        raise BadFile(f"{file} is not a .npy array of numbers: {error}") from None
+    if numbers.ndim < 2:
+        raise BadFile(f"{file} has the shape {list(numbers.shape)}; it must be (…, trials)")
+    return numbers
 
 
 def responses(
