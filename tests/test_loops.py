@@ -20,7 +20,7 @@ import torch
 
 from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace
 from phosphene.images import read_png
-from phosphene.loops import Loop, Noise, Readout, Response
+from phosphene.loops import Interleaved, Loop, Noise, Readout, Response
 from phosphene.loops.folder import serve_folder
 from phosphene.loops.responses import read_responses
 from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket
@@ -683,7 +683,7 @@ def test_the_commands_of_a_loop_and_of_a_rig_meet_in_a_folder(tmp_path):
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     told, _ = loop.communicate(timeout=120)
-    assert json.loads(told)["generations"] == 2
+    assert json.loads(told)[0]["generations"] == 2
     assert (tmp_path / "out" / "preferred.png").exists()
 
 
@@ -697,3 +697,50 @@ def test_the_command_goes_on_from_its_log(tmp_path):
     assert told[0] == told[1]
     (row,) = json.loads(told[0])
     assert row["pictures"] == 8
+
+
+def test_interleaved_loops_search_as_they_would_alone(tmp_path):
+    """Pictures of several searches lie in one block, and each log is as if it were alone."""
+    readouts = {"red": "channel:0", "green": "-1*channel:1"}
+    how = {"blanks": 1, "repeats": 2}
+    loops = [
+        tiny_loop(tmp_path / "both" / name, name=name, readout=Readout.of(text), **how)
+        for name, text in readouts.items()
+    ]
+    both = Interleaved(loops)
+    generation = both.ask()
+    names = [each.picture.partition("-")[0] for each in generation.order]
+    assert sorted(names) == ["green"] * 13 + ["red"] * 13
+    assert names != sorted(names)
+    lost = tuple(generation.order[5])
+    while not both.is_over:
+        rows = answers(both)
+        told = both.tell([each for each in rows if (each.picture, each.trial) != lost])
+        lost = None
+        assert told.late == told.repeated == 0
+    for name, text in readouts.items():
+        alone = tiny_loop(tmp_path / name, name=name, readout=Readout.of(text), **how)
+        history(alone)
+        (loop,) = [each for each in loops if each.name == name]
+        assert loop.history == alone.history
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "")])
+def test_interleaved_loops_need_a_name_each(tmp_path, names):
+    loops = [tiny_loop(tmp_path / str(i), name=name) for i, name in enumerate(names)]
+    with pytest.raises(BadRequest, match="have a name each"):
+        Interleaved(loops)
+
+
+def test_two_channels_of_a_rig_are_searched_in_one_block(tmp_path):
+    loops = [
+        tiny_loop(
+            tmp_path / text, name=text, climb=CLIMB.changed(steps=2), readout=Readout.of(text)
+        )
+        for text in ("0", "1")
+    ]
+    answering = answer_folder(Rig(brightness), tmp_path / "exchange")
+    threading.Thread(target=lambda: [*answering], daemon=True).start()
+    blocks = [*serve_folder(Interleaved(loops), tmp_path / "exchange")]
+    assert [len(each.order) for each in blocks] == [12, 12]
+    assert [each.number for each in loops] == [2, 2]

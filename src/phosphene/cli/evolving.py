@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,7 @@ from phosphene.cli.shell import (
 from phosphene.errors import BadRequest
 
 if TYPE_CHECKING:
-    from phosphene.loops import Loop, Noise
+    from phosphene.loops import Interleaved, Loop, Noise
     from phosphene.loops.simulated import Neuron
 
 
@@ -45,8 +46,14 @@ RigFolder = Annotated[
 Port = Annotated[
     int | None, typer.Option(help="Serve a rig through this port of 127.0.0.1; 0 takes a free one.")
 ]
-ReadoutText = Annotated[
-    str, typer.Option("--readout", help="channel:0, or a sum: 'channel:A - 0.5*channel:B'.")
+Readouts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--readout",
+        help="channel:0, or a sum: 'channel:A - 0.5*channel:B'. Of a rig it may be given again: "
+        "each is a search of its own, and all are shown in one block.",
+        show_default="channel:0",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the log and of the picture.")]
 References = Annotated[
@@ -91,7 +98,7 @@ def evolve(
     neuron: BlackBox = "",
     folder: RigFolder = None,
     port: Port = None,
-    readout: ReadoutText = "channel:0",
+    readout: Readouts = None,
     out_folder: Out = Path("evolved"),
     repeats: Repeats = 1,
     references: References = None,
@@ -135,12 +142,15 @@ def evolve(
         "precision": machine["precision"],
     }
     given = given_settings(context, assigned or [])
+    readouts = readout or ["channel:0"]
     maker = _Loops(prior, climb, given, references, str(machine["device"]), how)
     if folder is not None or port is not None:
-        _serve(maker.loop(out_folder, readout, None), folder, port, as_json)
+        _serve(maker.interleaved(out_folder, readouts), folder, port, as_json)
         return
     neurons = _neurons(subject, units or [], neuron, str(machine["device"]), machine["precision"])
-    _simulate(maker, neurons, readout, _noise(noise, fano, trials), out_folder, as_json)
+    if len(readouts) > 1:
+        raise BadRequest("a simulated neuron has one readout; give several units instead")
+    _simulate(maker, neurons, readouts[0], _noise(noise, fano, trials), out_folder, as_json)
 
 
 def _noise(multiplicative: float, fano: float, trials: Path | None) -> Noise:
@@ -173,7 +183,18 @@ class _Loops:
         self.device = device
         self.how = how
 
-    def loop(self, folder: Path, readout: str, subject: Any) -> Loop:
+    def interleaved(self, folder: Path, readouts: list[str]) -> Loop | Interleaved:
+        """Return a loop, or one for each readout, each with a folder of its readout's name."""
+        from phosphene.loops import Interleaved
+
+        if len(readouts) == 1:
+            return self.loop(folder, readouts[0], None)
+        names = [re.sub(r"[^A-Za-z0-9]+", "_", each).strip("_") for each in readouts]
+        pairs = zip(names, readouts, strict=True)
+        loops = [self.loop(folder / name, each, None, name) for name, each in pairs]
+        return Interleaved(loops, self.how["seed"])
+
+    def loop(self, folder: Path, readout: str, subject: Any, name: str = "") -> Loop:
         """Return a loop whose log lies in a folder, for a subject where there is one."""
         from phosphene.loops import Loop, Readout, read_references
         from phosphene.pictures import taken_options
@@ -185,7 +206,7 @@ class _Loops:
         prior = load_prior(self.prior, subject, options).to(self.device)
         shown = read_references(self.references, prior) if self.references else None
         climb = settings(self.climb, prior, **changes)
-        how = {**self.how, "references": shown, "subject": subject}
+        how = {**self.how, "references": shown, "subject": subject, "name": name}
         return Loop(prior, climb, folder, Readout.of(readout), **how)
 
 
@@ -235,7 +256,7 @@ def _simulate(
     print_table(table)
 
 
-def _serve(loop: Loop, folder: Path | None, port: int | None, as_json: bool) -> None:
+def _serve(loop: Loop | Interleaved, folder: Path | None, port: int | None, as_json: bool) -> None:
     from phosphene.loops.folder import serve_folder
     from phosphene.loops.run import write_preferred
     from phosphene.loops.server import LoopServer
@@ -251,11 +272,15 @@ def _serve(loop: Loop, folder: Path | None, port: int | None, as_json: bool) -> 
             host, number = server.server_address[:2]
             err.print(f"phosphene: {host!s}:{number}, token {server.token}", soft_wrap=True)
             server.serve()
-    picture = write_preferred(loop)
+    rows = [
+        {"name": each.name, "generations": each.number, "picture": str(write_preferred(each))}
+        for each in loop.loops
+    ]
     if as_json:
-        print_json({"generations": loop.number, "picture": str(picture)})
-    else:
-        out.print(f"{picture}: after {loop.number} generations", soft_wrap=True)
+        print_json(rows)
+        return
+    for row in rows:
+        out.print(f"{row['picture']}: after {row['generations']} generations", soft_wrap=True)
 
 
 def rig(

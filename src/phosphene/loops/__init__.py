@@ -1,5 +1,6 @@
 """Closed loops: a search for what a neuron prefers that needs nothing but its responses."""
 
+from phosphene.loops.block import Interleaved
 from phosphene.loops.generation import BLANK, Generation, Presentation, Response
 from phosphene.loops.loop import DRIFTS, Loop, Told
 from phosphene.loops.readout import Readout
@@ -10,6 +11,7 @@ __all__ = [
     "BLANK",
     "DRIFTS",
     "Generation",
+    "Interleaved",
     "Loop",
     "Noise",
     "Presentation",

@@ -23,6 +23,7 @@ from PIL import Image
 from phosphene.errors import BadFile, Notice
 from phosphene.files import scratch_folder
 from phosphene.images import Pixels
+from phosphene.loops.block import Interleaved
 from phosphene.loops.generation import Generation
 from phosphene.loops.loop import Loop
 from phosphene.loops.responses import SUFFIXES, read_responses
@@ -35,7 +36,9 @@ Changes = Callable[[Path], Iterator[object]]
 """Yields at once, and then after each change in a folder."""
 
 
-def serve_folder(loop: Loop, folder: Path, changes: Changes | None = None) -> Iterator[Generation]:
+def serve_folder(
+    loop: Loop | Interleaved, folder: Path, changes: Changes | None = None
+) -> Iterator[Generation]:
     """Run a loop through a folder; yield each block once it is on the disk.
 
     The responses of a block are awaited when the next one is asked for.
@@ -85,7 +88,7 @@ def png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def take_responses(loop: Loop, folder: Path, name: str) -> bool:
+def take_responses(loop: Loop | Interleaved, folder: Path, name: str) -> bool:
     """Tell the loop what the rig has written of a block; return whether the block is over."""
     files = [folder / f"responses-{name}{suffix}" for suffix in SUFFIXES]
     done = (folder / f"responses-{name}.done").exists()

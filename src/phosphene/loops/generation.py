@@ -71,19 +71,19 @@ class Generation:
 
 
 def shuffled(
-    pictures: Sequence[str], repeats: int, blanks: int, seed: int
+    pictures: Sequence[str], repeats: int, blank: str, blanks: int, seed: int
 ) -> tuple[Presentation, ...]:
     """Return an order of presentations, the same for the same seed.
 
-    Each picture is shown `repeats` times, once in each of as many passes. `blanks` blanks are
-    spread over the whole.
+    Each picture is shown `repeats` times, once in each of as many passes. The `blank` is spread
+    over the whole, `blanks` times.
     """
     rng = random.Random(seed)
     order: list[str] = []
     for _ in range(repeats):
         order += rng.sample(pictures, len(pictures))
     for _ in range(blanks):
-        order.insert(rng.randint(0, len(order)), BLANK)
+        order.insert(rng.randint(0, len(order)), blank)
     return numbered(order, {})
 
 

@@ -134,6 +134,8 @@ class Loop:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise BadRequest(f"{name} must be a whole number from {least} on; got {value!r}")
+        if not all(each.isalnum() or each in "._" for each in self.name):
+            raise BadRequest(f"a loop's name has letters, digits, dots and _; got {self.name!r}")
         if self.drift != "none" and self.references is None:
             raise BadRequest(f"drift {self.drift!r} is measured by references; give some")
         if self.climb.make_optimizer().uses_gradient:
@@ -218,10 +220,14 @@ class Loop:
     @property
     def ids(self) -> tuple[str, ...]:
         """Return the ids of the present generation's pictures, references and blank."""
-        prefix = f"{self.name}-" if self.name else ""
-        found = [f"{prefix}{self.number:04}-{i:03}" for i in range(len(self._codes))]
+        found = [f"{self.number:04}-{i:03}" for i in range(len(self._codes))]
         found += [f"{REFERENCE}{i:03}" for i in range(self._references)]
-        return (*found, *([BLANK] if self.blanks else []))
+        found += [BLANK] if self.blanks else []
+        return tuple(self._prefix + each for each in found)
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.name}-" if self.name else ""
 
     @property
     def _references(self) -> int:
@@ -243,6 +249,11 @@ class Loop:
         with torch.autocast(codes.device.type, torch.bfloat16, self.precision == "bfloat16"):
             images = self.prior.images(codes).float()
         return center_crop(self._project(images), self.prior.view_size).clamp(0, 1)
+
+    @property
+    def loops(self) -> tuple[Loop, ...]:
+        """Return this loop alone, as several that are interleaved are asked for theirs."""
+        return (self,)
 
     @property
     def blocks(self) -> int:
@@ -294,14 +305,15 @@ class Loop:
         """Return the presentations of a new block: all, or those that failed or never came."""
         if not self._shows:
             seed = self.seed * 1_000_003 + self.number
-            return shuffled(self._shown_ids, self.repeats, self.blanks, seed)
+            blank = self._prefix + BLANK
+            return shuffled(self._shown_ids, self.repeats, blank, self.blanks, seed)
         lacking = self._trials.lacking(self._shown_ids, self.repeats)
         shown = Counter(each.picture for each in self._presented)
         return numbered(lacking, shown)
 
     @property
     def _shown_ids(self) -> list[str]:
-        return [name for name in self.ids if name != BLANK]
+        return [name for name in self.ids if name != self._prefix + BLANK]
 
     def tell(self, responses: Any, *, done: bool = True) -> Told:
         """Take responses, write them to the log, and complete the generation where all are there.
@@ -338,7 +350,7 @@ class Loop:
             if before is not None:
                 repeated += 1
                 if before != each.value and not (before != before and each.value != each.value):
-                    _notice(
+                    notice(
                         f"{each.picture}, trial {each.trial} was answered with {before:g} before; "
                         f"{each.value:g} is left out"
                     )
@@ -349,7 +361,7 @@ class Loop:
             else:
                 unknown.append(each.picture)
         if unknown:
-            _notice(
+            notice(
                 f"{len(unknown)} responses are to presentations that never were, such as "
                 f"{unknown[0]!r}; they are left out"
             )
@@ -357,8 +369,7 @@ class Loop:
 
     def _was_shown(self, picture: str) -> bool:
         """Return whether an earlier generation had a picture."""
-        prefix = f"{self.name}-" if self.name else ""
-        number = picture.removeprefix(prefix).partition("-")[0]
+        number = picture.removeprefix(self._prefix).partition("-")[0]
         return number.isdecimal() and int(number) < self.number
 
     def _finish(self) -> bool:
@@ -368,13 +379,13 @@ class Loop:
         if not self._shows or (lacking and not given_up):
             return False
         if lacking:
-            _notice(
+            notice(
                 f"generation {self.number}: {len(set(lacking))} pictures lack responses after "
                 f"{self._shows} blocks; it goes on without them"
             )
         means = self._trials.means(self._shown_ids)
         for channel in self._trials.silent:
-            _notice(f"channel {channel} gave no response in generation {self.number}")
+            notice(f"channel {channel} gave no response in generation {self.number}")
         references = drift_of([means[name] for name in self._shown_ids if REFERENCE in name])
         first = self._first_references or references
         scores = self._trials.scores(self.own_ids, self.readout, self.drift, references, first)
@@ -408,7 +419,8 @@ def _sha256(image: Tensor) -> str:
     return pixels_sha256(to_pixels(image.numpy()))
 
 
-def _notice(text: str) -> None:
+def notice(text: str) -> None:
+    """Tell a user of what was left out or given up."""
     warnings.warn(Notice(text), stacklevel=3)
 
 

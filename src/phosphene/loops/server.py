@@ -16,6 +16,7 @@ import socketserver
 from typing import Any
 
 from phosphene.errors import BadRequest, PhospheneError
+from phosphene.loops.block import Interleaved
 from phosphene.loops.folder import PROTOCOL, png
 from phosphene.loops.generation import Generation, Response
 from phosphene.loops.loop import Loop
@@ -30,7 +31,7 @@ class LoopServer(socketserver.TCPServer):
 
     allow_reuse_address = True
 
-    def __init__(self, loop: Loop, port: int = 0, token: str = ""):
+    def __init__(self, loop: Loop | Interleaved, port: int = 0, token: str = ""):
         self.loop = loop
         self.token = token or secrets.token_hex(16)
         super().__init__((HOST, port), _Rig)
