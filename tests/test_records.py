@@ -44,6 +44,7 @@ RECORD = Record(
 OPTIONAL = {
     *("kept_step", "last_score", "input", "input_sha256", "input_score", "array", "array_sha256"),
     "stimulus",
+    "set",
 }
 
 

@@ -146,6 +146,20 @@ def diversity(vectors: Tensor) -> float:
     return float(distances(vectors, vectors).triu(1).sum()) / (n * (n - 1) / 2)
 
 
+def diversity_index(vectors: Tensor, scores: Tensor, best: float) -> float:
+    """Return how freely pictures of one unit differ, 0 … 1.
+
+    `vectors` (n, d) are the pictures' departures from grey, and `scores` (n,) their scores. The
+    index is 1 − (|m| / s)², with m the mean of the vectors' directions and s the mean score as a
+    share of `best`, the unit's highest. At one norm, a linear unit (a simple cell) has 0 whatever
+    the pictures are, since no direction can leave its weights further than its score tells. An
+    energy unit (a complex cell) whose pictures have all phases has 1, since they cancel.
+    """
+    mean = nn.functional.normalize(vectors.double(), dim=1).mean(0)
+    share = float(scores.double().mean()) / best if best > 0 else 1.0
+    return min(1.0, max(0.0, 1 - float(mean.square().sum()) / max(share, 1e-6) ** 2))
+
+
 def kernel_distance() -> Any:
     """Return the library's metric for `kid`.
 

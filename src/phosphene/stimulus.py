@@ -164,11 +164,15 @@ def measure(images: Tensor, subject: Subject, view: tuple[int, int]) -> Tensor:
     `images` (batch, channels, height, width) are in [0, 1], and `view` is the central part that is
     shown.
     """
+    plane = luminances(subject.fitted(center_crop(images, view).float()))
+    norm = departures(images, subject, view).norm(dim=1)
+    return torch.stack([norm, plane.std(1, correction=0), plane.mean(1)], 1).cpu()
+
+
+def departures(images: Tensor, subject: Subject, view: tuple[int, int]) -> Tensor:
+    """Return how what the network reads of images departs from the subject's grey, (batch, n)."""
     seen = subject.fitted(center_crop(images, view).float())
-    departure = (seen - _column(grey_of(subject), seen)) / _column(subject.std, seen)
-    plane = luminances(seen)
-    values = [departure.flatten(1).norm(dim=1), plane.std(1, correction=0), plane.mean(1)]
-    return torch.stack(values, 1).cpu()
+    return ((seen - _column(grey_of(subject), seen)) / _column(subject.std, seen)).flatten(1)
 
 
 def grey_of(subject: Subject) -> tuple[float, ...]:

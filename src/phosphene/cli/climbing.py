@@ -46,7 +46,7 @@ OF_A_RECORD = ("record", "subject", "trust", "out_folder", "resume", "device", "
 """The options that --record leaves open; the record says all others."""
 
 SCORES = ("score", "start_score", "last_score", "kept_step")
-IN_JSON = ("target", "label", *SCORES, "status", "stimulus")
+IN_JSON = ("target", "label", *SCORES, "status", "stimulus", "set")
 """What --json tells of each record, beside the place of its picture."""
 
 AsSubject = Annotated[
@@ -95,6 +95,15 @@ Arrays = Annotated[
     bool,
     typer.Option("--arrays", help="Also write NAME.npy: the numbers that the network reads."),
 ]
+Diverse = Annotated[
+    int,
+    typer.Option(
+        help="So many pictures of each unit that differ as much as possible, from as many seeds; "
+        "each keeps --share of the best score, 0.85 unless given.",
+        min=0,
+        max=64,
+    ),
+]
 Resume = Annotated[
     bool,
     typer.Option("--resume/--anew", help="Keep what the folder holds already, or replace it."),
@@ -113,6 +122,7 @@ def synthesize(
     seeds: Seeds = "0",
     start: Start = "random",
     least: Least = False,
+    diverse: Diverse = 0,
     direction: Directions = None,
     animate: Animate = False,
     arrays: Arrays = False,
@@ -151,8 +161,10 @@ def synthesize(
 
     machine = choose_machine(device, precision, threads)
     network = named_subject(subject, fit, inputs)
-    members = _members(network, units or [], direction or [], least, seeds)
+    members = _members(network, units or [], direction or [], least, _starts(seeds, diverse))
     loaded, options, changes = _prior(context, prior, network, assigned or [])
+    if diverse:
+        changes = {"share": 0.85, **changes}
     request = Request(
         subject,
         prior,
@@ -171,7 +183,7 @@ def synthesize(
 
 
 def _members(
-    subject: Subject, units: list[str], directions: list[str], least: bool, seeds: str
+    subject: Subject, units: list[str], directions: list[str], least: bool, starts: list[int]
 ) -> list[Member]:
     """Return what is to be climbed, each once."""
     from phosphene.subjects import MAX_TARGETS
@@ -180,7 +192,6 @@ def _members(
     targets = [target for text in units for target in subject.targets(text)]
     targets += [_direction(subject, text) for text in directions]
     targets = [target.negative() for target in targets] if least else targets
-    starts = _seeds(seeds)
     if len(targets) * len(starts) > MAX_TARGETS:
         raise BadRequest(
             f"{len(targets):,} units from {len(starts):,} seeds; "
@@ -304,6 +315,8 @@ def _tell(folder: Path, finished: Sequence[Any], as_json: bool) -> None:
         scores = [f"{score:.2f}" for score in (r.score, r.start_score, last)]
         table.add_row(r.target, r.label, *scores, r.image)
     print_table(table)
+    for target, diversity in {r.target: r.set["diversity"] for r in finished if r.set}.items():
+        out.print(f"{target}: diversity {diversity:.2f}, from 0 (one picture) to 1 (no limit)")
     sheet = folder / "contact-sheet.png"
     if sheet.exists():
         more = f" (its first {MAX_TILES} pictures)" if len(finished) > MAX_TILES else ""
@@ -361,6 +374,14 @@ def _direction(subject: Subject, text: str) -> Target:
     name = Path(file).stem
     position = probe_target.terms[0][1].position
     return Target(((1.0, Direction(layer, tuple(map(float, vector)), position, name)),), name)
+
+
+def _starts(seeds: str, diverse: int) -> list[int]:
+    """Return the seeds of each unit's pictures: those given, or as many as a set has."""
+    given = _seeds(seeds)
+    if diverse and len(given) > 1:
+        raise BadRequest("--diverse takes seeds from one first seed on, such as --seeds 3")
+    return list(range(given[0], given[0] + diverse)) if diverse else given
 
 
 def _seeds(text: str) -> list[int]:

@@ -20,9 +20,10 @@ class Record(Form):
     is of the picture's 8-bit pixels. `kept_step` is the step of the curve that the picture shows,
     as many as there are steps where that is the last code; `last_score` is the activation on the
     last code's picture. `stimulus` holds the picture's norm, contrast and luminance, and what it
-    missed of those that were asked for. Version 0.1.0 kept the last one and told neither. It wrote
-    format 1, in which a climb has no parts. Formats 1 and 2 told the negative of an activation that
-    is to fall.
+    missed of those that were asked for. `set` tells of pictures that were moved apart how many they
+    are, the best score of their climbs and how diverse they are. Version 0.1.0 kept the last one
+    and told neither. It wrote format 1, in which a climb has no parts. Formats 1 and 2 told the
+    negative of an activation that is to fall.
 
     `input` is the file of what the subject reads of the picture, in 8 bits. It is the picture
     itself where that has the subject's size and channels. `input_score` is the activation on that
@@ -53,6 +54,7 @@ class Record(Form):
     array: str = ""
     array_sha256: str = ""
     stimulus: dict[str, Any] = field(default_factory=dict)
+    set: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, entry: Entry) -> Record:

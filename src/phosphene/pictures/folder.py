@@ -34,6 +34,7 @@ from phosphene.synthesis import (
     check,
     checked_batch,
     climb_batch,
+    set_size,
     with_input_scores,
     with_inputs,
 )
@@ -105,7 +106,7 @@ def climb_batches(
     Without a folder nothing is written, and nothing is kept of an earlier run.
     """
     check(members)
-    batch = subject.at_most(checked_batch(batch))
+    batch = subject.at_most(set_size(members, request.climb, checked_batch(batch)))
     chunks = [members[at : at + batch] for at in range(0, len(members), batch)]
     if folder is not None:
         check_places(folder, members, *request.files)
@@ -170,6 +171,7 @@ def kept_inputs(
         torch.tensor(steps),
         torch.tensor(last),
         stimuli=tuple(record.stimulus for record in kept),
+        sets=tuple(record.set for record in kept),
         records=tuple(kept),
     )
     result = with_inputs(result, subject, prior, arrays)
@@ -328,6 +330,7 @@ def made(
         kept_step=int(result.kept[i]),
         last_score=float(result.last_scores[i]),
         stimulus=result.stimuli[i],
+        set=result.sets[i] if result.sets else {},
         **_of_input(result, i, name, contents),
     )
     return record, contents

@@ -1,6 +1,7 @@
 """The climb: codes are moved until the subject's units answer most."""
 
 from phosphene.synthesis.climb import CLIMBS, UNNAMED, Climb, setting_names, settings
+from phosphene.synthesis.diverse import set_size
 from phosphene.synthesis.inputs import with_input_scores, with_inputs
 from phosphene.synthesis.loop import (
     MAX_AT_ONCE,
@@ -38,6 +39,7 @@ __all__ = [
     "climb_all",
     "climb_batch",
     "joined",
+    "set_size",
     "setting_names",
     "settings",
     "tiles",

@@ -79,6 +79,13 @@ class Climb:
         "How low a code may fall: as low as natural ones (code), or to zero.",
         choices=("code", "zero"),
     )
+    share: float = option(
+        0.0,
+        "Pictures of one unit move apart, and each keeps this share of the best score; 0: none.",
+        low=0,
+        high=1,
+    )
+    differ: str = option("pixels", "What such pictures differ in: pixels, or a layer's name.")
     stimulus: Stimulus = FREE
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -318,5 +325,7 @@ def _check_fit(climb: Climb, prior: Prior) -> None:
         raise BadRequest(f"blur {climb.blur:g} is too wide for the {side} pixels that are seen")
     if optimizer.uses_gradient:
         check_gradient(prior)
+    if climb.share and not optimizer.uses_gradient:
+        raise BadRequest("share moves pictures apart along a gradient; leave it at 0")
     if climb.cycle and not optimizer.uses_gradient:
         raise BadRequest("cycle is for optimizers that follow a gradient; leave it at 0")

@@ -19,6 +19,7 @@ from phosphene.optimizers import Optimizer
 from phosphene.priors import Encode, Prior
 from phosphene.subjects import MAX_TARGETS, Subject
 from phosphene.synthesis.climb import Climb
+from phosphene.synthesis.diverse import set_size, with_sets
 from phosphene.synthesis.progress import Progress
 from phosphene.synthesis.results import NOT_ABOVE, Member, PreferredInputs, upright, with_higher
 from phosphene.synthesis.starts import start_codes
@@ -51,7 +52,7 @@ def climb_all(
     A batch has `batch` members, or as many as the subject takes. `how` is as for `climb_batch`.
     """
     check(members)
-    batch = subject.at_most(checked_batch(batch))
+    batch = subject.at_most(set_size(members, climb, checked_batch(batch)))
     for at in range(0, len(members), batch):
         yield climb_batch(subject, members[at : at + batch], prior, climb, **how)
 
@@ -103,7 +104,7 @@ def climb_batch(
     every_frame: int = 0,
     report: Report = silent,
 ) -> PreferredInputs:
-    """Climb one batch; each member climbs as it would alone.
+    """Climb one batch; each member climbs as it would alone, unless `climb.share` makes sets.
 
     `start` is "random", "mean" or an image (channels, height, width). `report` hears of steps done.
 
@@ -127,6 +128,8 @@ def climb_batch(
         again, still = _climb_once(setup, [members[i] for i in failed], attempt, silent)
         result = with_higher(result, failed, again)
         failed = [failed[j] for j in still]
+    if climb.share:
+        result = with_sets(result, subject, prior, setup.climb, device, precision)
     return upright(result)
 
 

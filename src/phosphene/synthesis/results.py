@@ -50,7 +50,9 @@ class PreferredInputs:
     the picture shows, `steps` where that is the last one; `last_scores` (n,): the activation on the
     last code's picture. `stimuli`: each picture's norm, contrast and luminance by name, and what it
     missed of them (see `Stimulus.told`). `records` say how each picture came to be, where
-    `synthesize` made them. Of a target that is to fall, scores and curves are its activation.
+    `synthesize` made them. `sets`: of pictures that were moved apart, the number of their set, its
+    best score and its diversity (see `metrics.diversity_index`). Of a target that is to fall,
+    scores and curves are its activation.
 
     `inputs` (n, channels, height, width) are what the subject reads of the pictures, in [0, 1] and
     8 bits, in its own channels and size; `input_scores` (n,) are the activations on these. `arrays`
@@ -70,6 +72,7 @@ class PreferredInputs:
     last_scores: Tensor
     frames: Tensor | None = None
     stimuli: tuple[dict[str, Any], ...] = ()
+    sets: tuple[dict[str, Any], ...] = ()
     records: tuple[Record, ...] = ()
     inputs: Tensor | None = None
     input_scores: Tensor | None = None
@@ -216,6 +219,7 @@ def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
         together("last_scores"),
         torch.cat(frames, 1) if frames else None,
         tuple(each for result in results for each in result.stimuli),
+        tuple(each for result in results for each in result.sets),
         tuple(record for result in results for record in result.records),
         **{name: together(name) for name in there},
     )
