@@ -242,7 +242,15 @@ def test_an_input_that_is_lost_or_changed_is_made_again(tmp_path: Path) -> None:
         phosphene.synthesize(subject, "conv:0", **how)
         assert file.read_bytes() == bits
     with_array = phosphene.synthesize(subject, "conv:0", arrays=True, **how)
-    assert (tmp_path / with_array.records[0].array).exists()
+    array = tmp_path / with_array.records[0].array
+    assert array.exists()
+    file.unlink()
+    phosphene.synthesize(subject, "conv:0", **how)
+    assert not array.exists(), "it was of the climb before"
+    array.write_bytes(b"somebody's own")
+    file.unlink()
+    phosphene.synthesize(subject, "conv:0", **how)
+    assert array.read_bytes() == b"somebody's own"
 
 
 def test_a_folder_of_before_has_no_inputs_and_still_opens(tmp_path: Path) -> None:

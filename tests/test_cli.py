@@ -73,9 +73,13 @@ def test_a_picture_a_record_and_a_contact_sheet_for_each_unit(
     out = synthesize("class:tench", "conv5:7", "--seeds", "0-1").fine()
     assert written(tmp_path / "out", "*.png") == [
         "contact-sheet.png",
+        "conv5-7-s0.input.png",
         "conv5-7-s0.png",
+        "conv5-7-s1.input.png",
         "conv5-7-s1.png",
+        "fc8-0-tench-s0.input.png",
         "fc8-0-tench-s0.png",
+        "fc8-0-tench-s1.input.png",
         "fc8-0-tench-s1.png",
     ]
     assert written(tmp_path / "out", "*.json") == [
@@ -108,7 +112,7 @@ def test_least_targets_and_sums_have_names_of_their_own(synthesize: Run, tmp_pat
         "fc8:3", "fc8:3 - fc8:7", "fc8:3 + 0.5*fc8:7", "conv5:1@max", "conv5:1@0,0", "conv5:1"
     ).fine()
     synthesize("fc8:3", "--least").fine()
-    pictures = [name for name in written(tmp_path / "out", "*.png") if name != "contact-sheet.png"]
+    pictures = [name.replace(".json", ".png") for name in written(tmp_path / "out", "*.json")]
     assert len(pictures) == 7
     assert {record_of(tmp_path / "out", Path(name).stem).target for name in pictures} == {
         "fc8:3",

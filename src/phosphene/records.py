@@ -54,21 +54,27 @@ class Folder:
     def add(self, name: str, record: Record, contents: Contents) -> None:
         """Write the picture, its input, then its record: a record never lacks its pictures.
 
-        An input or an array of an earlier picture of that name is removed.
+        An input or an array that an earlier record of that name has is removed.
         """
+        former = self._named_by(name)
         write_png(self.path / f"{name}.png", contents.pixels)
-        own = self.path / f"{name}{INPUT}"
-        array = self.path / f"{name}{ARRAY}"
         if contents.input is not None:
-            write_png(own, contents.input)
-        else:
-            own.unlink(missing_ok=True)
+            write_png(self.path / f"{name}{INPUT}", contents.input)
         if contents.array is not None:
-            with atomic_path(array) as scratch, open(scratch, "wb") as stream:
+            write = atomic_path(self.path / f"{name}{ARRAY}")
+            with write as scratch, open(scratch, "wb") as stream:
                 np.save(stream, contents.array, allow_pickle=False)
-        else:
-            array.unlink(missing_ok=True)
         record.write(self.path / f"{name}.json")
+        for each in former - {record.image, record.input, record.array}:
+            (self.path / each).unlink(missing_ok=True)
+
+    def _named_by(self, name: str) -> set[str]:
+        """Return the input and the array that the record of that name has of its own."""
+        try:
+            record = Record.read(self.path / f"{name}.json")
+        except BadFile:  # none, or no whole one
+            return set()
+        return {record.input, record.array} & {f"{name}{INPUT}", f"{name}{ARRAY}"}
 
     def find(
         self,
