@@ -362,7 +362,7 @@ def test_a_class_token_climbs_and_is_listed_by_command(
     assert all(each["score"] > each["start_score"] for each in made)
     assert phosphene("atlas", "new", "--out", "site").fine()
     said = phosphene("exemplars", name, "attend:1@class", "--images", "new").refused()
-    assert "are of one channel each" in said
+    assert "of one channel each" in said
 
 
 # ---------------------------------------------------------------- what libraries tell

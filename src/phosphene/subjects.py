@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from phosphene import weights
 from phosphene.axes import Tokens
-from phosphene.dictionaries import read_dictionary
+from phosphene.dictionaries import Dictionary, read_dictionary
 from phosphene.errors import BadFile, BadRequest, UnknownName
 from phosphene.factories import is_factory
 from phosphene.networks import build
@@ -59,7 +59,7 @@ from phosphene.probe import (
 from phosphene.targets import resolve
 from phosphene.tensors import FITS, LUMINANCE, device_of, first_tensor, fitted, recoloured
 from phosphene.units import Target
-from phosphene.views import extended, plain, views_of
+from phosphene.views import Extended, extended, plain, views_of
 
 READINGS = (1, 2, 3)
 """Versions of what a layer's values mean. 1, by version 0.1.0: three axes are (batch, tokens,
@@ -269,7 +269,7 @@ class Subject:
         """
         if layer == self.output:
             return self.classes
-        return tuple(self.card.get("dictionaries", {}).get(layer, {}).get("names", ()))
+        return tuple(self.card.get("channel_names", {}).get(layer, ()))
 
     def text_vector(self, text: str) -> tuple[float, ...]:
         """Return a text's embedding, a direction in the channels of `output`.
@@ -300,14 +300,23 @@ class Subject:
                 f"{file} reads {dictionary.inputs:,} channels; {path} of {self.name} has "
                 f"{channels[0] if channels else 'none'}"
             )
-        told = {"layer": path, "sha256": dictionary.sha256, "names": list(dictionary.names)}
-        added = {**self.card.get("dictionaries", {}), name: told}
+        told = {"layer": path, "sha256": dictionary.sha256}
+        added = self.with_layer(name, path, dictionary, dictionary.names)
+        dictionaries = {**self.card.get("dictionaries", {}), name: told}
         return replace(
-            self,
+            added,
             name=f"{self.name}+{name}:{path}={Path(file).name}",
-            network=extended(self.network, name, path, dictionary.to(device_of(self.network))),
-            card={**self.card, "dictionaries": added},
+            card={**added.card, "dictionaries": dictionaries},
         )
+
+    def with_layer(self, name: str, layer: str, part: Dictionary, names: Sequence[str]) -> Subject:
+        """Return the subject with a further layer, which makes its channels of another one's.
+
+        Its identity does not cover what `part` makes of them.
+        """
+        network = extended(self.network, name, layer, part.to(device_of(self.network)))
+        given = {**self.card.get("channel_names", {}), name: list(names)}
+        return replace(self, network=network, card={**self.card, "channel_names": given})
 
     def token_names(self, layer: str) -> tuple[str, ...]:
         """Return the names of a layer's tokens ahead of its patches."""
@@ -317,7 +326,7 @@ class Subject:
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        added = self.card.get("dictionaries", {})
+        added = list(self.network.parts) if isinstance(self.network, Extended) else []
         features = self._view_shapes if added else {}
         own = {name: shape for name, shape in features.items() if name.partition("@")[0] in added}
         with without_gradients():

@@ -207,7 +207,7 @@ def _label(subject: Addressed, unit: Unit | Direction, weight: float = 1) -> str
         return sign + subject.classes[unit.channel].split(",")[0]
     names = subject.channel_names(unit.layer)
     if unit.layer != subject.output and unit.channel < len(names):
-        return f"{sign}{unit.layer}:{names[unit.channel]}"
+        return sign + names[unit.channel]
     return sign + str(unit)
 
 

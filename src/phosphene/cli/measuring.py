@@ -65,13 +65,13 @@ def exemplars(
     """
     from phosphene.datasets import Stream, check_apart
     from phosphene.files import outlet, outlet_folder
-    from phosphene.studies import channels_of
+    from phosphene.studies import asked_of
     from phosphene.studies.exemplars import Exemplars, describe, find_exemplars
     from phosphene.subjects import outer_layers
 
     where = choose_machine(device, "float32", threads)["device"]
     network = named_subject(subject, fit, inputs)
-    named = channels_of(network, units or [])
+    network, named = asked_of(network, units or [])
     layers = list(dict.fromkeys(unit.layer for unit in named))
     layers = layers or [name for name, shape in outer_layers(network.shapes()).items() if shape]
     check_apart(out_folder, images_folder)
@@ -322,14 +322,14 @@ def study(
     from phosphene.factories import is_factory, users_code
     from phosphene.files import outlet_folder
     from phosphene.runtime import Runtime
-    from phosphene.studies import channels_of, load_study
+    from phosphene.studies import asked_of, load_study
 
     where = choose_machine(device, "float32", threads)["device"]
     asked = load_study(name, settings_of(assigned or []))
     check_apart(out_folder, images)
     outlet_folder(out_folder)
     network = named_subject(subject, fit, inputs)
-    channels = channels_of(network, units)
+    network, channels = asked_of(network, units)
     with progress.bar(None, "looking") as advance:
         runtime = Runtime(out_folder, where, progress=progress.stepwise(advance))
         with users_code(f"{name}: run()") if is_factory(name) else nullcontext():

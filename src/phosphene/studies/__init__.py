@@ -12,9 +12,10 @@ from typing import Any
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.factories import is_factory, load_factory, make
 from phosphene.parts import built_in, checked_options, options_of, read_options
-from phosphene.studies._study import Study, channels_of
+from phosphene.studies._study import Study
+from phosphene.studies._sums import asked_of
 
-__all__ = ["Study", "channels_of", "load_study", "study_names"]
+__all__ = ["Study", "asked_of", "load_study", "study_names"]
 
 
 def study_names() -> dict[str, type[Study]]:

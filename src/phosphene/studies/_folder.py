@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phosphene import records
@@ -14,9 +14,10 @@ from phosphene.forms import Record, form_of
 from phosphene.forms.form import read_entry
 from phosphene.images import Pixels
 from phosphene.pictures import Request, check_code, check_trusted, check_weights
+from phosphene.studies._sums import is_sum, problem_of, with_sums
 from phosphene.subjects import Subject
 from phosphene.synthesis import NOT_ABOVE
-from phosphene.units import Unit, is_token
+from phosphene.units import Target, Unit, is_token
 
 MADE_BY = ("subject", "prior", "prior_options", "reading", "fit", "inputs")
 """What all pictures of a folder have in common."""
@@ -34,11 +35,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Run:
-    """The pictures of lone units in a folder, by layer and channel, and what made them."""
+    """The pictures of a folder, by layer and channel, and what made them.
+
+    They are of lone units, and of `sums`, each of which is a layer of its own.
+    """
 
     subject: Subject
     request: Request
     layers: dict[str, dict[int, list[Picture]]]
+    sums: tuple[Target, ...] = ()
 
     @classmethod
     def of(cls, folder: Path, trusted: str = "", code: Collection[str] = ()) -> Run:
@@ -49,6 +54,7 @@ class Run:
         one, and such a prior only where its name is in `code`.
         """
         made = _records(folder)
+        sums: dict[Target, list[Picture]] = {}
         layers: dict[str, dict[int, list[Picture]]] = defaultdict(lambda: defaultdict(list))
         first: Request | None = None
         for file, record in made:
@@ -63,11 +69,17 @@ class Run:
             unit = member.target.lone
             # a climb that failed counts too
             shown = record.status in ("climbed", NOT_ABOVE)
-            if shown and unit and not is_token(unit.position):
-                pixels = shown_pixels(records.Folder(folder), record)
+            taken = is_sum(member.target) and not problem_of(member.target)
+            if not shown or not (taken or (unit and not is_token(unit.position))):
+                continue
+            pixels = shown_pixels(records.Folder(folder), record)
+            if unit is None:
+                picture = Picture(Unit("", 0), member.seed, record.score, pixels)
+                sums.setdefault(member.target, []).append(picture)
+            else:
                 picture = Picture(unit, member.seed, record.score, pixels)
                 layers[unit.layer][unit.channel].append(picture)
-        if not layers:
+        if not layers and not sums:
             raise BadRequest(
                 f"{folder} holds no picture of a lone unit, so there is nothing to compare it with"
             )
@@ -80,7 +92,12 @@ class Run:
             check_weights(record, subject, prior, file)
         for layer, channels in layers.items():  # a record comes from outside: its units must exist
             subject.targets(f"{layer}:{max(channels)}")
-        return cls(subject, request, {layer: dict(channels) for layer, channels in layers.items()})
+        subject, units = with_sums(subject, sums)
+        for target, pictures in sums.items():
+            own = units[target]
+            layers[own.layer][own.channel] = [replace(each, unit=own) for each in pictures]
+        found = {layer: dict(channels) for layer, channels in layers.items()}
+        return cls(subject, request, found, tuple(sums))
 
 
 def shown_pixels(folder: records.Folder, record: Record) -> Pixels:

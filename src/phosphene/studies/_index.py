@@ -173,7 +173,8 @@ def find_exemplars(
         return {layer: each.first(k) for layer, each in found.items()}
     number = identity["k"] = _index_k(found) or k
     if finished or set(layers) != found.keys():  # a pass is over one set of layers
-        layers = list(dict.fromkeys([*layers, *(found if finished else ())]))
+        others = filter(subject.shape, found if finished else ())  # sums of other calls are gone
+        layers = list(dict.fromkeys([*layers, *others]))
         found = {
             layer: LayerExemplars.none_yet(subject.shape(layer)[0], number) for layer in layers
         }

@@ -6,11 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from phosphene.errors import BadRequest
 from phosphene.forms import StudyForm
 from phosphene.runtime import Runtime
 from phosphene.subjects import Subject
-from phosphene.units import Unit, is_token
+from phosphene.units import Unit
 
 
 class Study(ABC):
@@ -44,18 +43,3 @@ def counted(runtime: Runtime, total: int) -> Callable[[int], None]:
         runtime.progress(done, total, {})
 
     return report
-
-
-def channels_of(subject: Subject, texts: Sequence[str]) -> list[Unit]:
-    """Return the channels that texts name, each once; `BadRequest` where one names another thing.
-
-    A study takes a channel wherever it peaks, so none at a position, and no sum.
-    """
-    targets = [target for text in texts for target in subject.targets(text)]
-    named = [unit for target in targets for _, unit in target.terms if isinstance(unit, Unit)]
-    fixed = [unit for unit in named if isinstance(unit.position, tuple) or is_token(unit.position)]
-    if wrong := [*(target for target in targets if len(target.terms) > 1), *fixed]:
-        raise BadRequest(
-            f"{wrong[0]}: studies are of one channel each, wherever it peaks; write LAYER:CHANNEL"
-        )
-    return list({(unit.layer, unit.channel): unit for unit in named}.values())

@@ -21,6 +21,7 @@ from phosphene.statistics import Figure, share
 from phosphene.studies._comparison import Comparison, Rows
 from phosphene.studies._folder import Picture, Run
 from phosphene.studies._natural import NaturalImages
+from phosphene.studies._sums import with_sums
 from phosphene.subjects import Subject, load_subject
 from phosphene.tensors import as_images
 from phosphene.texts import file_names, slug
@@ -59,6 +60,8 @@ def evaluate(
         raise BadRequest(
             f"pictures of {subject.name} and of {', '.join(other)}; one subject at a time"
         )
+    for run in runs:
+        subject, _ = with_sums(subject, run.sums)
     subject.network.to(device)
     observer.network.to(device)
     controls = Run.of(control, trusted, code).layers if control is not None else {}
