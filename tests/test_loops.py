@@ -329,7 +329,7 @@ sys.path.insert(0, {tests!r})
 from test_loops import *
 loop = tiny_loop(Path(sys.argv[1]), repeats=2)
 while not loop.is_over:
-    rows = answers(loop)
+    rows = [row for row in answers(loop) if row.channel == "0"]
     for at in range(0, len(rows), 5):
         loop.tell(rows[at : at + 5], done=False)
 print("over")
@@ -371,7 +371,7 @@ def test_a_loop_that_is_killed_at_random_moments_ends_with_the_same_log(tmp_path
             if event["event"] == "responses"
             for row in event["responses"]
         ]
-        assert len(told) == len(set(told)) == 6 * 6 * 2 * 2
+        assert len(told) == len(set(told)) == 6 * 6 * 2
 
 
 def rig(folder: Path, script, *, suffix="csv", wholes=True):
