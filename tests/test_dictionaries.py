@@ -186,6 +186,26 @@ def test_a_direction_s_value_is_the_product_with_its_unit_vector(tmp_path: Path,
     torch.testing.assert_close(dictionary(X)[:, order], wanted)
 
 
+def test_the_option_takes_several_directions_at_any_position(
+    phosphene: Run, zoo: Path, tmp_path: Path
+) -> None:
+    name = zoo / "subject.safetensors"
+    subject = load_subject(name)
+    rows = drawn(3, subject.shape("conv5")[0]).double()
+    np.save(tmp_path / "rows.npy", rows.numpy())
+    climb = ("--prior", "pixels", "--steps", 2, "--shift", 0, "--out", tmp_path / "a", "--json")
+    made = phosphene(
+        "synthesize", name, "--direction", f"conv5@max={tmp_path / 'rows.npy'}", *climb
+    ).json()
+    assert [each["label"] for each in made] == ["rows0", "rows1", "rows2"]
+    request = json.loads(Path(made[1]["image"]).with_suffix(".json").read_text())["request"]
+    kept = request["members"][1][0]["terms"][0][1]
+    assert kept["vector"] == rows[1].tolist(), "as the file has them"
+    assert kept["position"] == "max"
+    said = phosphene("synthesize", name, "--direction", f"conv5@9,99={tmp_path / 'rows.npy'}")
+    assert "has a map of" in said.refused()
+
+
 # ---------------------------------------------------------------- damaged and hostile files
 
 

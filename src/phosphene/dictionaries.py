@@ -48,7 +48,7 @@ class Encoder:
     is taken and `bias` (features,) added, and the activation follows. `threshold` (features,) is
     that of `jumprelu`. `k` features are kept by `topk`, those below 0 only where `signed`. `gate`
     and `scale` (features,) are those of `gated`: a feature is `relu(scale · xW + bias)` where
-    `xW + gate` is above 0.
+    `xW + gate` is above 0. `vectors` (features, inputs) are directions as their file has them.
     """
 
     weight: Tensor
@@ -61,6 +61,7 @@ class Encoder:
     signed: bool = False
     gate: Tensor | None = None
     scale: Tensor | None = None
+    vectors: Tensor | None = None
 
 
 class Dictionary(nn.Module):
@@ -85,6 +86,7 @@ class Dictionary(nn.Module):
         self.activation = encoder.activation
         self.k = encoder.k
         self.signed = encoder.signed
+        self.vectors = encoder.weight.T if encoder.vectors is None else encoder.vectors
         self.inputs, self.channels = encoder.weight.shape
         for name in ("weight", "bias", "centre", "threshold", "gate", "scale"):
             self.register_buffer(name, getattr(encoder, name))
@@ -135,7 +137,6 @@ def read_dictionary(path: Path) -> Dictionary:
     for name, value in tensors.items():
         if not value.is_floating_point() or not bool(value.isfinite().all()):
             raise BadFile(f"{path}: {name} holds {value.dtype} or numbers that are not finite")
-    tensors = {name: value.float() for name, value in tensors.items()}
     try:
         encoder, names = _encoder(tensors, config)
         checked = _checked(encoder)
@@ -182,6 +183,8 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {name: loaded[name] for name in loaded.files} if _is_npz(loaded) else {"": loaded}
+        whole = {name: each.dtype.kind in "iu" for name, each in arrays.items()}
+        arrays = {name: each * 1.0 if whole[name] else each for name, each in arrays.items()}
         return {name: torch.from_numpy(np.atleast_1d(each)) for name, each in arrays.items()}
     except Exception as error:  # numpy has no common error of its own
         raise BadFile(f"{path} is not a numpy file: {really_is(path) or error}") from None
@@ -219,9 +222,10 @@ def _plain(text: str) -> Any:
 
 
 def _encoder(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any]
+    given: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> tuple[Encoder, tuple[str, ...]]:
     """Return the encoder that tensors of any known layout are, and the names of its features."""
+    tensors = {name: value.float() for name, value in given.items()}
     if "W_enc" in tensors:
         encoder = _of_saelens(tensors, config)
     elif any(name.startswith("encoder.final_block.") for name in tensors):
@@ -229,7 +233,7 @@ def _encoder(
     elif "encoder.weight" in tensors:
         encoder = _of_linear_layers(tensors, config)
     else:
-        return _of_directions(tensors)
+        return _of_directions({name: value.double() for name, value in given.items()})
     names = config.get("feature_names", ())
     if names and (len(names) != encoder.weight.shape[1] or not all(map(_is_name, names))):
         raise _Unfit(f"feature_names are {encoder.weight.shape[1]} names of one line")
@@ -304,10 +308,11 @@ def _of_directions(tensors: Mapping[str, Tensor]) -> tuple[Encoder, tuple[str, .
     matrix = torch.stack(rows)
     if not bool(matrix.any(1).all()):
         raise _Unfit("a direction needs numbers that are not all zero")
-    weight = (matrix / matrix.norm(dim=1, keepdim=True)).T.contiguous()
+    weight = (matrix / matrix.norm(dim=1, keepdim=True)).T.float().contiguous()
     named = all(map(_is_name, names)) and len({*names}) == len(names) and "" not in tensors
     zeros = torch.zeros(len(rows)), torch.zeros(weight.shape[0])
-    return Encoder(weight, *zeros, activation="linear"), tuple(names) if named else ()
+    encoder = Encoder(weight, *zeros, activation="linear", vectors=matrix)
+    return encoder, tuple(names) if named else ()
 
 
 def _is_name(text: Any) -> bool:
@@ -373,7 +378,8 @@ def _checked(encoder: Encoder) -> Encoder:
     """Return an encoder whose parts fit each other."""
     inputs, features = encoder.weight.shape
     for name, value in vars(encoder).items():
-        wanted = {"weight": (inputs, features), "centre": (inputs,)}.get(name, (features,))
+        matrices = {"weight": (inputs, features), "vectors": (features, inputs)}
+        wanted = {**matrices, "centre": (inputs,)}.get(name, (features,))
         if isinstance(value, Tensor) and tuple(value.shape) != wanted:
             raise _Unfit(f"its {name} has the shape {tuple(value.shape)}, expected {wanted}")
     return encoder

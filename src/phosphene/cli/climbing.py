@@ -31,7 +31,6 @@ from phosphene.cli.shell import (
     refuse_options,
 )
 from phosphene.errors import BadFile, BadRequest
-from phosphene.files import really_is
 
 if TYPE_CHECKING:
     from phosphene.forms import Record
@@ -72,7 +71,8 @@ Seeds = Annotated[str, typer.Option(help="Seeds of the starts: 0, 0-3 or 1,5.")]
 Start = Annotated[str, typer.Option(help="random, mean, or a photograph's file.")]
 Least = Annotated[bool, typer.Option("--least", help="Climb down: the least preferred input.")]
 Directions = Annotated[
-    list[str] | None, typer.Option(help="LAYER=FILE.npy: a direction in a layer's channels.")
+    list[str] | None,
+    typer.Option(help="LAYER=FILE or LAYER@POSITION=FILE: directions in a layer's channels."),
 ]
 Prior = Annotated[
     str,
@@ -190,7 +190,7 @@ def _members(
     from phosphene.synthesis import Member, check
 
     targets = [target for text in units for target in subject.targets(text)]
-    targets += [_direction(subject, text) for text in directions]
+    targets += [target for text in directions for target in _directions(subject, text)]
     targets = [target.negative() for target in targets] if least else targets
     if len(targets) * len(starts) > MAX_TARGETS:
         raise BadRequest(
@@ -346,34 +346,35 @@ def _explained(record: Any) -> str:
     return str(record.status)
 
 
-def _direction(subject: Subject, text: str) -> Target:
-    """Read a target from LAYER=FILE.npy."""
-    import numpy as np
-
+def _directions(subject: Subject, text: str) -> list[Target]:
+    """Read targets from LAYER[@POSITION]=FILE, one for each vector of the file."""
+    from phosphene.dictionaries import read_dictionary
     from phosphene.units import Direction, Target
 
-    layer, _, file = text.partition("=")
+    place, _, file = text.partition("=")
     if not file:
-        raise BadRequest(f"--direction takes LAYER=FILE.npy; got {text!r}")
-    (probe_target,) = subject.targets(f"{layer}:0")
-    if layer not in subject.shapes():
+        raise BadRequest(f"--direction takes LAYER[@POSITION]=FILE; got {text!r}")
+    layer, at, position = place.partition("@")
+    (first,) = subject.targets(f"{layer}:0{at}{position}")
+    unit = first.terms[0][1]
+    if unit.layer != layer or not isinstance(unit.position, (tuple, str)):
         raise BadRequest(
-            f"--direction takes LAYER=FILE.npy; {layer!r} is no layer's name "
+            f"--direction takes LAYER[@POSITION]=FILE; {layer!r} is no layer's name "
             "(phosphene layers SUBJECT)"
         )
-    channels = subject.shapes()[layer][0]
-    try:
-        vector = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy has no common error of its own
-        raise BadFile(f"{file} is not a .npy array: {really_is(Path(file)) or error}") from None
-    shape = getattr(vector, "shape", "no array")
-    if shape != (channels,) or vector.dtype.kind not in "iuf":
-        raise BadFile(f"{file} holds {shape}; {layer} needs a vector of {channels} numbers")
-    if not np.isfinite(vector).all() or not np.any(vector):
-        raise BadFile(f"{file}: a direction needs finite numbers, not all zero")
-    name = Path(file).stem
-    position = probe_target.terms[0][1].position
-    return Target(((1.0, Direction(layer, tuple(map(float, vector)), position, name)),), name)
+    channels = subject.shape(layer)[0]
+    found = read_dictionary(Path(file))
+    if found.activation != "linear" or found.inputs != channels:
+        raise BadFile(
+            f"{file} holds {found.channels} of {found.inputs} numbers; "
+            f"{layer} needs vectors of {channels} numbers"
+        )
+    stem = Path(file).stem
+    numbered = [f"{stem}{i}" if found.channels > 1 else stem for i in range(found.channels)]
+    return [
+        Target(((1.0, Direction(layer, tuple(vector.tolist()), unit.position, name)),), name)
+        for name, vector in zip(found.names or numbered, found.vectors, strict=True)
+    ]
 
 
 def _starts(seeds: str, diverse: int) -> list[int]:

@@ -48,7 +48,7 @@ class Climb:
         "whitened", "How codes move: whitened, mean, adam or python:MODULE:FACTORY."
     )
     objective: Any = option(
-        "activation", "What is climbed: activation, probability or python:MODULE:FACTORY."
+        "activation", "What is climbed: activation, cosine, probability or python:MODULE:FACTORY."
     )
     constraint: str = option(
         "gaussian", "What keeps codes plausible: gaussian, box or none.", choices=(*CONSTRAINTS,)
