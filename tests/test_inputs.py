@@ -227,6 +227,8 @@ def test_the_fit_is_kept_by_the_record_and_told(tmp_path: Path) -> None:
         (record,) = result.records
         assert record.request["fit"] == fit
         made[fit] = (subject.identity, result.inputs[0])
+        pixels = phosphene.synthesize(subject, "0:0", prior="pixels", steps=1)
+        assert pixels.images.shape[-2:] == (HEIGHT + 1, WIDTH + 2), "pixels need no fit"
     assert len({identity for identity, _ in made.values()}) == 3
     assert not torch.equal(made["crop"][1], made["stretch"][1])
     with pytest.raises(BadRequest, match="fit is one of crop, stretch, pad; got 'squash'"):

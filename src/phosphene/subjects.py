@@ -93,7 +93,8 @@ class Subject:
 
     An adapter brings images to the network. `from_rgb` has the shares of red, green and blue in
     each channel; without them grey is the luminance. `fit` tells how other proportions become the
-    subject's (see `tensors.FITS`). Records before version 3 of `READINGS` stretch images.
+    subject's (see `tensors.FITS`). `squares`: the priors pixels and fourier draw squares for it, as
+    before version 3 of `READINGS`.
 
     `embed_text` gives a text's embedding, where `output` is the layer of an image's, of length one.
     """
@@ -111,7 +112,7 @@ class Subject:
     tokens: Tokens | None = field(default_factory=Tokens)
     fit: str = FITS[0]
     from_rgb: tuple[tuple[float, ...], ...] = ()
-    stretches: bool = False
+    squares: bool = False
     embed_text: Callable[[str], Tensor] | None = None
 
     @property
@@ -349,11 +350,11 @@ class Subject:
         if version == READINGS[2]:
             return self
         wide = self.size[0] != self.size[1]
-        fit = "stretch" if wide else self.fit  # all priors drew squares then
+        fit = "stretch" if wide else self.fit
         if version == READINGS[1]:
-            return replace(self, fit=fit)
+            return replace(self, fit=fit, squares=wide)
         size = tuple(self.card.get("size_0_1_0", self.size))
-        return replace(self, size=size, tokens=None, fit=fit)
+        return replace(self, size=size, tokens=None, fit=fit, squares=wide)
 
     def reading_version(self) -> int:
         """Return the version of reading that a record must state: the first that means the same."""

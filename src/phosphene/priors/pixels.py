@@ -37,7 +37,7 @@ class Pixels(Prior):
     def load(cls, rest: str, subject: Subject) -> Pixels:
         """Return the prior for a subject, in its channels and shape, with a margin for shifts."""
         height, width = subject.size
-        if subject.fit == "stretch":
+        if subject.squares:
             height = width = max(subject.size)
         size = (height + height // MARGIN, width + width // MARGIN)
         prior = cls(size, (height, width), subject.channels)
