@@ -67,6 +67,22 @@ def test_a_cosine_is_of_units_directions_and_positions() -> None:
     assert swapped.targets == (targets[1], targets[1])
 
 
+def test_a_contrast_of_groups_prefers_the_difference_of_their_filters() -> None:
+    def groups(activations: dict[str, Tensor], target: Target) -> Tensor:
+        values = activations["1"]
+        return values[:2].mean() - values[2:].mean()
+
+    subject = linear()
+    result = phosphene.synthesize(
+        subject, "1:0", objective=groups, prior="pixels", steps=60, tv=0, blur=0, shift=0
+    )
+    filters = subject.network[0].weight
+    wanted = filters[:2].mean(0) - filters[2:].mean(0)
+    margin = (result.images.shape[-1] - 8) // 2
+    found = result.images[0, :, margin : margin + 8, margin : margin + 8] - 0.5
+    assert (found.sign() * wanted).sum() / wanted.abs().sum() > 0.95
+
+
 def test_a_cosine_of_two_layers_is_refused() -> None:
     with pytest.raises(BadRequest, match="one layer at one position"):
         Cosine([Target(((1.0, Unit("a", 0)), (1.0, Unit("b", 0))))])
