@@ -45,28 +45,19 @@ def collect(runs: Sequence[Path], title: str = "") -> Atlas:
 
 def _subject(name: str, place: str, found: list[Finding]) -> Subject:
     units = [finding for finding in found if isinstance(finding.about, Unit)]
-    sums = _grouped(
-        [f for f in found if isinstance(f.about, str)], lambda finding: str(finding.about)
-    )
+    others = [finding for finding in found if isinstance(finding.about, str)]
+    sums = _grouped(others, lambda finding: str(finding.about))
     sums = {target: pieces for target, pieces in sums.items() if _of(Picture, pieces)}
     by_layer = _grouped(
         units, lambda finding: finding.about.layer if isinstance(finding.about, Unit) else ""
     )
     layers = sorted(by_layer, key=_natural)
-    return Subject(
-        name,
-        found[0].sha256,
-        place,
-        tuple(
-            _layer(layer, file, by_layer[layer])
-            for layer, file in zip(layers, file_names(layers, taken=["combinations"]), strict=True)
-        ),
-        tuple(
-            _combination(target, file, sums[target])
-            for target, file in zip(sums, file_names([*sums]), strict=True)
-        ),
-        _judged(found, by_layer),
-    )
+    files = zip(layers, file_names(layers, taken=["combinations"]), strict=True)
+    made = tuple(_layer(layer, file, by_layer[layer]) for layer, file in files)
+    places = zip(sums, file_names([*sums]), strict=True)
+    combinations = tuple(_combination(target, file, sums[target]) for target, file in places)
+    judged = _judged(found, by_layer)
+    return Subject(name, found[0].sha256, place, made, combinations, judged)
 
 
 def _judged(found: list[Finding], by_layer: dict[str, list[Finding]]) -> tuple[Evaluation, ...]:
@@ -75,13 +66,11 @@ def _judged(found: list[Finding], by_layer: dict[str, list[Finding]]) -> tuple[E
         [finding for finding in found if finding.about is None],
         lambda finding: finding.piece.layer if isinstance(finding.piece, Evaluation) else "",
     )
-    return tuple(
-        evaluation
-        for layer, pieces in layers.items()
-        for evaluation in named_sources(
-            _of(Evaluation, pieces), _of(Picture, by_layer.get(layer, []))
-        )
-    )
+    named: list[Evaluation] = []
+    for layer, pieces in layers.items():
+        pictures = _of(Picture, by_layer.get(layer, []))
+        named += named_sources(_of(Evaluation, pieces), pictures)
+    return tuple(named)
 
 
 def named_sources(

@@ -68,12 +68,8 @@ def pages(atlas: Atlas, own: Path | None = None) -> Iterator[Page]:
     yield Page("assets/index.js", search_index(atlas))
     for subject in atlas.subjects:
         if subject.combinations:
-            yield _page(
-                templates,
-                "combinations.html",
-                f"{subject.place}/combinations.html",
-                subject=subject,
-            )
+            path = f"{subject.place}/combinations.html"
+            yield _page(templates, "combinations.html", path, subject=subject)
         for before, layer, after in around(subject.layers):
             yield _layer_page(templates, subject, layer, before=before, after=after)
             yield Page(f"{subject.place}/{layer.place}/units.js", units_script(layer))
@@ -81,16 +77,10 @@ def pages(atlas: Atlas, own: Path | None = None) -> Iterator[Page]:
 
 
 def _layer_page(templates: Environment, subject: Subject, layer: Layer, **context: Any) -> Page:
-    return _page(
-        templates,
-        "layer.html",
-        f"{subject.place}/{layer.place}.html",
-        subject=subject,
-        layer=layer,
-        columns=columns(layer),
-        objects=sorted(Counter(card.object.object for card in layer.cards if card.object).items()),
-        **context,
-    )
+    path = f"{subject.place}/{layer.place}.html"
+    detected = Counter(card.object.object for card in layer.cards if card.object)
+    context |= {"subject": subject, "layer": layer, "columns": columns(layer)}
+    return _page(templates, "layer.html", path, objects=sorted(detected.items()), **context)
 
 
 def _unit_pages(
@@ -98,18 +88,11 @@ def _unit_pages(
 ) -> Iterator[Page]:
     cards = {card.unit: card for card in layer.cards}
     for before, card, after in around(layer.cards):
+        path = f"{subject.place}/{layer.place}/{card.unit.channel}.html"
+        context = {"subject": subject, "layer": layer, "nearest": nearest(card, cards)}
+        context |= {"before": before, "card": card, "after": after}
         with users_code(f"a template of {own}") if own else nullcontext():
-            page = _page(
-                templates,
-                "unit.html",
-                f"{subject.place}/{layer.place}/{card.unit.channel}.html",
-                subject=subject,
-                layer=layer,
-                card=card,
-                before=before,
-                after=after,
-                nearest=nearest(card, cards),
-            )
+            page = _page(templates, "unit.html", path, **context)
         yield page
 
 
@@ -140,13 +123,9 @@ def templates_of(package: str, extra: str, own: Path | None = None) -> Environme
         )
     except ImportError:
         raise Unavailable(f"jinja2 is not installed; pip install 'phosphene[{extra}]'") from None
+    studies = PrefixLoader({"studies": FileSystemLoader(own)} if own else {})
     return Environment(
-        loader=ChoiceLoader(
-            [
-                PrefixLoader({"studies": FileSystemLoader(own)} if own else {}),
-                PackageLoader(package),
-            ]
-        ),
+        loader=ChoiceLoader([studies, PackageLoader(package)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -452,24 +452,14 @@ def layers(
             }
         )
         return
-    table = Table(
-        "layer",
-        "kind",
-        "shape",
-        "channels",
-        "units",
-        "receptive field",
-        title=_input(network, subject),
-    )
+    headings = ("layer", "kind", "shape", "channels", "units", "receptive field")
+    table = Table(*headings, title=_input(network, subject))
     for row in rows:
-        table.add_row(
-            row["layer"],
-            row["kind"],
-            " ".join([" × ".join(map(str, row["shape"])), *(f"@{name}" for name in row["tokens"])]),
-            f"{row['channels']:,}",
-            f"{row['units']:,}",
-            str(boxes.get(row["layer"], "–")),
-        )
+        tokens = (f"@{name}" for name in row["tokens"])
+        shape = " ".join([" × ".join(map(str, row["shape"])), *tokens])
+        numbers = (f"{row['channels']:,}", f"{row['units']:,}")
+        box = str(boxes.get(row["layer"], "–"))
+        table.add_row(row["layer"], row["kind"], shape, *numbers, box)
     print_table(table)
     for line in _adapter(network):
         out.print(line, soft_wrap=True)

@@ -279,13 +279,8 @@ def dissect(
         return
     detectors = [row for row in found.units if row.iou > found.detector_above]
     objects = {row.object for row in detectors}
-    table = Table(
-        "unit",
-        "object",
-        "IoU",
-        "others",
-        title=f"{len(detectors)} detectors of {len(objects)} objects",
-    )
+    title = f"{len(detectors)} detectors of {len(objects)} objects"
+    table = Table("unit", "object", "IoU", "others", title=title)
     for row in sorted(detectors, key=lambda row: -row.iou):
         others = ", ".join(f"{name} {iou:.3f}" for name, iou in row.others)
         table.add_row(row.unit, row.object, f"{row.iou:.3f}", others)

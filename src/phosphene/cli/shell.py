@@ -159,10 +159,8 @@ def refuse_options(context: typer.Context, names: Collection[str | None], what: 
     given = [each for each in context.command.get_params(context) if each.name in names]
     given = [each for each in given if is_given(context, str(each.name))]
     if given:
-        words = [
-            each.opts[0] if each.opts[0].startswith("-") else str(each.name).upper()
-            for each in given
-        ]
+        flags = [(each.opts[0], str(each.name).upper()) for each in given]
+        words = [flag if flag.startswith("-") else name for flag, name in flags]
         does, it = ("does", "it") if len(given) == 1 else ("do", "them")
         raise BadRequest(f"{', '.join(words)} {does} not apply to {what}; leave {it} out")
 
@@ -193,14 +191,10 @@ def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
     """Print a table of figures, as JSON has them, with their intervals."""
     from phosphene.files import without_nan
 
-    table = Table(
-        Column("figure", no_wrap=True),
-        "",
-        Column("95 % interval", no_wrap=True),
-        "n",
-        "",
-        title=title,
+    figure_column, interval_column = (
+        Column(name, no_wrap=True) for name in ("figure", "95 % interval")
     )
+    table = Table(figure_column, "", interval_column, "n", "", title=title)
     for name, figure in without_nan(figures).items():
         shown = {part: _three_digits(figure.get(part)) for part in PARTS}
         interval = f"{shown['low']} … {shown['high']}"
