@@ -57,6 +57,12 @@ def _module_read(network: nn.Module, layer: str, views: Mapping[str, View]) -> s
     return source if source in paths else source.removesuffix(READ)
 
 
+def _is_input(network: nn.Module, layer: str) -> bool:
+    """Return whether a layer is what a module reads, and no module itself."""
+    path = layer_path(network, layer)
+    return path.endswith(READ) and path not in {each for each, _ in network.named_modules()}
+
+
 def _source(layer: str, views: Mapping[str, View]) -> str:
     """Return the layer whose values are read for a layer: itself, or that which a view takes."""
     while layer in views:
@@ -174,15 +180,13 @@ def probe(
     The forward pass stops at the deepest layer asked for. A key made by `before(layer)` reads the
     layer ahead of its closing ReLU where it has one (it is absent otherwise). A layer that runs
     several times gives the first run that keeps the batch, one that returns several tensors its
-    first tensor. Maps that have their channels last are given with their channels first.
-
-    A view (see `views`) is read like a layer: what `LAYER.in` reads, an attention head, features.
+    first tensor. Maps that have their channels last are given with their channels first. A view
+    (see `views`) is read like a layer.
 
     `tokens` says how values of three axes are read. Patches, (batch, tokens, channels), become a
     map (batch, channels, rows, columns); the tokens ahead of them, (batch, channels), are given
-    under the keys made by `at_token(layer, name)`. Other tokens are given as (batch, channels,
-    tokens). The layers of a sequence, such as those of nn.Conv1d, keep their order: (batch,
-    channels, length).
+    under the keys made by `at_token(layer, name)`. Other tokens are (batch, channels, tokens). The
+    layers of a sequence, such as those of nn.Conv1d, keep their order: (batch, channels, length).
     With None, as version 0.1.0 did, all three axes are (batch, tokens, channels).
     """
     found: dict[str, Tensor] = {}
@@ -237,9 +241,8 @@ def probe(
 
     try:
         for key in keys:
-            path = layer_path(network, key.removesuffix(BEFORE))
-            layer = find_layer(network, path)
-            if path != _module_read(network, path, views):
+            layer = find_layer(network, key.removesuffix(BEFORE))
+            if _is_input(network, key.removesuffix(BEFORE)):
                 handles.append(layer.register_forward_pre_hook(keep_input(key)))
             elif key in wanted:
                 handles.append(layer.register_forward_hook(keep(key)))

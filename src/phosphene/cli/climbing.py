@@ -491,6 +491,8 @@ def _adapter(subject: Subject) -> list[str]:
     for name, told in subject.inputs.items():
         shape = " × ".join(map(str, told["shape"]))
         lines.append(f"beside it {name}, {shape}, sha256 {told['sha256'][:16]}")
+    if subject.heads():
+        lines.append("--all also lists attention heads; LAYER.in is what a layer reads")
     return lines + ([f"assumed: {subject.card['assumed']}"] if "assumed" in subject.card else [])
 
 
