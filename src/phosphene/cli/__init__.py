@@ -18,6 +18,7 @@ from phosphene import __version__
 from phosphene.cli import training, zoo
 from phosphene.cli.climbing import layers, reconstruct, synthesize
 from phosphene.cli.evolving import evolve, rig
+from phosphene.cli.importance import importance
 from phosphene.cli.measuring import dissect, evaluate, exemplars, study
 from phosphene.cli.options import ClimbCommand, StudyCommand
 from phosphene.cli.reporting import atlas, claims
@@ -33,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     reconstruct,
     exemplars,
     evaluate,
+    importance,
     dissect,
     study,
     atlas,

@@ -335,11 +335,11 @@ def study(
         print_json(found.as_json())
         return
     if isinstance(found, StudyTable):
-        _tell_rows(found)
+        tell_rows(found)
     out.print(f"{file}", soft_wrap=True)
 
 
-def _tell_rows(found: StudyTable) -> None:
+def tell_rows(found: StudyTable) -> None:
     """Print a study's numbers, a row for each unit."""
     keys = list(dict.fromkeys(key for row in found.units for key in measures_of(row)))
     table = Table("unit", *keys)

@@ -53,7 +53,7 @@ class Run:
         climbed up. A subject that is code, `python:…`, is loaded only where it is the `trusted`
         one, and such a prior only where its name is in `code`.
         """
-        made = _records(folder)
+        made = read_records(folder)
         sums: dict[Target, list[Picture]] = {}
         layers: dict[str, dict[int, list[Picture]]] = defaultdict(lambda: defaultdict(list))
         first: Request | None = None
@@ -110,9 +110,13 @@ def shown_pixels(folder: records.Folder, record: Record) -> Pixels:
     return folder.own_input(record) if wide and record.input else pixels
 
 
-def _records(folder: Path) -> list[tuple[Path, Record]]:
-    """Return the records of a folder, in which other commands may have left their files."""
-    entries = [read_entry(file) for file in sorted(folder.glob("[!.]*.json"))]
+def read_records(folder: Path) -> list[tuple[Path, Record]]:
+    """Return the records of a folder, in which other commands may have left their files.
+
+    A record's own file stands for itself.
+    """
+    files = [folder] if folder.is_file() else sorted(folder.glob("[!.]*.json"))
+    entries = [read_entry(file) for file in files]
     found = [(entry.file, Record.of(entry)) for entry in entries if form_of(entry) is Record]
     if not found:
         raise BadFile(f"{folder} holds no records; make some with phosphene synthesize")
