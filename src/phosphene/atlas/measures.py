@@ -128,7 +128,15 @@ NAMES = {
     for measures in GROUPS.values()
     for measure in measures
     for i, (of, key) in enumerate(measure.keys.items())
-} | {"score": "score", "iou": "overlap with its object"}
+} | {
+    "score": "score",
+    "iou": "overlap with its object",
+    "area": "share of the pixels",
+    "kept_mean": "kept, the rest the prior’s mean",
+    "kept_grey": "kept, the rest grey",
+    "kept_photographs": "kept, the rest photographs",
+    "without_region": "left without the region",
+}
 """What a figure is called where it stands alone."""
 
 

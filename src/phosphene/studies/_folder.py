@@ -74,7 +74,9 @@ class Run:
                 continue
             pixels = shown_pixels(records.Folder(folder), record)
             if unit is None:
-                picture = Picture(Unit("", 0), member.seed, record.score, pixels)
+                # the layer of a sum is as typed, and a record tells a falling one upright
+                score = -record.score if member.target.least else record.score
+                picture = Picture(Unit("", 0), member.seed, score, pixels)
                 sums.setdefault(member.target, []).append(picture)
             else:
                 picture = Picture(unit, member.seed, record.score, pixels)
