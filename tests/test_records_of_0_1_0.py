@@ -61,8 +61,7 @@ def test_records_make_the_same_pictures_again(folder: Path, of_kind: str) -> Non
     probe, found = remade(folder, SOURCE, names)
     assert set(found) == set(names)
     records = {
-        name: upright(json.loads((folder / "records" / f"{name}.json").read_text()))
-        for name in names
+        name: json.loads((folder / "records" / f"{name}.json").read_text()) for name in names
     }
     for name in names:
         assert "error" not in found[name], f"{name}: {found[name]['error']}"
@@ -95,8 +94,10 @@ def compared(probe: str, records: Results, found: Results) -> tuple[str, list[st
     """Return how pictures are compared on the machine with this probe, and what is wrong."""
     known = json.loads(BITS.read_text())
     if probe in known:
-        here = {name: record | known[probe].get(name, {}) for name, record in records.items()}
+        own = known[probe]
+        here = {name: upright(record | own.get(name, {})) for name, record in records.items()}
         return f"bit by bit with version 0.1.0 on machine {probe}", list(other_bits(here, found))
+    records = {name: upright(record) for name, record in records.items()}
     if not list(other_bits(records, found)):
         return "bit by bit with the records", []
     return f"within a tolerance, for machine {probe} is unknown", list(far_off(records, found))
