@@ -77,6 +77,8 @@ def test_a_sum_is_evaluated_beside_its_photographs(
     logits = activations(subject, photos, "fc8")
     natural = float((logits[:, 3] - 0.5 * logits[:, 7]).max())
     assert row["label"] == SUM
+    assert not row.keys() & {"selectivity", "exemplar_selectivity"}, "there is no other channel"
+    assert not any("selectivity" in figure for figure in layer["figures"])
     assert row["natural_score"] == pytest.approx(natural, rel=1e-3)
     assert row["score"] == pytest.approx(made["score"], rel=1e-4)
 

@@ -142,10 +142,9 @@ class _Beside:
             "natural_score": float(self.found.values[self.channel, 0]),
         }
         row["activation_ratio"] = metrics.activation_ratio(score, row["natural_score"])
-        row["selectivity"] = float(metrics.ranks(peaks, self.channel, sample).float().mean())
-        row["exemplar_selectivity"] = float(
-            metrics.ranks(self.ranked, self.channel, sample).float().mean()
-        )
+        ranked = {"selectivity": peaks, "exemplar_selectivity": self.ranked}
+        for key, each in ranked.items() if sample.shape[1] > 1 else ():  # a sum is alone
+            row[key] = float(metrics.ranks(each, self.channel, sample).float().mean())
         row["diversity"] = metrics.diversity(made[0])
         row["exemplar_diversity"] = metrics.diversity(self.natural[0])
         some = torch.randperm(len(self.ordinary[0]), generator=seeded(self.channel))
@@ -184,7 +183,9 @@ def _figures(
         ),
         **{key: median(values(key), "median rank among the layer's units") for key in ranked},
         **{
-            f"{key}_first": share([float(v == 1) for v in values(key)], "share of first ranks")
+            f"{key}_first": share(
+                [float(v == 1) for v in values(key) if math.isfinite(v)], "share of first ranks"
+            )
             for key in ranked
         },
     }
