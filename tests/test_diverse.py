@@ -126,3 +126,13 @@ def test_the_command_writes_a_set_whose_records_make_the_same_bits(
     assert again.fine()
     assert again.err == "", "the same bits"
     assert "kept 6 pictures" in phosphene(*command, "--out", tmp_path / "out").err
+
+
+def test_a_set_differs_only_where_the_unit_looks() -> None:
+    network = nn.Sequential(nn.ZeroPad2d((0, -SIDE, 0, 0)), Cells()).eval().requires_grad_(False)
+    wide = phosphene.wrap(network, size=(SIDE, 2 * SIDE), channels=1, mean=0.5, std=0.25)
+    result = phosphene.synthesize(wide, "1.cells:1", share=0.85, **HOW)
+    seen = result.inputs[..., :SIDE] - 0.5
+    beside = result.inputs[..., SIDE + 2 :] - 0.5
+    assert result.sets[0]["diversity"] > 0.9
+    assert beside.std() < 0.2 * seen.std()

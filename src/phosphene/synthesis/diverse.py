@@ -23,7 +23,7 @@ from phosphene.subjects import Subject
 from phosphene.synthesis.climb import Climb
 from phosphene.synthesis.results import Member, PreferredInputs
 from phosphene.synthesis.view import Measured, View, gradient_of, measured
-from phosphene.tensors import per_row
+from phosphene.tensors import blurred, center_crop, per_row
 
 PIXELS = "pixels"
 
@@ -32,6 +32,9 @@ PENALTY = 50.0
 
 MARGIN = 0.02
 """How far above its share a score is held, as a part of the best: 8 bits take some away."""
+
+LOOKED_AT = 0.02
+"""How large a gradient is where a unit looks, as a part of the largest."""
 
 JITTER = 0.1
 """How far copies of one code are moved apart at first, as a part of a random start."""
@@ -57,10 +60,14 @@ def with_sets(
             project = climb.stimulus.fit(subject, prior)
             view = View(subject, prior, climb, read, device, precision, project)
             starts = _starts(result, places, view)
-            found = measured(view, _moved_apart(starts, result, places, objective, view), objective)
+            weights = _reach(starts, objective, view)
+            codes = _moved_apart(starts, result, places, objective, view, weights)
+            found = measured(view, codes, objective)
             first = measured(view, starts, objective)
         bar = _bar(float(result.scores[places].max()), climb.share)
-        result = _with(result, places, found.chosen(first, found.scores >= bar), climb, view)
+        result = _with(
+            result, places, found.chosen(first, found.scores >= bar), climb, view, weights
+        )
     return result
 
 
@@ -94,7 +101,12 @@ def _starts(result: PreferredInputs, places: list[int], view: View) -> Tensor:
 
 
 def _moved_apart(
-    starts: Tensor, result: PreferredInputs, places: list[int], objective: Objective, view: View
+    starts: Tensor,
+    result: PreferredInputs,
+    places: list[int],
+    objective: Objective,
+    view: View,
+    weights: Tensor,
 ) -> Tensor:
     """Return the codes, of all steps with high enough scores, that lie farthest apart."""
     climb = view.climb
@@ -111,7 +123,7 @@ def _moved_apart(
     for _ in range(climb.steps):
         codes = constrained(optimizer.ask()[:, 0]).detach().requires_grad_()
         with view.autocast():
-            apart, scores = _looked_at(codes, objective, view)
+            apart, scores = _looked_at(codes, objective, view, weights)
         short = (bar - scores).clamp(min=0) / max(abs(best), 1e-6)
         if not bool(short.any()) and float(apart.detach().mean()) > farthest:
             farthest = float(apart.detach().mean())
@@ -121,16 +133,34 @@ def _moved_apart(
     return kept
 
 
+def _reach(codes: Tensor, objective: Objective, view: View) -> Tensor:
+    """Return 1 for each number that the network reads and the units look at, and 0 for others.
+
+    Pictures that differ elsewhere only do not differ for the unit. The numbers are of all codes
+    together, (1, n), from the gradient at their pictures.
+    """
+    with torch.no_grad():
+        shown = center_crop(view.drawn(codes), view.prior.view_size)
+    seen = view.subject.fitted(shown).detach().requires_grad_()
+    scores = objective.scores(view.read(view.subject.prepare(seen)))
+    (gradient,) = torch.autograd.grad(scores.sum(), seen)
+    size = blurred(gradient.abs().sum((0, 1))[None, None], 1.0)[0, 0]
+    inside = size > LOOKED_AT * size.max()
+    return inside.expand(seen.shape[1:]).flatten()[None].to(seen)
+
+
 def _tell(optimizer: Optimizer, codes: Tensor, scores: Tensor, gradient: Tensor) -> None:
     optimizer.tell(codes, scores, lambda: gradient)
 
 
-def _looked_at(codes: Tensor, objective: Objective, view: View) -> tuple[Tensor, Tensor]:
+def _looked_at(
+    codes: Tensor, objective: Objective, view: View, weights: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return how far each picture's direction lies from its nearest other's, and the scores."""
     images = view.drawn(codes)
     seen = view.still(images)
     if view.climb.differ == PIXELS:
-        vectors = departures(images, view.subject, view.prior.view_size)
+        vectors = weights * departures(images, view.subject, view.prior.view_size)
     else:
         vectors = seen[view.subject.layer_path(view.climb.differ)].float().flatten(1)
     units = F.normalize(vectors, dim=1)
@@ -140,7 +170,12 @@ def _looked_at(codes: Tensor, objective: Objective, view: View) -> tuple[Tensor,
 
 
 def _with(
-    result: PreferredInputs, places: list[int], found: Measured, climb: Climb, view: View
+    result: PreferredInputs,
+    places: list[int],
+    found: Measured,
+    climb: Climb,
+    view: View,
+    weights: Tensor,
 ) -> PreferredInputs:
     """Return the result with the pictures of a set, and what the set is in each one's `sets`."""
     changes: dict[str, Any] = {}
@@ -155,7 +190,7 @@ def _with(
     changes["kept"][places] = climb.steps
     stimuli = list(result.stimuli)
     sets = list(result.sets or [{}] * len(result))
-    vectors = departures(found.images, view.subject, view.prior.view_size)
+    vectors = weights.cpu() * departures(found.images, view.subject, view.prior.view_size)
     best = float(result.scores[places].max())
     told = {
         "pictures": len(places),
