@@ -433,7 +433,7 @@ def former_index(subject: Subject, data: Stream, file: Path, tmp_path: Path) -> 
         said = json.loads(kept.metadata()["phosphene"])
         names = {*kept.keys()} - {f"{layer}.numbers" for layer in LAYERS}
         tensors = {name: kept.get_tensor(name) for name in names}
-    del said["damaged"]
+    del said["damaged"], said["digest"]
     flat = {**said.pop("identity"), "format": 1, "finished": True, "data": print_of}
     text = json.dumps({**said, **flat})
     save_file(tensors, file, {"phosphene": text, "digest": weights.digest_of(tensors, text)})

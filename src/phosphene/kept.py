@@ -144,9 +144,15 @@ def _read_tensors(path: Path) -> Content:
 
     with in_utf8(path) as place, safe_open(place, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = json.loads((file.metadata() or {}).get("phosphene", '{"identity": null}'))
+        metadata = file.metadata() or {}
+    text = metadata.get("phosphene", '{"identity": null}')
+    about = json.loads(text)
     digest = about.pop("digest", None)
-    if digest is not None and digest_of(tensors, json.dumps(about)) != digest:
+    if digest is not None:
+        text = json.dumps(about)
+    # version 0.1.0 kept the digest of the text as it was beside it
+    digest = digest or metadata.get("digest")
+    if digest is not None and digest_of(tensors, text) != digest:
         raise ValueError("its digest is another")
     return {**about, **tensors}
 
