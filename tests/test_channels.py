@@ -15,14 +15,19 @@ from torch import Tensor, nn
 
 import phosphene
 from phosphene import images
+from phosphene.atlas import build
+from phosphene.datasets import Stream
+from phosphene.datasets.fingerprints import fingerprint
 from phosphene.errors import BadRequest
 from phosphene.priors import load_prior
 from phosphene.records import Folder
+from phosphene.studies._comparison import _resized
 from phosphene.studies._folder import shown_pixels
-from phosphene.studies.exemplars import field_box
+from phosphene.studies.exemplars import describe, field_box, find_exemplars
 from phosphene.subjects import READINGS
-from phosphene.tensors import LUMINANCE, cropped_to_shape, recoloured
+from phosphene.tensors import LUMINANCE, as_images, cropped_to_shape, recoloured
 from phosphene.testing import lively, tiny_generated
+from phosphene.units import Unit
 
 HEIGHT, WIDTH = 12, 28
 
@@ -126,10 +131,86 @@ def test_a_generator_of_rgb_serves_a_grey_subject() -> None:
     assert result.scores[0] > result.start_scores[0]
 
 
-def test_boxes_lie_in_the_part_of_a_square_photograph_that_is_shown() -> None:
+def test_boxes_lie_in_the_part_of_a_photograph_that_is_shown() -> None:
     wide = phosphene.Subject("wide", nn.Identity(), (12, 24), (0.5,), (0.25,))
-    assert field_box(None, (0, 0), wide) == (0.25, 0, 0.75, 1)
+    assert wide.photograph_size == (12, 24)
+    assert wide.as_read_by(READINGS[1]).photograph_size == (24, 24)
+    assert field_box(None, (0, 0), wide) == (0, 0, 1, 1)
     assert field_box(None, (0, 0), wide.as_read_by(READINGS[1])) == (0, 0, 1, 1)
+
+
+def wide_photographs(folder: Path) -> Path:
+    """Write wide photographs, the left edge red and the right one blue; return their folder."""
+    for n in range(3):
+        pixels = np.full((24, 56, 3), 40 * n, np.uint8)
+        pixels[:, :4] = 255, 0, 0
+        pixels[:, -4:] = 0, 0, 255
+        file = folder / "data" / f"{n}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    return folder / "data"
+
+
+def has_both_edges(pixels: Any) -> bool:
+    red, blue = (pixels[:, place].astype(int).mean(0) for place in (0, -1))
+    return bool(red[0] - red[2] > 200 and blue[2] - blue[0] > 200)
+
+
+def test_a_wide_network_is_shown_both_edges_of_a_wide_photograph(tmp_path: Path) -> None:
+    subject = phosphene.wrap(lively_linear(3), size=(HEIGHT, WIDTH))
+    data = Stream(wide_photographs(tmp_path), "all", subject.photograph_size)
+    photographs = [pixels for _, pixels, _ in data.photographs()]
+    assert all(has_both_edges(pixels) for pixels in photographs)
+    images_of = as_images(photographs)
+    assert torch.equal(subject.fitted(images_of), images_of), "nothing is cut or resized again"
+    found = find_exemplars(subject, ["conv"], data, tmp_path / "index", k=2)
+    form = describe(subject, [Unit("conv", 0)], found, data, tmp_path / "run")
+    form.write(tmp_path / "run" / "exemplars.json")
+    (row,) = form.units
+    assert (form.tile_height, form.tile, row.boxes) == (HEIGHT, WIDTH, ((0, 0, 1, 1),) * 2)
+    strip = images.read_png(tmp_path / "run" / row.whole)
+    assert strip.shape == (HEIGHT, 2 * WIDTH, 3)
+    build([tmp_path / "run"], tmp_path / "site")
+    page = next((tmp_path / "site").glob("*/conv/0.html"))
+    assert f'viewBox="{WIDTH}.0 0.0 {WIDTH}.0 {HEIGHT}.0"' in page.read_text()
+    with Image.open(page.with_suffix(".webp")) as tile:
+        assert tile.size == (96, 96 * HEIGHT // WIDTH)
+
+
+def test_where_images_are_not_cut_photographs_are_squares(tmp_path: Path) -> None:
+    folder = wide_photographs(tmp_path)
+    for fit in ("stretch", "pad"):
+        subject = phosphene.wrap(lively_linear(3), size=(HEIGHT, WIDTH), fit=fit)
+        data = Stream(folder, "all", subject.photograph_size)
+        assert data.size == (WIDTH, WIDTH)
+        assert data.fingerprint == Stream(folder, "all", WIDTH).fingerprint
+
+
+def test_squares_keep_their_fingerprint_and_an_index_of_them_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    subject = phosphene.wrap(lively_linear(3), size=(HEIGHT, WIDTH))
+    folder = wide_photographs(tmp_path)
+    squares = Stream(folder, "all", WIDTH)
+    source = squares._source
+    of_before = fingerprint(f"all:{WIDTH}:1", source.files, source.contents())
+    assert squares.fingerprint == of_before
+    find_exemplars(subject, ["conv"], squares, tmp_path / "index", k=1)
+    data = Stream(folder, "all", subject.photograph_size)
+    with pytest.raises(BadRequest, match=r"central squares of data, .* 12 × 28 pixels; delete it"):
+        find_exemplars(subject, ["conv"], data, tmp_path / "index", k=1)
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_a_picture_beside_photographs_gives_the_subject_what_it_gave_alone(fit: str) -> None:
+    subject = phosphene.wrap(lively_linear(3), size=(HEIGHT, WIDTH), fit=fit)
+    rows = torch.linspace(0, 1, WIDTH)[:, None].expand(3, WIDTH, WIDTH)
+    for image in (rows, rows.mT, subject.fitted(rows[None])[0]):
+        picture = images.to_pixels(image.numpy())
+        beside = _resized(picture, subject.photograph_size, fit)
+        assert beside.shape[:2] == subject.photograph_size
+        alone, other = (subject.fitted(as_images([each])) for each in (picture, beside))
+        torch.testing.assert_close(other, alone, atol=0.03, rtol=0)
 
 
 GREY = """
@@ -282,8 +363,9 @@ def test_exemplars_of_a_grey_network_are_shown_in_grey_and_in_its_shape(
     name = "python:own_grey:net"
     found = ("exemplars", name, "3:0", "--images", "photos", "--k", 2, "--split", "all")
     (row,) = phosphene(*found, "--out", "out", "--json").json()
-    assert row["boxes"] == [[2 / 7, 0, 5 / 7, 1]] * 2, "12 of 28 rows of the square"
+    assert row["boxes"] == [[0, 0, 1, 1]] * 2, "photographs are cut to 12 × 28 pixels"
     with Image.open(tmp_path / "out" / row["whole"]) as strip:
+        assert strip.size == (2 * 28, 12)
         channels = np.asarray(strip.convert("RGB")).astype(int)
     assert np.abs(channels - channels[..., :1]).max() <= 3, "grey, but for the loss of WebP"
 

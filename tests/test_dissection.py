@@ -190,6 +190,23 @@ def test_masks_are_of_the_central_square_at_any_size(tmp_path: Path) -> None:
     assert not masks[1][:, 6:].any()
 
 
+def test_outlines_of_a_wide_cut_lie_where_its_pixels_do(tmp_path: Path) -> None:
+    """A square of a tall picture, cut to twice as wide as high and shrunk to a half."""
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[12:20, 24:40] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    objects = json.dumps([outline(1, 24, 12, 39, 19), outline(2, 0, 0, 39, 5)])
+    table = {"image": [file.getvalue()], "label": [0], "key": ["0"], "objects": [objects]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "train.parquet")
+    (tmp_path / "meta.json").write_text(json.dumps({"object_classes": OBJECTS}))
+    ((shown, masks),) = Outlined(tmp_path, "all", (10, 20)).photographs()
+    assert shown.shape == (10, 20, 3)
+    assert (masks[1] == (shown[..., 0] > 127)).all()
+    assert masks[1].sum() == 4 * 8
+    assert not masks[2].any(), "it was cut off"
+
+
 @pytest.mark.parametrize(
     "objects",
     [

@@ -265,6 +265,31 @@ def test_a_layer_that_is_added_keeps_what_the_index_has(
     assert same(both, find_exemplars(subject, LAYERS, data, tmp_path / "other", k=K))
 
 
+@pytest.mark.parametrize(
+    ("size", "side", "pixels", "wanted"),
+    [
+        ((14, 14), 2048, 100, (10, 10)),
+        ((2500, 2500), 2048, 16_000_000, (2048, 2048)),
+        ((36, 64), 2048, 16_000_000, (36, 64)),
+        ((30, 60), 20, 16_000_000, (10, 20)),
+        ((60, 30), 2048, 200, (20, 10)),
+        ((1, 5000), 2048, 16_000_000, (1, 2048)),
+    ],
+)
+def test_a_tile_keeps_the_proportions_of_the_photographs(
+    size: tuple[int, int], side: int, pixels: int, wanted: tuple[int, int]
+) -> None:
+    assert exemplars._within(size, side, pixels) == wanted
+
+
+def test_what_a_unit_sees_of_a_wide_photograph_is_cut_along_both_sides() -> None:
+    picture = np.zeros((10, 20, 3), np.uint8)
+    picture[5:, 10:] = 255
+    assert (exemplars.cut_out(picture, (0.5, 0.5, 1, 1)) == 255).all()
+    assert (exemplars.cut_out(picture, (0, 0, 0.5, 1))[3:7] == 0).all()
+    assert exemplars.cut_out(picture, (0, 0, 1, 0.25)).shape == (10, 20, 3)
+
+
 def test_a_strip_that_no_line_of_webp_holds_has_several(subject: Subject, tmp_path: Path) -> None:
     """And the atlas finds each photograph in it."""
     n, side = 1300, SIDE
@@ -294,7 +319,8 @@ def test_a_strip_that_no_line_of_webp_holds_has_several(subject: Subject, tmp_pa
 def test_a_thousand_large_photographs_make_a_strip_that_can_be_read(
     subject: Subject, data: Stream, tmp_path: Path
 ) -> None:
-    tall = exemplars._strip([np.full((300, 300, 3), n % 256, np.uint8) for n in range(1000)], 126)
+    pictures = [np.full((300, 300, 3), n % 256, np.uint8) for n in range(1000)]
+    tall = exemplars._strip(pictures, (126, 126))
     assert max(tall.shape) <= 16_383
     assert tall.shape[0] * tall.shape[1] <= exemplars.MAX_STRIP + 126 * 16_383
     large = Stream(tmp_path / "data", "all", 2500)

@@ -55,12 +55,26 @@ def read_image(path: str | Path, size: int | tuple[int, int], colours: str = COL
     What does not fit into that shape is cut off evenly. `BadFile` where the file is no photograph.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    picture = opened(path, colours=colours)
-    scale = min(picture.width / width, picture.height / height)
-    across, down = round(width * scale), round(height * scale)
-    left, top = (picture.width - across) // 2, (picture.height - down) // 2
-    part = picture.crop((left, top, left + across, top + down))
-    return np.asarray(part.resize((width, height), Image.Resampling.LANCZOS))
+    return np.asarray(cut_to(opened(path, colours=colours), (height, width)))
+
+
+def cut_to(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return the largest middle part with the proportions of a size (height, width), at it."""
+    left, top, right, bottom = middle(picture.size, size)
+    part = picture.crop((left, top, right, bottom))
+    return part.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+
+
+def middle(picture: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the part of a picture (width, height) that has the proportions of (height, width).
+
+    It is left, top, right and bottom, in pixels.
+    """
+    height, width = size
+    scale = min(picture[0] / width, picture[1] / height)
+    across, down = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (picture[0] - across) // 2, (picture[1] - down) // 2
+    return left, top, left + across, top + down
 
 
 def read_png(path: str | Path) -> Pixels:

@@ -125,6 +125,17 @@ class Subject:
         images = recoloured(images, self.channels, self.from_rgb)
         return fitted(images, self.size, self.fit, self.border)
 
+    @property
+    def photograph_size(self) -> tuple[int, int]:
+        """Return the size (height, width) of photographs for the subject.
+
+        Where images are cut to its shape, it is the subject's own. Where they are stretched or
+        padded, photographs are squares, as a generator's pictures are, and `fitted` does the same
+        to both.
+        """
+        side = max(self.size)
+        return self.size if self.fit == FITS[0] else (side, side)
+
     def rgb_shares(self) -> list[list[float]]:
         """Return the shares of red, green and blue in each channel; none where they are not said.
 

@@ -142,10 +142,16 @@ class Exemplars:
         return self.of.columns or len(self.row.values)
 
     @property
+    def tile(self) -> tuple[int, int]:
+        """Return width and height of each photograph in the strip, in pixels."""
+        return self.of.tile, self.of.tile_height or self.of.tile
+
+    @property
     def size(self) -> tuple[int, int]:
         """Return width and height of the strip, in pixels."""
+        width, height = self.tile
         columns = min(self.columns, len(self.shown))
-        return columns * self.of.tile, -(-len(self.shown) // columns) * self.of.tile
+        return columns * width, -(-len(self.shown) // columns) * height
 
     @property
     def names(self) -> tuple[tuple[str, int], ...]:

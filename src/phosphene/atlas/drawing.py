@@ -102,12 +102,17 @@ def _strip(exemplars: Exemplars, file: Path) -> Image.Image:
 
 
 def _best(exemplars: Exemplars, strip: Image.Image) -> Image.Image:
-    """Return what a unit sees of the photograph that excites it most, in a square."""
-    top, left, bottom, right = (edge * exemplars.of.tile for edge in exemplars.shown[0].box)
-    side = max(bottom - top, right - left, 1)
-    x = min(max((left + right - side) / 2, 0), exemplars.of.tile - side)
-    y = min(max((top + bottom - side) / 2, 0), exemplars.of.tile - side)
-    return strip.resize((96, 96), Image.Resampling.LANCZOS, box=(x, y, x + side, y + side))
+    """Return what a unit sees of the photograph that excites it most, in its proportions."""
+    wide, high = exemplars.tile
+    top, bottom = (edge * high for edge in exemplars.shown[0].box[::2])
+    left, right = (edge * wide for edge in exemplars.shown[0].box[1::2])
+    ratio = high / wide
+    height = max(bottom - top, (right - left) * ratio, 1)
+    width = height / ratio
+    x = min(max((left + right - width) / 2, 0), wide - width)
+    y = min(max((top + bottom - height) / 2, 0), high - height)
+    size = (max(1, 96 * wide // max(wide, high)), max(1, 96 * high // max(wide, high)))
+    return strip.resize(size, Image.Resampling.LANCZOS, box=(x, y, x + width, y + height))
 
 
 def _copy_animation(source: Path, file: Path, size: tuple[int, int]) -> None:

@@ -30,9 +30,8 @@ MIN_CROPS = 8
 def measure(experiment: Experiment) -> Findings:
     """Dissect all units, climb them, and classify the detectors' pictures by object crops."""
     network = experiment.network(SUBJECT)
-    data = Outlined(
-        experiment.outlined, "all", max(network.size), experiment.every(experiment.outlined, "all")
-    )
+    every = experiment.every(experiment.outlined, "all")
+    data = Outlined(experiment.outlined, "all", network.photograph_size, every)
     experiment.report("C6: dissecting")
     trained, untrained = (
         dissect(experiment.network(name), LAYER, data, device=experiment.device)
@@ -183,7 +182,7 @@ def _exemplars(experiment: Experiment, channels: Sequence[int]) -> dict[int, Ten
     """Return each channel's exemplars among scene photographs, cut to its receptive field."""
     network = experiment.network(SUBJECT)
     every = experiment.every(experiment.scenes, "train")
-    data = Stream(experiment.scenes, "train", max(network.size), every)
+    data = Stream(experiment.scenes, "train", network.photograph_size, every)
     experiment.report(f"C6: looking through {data.name}")
     file = experiment.out / "exemplars" / f"{SUBJECT}-{LAYER}-{every}.safetensors"
     found = find_exemplars(network, [LAYER], data, file, device=experiment.device)[LAYER]

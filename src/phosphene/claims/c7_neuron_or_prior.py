@@ -47,7 +47,7 @@ def measure(experiment: Experiment) -> Findings:
             for i, name in enumerate(("plain", "modified"))
         ]
         classifier, accuracy = _linear_probe(experiment, kind, [plain for plain, _ in twins])
-        sides = [center_crop(shots.images, max(network.size)) for shots in made]
+        sides = [center_crop(shots.images, network.size) for shots in made]
         read = [classifier(images).diff(dim=1).view(len(twins), SEEDS) for images in sides]
         plainly, modified = (images.unflatten(0, (len(twins), SEEDS)) for images in sides)
         for i, (plain, _) in enumerate(twins):

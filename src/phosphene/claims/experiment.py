@@ -246,7 +246,7 @@ class Experiment:
         folder = self.out / "exemplars" / f"{slug(subject)}-{every}"
         layers = [name for name, shape in outer_layers(network.shapes()).items() if shape]
         for split, name in (("train", "exemplars"), ("val", "held-out")):
-            data = Stream(self.objects, split, max(network.size), every)
+            data = Stream(self.objects, split, network.photograph_size, every)
             self.report(f"{subject}: looking through {data.name}, {split}")
             find_exemplars(
                 network, layers, data, folder / f"{name}.safetensors", device=self.device

@@ -80,7 +80,7 @@ def exemplars(
         outlet(each, subject)
     outlet_folder(out_folder / "tiles")
     asked = Exemplars(**given_settings(context))
-    data = Stream(images_folder, asked.split, max(network.size))
+    data = Stream(images_folder, asked.split, network.photograph_size)
     read: list[int] = []
     with progress.bar(None, "looking") as advance:
 
@@ -268,7 +268,7 @@ def dissect(
     outlet(out_folder / "dissection.json", subject)
     network = named_subject(subject, fit, inputs)
     asked = dissection.Dissection(**given_settings(context))
-    data = Outlined(images, asked.split, max(network.size))
+    data = Outlined(images, asked.split, network.photograph_size)
     options = {"quantile": asked.quantile, "batch": asked.batch, "device": where}
     with progress.bar(2 * len(data), "looking") as advance:
         overlaps = dissection.dissect(network, layer, data, report=advance, **options)

@@ -17,8 +17,9 @@ from phosphene.datasets.fingerprints import fingerprint
 from phosphene.datasets.meta import read_meta
 from phosphene.datasets.source import UNKNOWN, Row, open_source
 from phosphene.datasets.sources.shards import columns
-from phosphene.datasets.stream import Damage, decode
+from phosphene.datasets.stream import Damage, decode, how_read
 from phosphene.errors import BadFile
+from phosphene.images import middle
 
 
 class Outlined:
@@ -29,10 +30,10 @@ class Outlined:
     `object_classes` of `meta.json`.
     """
 
-    def __init__(self, folder: str | Path, split: str, size: int, every: int = 1):
-        """Open a split; each photograph and mask is resized to `size` pixels, square.
+    def __init__(self, folder: str | Path, split: str, size: int | tuple[int, int], every: int = 1):
+        """Open a split; photographs and masks are cut to the proportions of `size`, at that size.
 
-        One photograph in `every` is taken.
+        `size` is (height, width) in pixels; a number is both. One photograph in `every` is taken.
         """
         self._source = open_source(folder, split, labelled=False)
         self._files = [file for _, file in self._source.files]
@@ -40,7 +41,7 @@ class Outlined:
         self._every = every
         self.name = self._source.name
         self.licence = self._source.licence
-        self.size = size
+        self.size = (size, size) if isinstance(size, int) else size
         self.damage = Damage(self.name)
         named = read_meta(Path(folder)).get("object_classes", ())
         self.objects = tuple(map(str, named)) if isinstance(named, list) else ()
@@ -53,7 +54,7 @@ class Outlined:
     @cached_property
     def fingerprint(self) -> str:
         """Return what tells these photographs, and how they are read, from others."""
-        return fingerprint(f"{self._split}:{self.size}:{self._every}", self._source.files)
+        return fingerprint(how_read(self._split, self.size, self._every), self._source.files)
 
     def __len__(self) -> int:
         return -(-len(self._source) // self._every)
@@ -61,7 +62,7 @@ class Outlined:
     def photographs(
         self,
     ) -> Iterator[tuple[npt.NDArray[np.uint8], dict[int, npt.NDArray[np.bool_]]]]:
-        """Yield pixels uint8 (size, size, 3), and for each object in it the mask (size, size).
+        """Yield pixels uint8 (*size, 3), and for each object in it the mask, of this size.
 
         A photograph that cannot be read is left out, and is named in `damage`.
         """
@@ -86,22 +87,23 @@ class Outlined:
 
 
 def _masks(
-    outlines: str, known: int, picture: tuple[int, int], size: int, where: str
+    outlines: str, known: int, picture: tuple[int, int], size: tuple[int, int], where: str
 ) -> dict[int, npt.NDArray[np.bool_]]:
-    """Return the mask of each object in the central square of a picture (width, height)."""
-    side = min(picture)
-    left, top = (picture[0] - side) // 2, (picture[1] - side) // 2
+    """Return the mask of each object in the middle of a picture (width, height)."""
+    height, width = size
+    left, top, right, bottom = middle(picture, size)
     drawn: dict[int, Image.Image] = {}
     try:
         for outline in json.loads(outlines):
             number = int(outline["c"])
             corners = [
-                ((x - 1 - left) * size / side, (y - 1 - top) * size / side) for x, y in outline["p"]
+                ((x - 1 - left) * width / (right - left), (y - 1 - top) * height / (bottom - top))
+                for x, y in outline["p"]
             ]
             if not 0 <= number < known or not np.isfinite(corners).all():
                 raise ValueError(f"an outline of object {number}, {known} are named")
             if len(corners) > 2:
-                mask = drawn.setdefault(number, Image.new("1", (size, size)))
+                mask = drawn.setdefault(number, Image.new("1", (width, height)))
                 ImageDraw.Draw(mask).polygon(corners, fill=1)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BadFile(f"{where}: objects is not a list of outlines: {error}") from None

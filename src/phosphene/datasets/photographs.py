@@ -228,7 +228,7 @@ def _decoded(wanted: _Wanted) -> _Decoded:
     lost: dict[int, str] = {}
     for number, row in enumerate(wanted.rows()):
         with damage.noted(number):
-            images.append(decode(row, size))
+            images.append(decode(row, None if size is None else (size, size)))
             labels.append(min(row.label, 2**62))  # what is larger fits no array; it is refused
         if number in damage:
             lost.setdefault(row.label, damage.found[number])

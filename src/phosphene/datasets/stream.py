@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from phosphene.datasets.fingerprints import fingerprint, former, written_before
 from phosphene.datasets.names import listed
 from phosphene.datasets.source import UNKNOWN, Pixels, Row, open_source
 from phosphene.errors import BadFile, Notice
+from phosphene.images import cut_to
 
 T = TypeVar("T")
 
@@ -68,14 +68,14 @@ class Stream:
     A photograph that cannot be read keeps its number; `damage` names it.
     """
 
-    def __init__(self, folder: str | Path, split: str, size: int, every: int = 1):
-        """Open a split; each photograph is resized to `size` pixels, square.
+    def __init__(self, folder: str | Path, split: str, size: int | tuple[int, int], every: int = 1):
+        """Open a split; each photograph is cut to the proportions of `size`, and resized to it.
 
-        One photograph in `every` is taken.
+        `size` is (height, width) in pixels; a number is both. One photograph in `every` is taken.
         """
         self._source = open_source(folder, split, labelled=False)
         self.split = split
-        self.size = size
+        self.size = (size, size) if isinstance(size, int) else size
         self._every = every
         self.name = self._source.name
         self.licence = self._source.licence
@@ -85,13 +85,27 @@ class Stream:
     @cached_property
     def fingerprint(self) -> str:
         """Return what tells these photographs, and how they are read, from others."""
-        how = f"{self.split}:{self.size}:{self._every}"
-        return fingerprint(how, self._source.files, self._source.contents())
+        return self._fingerprint(self.size)
 
     def is_former(self, given: str) -> bool:
         """Return whether this is the fingerprint that version 0.1.0 gave to these photographs."""
-        how = former_how(self.split, self.size, None, self._every)
-        return given == former(how, self._source.former_contents())
+        height, width = self.size
+        return height == width and given == self._former(height)
+
+    def is_of_squares(self, given: str) -> bool:
+        """Return whether this is a fingerprint of the squares that these photographs were once."""
+        side = max(self.size)
+        if min(self.size) == side:
+            return False
+        return given in (self._fingerprint((side, side)), self._former(side))
+
+    def _fingerprint(self, size: tuple[int, int]) -> str:
+        how = how_read(self.split, size, self._every)
+        return fingerprint(how, self._source.files, self._source.contents())
+
+    def _former(self, side: int) -> str:
+        how = former_how(self.split, side, None, self._every)
+        return former(how, self._source.former_contents())
 
     def written_before(self, when: float) -> bool:
         """Return whether all files were last written before a time, in seconds of the epoch."""
@@ -109,7 +123,7 @@ class Stream:
     def photographs(
         self, wanted: Container[int] | None = None
     ) -> Iterator[tuple[int, Pixels, int]]:
-        """Yield number from 0, pixels uint8 (size, size, 3) and label, of all or of those wanted.
+        """Yield number from 0, pixels uint8 (*size, 3) and label, of all or of those wanted.
 
         The label is −1 where a photograph has none.
         """
@@ -132,17 +146,20 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def decode(row: Row, size: int | None) -> Pixels:
-    """Return a photograph's central square, resized; `BadFile` where it cannot be read."""
+def decode(row: Row, size: tuple[int, int] | None) -> Pixels:
+    """Return a photograph's middle at a size (height, width), or its central square as it is.
+
+    `BadFile` where it cannot be read.
+    """
     picture = row.picture()
     side = min(picture.size)
-    if picture.size != (side, side):
-        left = (picture.width - side) // 2
-        top = (picture.height - side) // 2
-        picture = picture.crop((left, top, left + side, top + side))
-    if size is not None and side != size:
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+    return np.asarray(cut_to(picture, size or (side, side)))
+
+
+def how_read(split: str, size: tuple[int, int], every: int) -> str:
+    """Return what a fingerprint says of how photographs are read; a square has one number."""
+    height, width = size
+    return f"{split}:{height if height == width else f'{height}x{width}'}:{every}"
 
 
 def former_how(split: str, size: int | None, limit: int | None, every: int = 1) -> str:

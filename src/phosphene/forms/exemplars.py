@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from phosphene.forms.figures import UnitName, unit_in
 from phosphene.forms.form import Entry, Share, Shown, StudyForm
 
 Box = tuple[float, float, float, float]
-"""Top, left, bottom, right, in shares of a photograph's side."""
+"""Top, left, bottom, right, in shares of a photograph's sides."""
 
 
 def box_in(entry: Entry) -> Box:
@@ -90,8 +90,9 @@ class UnitExemplars:
 class Exemplars(StudyForm):
     """The content of `exemplars.json`.
 
-    A line of a strip has `columns` tiles, each `tile` pixels wide; the strips of version 0.1.0 have
-    one line, and do not say so. `left_out` are the photographs that could not be read.
+    A line of a strip has `columns` tiles, each `tile` pixels wide and `tile_height` high, or as
+    high as wide where that is 0. The strips of version 0.1.0 have one line, and do not say so.
+    `left_out` are the photographs that could not be read.
     """
 
     study: str = "exemplars"
@@ -101,7 +102,15 @@ class Exemplars(StudyForm):
     seen: int
     k: int = 0
     tile: Annotated[int, lambda entry: entry.whole(2048)]
+    tile_height: Annotated[int, lambda entry: entry.whole(2048)] = 0
     columns: int = 0
     classes: tuple[Shown, ...]
     left_out: tuple[str, ...] = ()
     units: tuple[UnitExemplars, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the file holds; it tells the tiles' height where they are not square."""
+        told = super().as_json()
+        if not self.tile_height:
+            del told["tile_height"]
+        return told

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from phosphene import metrics
 from phosphene.errors import BadRequest
-from phosphene.images import Pixels, to_pixels
+from phosphene.images import Pixels, cut_to, to_pixels
 from phosphene.metrics import features
 from phosphene.priors import load_prior
 from phosphene.receptive_fields import Fields
@@ -243,7 +243,7 @@ class _UnitFeatures:
         return features(self.judge, as_images(cut)), peaks
 
 
-def _random_pictures(run: Run, size: int) -> list[Pixels]:
+def _random_pictures(run: Run, size: tuple[int, int]) -> list[Pixels]:
     """Return what the prior makes of random codes."""
     request = run.request
     prior = load_prior(request.prior, run.subject, request.prior_options)
@@ -270,21 +270,19 @@ def _somewhere(pictures: Sequence[Pixels], field: Fields | None, subject: Subjec
     ]
 
 
-def _resized(picture: Pixels, size: int, fit: str) -> Pixels:
-    """Return a picture as large as the photographs beside it, which are square.
+def _resized(picture: Pixels, size: tuple[int, int], fit: str) -> Pixels:
+    """Return a picture as large as the photographs beside it, (height, width).
 
-    The finer of the two would be told by that alone. One that is not square is put into the middle
-    of a white square, of which the subject is shown no more than the picture. Or it is stretched,
-    and the subject stretches it back. `BadRequest` where the subject would put it into borders.
+    The finer of the two would be told by that alone. It is cut as the subject would cut it. Or it
+    is stretched to a square, and the subject stretches it back. `BadRequest` where the subject
+    would put one that is not square into borders.
     """
-    side = max(picture.shape[:2])
     whole = Image.fromarray(picture)
-    wide = whole.size != (side, side)
-    if wide and fit == "pad":
+    if whole.width != whole.height and fit == "pad":
         raise BadRequest(
             "pictures that are not square are compared with photographs that are cut or stretched; "
             "these were made with --fit pad"
         )
-    if wide and fit == "crop":
-        whole = ImageOps.pad(whole, (side, side), color="white")
-    return np.asarray(whole.resize((size, size), Image.Resampling.LANCZOS))
+    if fit == "crop":
+        return np.asarray(cut_to(whole, size))
+    return np.asarray(whole.resize((size[1], size[0]), Image.Resampling.LANCZOS))

@@ -206,7 +206,7 @@ def _index_k(found: Mapping[str, LayerExemplars]) -> int:
 
 
 def _batches(data: Stream, start: int, size: int) -> Iterator[tuple[list[int], Any]]:
-    """Yield numbers and pixels (batch, size, size, 3) from photograph `start` on."""
+    """Yield numbers and pixels (batch, *size, 3) from photograph `start` on."""
     for batch in batched(data.photographs(_From(start)), size):
         yield [number for number, *_ in batch], np.stack([pixels for _, pixels, _ in batch])
 
@@ -272,6 +272,13 @@ def _read(
     former = data.is_former(str(said.get("data")))
     if former:
         said["data"] = identity["data"]
+    elif said.get("data") != identity["data"] and data.is_of_squares(str(said.get("data"))):
+        height, width = data.size
+        raise BadRequest(
+            f"{file} is of the central squares of {data.name}, and {subject.name} is now shown "
+            f"parts of {height} × {width} pixels; delete it, or give another folder, to look at "
+            "the photographs again"
+        )
     if found and _index_k(found) < identity["k"]:
         raise BadRequest(
             f"{file} holds {_index_k(found)} exemplars of each unit, fewer than {identity['k']}; "

@@ -52,7 +52,7 @@ class NaturalImages:
     ) -> NaturalImages:
         """Search one photograph in `every` once, and keep what was found in the folder."""
         train, held_out = (
-            Stream(images, part, max(subject.size), every) for part in ("train", "val")
+            Stream(images, part, subject.photograph_size, every) for part in ("train", "val")
         )
 
         def found(data: Stream, name: str) -> dict[str, LayerExemplars]:

@@ -119,10 +119,7 @@ def dissect(
         covered = torch.zeros(len(data.objects))
         there = torch.zeros(len(data.objects))
         for maps, masks in _maps(subject, read, layer, data, batch, device, report):
-            answers = (
-                interpolate(maps, (data.size, data.size), mode="bilinear")
-                > thresholds[:, None, None]
-            )
+            answers = interpolate(maps, data.size, mode="bilinear") > thresholds[:, None, None]
             for answer, mask in zip(answers.flatten(2), masks, strict=True):
                 if mask:
                     outlined = torch.from_numpy(np.stack(list(mask.values()))).flatten(1).to(device)
@@ -196,7 +193,7 @@ class Dissection(Study):
         layers = list(dict.fromkeys(unit.layer for unit in units))
         if len(layers) != 1:
             raise BadRequest(f"a dissection is of one layer; got {', '.join(layers) or 'none'}")
-        data = Outlined(images, self.split, max(subject.size))
+        data = Outlined(images, self.split, subject.photograph_size)
         found = dissect(
             subject,
             layers[0],

@@ -65,10 +65,10 @@ def describe(
     names = file_names([slug(f"{unit.layer}:{unit.channel}") for unit in units])
     files = dict(zip(units, names, strict=True))
     shown = max(map(len, best.values()))
-    tile = min(data.size, MAX_TILE, math.isqrt(MAX_STRIP // shown))
+    tile = _within(data.size, MAX_TILE, MAX_STRIP // shown)
     sheet = _Sheet.of(len(units), shown, data.size)
     rows = []
-    for group in _groups(best, max(1, MAX_HELD // (3 * data.size**2))):
+    for group in _groups(best, max(1, MAX_HELD // (3 * math.prod(data.size)))):
         wanted = {number for unit in group for number in best[unit]}
         pictures = {number: (pixels, label) for number, pixels, label in data.photographs(wanted)}
         for unit in group:
@@ -97,7 +97,8 @@ def describe(
         licence=data.licence,
         seen=rows[0].seen,
         k=shown,
-        tile=tile,
+        tile=tile[1],
+        tile_height=0 if tile[0] == tile[1] else tile[0],
         columns=_columns(tile),
         classes=tuple(data.classes),
         left_out=tuple(data.damage.found[number] for number in sorted(data.damage.found)),
@@ -118,27 +119,34 @@ def _groups(best: Mapping[Unit, list[int]], most: int) -> Iterator[list[Unit]]:
     yield group
 
 
-def _columns(tile: int) -> int:
-    """Return how many tiles a line of a strip has."""
-    return images.MAX_WEBP // tile
+def _within(size: tuple[int, int], side: int, pixels: int) -> tuple[int, int]:
+    """Return a size (height, width), or a smaller one of no longer sides and no more pixels."""
+    long, short = max(size), min(size)
+    longest = min(long, side, math.isqrt(pixels * long // short))
+    height, width = (max(1, each * longest // long) for each in size)
+    return height, width
 
 
-def _strip(pictures: Sequence[images.Pixels], tile: int) -> images.Pixels:
+def _columns(tile: tuple[int, int]) -> int:
+    """Return how many tiles (height, width) a line of a strip has."""
+    return images.MAX_WEBP // tile[1]
+
+
+def _strip(pictures: Sequence[images.Pixels], tile: tuple[int, int]) -> images.Pixels:
     """Return pictures side by side, in several lines where one would be too long."""
+    height, width = tile
     columns = min(_columns(tile), len(pictures))
     lines = -(-len(pictures) // columns)
-    strip = Image.new("RGB", (columns * tile, lines * tile), "white")
+    strip = Image.new("RGB", (columns * width, lines * height), "white")
     for i, picture in enumerate(pictures):
-        strip.paste(_shrunk(picture, tile), (i % columns * tile, i // columns * tile))
+        strip.paste(_shrunk(picture, tile), (i % columns * width, i // columns * height))
     return np.asarray(strip)
 
 
-def _shrunk(picture: images.Pixels, side: int) -> Image.Image:
-    """Return a picture with this side, its own pixels where it has it."""
-    whole_one = Image.fromarray(picture)
-    if whole_one.size == (side, side):
-        return whole_one
-    return whole_one.resize((side, side), Image.Resampling.LANCZOS)
+def _shrunk(picture: images.Pixels, size: tuple[int, int]) -> Image.Image:
+    """Return a picture at a size (height, width), its own pixels where it has it."""
+    height, width = size
+    return Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _row(
@@ -169,16 +177,16 @@ class _Sheet:
     """The tiles of a contact sheet, a row of `columns` for each of the first units."""
 
     columns: int
-    side: int
+    size: tuple[int, int]
     tiles: list[images.Pixels]
     labels: list[str]
 
     @classmethod
-    def of(cls, units: int, shown: int, side: int) -> _Sheet:
+    def of(cls, units: int, shown: int, size: tuple[int, int]) -> _Sheet:
         """Return an empty one whose tiles are as large as fit into a picture that can be read."""
         columns = min(shown, MAX_COLUMNS)
         room = images.MAX_PIXELS // (min(units, MAX_ROWS) * columns)
-        return cls(columns, min(side, math.isqrt(room)), [], [])
+        return cls(columns, _within(size, max(size), room), [], [])
 
     def add(self, row: UnitExemplars, pictures: Sequence[images.Pixels]) -> None:
         """Add a unit's exemplars, cut to what it sees of them, while there is room."""
@@ -186,8 +194,8 @@ class _Sheet:
             return
         first = list(zip(pictures, row.boxes, row.values, strict=True))[: self.columns]
         missing = self.columns - len(first)
-        cut = [_shrunk(cut_out(picture, box), self.side) for picture, box, _ in first]
-        blank = np.full((self.side, self.side, 3), 255, np.uint8)
+        cut = [_shrunk(cut_out(picture, box), self.size) for picture, box, _ in first]
+        blank = np.full((*self.size, 3), 255, np.uint8)
         self.tiles.extend([*map(np.asarray, cut), *[blank] * missing])
         label = clean(row.label)
         self.labels.extend(f"{label}\n{value:.2f}" for *_, value in first)
@@ -207,9 +215,9 @@ def fields_of(subject: Subject, layers: Sequence[str]) -> dict[str, Fields]:
 def field_box(
     field: Fields | None, position: Sequence[int], subject: Subject
 ) -> forms.exemplars.Box:
-    """Return the receptive field of a unit at a position, in a square photograph.
+    """Return the receptive field of a unit at a position, in a photograph of `photograph_size`.
 
-    It is (top, left, bottom, right) as shares of the photograph's side. Where the field is not
+    It is (top, left, bottom, right) as shares of the photograph's sides. Where the field is not
     known, it is all that the subject is shown of the photograph.
     """
     row, column = position
@@ -221,8 +229,11 @@ def field_box(
 
 
 def _share(edge: float, side: int, subject: Subject) -> float:
-    """Return where an edge along a side of the subject's input lies in a square photograph."""
-    length = {"crop": max(subject.size), "stretch": side, "pad": min(subject.size)}[subject.fit]
+    """Return where an edge along a side of the subject's input lies in a photograph.
+
+    A photograph that is padded is a square in the middle of the input.
+    """
+    length = min(subject.size) if subject.fit == "pad" else side
     return min(max((edge + (length - side) / 2) / length, 0), 1)
 
 
@@ -234,14 +245,15 @@ def in_colours_of(subject: Subject, picture: images.Pixels) -> images.Pixels:
 
 
 def cut_out(picture: images.Pixels, box: Sequence[float]) -> images.Pixels:
-    """Return the part of a square picture that lies in a box (shares of its side).
+    """Return the part of a picture that lies in a box (shares of its sides).
 
-    It is enlarged to the same square; the rest is white.
+    It is enlarged to the same size; the rest is white.
     """
-    side = len(picture)
-    top, left, bottom, right = (round(side * edge) for edge in box)
+    height, width = picture.shape[:2]
+    top, bottom = (round(height * edge) for edge in box[::2])
+    left, right = (round(width * edge) for edge in box[1::2])
     crop = Image.fromarray(picture).crop((left, top, max(right, left + 1), max(bottom, top + 1)))
-    return np.asarray(ImageOps.pad(crop, (side, side), Image.Resampling.LANCZOS, color="white"))
+    return np.asarray(ImageOps.pad(crop, (width, height), Image.Resampling.LANCZOS, color="white"))
 
 
 @dataclass(frozen=True)
@@ -256,7 +268,7 @@ class Exemplars(Study):
         self, subject: Subject, units: Sequence[Unit], images: Path, runtime: Runtime
     ) -> forms.Exemplars:
         """Return each unit's exemplars; strips, the contact sheet and the index lie beside."""
-        data = Stream(images, self.split, max(subject.size))
+        data = Stream(images, self.split, subject.photograph_size)
         found = find_exemplars(
             subject,
             list(dict.fromkeys(unit.layer for unit in units)),
