@@ -481,18 +481,89 @@ def test_each_form_of_response_file_says_the_same(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfpicture,trial,channel,value\r\n0000-000,0,0,1.5\r\n0000-001,1,A7,\r\n",
+        b"picture;trial;channel;value\n0000-000;0;0;1,5\n0000-001;1;A7;NaN\n",
+        b"picture\ttrial\tchannel\tvalue\r0000-000\t0\t0\t1.5\r0000-001\t1\tA7\tNA\r",
+        b'"picture","trial","channel","value"\n"0000-000","0","0.0","1.5"\n"0000-001",1.0,A7,NA\n',
+        b"picture , trial , channel , value\n0000-000, 0, 0, 1.5\n0000-001, 1, A7, nan\n",
+        "value,channel,trial,picture\n1.5,0,0,0000-000\n,A7,1,0000-001\n".encode("utf-16"),
+    ],
+)
+def test_the_csv_files_of_other_programs_say_the_same(tmp_path, content):
+    (tmp_path / "responses.csv").write_bytes(content)
+    assert list(map(repr, read_responses(tmp_path / "responses.csv"))) == list(map(repr, ROWS))
+
+
+def test_a_file_of_matlab_7_3_says_the_same(tmp_path):
+    """It is HDF5 behind a header of 512 bytes; texts in a cell are references to their letters."""
+    h5py = pytest.importorskip("h5py")
+    pytest.importorskip("scipy")
+    file = tmp_path / "responses.mat"
+    with h5py.File(file, "w", userblock_size=512) as target:
+        for name in ("picture", "channel"):
+            texts = [getattr(each, name) for each in ROWS]
+            for i, text in enumerate(texts):
+                letters = np.array([[ord(letter)] for letter in text], dtype=np.uint16)
+                target[f"#refs#/{name}{i}"] = letters
+            cells = [[target[f"#refs#/{name}{i}"].ref for i in range(len(texts))]]
+            target[name] = np.array(cells, dtype=h5py.ref_dtype)
+        target["trial"] = np.array([[float(each.trial) for each in ROWS]])
+        target["value"] = np.array([[each.value for each in ROWS]])
+    head = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    file.write_bytes(head + file.read_bytes()[len(head) :])
+    assert list(map(repr, read_responses(file))) == list(map(repr, ROWS))
+
+
+def test_the_last_line_counts_when_it_has_its_end_or_the_rig_is_done(tmp_path):
+    """A number that is still being written is not taken for a smaller one."""
+    (tmp_path / "responses.csv").write_text("picture,value\na,1\nb,12")
+    assert [each.value for each in read_responses(tmp_path / "responses.csv")] == [1]
+    whole = read_responses(tmp_path / "responses.csv", whole=True)
+    assert [each.value for each in whole] == [1, 12]
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("image,value\na,1\n", "its columns are"),
+        ("image,value\na,1\n", "its columns are image, value, not"),
         ("picture,value\na,b\n", "could not convert"),
         ("picture,value\na,1,2\n", "another number of columns"),
         ("picture,trial,value\na,0.5,2\n", "trial 0.5 is no whole number"),
+        ("picture,trial,value\na,nan,2\n", "trial nan is no whole number"),
+        ("picture,trial,value\na,-1,2\n", "trials are numbered 0 … 10,000; got -1"),
+        ("picture,value\na,-inf\n", "the response is infinite"),
     ],
 )
 def test_a_file_that_is_none_of_responses_is_told(tmp_path, text, words):
     (tmp_path / "responses.csv").write_text(text)
     with pytest.raises(BadFile, match=words):
         read_responses(tmp_path / "responses.csv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"x": [1.0]}, "it has no picture"),
+        ({"picture": ["a"], "trial": [0]}, "it has no value"),
+        ({"picture": ["a", "b"], "value": [1.0]}, "differ in length: 2 of picture, 1 of value"),
+        ({"picture": ["a", "a"], "value": [1.0, 2.0]}, "two values for a"),
+    ],
+)
+def test_columns_that_are_not_all_there_are_told(tmp_path, columns, words):
+    """Without its column of trials, a file would say all values of the first trial."""
+    with pytest.importorskip("h5py").File(tmp_path / "responses.h5", "w") as target:
+        for name, values in columns.items():
+            target[name] = values
+    with pytest.raises(BadFile, match=words):
+        read_responses(tmp_path / "responses.h5")
+
+
+def test_an_object_without_a_value_is_no_failed_trial(tmp_path):
+    (tmp_path / "responses.json").write_text('[{"picture": "a", "Value": 1}]')
+    with pytest.raises(BadFile, match="a row has no value"):
+        read_responses(tmp_path / "responses.json")
 
 
 def talk(port: int, token: str, ending: threading.Event | None = None) -> list[dict]:
