@@ -6,8 +6,10 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,10 +20,10 @@ import numpy as np
 import pytest
 import torch
 
-from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace
+from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace, Unavailable
 from phosphene.images import read_png
 from phosphene.loops import Interleaved, Loop, Noise, Readout, Response
-from phosphene.loops.folder import serve_folder
+from phosphene.loops.folder import serve_folder, take_responses
 from phosphene.loops.responses import read_responses
 from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket
 from phosphene.loops.run import simulate
@@ -229,6 +231,39 @@ def test_a_channel_that_dies_is_left_out_with_a_line(tmp_path):
     assert loop.history == alone.history
 
 
+@pytest.mark.parametrize("text", ["channel:7", "channel:0 + channel:7"])
+def test_a_channel_that_no_response_is_of_is_told(tmp_path, text):
+    loop = tiny_loop(tmp_path, readout=Readout.of(text))
+    with pytest.warns(Notice, match="in channel 0, 1; the readout waits for channel 7"):
+        loop.tell(answers(loop), done=False)
+
+
+def test_a_block_is_over_when_each_presentation_has_a_response_or_failed(tmp_path):
+    """Also where the rig does not say that it is done."""
+    loop = tiny_loop(tmp_path, tries=2)
+    for block in range(2):
+        rows = [Response(r.picture, r.trial, r.channel, r.value if r.picture[-1] in "012" else
+                         math.nan) for r in answers(loop)]  # fmt: skip
+        assert {each.trial for each in rows} == {block}
+        if block == 1:
+            break
+        loop.tell(rows, done=False)
+    with pytest.warns(Notice, match="3 pictures lack responses after 2 blocks"):
+        assert loop.tell(rows, done=False).complete
+
+
+def test_a_plateau_is_of_as_many_generations_as_the_test_needs(tmp_path):
+    assert not rises([1, 2, 3])
+    assert rises([1, 2, 3, 4])
+    with pytest.raises(BadRequest, match="fewer than 4 generations"):
+        tiny_loop(tmp_path, plateau=3)
+
+
+def test_references_of_another_size_are_refused(tmp_path):
+    with pytest.raises(BadRequest, match=r"references are \(n, 3, 14, 14\).*got \[2, 3, 9, 9\]"):
+        tiny_loop(tmp_path, references=torch.zeros(2, 3, 9, 9))
+
+
 def test_no_response_at_all_is_told(tmp_path):
     loop = tiny_loop(tmp_path, tries=1)
     rows = [Response(r.picture, r.trial, r.channel, math.nan) for r in answers(loop)]
@@ -319,6 +354,19 @@ def test_a_line_that_was_changed_is_refused(tmp_path):
     lines[2] = lines[2].replace(b"0.", b"1.", 1)
     file.write_bytes(b"\n".join(lines))
     with pytest.raises(BadFile, match="line 3 is damaged"):
+        tiny_loop(tmp_path)
+
+
+def test_a_line_that_was_removed_is_refused(tmp_path):
+    loop = tiny_loop(tmp_path)
+    for _ in range(2):
+        loop.tell(answers(loop))
+    loop.session.close()
+    file = tmp_path / NAME
+    lines = file.read_bytes().split(b"\n")
+    assert b'"scored"' in lines[3]
+    file.write_bytes(b"\n".join(lines[:3] + lines[4:]))
+    with pytest.raises(BadFile, match="lines were removed"):
         tiny_loop(tmp_path)
 
 
@@ -437,6 +485,74 @@ def test_a_rig_that_drops_trials_says_that_the_block_is_over(tmp_path):
 
     loop, answered = rig(tmp_path, dropping)
     assert (loop.number, answered) == (3, [6, 2, 6, 2, 6, 2])
+
+
+def test_a_last_line_without_an_end_counts_when_the_rig_is_done(tmp_path):
+    def unended(folder, name, rows):
+        (folder / f"{name}.csv").write_text(as_csv(rows).rstrip("\n"))
+        (folder / f"{name}.done").touch()
+
+    loop, answered = rig(tmp_path, unended)
+    assert (loop.number, answered) == (3, [6, 6, 6])
+
+
+def test_a_last_line_without_an_end_is_told_once_nobody_writes_on(tmp_path):
+    folder = tmp_path / "exchange"
+    loop = tiny_loop(tmp_path / "log")
+    block = next(serve_folder(loop, folder))
+    rows = [{"picture": p, "trial": t, "channel": 0, "value": 1.0} for p, t in block.order]
+    file = folder / "responses-0000-00.csv"
+    file.write_text(as_csv(rows).rstrip("\n"))
+    os.utime(file, (0, 0))
+    with pytest.warns(Notice, match="last line has no end"):
+        assert not take_responses(loop, folder, "0000-00")
+    assert len(loop.ask().order) == 1
+
+
+def test_a_file_to_an_earlier_block_of_the_generation_counts(tmp_path):
+    folder = tmp_path / "exchange"
+    loop = tiny_loop(tmp_path / "log")
+    blocks = serve_folder(loop, folder, lambda place: iter(range(3)))
+    first = next(blocks)
+    (folder / "responses-0000-00.done").touch()
+    assert sorted(next(blocks).order) == sorted((name, 1) for name, _ in first.order)
+    rows = [{"picture": p, "trial": t, "channel": 0, "value": 1.0} for p, t in first.order]
+    (folder / "responses-0000-00.csv").write_text(as_csv(rows))
+    assert next(blocks).number == 1
+
+
+def test_files_of_another_search_are_refused(tmp_path):
+    """The same names would say responses to other pictures."""
+    folder = tmp_path / "exchange"
+    next(serve_folder(tiny_loop(tmp_path / "first"), folder))
+    with pytest.raises(BadRequest, match="files of another search, such as block-0000-00"):
+        next(serve_folder(tiny_loop(tmp_path / "second"), folder))
+    other = tiny_loop(tmp_path / "third")
+    other.ask()
+    with pytest.raises(BadRequest, match="block-0000-00 is of another search"):
+        next(serve_folder(other, folder))
+
+
+def test_a_folder_that_goes_ends_the_command_and_not_the_search(tmp_path):
+    folder = tmp_path / "exchange"
+    loop = tiny_loop(tmp_path / "log")
+    blocks = serve_folder(loop, folder, lambda place: iter(range(3)))
+    first = next(blocks)
+    shutil.rmtree(folder)
+    with pytest.raises(Unavailable, match="has gone"):
+        next(blocks)
+    assert next(serve_folder(loop, folder)).order == first.order
+
+
+def test_a_broken_file_does_not_end_its_block(tmp_path):
+    folder = tmp_path / "exchange"
+    loop = tiny_loop(tmp_path / "log")
+    next(serve_folder(loop, folder))
+    (folder / "responses-0000-00.json").write_text("[{")
+    (folder / "responses-0000-00.done").touch()
+    with pytest.warns(Notice, match="waiting for a whole one"):
+        assert not take_responses(loop, folder, "0000-00")
+    assert loop.blocks == 1
 
 
 def test_a_rig_whose_file_is_broken_is_told(tmp_path):
@@ -635,6 +751,39 @@ def test_a_bad_message_is_answered_and_nothing_is_lost(tmp_path):
         answered = [json.loads(file.readline()) for _ in range(5)]
         assert ["error" in each for each in answered] == [False, True, True, True, True]
     assert loop.number == 0
+
+
+def test_what_a_socket_cannot_take_is_answered_and_the_next_rig_is_served(tmp_path, recwarn):
+    loop = tiny_loop(tmp_path, climb=CLIMB.changed(steps=1))
+    server, thread = served(loop)
+    for garbage in (b"\x00\xff\n", b"half a line", b"[" * 100_000 + b"\n", b"x" * 5000, b"\n"):
+        with socket.create_connection(server.server_address) as connection:
+            connection.sendall(garbage)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection = socket.create_connection(server.server_address)
+    with connection, connection.makefile("rwb") as file:
+        file.write(json.dumps({"token": server.token}).encode() + b"\n")
+        name = loop.ids[0]
+        for row in ([name, math.inf, 0, 1], [name, 0.5, 0, 1], [name, -1, 0, 1], [name, 0, 0, {}]):
+            file.write(json.dumps({"tell": [row]}).encode() + b"\n")
+        file.write(b"[" * 100_000 + b"\n")
+        file.flush()
+        answered = [json.loads(file.readline()) for _ in range(6)]
+        assert ["error" in each for each in answered] == [False] + 5 * [True]
+    assert talk(server.server_address[1], server.token)[-1]["over"]
+    thread.join(10)
+    server.server_close()
+    assert loop.is_over
+
+
+def test_a_client_without_a_token_does_not_keep_the_rig_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("phosphene.loops.server.PATIENCE", 0.1)
+    loop = tiny_loop(tmp_path, climb=CLIMB.changed(steps=1))
+    server, thread = served(loop)
+    with socket.create_connection(server.server_address):  # it says nothing
+        assert talk(server.server_address[1], server.token)[-1]["over"]
+    thread.join(10)
+    server.server_close()
 
 
 def test_noise_has_the_moments_that_it_states():

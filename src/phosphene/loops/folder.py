@@ -15,13 +15,14 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
 
-from phosphene.errors import BadFile, Notice
-from phosphene.files import scratch_folder
+from phosphene.errors import BadFile, BadRequest, Notice, Unavailable
+from phosphene.files import read_json, scratch_folder
 from phosphene.images import Pixels
 from phosphene.loops.block import Interleaved
 from phosphene.loops.generation import Generation
@@ -31,6 +32,8 @@ from phosphene.loops.responses import SUFFIXES, read_responses
 PROTOCOL = 1
 POLLED = 0.1
 """Seconds between looks where nothing tells of changes."""
+QUIET = 5.0
+"""Seconds after which a file is not being written any more."""
 
 Changes = Callable[[Path], Iterator[object]]
 """Yields at once, and then after each change in a folder."""
@@ -45,19 +48,45 @@ def serve_folder(
     """
     changes = changes or changes_of
     folder.mkdir(parents=True, exist_ok=True)
+    if not _begun(loop):
+        _refuse_leftovers(folder)
     while not loop.is_over:
         generation = loop.ask()
         name = f"{generation.number:04}-{loop.blocks - 1:02}"
-        write_block(folder / f"block-{name}", generation, name)
+        write_block(folder / f"block-{name}", generation, name, _begun(loop))
         yield generation
         for _ in changes(folder):
+            if not folder.is_dir():
+                raise Unavailable(f"{folder} has gone; give the same command again when it is back")
             if take_responses(loop, folder, name):
                 break
 
 
-def write_block(place: Path, generation: Generation, name: str) -> None:
-    """Write the pictures of a block and its manifest; the folder appears whole."""
+def _begun(loop: Loop | Interleaved) -> list[float]:
+    """Return when each search began; nothing before the first did."""
+    return [each.begun for each in loop.loops if each.begun]
+
+
+def _refuse_leftovers(folder: Path) -> None:
+    """Refuse a folder with files of another search: its responses are to other pictures."""
+    for pattern in ("block-*", "responses-*"):
+        for left in folder.glob(pattern):
+            raise BadRequest(
+                f"{folder} has files of another search, such as {left.name}; give an empty folder, "
+                "or the --out with which that search was begun"
+            )
+
+
+def write_block(place: Path, generation: Generation, name: str, begun: Sequence[float]) -> None:
+    """Write the pictures of a block and its manifest; the folder appears whole.
+
+    A block that is there already is kept; `BadRequest` where it is of another search.
+    """
     if place.exists():
+        with suppress(OSError, ValueError):
+            former = read_json(place / "manifest.json").get("begun", [])
+            if former and not {*former} & {*begun}:
+                raise BadRequest(f"{place} is of another search; give each a folder of its own")
         return
     wanted = sorted({each.picture for each in generation.order})
     pictures = {}
@@ -69,6 +98,7 @@ def write_block(place: Path, generation: Generation, name: str) -> None:
             pictures[picture] = {"file": f"{picture}.png", "sha256": digest}
         manifest = {
             "protocol": PROTOCOL,
+            "begun": [*begun],
             "generation": generation.number,
             "responses": f"responses-{name}",
             "pictures": pictures,
@@ -89,23 +119,39 @@ def png(pixels: Pixels) -> bytes:
 
 
 def take_responses(loop: Loop | Interleaved, folder: Path, name: str) -> bool:
-    """Tell the loop what the rig has written of a block; return whether the block is over."""
-    files = [folder / f"responses-{name}{suffix}" for suffix in SUFFIXES]
-    done = (folder / f"responses-{name}.done").exists()
+    """Tell the loop what the rig has written of a block; return whether the block is over.
+
+    Files to earlier blocks of the same generation are read again: their responses count as well.
+    """
+    generation, _, block = name.partition("-")
+    blocks = [f"{generation}-{i:02}" for i in range(int(block) + 1)]
+    files = [(each, folder / f"responses-{each}{suffix}") for each in blocks for suffix in SUFFIXES]
+    finished = {each for each in blocks if (folder / f"responses-{each}.done").exists()}
     before = loop.number, loop.blocks
-    for file in files:
+    for each, file in files:
         if not file.exists():
             continue
         try:
-            responses = read_responses(file)
+            responses = read_responses(file, whole=each in finished)
+            _tell_of_last_line(file, len(responses))
         except BadFile as error:
             warnings.warn(Notice(f"{error}; waiting for a whole one"), stacklevel=2)
+            finished.discard(each)
             continue
         loop.tell(responses, done=False)
-    if (loop.number, loop.blocks) == before and (done or not loop.ask().order):
+    if (loop.number, loop.blocks) == before and (name in finished or not loop.ask().order):
         loop.tell([], done=True)
         return True
     return (loop.number, loop.blocks) != before
+
+
+def _tell_of_last_line(file: Path, read: int) -> None:
+    """Tell where a file's last line has no end, and nobody has written on for a while."""
+    if time.time() - file.stat().st_mtime > QUIET and len(read_responses(file, whole=True)) > read:
+        text = (
+            f"{file}: its last line has no end, so it may not be whole; end it, or make the .done"
+        )
+        warnings.warn(Notice(text), stacklevel=2)
 
 
 def changes_of(folder: Path) -> Iterator[object]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadRequest, Notice
+from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.images import to_pixels
 from phosphene.loops.generation import (
     BLANK,
@@ -35,7 +35,7 @@ from phosphene.loops.generation import (
 )
 from phosphene.loops.readout import Readout
 from phosphene.loops.session import FORMAT, Session
-from phosphene.loops.trials import Trials, drift_of, rises
+from phosphene.loops.trials import SHORTEST, Trials, drift_of, rises
 from phosphene.priors import Prior
 from phosphene.records import pixels_sha256
 from phosphene.subjects import Subject
@@ -136,6 +136,17 @@ class Loop:
                 raise BadRequest(f"{name} must be a whole number from {least} on; got {value!r}")
         if not all(each.isalnum() or each in "._" for each in self.name):
             raise BadRequest(f"a loop's name has letters, digits, dots and _; got {self.name!r}")
+        if 0 < self.plateau < SHORTEST:
+            raise BadRequest(
+                f"of fewer than {SHORTEST} generations no test says whether they rise; "
+                f"got a plateau of {self.plateau}"
+            )
+        size = (self.prior.channels, *self.prior.view_size)
+        if self.references is not None and self.references.shape[1:] != size:
+            raise BadRequest(
+                f"references are (n, {', '.join(map(str, size))}), as the prior's pictures; "
+                f"got {list(self.references.shape)}"
+            )
         if self.drift != "none" and self.references is None:
             raise BadRequest(f"drift {self.drift!r} is measured by references; give some")
         if self.climb.make_optimizer().uses_gradient:
@@ -183,6 +194,11 @@ class Loop:
 
     def _take(self, event: Mapping[str, Any]) -> None:
         """Take one event of the log."""
+        if event.get("number") != self.number:
+            raise BadFile(
+                f"{self.session.path}: a line of generation {event.get('number')} stands where "
+                f"generation {self.number} is; lines were removed or moved"
+            )
         if event["event"] == "shown":
             if event["codes"] != sha256_of_codes(self._codes):
                 raise BadRequest(
@@ -280,7 +296,7 @@ class Loop:
         """
         if self.is_over:
             raise BadRequest(f"the search is over after {self.number} generations")
-        if self._block_over:
+        if self._is_block_over:
             order = self._wanted()
             event = {
                 "event": "shown",
@@ -294,6 +310,20 @@ class Loop:
             self._show(order)
         order = tuple(each for each in self._order if not self._trials.has(*each))
         return Generation(self.number, self._codes, self._images, self.ids, order)
+
+    @property
+    def _is_block_over(self) -> bool:
+        """Return whether the rig said so, or each presentation has a response or failed."""
+        return self._block_over or all(self._trials.has(*each) for each in self._order)
+
+    @property
+    def begun(self) -> float:
+        """Return when the search first showed pictures, in seconds since 1970; 0 before that.
+
+        It tells this search from others whose pictures lie in the same exchange.
+        """
+        shown = (each for each in self.session.events if each["event"] == "shown")
+        return float(next(shown, {"time": 0.0})["time"])
 
     def _show(self, order: tuple[Presentation, ...]) -> None:
         self._shows += 1
@@ -335,8 +365,21 @@ class Loop:
         for each in fresh:
             self._trials.add(each)
         self._block_over = self._block_over or done
+        if fresh and not done:
+            self._tell_of_silence()
         failed = sum(each.value != each.value for each in fresh)
         return Told(len(fresh) - failed, repeated, failed, len(late), self._finish())
+
+    def _tell_of_silence(self) -> None:
+        """Tell where a block is answered, but never in a channel that the readout needs."""
+        told = [self._trials.told(*each) for each in self._order]
+        silent = [name for name in self.readout.weights if not any(name in each for each in told)]
+        if told and all(told) and silent:
+            others = ", ".join(sorted(set().union(*told))[:8])
+            notice(
+                f"every picture is answered in channel {others}; the readout waits for "
+                f"channel {', '.join(silent)}"
+            )
 
     def _sorted(self, given: Sequence[Response]) -> tuple[list[Response], int, list[Response]]:
         """Return what is new, how many were told before, and what is of earlier generations."""
@@ -375,7 +418,7 @@ class Loop:
     def _finish(self) -> bool:
         """Complete the generation where it can be; return whether it was."""
         lacking = self._trials.lacking(self._shown_ids, self.repeats)
-        given_up = self._block_over and self._shows >= self.tries
+        given_up = self._is_block_over and self._shows >= self.tries
         if not self._shows or (lacking and not given_up):
             return False
         if lacking:

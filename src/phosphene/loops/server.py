@@ -13,17 +13,23 @@ import json
 import math
 import secrets
 import socketserver
+import sys
 from typing import Any
 
 from phosphene.errors import BadRequest, PhospheneError
 from phosphene.loops.block import Interleaved
 from phosphene.loops.folder import PROTOCOL, png
 from phosphene.loops.generation import Generation, Response
-from phosphene.loops.loop import Loop
+from phosphene.loops.loop import Loop, notice
+from phosphene.loops.responses import response_of
 
 HOST = "127.0.0.1"
 MAX_LINE = 64 << 20
 """Bytes; a client that sends a longer line is cut off."""
+MAX_HELLO = 4096
+"""Bytes of the line with the token."""
+PATIENCE = 10.0
+"""Seconds in which a client says the token; until then others wait."""
 
 
 class LoopServer(socketserver.TCPServer):
@@ -36,6 +42,13 @@ class LoopServer(socketserver.TCPServer):
         self.token = token or secrets.token_hex(16)
         super().__init__((HOST, port), _Rig)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Tell of a connection that broke, and wait for the next."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            raise
+        notice(f"a connection ended ({error.strerror or type(error).__name__}); waiting for a rig")
+
     def serve(self) -> None:
         """Serve until all generations are complete."""
         while not self.loop.is_over:
@@ -47,8 +60,11 @@ class _Rig(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         known = False
+        self.connection.settimeout(PATIENCE)
         while not self.server.loop.is_over:
-            line = self.rfile.readline(MAX_LINE)
+            line = self.rfile.readline(MAX_LINE if known else MAX_HELLO)
+            if len(line) >= MAX_LINE:
+                self._say({"error": f"a line has fewer than {MAX_LINE:,} bytes"})
             if not line.endswith(b"\n"):
                 return
             try:
@@ -59,11 +75,15 @@ class _Rig(socketserver.StreamRequestHandler):
                     str(message.get("token", "")).encode(), self.server.token.encode()
                 )
                 answer = self._answered(message) if known else {"error": "the token is another"}
-            except (ValueError, PhospheneError) as error:
+            except (ValueError, RecursionError, PhospheneError) as error:
                 answer = {"error": str(error)}
-            self.wfile.write(json.dumps(answer).encode() + b"\n")
+            self._say(answer)
             if not known:
                 return
+            self.connection.settimeout(None)
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        self.wfile.write(json.dumps(answer).encode() + b"\n")
 
     def _answered(self, message: dict[str, Any]) -> dict[str, Any]:
         loop = self.server.loop
@@ -88,8 +108,9 @@ def as_json(generation: Generation) -> dict[str, Any]:
 def _response(row: Any) -> Response:
     try:
         picture, trial, channel, value = row
-        return Response(
-            str(picture), int(trial), str(channel), math.nan if value is None else float(value)
-        )
+        columns = {"picture": picture, "trial": trial, "channel": channel}
+        return response_of({**columns, "value": math.nan if value is None else value})
     except (TypeError, ValueError):
-        raise BadRequest(f"a response is [picture, trial, channel, value]; got {row!r}") from None
+        raise BadRequest(
+            f"a response is [picture, trial, channel, value]; got {repr(row)[:200]}"
+        ) from None

@@ -29,6 +29,10 @@ class Trials:
         """Return a response that was counted; None where there is none."""
         return self._values.get((picture, trial), {}).get(channel)
 
+    def told(self, picture: str, trial: int) -> set[str]:
+        """Return the channels of which a trial has a response, also one that failed."""
+        return {*self._values.get((picture, trial), {})}
+
     def has(self, picture: str, trial: int) -> bool:
         """Return whether a trial has a response of every channel, also one that failed."""
         return all(name in self._values.get((picture, trial), {}) for name in self.channels)
@@ -132,6 +136,8 @@ def without_drift(value: float, drift: str, now: float | None, first: float | No
     return value * first / now if now > 0 and first > 0 else value
 
 
+SHORTEST = 4
+"""Values; of fewer, not even a series that always rises passes the test."""
 RISING = 1.645
 """A standard normal number is larger in 5 % of cases."""
 
