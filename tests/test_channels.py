@@ -21,7 +21,7 @@ from phosphene.datasets.fingerprints import fingerprint
 from phosphene.errors import BadRequest
 from phosphene.priors import load_prior
 from phosphene.records import Folder
-from phosphene.studies._comparison import _resized
+from phosphene.studies import _comparison
 from phosphene.studies._folder import shown_pixels
 from phosphene.studies.exemplars import describe, field_box, find_exemplars
 from phosphene.subjects import READINGS
@@ -207,10 +207,38 @@ def test_a_picture_beside_photographs_gives_the_subject_what_it_gave_alone(fit: 
     rows = torch.linspace(0, 1, WIDTH)[:, None].expand(3, WIDTH, WIDTH)
     for image in (rows, rows.mT, subject.fitted(rows[None])[0]):
         picture = images.to_pixels(image.numpy())
-        beside = _resized(picture, subject.photograph_size, fit)
+        beside = _comparison._resized(picture, subject.photograph_size, fit)
         assert beside.shape[:2] == subject.photograph_size
         alone, other = (subject.fitted(as_images([each])) for each in (picture, beside))
         torch.testing.assert_close(other, alone, atol=0.03, rtol=0)
+
+
+def test_a_judge_is_shown_both_edges_of_what_a_wide_network_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a white square, for a judge cuts a wide picture to its own proportions."""
+    shown: list[Tensor] = []
+
+    def kept(judge: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        shown.append(pictures)
+        return pictures, pictures
+
+    monkeypatch.setattr(_comparison, "features", kept)
+    subject = phosphene.wrap(lively_linear(3), size=(HEIGHT, WIDTH))
+    data = Stream(wide_photographs(tmp_path), "all", subject.photograph_size)
+    photographs = [pixels for _, pixels, _ in data.photographs()]
+    _, peaks = _comparison._UnitFeatures(subject, subject, "conv", 0, None)(photographs)
+    with torch.no_grad():
+        torch.testing.assert_close(peaks, subject(as_images(photographs)))
+    (pictures,) = shown
+    assert pictures.shape == (3, 3, WIDTH, WIDTH)
+    top = (WIDTH - HEIGHT) // 2
+    for picture in pictures:
+        pixels = images.to_pixels(picture.numpy())
+        assert has_both_edges(pixels[top : top + HEIGHT])
+        assert (pixels[:top] == 255).all()
+    square = [np.full((8, 8, 3), 7, np.uint8)]
+    assert torch.equal(_comparison.in_squares(square), as_images(square))
 
 
 GREY = """

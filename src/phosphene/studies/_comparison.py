@@ -24,7 +24,7 @@ from phosphene.studies._index import LayerExemplars, find_peaks
 from phosphene.studies._natural import REFERENCES, NaturalImages, seeded
 from phosphene.studies.exemplars import cut_out, field_box, in_colours_of
 from phosphene.subjects import Subject
-from phosphene.tensors import as_images, device_of
+from phosphene.tensors import as_images, device_of, padded_to_shape
 
 RANDOM_CODES = 50
 """Codes for what the prior makes by itself."""
@@ -70,7 +70,7 @@ class Comparison:
         """Fill in each run's rows of a layer's units, and return its figures."""
         field = self.natural.fields.get(layer)
         ordinary, *priors = (
-            features(self.judge, as_images(_somewhere(pictures, field, self.subject)))
+            features(self.judge, in_squares(_somewhere(pictures, field, self.subject)))
             for pictures in (self.ordinary, *self.priors)
         )
         pooled: list[dict[str, list[Tensor]]] = [{"pictures": [], "exemplars": []} for _ in rows]
@@ -240,7 +240,15 @@ class _UnitFeatures:
         ]
         shown = [in_colours_of(self.subject, picture) for picture in pictures]
         cut = [cut_out(picture, box) for picture, box in zip(shown, boxes, strict=True)]
-        return features(self.judge, as_images(cut)), peaks
+        return features(self.judge, in_squares(cut)), peaks
+
+
+def in_squares(pictures: Sequence[Pixels]) -> Tensor:
+    """Return pictures as images in white squares, (n, 3, side, side), which judges see whole.
+
+    A judge cuts what has other proportions than its own.
+    """
+    return padded_to_shape(as_images(pictures), (1, 1), (1.0, 1.0, 1.0))
 
 
 def _random_pictures(run: Run, size: tuple[int, int]) -> list[Pixels]:

@@ -18,12 +18,11 @@ from phosphene.forms import Evaluation
 from phosphene.images import Pixels
 from phosphene.metrics import judge_channels, kernel_distance, recognised
 from phosphene.statistics import Figure, share
-from phosphene.studies._comparison import Comparison, Rows
+from phosphene.studies._comparison import Comparison, Rows, in_squares
 from phosphene.studies._folder import Picture, Run
 from phosphene.studies._natural import NaturalImages
 from phosphene.studies._sums import with_sums
 from phosphene.subjects import Subject, load_subject
-from phosphene.tensors import as_images
 from phosphene.texts import file_names, slug
 
 
@@ -153,7 +152,7 @@ def _recognition(
     pictures = [picture for each in run.layers[run.subject.output].values() for picture in each]
     named = judge_channels(judge, run.subject.classes)
     labels = torch.tensor([picture.unit.channel for picture in pictures])
-    hits = recognised(judge, as_images([picture.pixels for picture in pictures]), labels, named)
+    hits = recognised(judge, in_squares([picture.pixels for picture in pictures]), labels, named)
     for channel, row in rows.items():
         row["recognised_top1"], row["recognised_top5"] = hits[labels == channel].mean(0).tolist()
     note = f"by {judge.name} among {len(named):,} classes"
@@ -165,7 +164,7 @@ def _recognition(
         pixels, classes = _known(run.subject, natural, photographs)
         if not pixels:
             return figures
-        hits = recognised(judge, as_images(pixels), torch.tensor(classes), named)
+        hits = recognised(judge, in_squares(pixels), torch.tensor(classes), named)
         note = f"{note}, photographs held out"
         figures |= {
             f"natural_top{n}": share(hits[:, i].tolist(), note) for i, n in enumerate((1, 5))
