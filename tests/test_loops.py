@@ -322,6 +322,12 @@ def test_a_readout_is_written_as_units_are(text, weights):
     assert Readout.of(text).weights == weights
 
 
+@pytest.mark.parametrize("text", ["", "fc8:3", "channel:3@2,2", 'channel:""'])
+def test_a_readout_is_of_channels_alone(text):
+    with pytest.raises(BadRequest, match="a readout is of channels, such as channel:3"):
+        Readout.of(text)
+
+
 def test_a_pattern_is_the_angle_between_population_vectors():
     readout = Readout({"a": 3.0, "b": 4.0}, pattern=True)
     assert readout({"a": 6.0, "b": 8.0}) == pytest.approx(1)
@@ -485,6 +491,18 @@ def test_a_rig_that_drops_trials_says_that_the_block_is_over(tmp_path):
 
     loop, answered = rig(tmp_path, dropping)
     assert (loop.number, answered) == (3, [6, 2, 6, 2, 6, 2])
+
+
+def test_the_rig_of_the_page_answers(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "closed-loop.md").read_text(encoding="utf-8")
+    source = page.partition("<!-- file: my_rig.py -->\n```python\n")[2].partition("```")[0]
+    names = {"__name__": "my_rig"}
+    exec(compile(source, "my_rig.py", "exec"), names)
+    readout = Readout.of("channel:3")
+    loop = tiny_loop(tmp_path / "log", climb=CLIMB.changed(steps=3), readout=readout)
+    for generation in serve_folder(loop, tmp_path / "exchange"):
+        names["answer"](tmp_path / "exchange" / f"block-{generation.number:04}-00")
+    assert loop.number == 3
 
 
 def test_a_last_line_without_an_end_counts_when_the_rig_is_done(tmp_path):
@@ -823,6 +841,22 @@ def test_a_command_answers_the_paths_of_pictures(tmp_path):
     assert neuron(images).tolist() == [[0.0], [765.0]]
     with pytest.raises(BadRequest, match="ended with code 1"):
         load_neuron(f"command:{sys.executable} -c 'raise SystemExit(1)'")(images)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("", "names no program"),
+        ('"x', "cannot be read: No closing quotation"),
+        ("/nowhere/x", "cannot run /nowhere/x"),
+        ("{python} -c 'import sys; sys.stdout.buffer.write(bytes([255]))'", "prints numbers"),
+        ("{python} -c 'print(1, 2); print(3)'", "as many numbers in each line"),
+        ("{python} -c 'input()'", "ended with code 1: EOFError"),
+    ],
+)
+def test_a_command_that_cannot_answer_is_one_line(command, words):
+    with pytest.raises(BadRequest, match=words):
+        load_neuron("command:" + command.format(python=sys.executable))(torch.zeros(2, 3, 4, 4))
 
 
 def test_a_disk_without_space_is_told(tmp_path, monkeypatch):

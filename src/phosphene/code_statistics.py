@@ -86,8 +86,8 @@ def needed(statistics: CodeStatistics | None) -> CodeStatistics:
     if statistics is None:
         raise BadRequest(
             "that climb needs the statistics of a prior's codes: for pixels and fourier use climb "
-            "default; give a prior of your own statistics, or take optimizer adam and constraint "
-            "none"
+            "default, or optimizer cma-es in a closed loop; give a prior of your own statistics, "
+            "or take optimizer adam and constraint none"
         )
     return statistics
 

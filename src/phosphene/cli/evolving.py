@@ -44,7 +44,10 @@ RigFolder = Annotated[
     Path | None, typer.Option("--folder", help="Serve a rig through this folder.")
 ]
 Port = Annotated[
-    int | None, typer.Option(help="Serve a rig through this port of 127.0.0.1; 0 takes a free one.")
+    int | None,
+    typer.Option(
+        help="Serve a rig through this port of 127.0.0.1; 0 takes a free one.", min=0, max=65535
+    ),
 ]
 Readouts = Annotated[
     list[str] | None,
@@ -66,7 +69,10 @@ Tries = Annotated[
     int, typer.Option(help="Blocks in which a picture without a response is shown.", min=1, max=100)
 ]
 Plateau = Annotated[
-    int, typer.Option(help="Stop when the score has not risen for so many generations.", min=0)
+    int,
+    typer.Option(
+        help="Stop when the score has not risen for so many generations, from 4 on.", min=0
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of all that is random.", min=0)]
 Multiplicative = Annotated[
@@ -288,7 +294,9 @@ def rig(
     units: Units = None,
     neuron: BlackBox = "",
     folder: RigFolder = None,
-    port: Annotated[int | None, typer.Option(help="The port of `phosphene evolve --port`.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The port of `phosphene evolve --port`.", min=1, max=65535)
+    ] = None,
     token: Annotated[str, typer.Option(help="What `phosphene evolve --port` printed.")] = "",
     noise: Multiplicative = 0.0,
     fano: Fano = 0.0,

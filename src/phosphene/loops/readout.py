@@ -37,7 +37,7 @@ class Readout:
         terms = parse(text if ":" in text else f'channel:"{text.strip()}"')
         weights: dict[str, float] = {}
         for term in terms:
-            if term.layer != "channel":
+            if (term.layer, term.position) != ("channel", "centre") or not term.channels:
                 raise BadRequest(f"a readout is of channels, such as channel:3; got {text!r}")
             weights[term.channels] = weights.get(term.channels, 0.0) + term.weight
         return cls(weights)

@@ -69,7 +69,7 @@ def load_neuron(name: str) -> Neuron:
         function = load_factory(name)
         return lambda images: _checked(_called(function, name, images), len(images), name)
     if name.startswith(COMMAND):
-        command = shlex.split(name.removeprefix(COMMAND))
+        command = _words(name)
         return lambda images: _checked(_run(command, images), len(images), name)
     if name.startswith(ONNX):
         return _onnx(name)
@@ -108,22 +108,41 @@ def _called(function: Callable[..., Any], name: str, images: Tensor) -> Any:
         return function(np.stack([to_pixels(image.numpy()) for image in images]))
 
 
+def _words(name: str) -> list[str]:
+    try:
+        words = shlex.split(name.removeprefix(COMMAND))
+    except ValueError as error:
+        raise BadRequest(f"{name} cannot be read: {error}") from None
+    if not words:
+        raise BadRequest(f"{name} names no program: command:PROGRAM")
+    return words
+
+
 def _run(command: Sequence[str], images: Tensor) -> list[list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{i:03}.png") for i in range(len(images))]
         for file, image in zip(files, images, strict=True):
             write_png(file, to_pixels(image.numpy()))
         try:
-            done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True)
+            done = subprocess.run(
+                [*command, *map(str, files)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+            )
         except OSError as error:
             raise BadRequest(f"cannot run {command[0]}: {error.strerror}") from None
     if done.returncode:
         told = done.stderr.strip().splitlines() or ["it said nothing"]
         raise BadRequest(f"{command[0]} ended with code {done.returncode}: {told[-1]}")
     try:
-        return [[*map(float, line.replace(",", " ").split())] for line in done.stdout.splitlines()]
+        rows = [[*map(float, line.replace(",", " ").split())] for line in done.stdout.splitlines()]
     except ValueError as error:
         raise BadRequest(f"{command[0]} prints numbers; {error}") from None
+    if len({len(row) for row in rows}) > 1:
+        raise BadRequest(f"{command[0]} prints as many numbers in each line; got {rows[:3]}")
+    return rows
 
 
 def _checked(given: Any, images: int, name: str) -> Rates:
