@@ -378,7 +378,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(
 def test_a_disk_that_fills_up_keeps_what_is_finished(
     synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace, left = os.replace, [5]
+    replace, left = os.replace, [7]
 
     def until_full(source: Any, target: Any) -> None:
         left[0] -= 1
@@ -392,8 +392,10 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
     assert "No space left on device" in said.refused()
     assert written(tmp_path / "out") == [
         "contact-sheet.png",
+        "fc8-0-tench-s0.input.png",
         "fc8-0-tench-s0.json",
         "fc8-0-tench-s0.png",
+        "fc8-1-english-springer-s0.input.png",
         "fc8-1-english-springer-s0.json",
         "fc8-1-english-springer-s0.png",
     ]
@@ -612,7 +614,7 @@ def test_control_c_in_mid_climb_keeps_what_is_finished(
     assert said.code == 130
     assert said.err.strip().splitlines()[-1] == "phosphene: stopped; what is finished is kept"
     assert "Traceback" not in said.err
-    finished = written(tmp_path / "out", "fc8*.png")
+    finished = written(tmp_path / "out", "fc8*-s0.png")
     assert [name[:5] for name in finished] == ["fc8-0", "fc8-1", "fc8-2", "fc8-3"]
     sheet = read_png(tmp_path / "out" / "contact-sheet.png")
     assert (sheet != 255).any(), "the contact sheet shows them"
@@ -652,7 +654,7 @@ def test_too_little_memory_is_told_and_keeps_what_is_finished(
     assert {"cpu": "4503599627370496 bytes", "cuda": "20.00 GiB", "python": "smaller --batch"}[
         where
     ] in said
-    assert [name[:5] for name in written(tmp_path / "out", "fc8*.png")] == ["fc8-0", "fc8-1"]
+    assert [name[:5] for name in written(tmp_path / "out", "fc8*-s0.png")] == ["fc8-0", "fc8-1"]
 
 
 def test_another_runtime_error_is_not_hidden(

@@ -168,7 +168,7 @@ def test_a_part_of_another_kind_is_refused_in_one_line(there: Path) -> None:
             {"optimizer": "python:own_contrast:contrast"},
             "optimizer python:own_contrast:contrast raised TypeError",
         ),
-        ({"objective": "loudness"}, "there are: activation, probability, python:MODULE:FACTORY"),
+        ({"objective": "loudness"}, "there are: activation, cosine, probability, python:MODULE"),
         ({"optimizer": Steps, "cycle": 0.5}, "cycle is for optimizers that follow a gradient"),
     ):
         with pytest.raises(BadRequest, match=re.escape(words)):
