@@ -155,6 +155,30 @@ def test_a_trial_that_failed_is_shown_again_and_counts_for_nothing(tmp_path):
     assert loop.history == clean.history
 
 
+def test_a_map_and_an_array_answer_what_was_asked_last(tmp_path):
+    """Also where pictures are shown again, whose trials have higher numbers."""
+    loop = tiny_loop(tmp_path)
+    lost = loop.ask().ids[2]
+    loop.tell({name: math.nan if name == lost else 1.0 for name in loop.own_ids})
+    loop.ask()
+    assert loop.tell({lost: 7.0}).complete
+    assert loop.history[0][2] == 7
+    rows = answers(loop)
+    loop.tell(rows[:4], done=False)
+    assert len(loop.ask().order) == 4
+    assert loop.tell(np.arange(4.0)).complete
+
+
+@pytest.mark.parametrize(
+    "given", [{1: 2.0}, [Response("a", "0", "0", 1.0)], [Response("a", 0, "0", "x")]]
+)
+def test_a_response_of_wrong_types_is_refused(tmp_path, given):
+    loop = tiny_loop(tmp_path)
+    loop.ask()
+    with pytest.raises(BadRequest, match="a response is"):
+        loop.tell(given)
+
+
 def test_it_goes_on_without_a_picture_that_never_answers(tmp_path):
     loop = tiny_loop(tmp_path, tries=2)
     lost = loop.ask().ids[2]
@@ -549,6 +573,20 @@ def test_files_of_another_search_are_refused(tmp_path):
     other.ask()
     with pytest.raises(BadRequest, match="block-0000-00 is of another search"):
         next(serve_folder(other, folder))
+
+
+def test_responses_that_were_there_before_their_block_are_set_aside(tmp_path):
+    folder = tmp_path / "exchange"
+    loop = tiny_loop(tmp_path / "log")
+    blocks = serve_folder(loop, folder, lambda place: iter(range(3)))
+    rows = [{"picture": p, "trial": t, "channel": 0, "value": 1.0} for p, t in next(blocks).order]
+    (folder / "responses-0000-00.csv").write_text(as_csv(rows))
+    (folder / "responses-0001-00.csv").write_text("picture,value\n0001-000,9\n")
+    with pytest.warns(Notice, match="was there before its block"):
+        assert len(next(blocks).order) == 6
+    assert not take_responses(loop, folder, "0001-00")
+    assert len(loop.ask().order) == 6
+    assert (folder / "early-0001-00.csv").exists()
 
 
 def test_a_folder_that_goes_ends_the_command_and_not_the_search(tmp_path):

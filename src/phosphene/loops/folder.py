@@ -53,6 +53,7 @@ def serve_folder(
     while not loop.is_over:
         generation = loop.ask()
         name = f"{generation.number:04}-{loop.blocks - 1:02}"
+        _set_aside(folder, name)
         write_block(folder / f"block-{name}", generation, name, _begun(loop))
         yield generation
         for _ in changes(folder):
@@ -77,12 +78,24 @@ def _refuse_leftovers(folder: Path) -> None:
             )
 
 
+def _set_aside(folder: Path, name: str) -> None:
+    """Rename responses that were there before their block: nobody had seen its pictures."""
+    if (folder / f"block-{name}").exists():
+        return
+    for suffix in (*SUFFIXES, ".done"):
+        early = folder / f"responses-{name}{suffix}"
+        if early.exists():
+            early.rename(folder / f"early-{name}{suffix}")
+            text = f"{early} was there before its block; it is now early-{name}{suffix}"
+            warnings.warn(Notice(text), stacklevel=2)
+
+
 def write_block(place: Path, generation: Generation, name: str, begun: Sequence[float]) -> None:
     """Write the pictures of a block and its manifest; the folder appears whole.
 
     A block that is there already is kept; `BadRequest` where it is of another search.
     """
-    if place.exists():
+    if (place / "manifest.json").exists():
         with suppress(OSError, ValueError):
             former = read_json(place / "manifest.json").get("begun", [])
             if former and not {*former} & {*begun}:

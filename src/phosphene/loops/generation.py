@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,7 +111,7 @@ def responses_of(given: Any, generation: Generation) -> list[Response]:
     channel. `BadRequest` where it is neither.
     """
     if isinstance(given, Mapping):
-        return [*_of_mapping(given)]
+        return [*_of_mapping(given, generation)]
     if isinstance(given, Sequence) and all(isinstance(each, Response) for each in given):
         return [*given]
     try:
@@ -132,10 +133,12 @@ def responses_of(given: Any, generation: Generation) -> list[Response]:
     ]
 
 
-def _of_mapping(given: Mapping[str, Any]) -> Iterable[Response]:
+def _of_mapping(given: Mapping[str, Any], generation: Generation) -> Iterable[Response]:
     for picture, values in given.items():
+        shown = [each.trial for each in generation.order if each.picture == picture]
         trials = values if isinstance(values, Sequence | np.ndarray) else [values]
-        for trial, value in enumerate(trials):
+        numbers = chain(shown, count(max(shown, default=-1) + 1))
+        for trial, value in zip(numbers, trials, strict=False):
             if isinstance(value, bool) or not isinstance(value, int | float | np.number):
                 raise BadRequest(f"{picture}: a response is a number; got {value!r}")
             yield Response(picture, trial, "0", float(value))
@@ -143,10 +146,15 @@ def _of_mapping(given: Mapping[str, Any]) -> Iterable[Response]:
 
 def checked_response(response: Response) -> Response:
     """Return a response; `BadRequest` where its trial or its value cannot be."""
+    if not isinstance(response.picture, str) or not isinstance(response.trial, int | np.integer):
+        raise BadRequest(f"a response is to a picture's id and a whole trial; got {response}")
+    if isinstance(response.value, bool) or not isinstance(response.value, int | float | np.number):
+        raise BadRequest(f"{response.picture}: a response is a number; got {response.value!r}")
     if not 0 <= response.trial <= MAX_TRIALS:
         raise BadRequest(
             f"{response.picture}: trials are numbered 0 … {MAX_TRIALS:,}; got {response.trial}"
         )
     if math.isinf(response.value):
         raise BadRequest(f"{response.picture}, trial {response.trial}: the response is infinite")
-    return response
+    trial = int(response.trial)
+    return Response(response.picture, trial, str(response.channel), float(response.value))

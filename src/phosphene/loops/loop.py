@@ -224,6 +224,7 @@ class Loop:
         self._trials = Trials(self.readout.weights)
         self._presented: set[Presentation] = set()
         self._order: tuple[Presentation, ...] = ()
+        self._asked: tuple[Presentation, ...] = ()
         self._shows = 0
         self._block_over = True
         self.__dict__.pop("_images", None)
@@ -309,6 +310,7 @@ class Loop:
             self.session.append(event)
             self._show(order)
         order = tuple(each for each in self._order if not self._trials.has(*each))
+        self._asked = order
         return Generation(self.number, self._codes, self._images, self.ids, order)
 
     @property
@@ -326,6 +328,7 @@ class Loop:
         return float(next(shown, {"time": 0.0})["time"])
 
     def _show(self, order: tuple[Presentation, ...]) -> None:
+        self._asked = order
         self._shows += 1
         self._block_over = False
         self._order = order
@@ -353,7 +356,7 @@ class Loop:
         `ask` wanted was shown: what has no response by then is shown again, or is given up after
         `tries` blocks. Without it, more responses are awaited.
         """
-        generation = Generation(self.number, self._codes, self._codes, self.ids, self._order)
+        generation = Generation(self.number, self._codes, self._codes, self.ids, self._asked)
         given = [checked_response(each) for each in responses_of(responses, generation)]
         fresh, repeated, late = self._sorted(given)
         if fresh or late or done:

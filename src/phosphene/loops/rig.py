@@ -71,6 +71,8 @@ class Rig:
 
     def rows(self, pictures: Mapping[str, bytes], order: Sequence[Any]) -> list[Row]:
         """Return a block's responses: pictures are PNG by id, the order is (id, trial) pairs."""
+        if not order:
+            return []
         images = {name: self._image(name, content) for name, content in pictures.items()}
         told, _ = responses(self.neuron, images, [*map(tuple, order)], self.noise, self.seed)
         found = [(each.picture, each.trial, each.channel, each.value) for each in told]
