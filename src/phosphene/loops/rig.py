@@ -76,7 +76,7 @@ class Rig:
         images = {name: self._image(name, content) for name, content in pictures.items()}
         told, _ = responses(self.neuron, images, [*map(tuple, order)], self.noise, self.seed)
         found = [(each.picture, each.trial, each.channel, each.value) for each in told]
-        key = [self.seed, len(found), *found[0][0].encode()]
+        key = [self.seed, len(found), found[0][1], *found[0][0].encode()]
         return [*self.mishaps.of(found, np.random.default_rng(key))]
 
     def _image(self, name: str, content: bytes) -> torch.Tensor:
