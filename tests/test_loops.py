@@ -283,6 +283,14 @@ def test_a_plateau_is_of_as_many_generations_as_the_test_needs(tmp_path):
         tiny_loop(tmp_path, plateau=3)
 
 
+def test_evolution_refuses_a_prior_without_a_gradient(tmp_path, monkeypatch):
+    prior = tiny_generated()
+    images = prior.images
+    monkeypatch.setattr(type(prior), "images", lambda self, codes: images(codes).detach())
+    with pytest.raises(BadRequest, match="needs a prior with a gradient; take cma-es"):
+        Loop(prior, CLIMB, tmp_path)
+
+
 def test_references_of_another_size_are_refused(tmp_path):
     with pytest.raises(BadRequest, match=r"references are \(n, 3, 14, 14\).*got \[2, 3, 9, 9\]"):
         tiny_loop(tmp_path, references=torch.zeros(2, 3, 9, 9))

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from phosphene.code_statistics import needed
+from phosphene.errors import BadRequest
 from phosphene.optimizers._evolution import (
     Array,
     EvolutionStrategy,
@@ -73,6 +74,10 @@ def main_directions(prior: Prior, wanted: int) -> tuple[Array, Array]:
         starts = [prior.start(number * BATCH + i) for i in range(BATCH)]
         codes = torch.stack(starts).detach().requires_grad_()
         images = prior.images(codes)
+        if not images.requires_grad:
+            raise BadRequest(
+                "optimizer evolution needs a prior with a gradient; take cma-es, genetic or sphere"
+            )
         noise = torch.randn(images.shape, generator=rng).to(images)
         if number % 2:
             noise = F.avg_pool2d(noise, GRAIN, 1, GRAIN // 2)
