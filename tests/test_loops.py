@@ -1044,3 +1044,19 @@ def test_two_channels_of_a_rig_are_searched_in_one_block(tmp_path):
     blocks = [*serve_folder(Interleaved(loops), tmp_path / "exchange")]
     assert [len(each.order) for each in blocks] == [12, 12]
     assert [each.number for each in loops] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"pictures": {}}', '{"pictures": {"a": {"file": "../a.png", "sha256": ""}}}'],
+)
+def test_a_manifest_that_is_none_is_refused_by_the_rig(tmp_path, text):
+    (tmp_path / "block-0000-00").mkdir()
+    (tmp_path / "block-0000-00" / "manifest.json").write_text(text)
+    with pytest.raises(BadFile, match="is no manifest of a block"):
+        next(answer_folder(Rig(brightness), tmp_path))
+
+
+def test_a_search_without_a_generation_is_refused(tmp_path):
+    with pytest.raises(BadRequest, match="one generation at least"):
+        tiny_loop(tmp_path, climb=CLIMB.changed(steps=0))

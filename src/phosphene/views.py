@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -95,8 +96,9 @@ def views_of(network: nn.Module) -> dict[str, View]:
 
 def _added(network: Extended, name: str) -> View:
     part = network.parts[name]
-    opened = getattr(part, "opened", None)
-    return View(network.layers[name], part.channels, type(part).__name__, part, opened)  # type: ignore[arg-type]
+    opened: Any = getattr(part, "opened", None)
+    channels: Any = part.channels
+    return View(network.layers[name], channels, type(part).__name__, part, opened)
 
 
 def _heads(network: nn.Module) -> Iterator[tuple[str, View]]:

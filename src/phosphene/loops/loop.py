@@ -149,6 +149,8 @@ class Loop:
             )
         if self.drift != "none" and self.references is None:
             raise BadRequest(f"drift {self.drift!r} is measured by references; give some")
+        if self.climb.steps < 1:
+            raise BadRequest("a search has one generation at least; got steps 0")
         if self.climb.make_optimizer().uses_gradient:
             raise BadRequest(
                 f"optimizer {self.climb.optimizer} follows a gradient, and a neuron has none; "

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from phosphene.errors import BadFile, BadRequest, Unavailable
-from phosphene.files import atomic_path
+from phosphene.files import atomic_path, read_json
 from phosphene.images import from_pixels, opened
 from phosphene.loops.folder import Changes, changes_of
 from phosphene.loops.server import HOST
@@ -105,16 +105,22 @@ def answer_folder(rig: Rig, folder: Path, changes: Changes | None = None) -> Ite
 
 def _answer_block(rig: Rig, block: Path, folder: Path) -> None:
     """Write a block's responses; `BadFile` where a picture is not what the manifest says."""
-    manifest = json.loads((block / "manifest.json").read_text(encoding="utf-8"))
-    pictures = {}
-    for name, said in manifest["pictures"].items():
-        content = (block / said["file"]).read_bytes()
-        if hashlib.sha256(content).hexdigest() != said["sha256"]:
-            raise BadFile(f"{block / said['file']} is not the picture of the manifest")
-        pictures[name] = content
+    try:
+        manifest = read_json(block / "manifest.json")
+        listed = manifest["pictures"].items()
+        said = {name: (str(each["file"]), each["sha256"]) for name, each in listed}
+        order = [(str(picture), int(trial)) for picture, trial in manifest["order"]]
+        responses_name = str(manifest["responses"])
+        files = {name: block / Path(file).name for name, (file, _) in said.items()}
+        pictures = {name: file.read_bytes() for name, file in files.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BadFile(f"{block / 'manifest.json'} is no manifest of a block: {error}") from None
+    for name, (file, sha256) in said.items():
+        if hashlib.sha256(pictures[name]).hexdigest() != sha256:
+            raise BadFile(f"{block / file} is not the picture of the manifest")
     lines = ["picture,trial,channel,value"]
-    lines += [",".join(map(str, row)) for row in rig.rows(pictures, manifest["order"])]
-    with atomic_path(folder / f"{manifest['responses']}.csv") as scratch:
+    lines += [",".join(map(str, row)) for row in rig.rows(pictures, order)]
+    with atomic_path(folder / f"{Path(responses_name).name}.csv") as scratch:
         scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

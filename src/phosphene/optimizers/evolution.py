@@ -1,8 +1,8 @@
 """An evolution strategy along the directions of a code in which the prior's images change most.
 
 A unit's gradient is what the generator passes on of it. Where natural codes are white, a generator
-passes on little in most directions: of the 1,024 of `objects-fc6`, 128 hold 95 % of the gradients
-of any unit of any network. So these few are searched, which takes fewer pictures.
+passes on little in most directions, whatever the network and its unit. So the few others are
+searched, which takes fewer pictures.
 """
 
 from __future__ import annotations
