@@ -36,6 +36,7 @@ from phosphene.tensors import center_crop
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc8")
 SIGMAS = (0.0, 0.2, 0.5)
 SEARCHES: dict[str, dict[str, Any]] = {
+    "surrogate": {"features": "resnet18-objects"},
     "evolution": {},
     "genetic": {},
     "cholesky": {},

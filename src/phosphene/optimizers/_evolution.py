@@ -27,8 +27,11 @@ class Search(ABC):
         """Return the codes of the next generation."""
 
     @abstractmethod
-    def tell(self, scores: Array) -> None:
-        """Learn the scores of the codes that `ask` returned last; higher is better."""
+    def tell(self, scores: Array, codes: Tensor) -> None:
+        """Learn the scores of the codes that `ask` returned last; higher is better.
+
+        `codes` (population, *code) are those that were shown, which a constraint may have moved.
+        """
 
     @abstractmethod
     def current(self) -> Array:
@@ -81,9 +84,10 @@ class EvolutionStrategy(Optimizer):
         return self._as_codes(asked).view(*asked.shape[:2], *self.codes.shape[1:])
 
     def tell(self, codes: Tensor, scores: Tensor, gradient: Gradient) -> None:
-        for search, told in zip(self.searches, scores.double().cpu().numpy(), strict=True):
+        members = zip(self.searches, scores.double().cpu().numpy(), codes, strict=True)
+        for search, told, shown in members:
             finite = told[np.isfinite(told)]
-            search.tell(np.nan_to_num(told, neginf=finite.min(initial=0.0)))
+            search.tell(np.nan_to_num(told, neginf=finite.min(initial=0.0)), shown)
 
     def current(self) -> Tensor:
         return self._as_codes(np.stack([each.current() for each in self.searches])).view_as(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from phosphene.optimizers._evolution import (
     Array,
@@ -61,7 +62,7 @@ class _Factored(Search):
         drawn: Array = self.mean + self.deviation * self.noise @ self.factor
         return drawn * self.unit
 
-    def tell(self, scores: Array) -> None:
+    def tell(self, scores: Array, codes: Tensor) -> None:
         order = np.argsort(-scores, kind="stable")[: len(self.weights)]
         step = self.weights @ self.noise[order]
         self.mean = self.mean + self.deviation * step @ self.factor

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from phosphene.errors import BadRequest
 from phosphene.optimizers._evolution import Array, EvolutionStrategy, Search, Start
@@ -52,7 +53,7 @@ class _Library(Search):
         self.drawn = [self.search.ask() for _ in range(self.population)]
         return np.stack(self.drawn) * self.unit
 
-    def tell(self, scores: Array) -> None:
+    def tell(self, scores: Array, codes: Tensor) -> None:
         pairs = zip(self.drawn, (-scores).tolist(), strict=True)
         self.search.tell([*pairs])
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from phosphene.code_statistics import needed
 from phosphene.errors import BadRequest
@@ -114,7 +115,7 @@ class _Directed(Search):
         self.drawn = np.concatenate([noise, -noise])[: options.population]
         return self._codes(self.base + self.drawn)
 
-    def tell(self, scores: Array) -> None:
+    def tell(self, scores: Array, codes: Tensor) -> None:
         share = self.done / self.steps
         advance = (1 - share) * self.options.first_advance + share * self.options.last_advance
         order = np.argsort(-scores, kind="stable")[: len(self.weights)]

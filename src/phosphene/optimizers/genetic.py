@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from phosphene.optimizers._evolution import Array, EvolutionStrategy, Search, Start
 from phosphene.parts import option
@@ -40,7 +41,7 @@ class _Population(Search):
     def ask(self) -> Array:
         return self.codes
 
-    def tell(self, scores: Array) -> None:
+    def tell(self, scores: Array, codes: Tensor) -> None:
         order = np.argsort(-scores, kind="stable")
         self.best = self.codes[order[0]]
         fitness = (scores - scores.max()) / (scores.std() + 1e-12)

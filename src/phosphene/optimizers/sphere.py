@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from phosphene.optimizers._evolution import (
     Array,
@@ -64,7 +65,7 @@ class _OnSphere(Search):
         share = (self.options.last_angle / self.options.first_angle) ** (self.done / self.steps)
         return math.radians(self.options.first_angle * share) / math.sqrt(self.dimensions)
 
-    def tell(self, scores: Array) -> None:
+    def tell(self, scores: Array, codes: Tensor) -> None:
         order = np.argsort(-scores, kind="stable")[: len(self.weights)]
         middle = self.weights @ self.codes[order]
         middle *= self.radius / np.linalg.norm(middle)
