@@ -43,6 +43,7 @@ from phosphene.synthesis import Climb
 from phosphene.tensors import center_crop
 
 DRIFTS = ("none", "gain", "offset")
+"""What the references' answers correct in the responses of a generation."""
 REFERENCE = "reference-"
 
 

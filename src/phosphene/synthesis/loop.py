@@ -26,6 +26,7 @@ from phosphene.synthesis.starts import start_codes
 from phosphene.synthesis.view import Ascent, Measured, Shifts, View, measured, scored
 
 PRECISIONS = ("float32", "bfloat16")
+"""The types of numbers that networks may compute in."""
 
 MAX_AT_ONCE = 4096
 """Pictures of a batch; more are taken for a slip."""

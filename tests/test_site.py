@@ -1,0 +1,88 @@
+"""The site builds without a warning, every link of it leads somewhere, and no page is left out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import phosphene
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[no-redef]
+
+ROOT = Path(__file__).parent.parent
+SITE = runpy.run_path(str(ROOT / "scripts" / "site"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a site that was built with warnings as errors."""
+    if not find_spec("zensical"):
+        pytest.skip("the extra docs is not installed, or Python is older than 3.11.5")
+    out = tmp_path_factory.mktemp("docs")
+    command = [sys.executable, ROOT / "scripts" / "site", "--build", "--out", out]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return out / "site"
+
+
+def anchors(page: Path) -> set[str]:
+    return set(SITE["Page"](page).anchors)
+
+
+def test_the_site_has_every_public_name(site: Path) -> None:
+    missing = {f"phosphene.{name}" for name in phosphene.__all__} - anchors(site / "python.html")
+    assert not missing, missing
+
+
+def test_the_site_has_every_name_of_the_modules_that_it_documents(site: Path) -> None:
+    for page in ("python-parts", "python-blocks"):
+        found = anchors(site / f"{page}.html")
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        for module in re.findall(r"^::: (\S+)\n(?! +options:)", text, re.M):
+            names = getattr(importlib.import_module(module), "__all__", [])
+            missing = {f"{module}.{name}" for name in names} - found
+            assert module in found, module
+            assert not missing, f"give each a docstring: {missing}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """Whoever adds a page says in zensical.toml what it is for."""
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
+    named = set(re.findall(r"[\w-]+\.md", str(nav)))
+    assert named == {name for _, name in SITE["sources"]() if name.endswith(".md")}
+
+
+@pytest.mark.parametrize(
+    ("tag", "found"),
+    [
+        ('<a href="b.html#here">', False),
+        ('<a href="b.html#there">', True),
+        ('<a href="c.html">', True),
+        ('<img src="picture.webp">', True),
+        ('<a href="https://example.org">', False),
+        ('<script src="https://example.org/a.js">', True),
+        ('<link rel="stylesheet" href="//example.org/a.css">', True),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path, tag: str, found: bool) -> None:
+    (tmp_path / "a.html").write_text(tag, encoding="utf-8")
+    (tmp_path / "b.html").write_text('<p id="here">', encoding="utf-8")
+    assert bool(list(SITE["broken"](tmp_path))) == found
+
+
+def test_the_site_says_what_it_has_to_a_program(site: Path) -> None:
+    """Each line of llms.txt names a page in Markdown that is there."""
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\): \S", text)
+    assert len(links) > 20
+    assert all((site / link).exists() for link in links)
