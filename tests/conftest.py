@@ -48,6 +48,29 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 CI_SAMPLE, SAMPLES = DATA / "ci-sample-64", DATA / "imagenet-1000-samples-128"
 
 
+FAST = {
+    f"test_{name}.py"
+    for name in (
+        "channels factories house kept metrics objectives options parts priors probe prose"
+        " receptive_fields stimulus texts units"
+    ).split()
+}
+"""The files whose tests take moments: the fast lane, of under a minute."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the slow files unread, since reading them all takes longer than the fast lane."""
+    slow = collection_path.match("test_*.py") and collection_path.name not in FAST
+    return True if slow and "not slow" in config.getoption("markexpr") else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what does not belong to the fast lane."""
+    for item in items:
+        if item.path.name not in FAST:
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

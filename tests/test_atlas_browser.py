@@ -19,7 +19,10 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 expect = sync_api.expect
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium here")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium here"),
+]
 
 PAGES = [
     "index.html",

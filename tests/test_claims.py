@@ -591,6 +591,7 @@ def test_a_hostile_text_is_only_text(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium here")
 def test_in_a_browser_nothing_is_lost_at_any_width_and_axe_is_content(tmp_path: Path) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")

@@ -26,6 +26,8 @@ from phosphene.training.enlarge import Pairs, cached_pairs, drawn, style, train_
 from phosphene.training.optimization import seeded
 from phosphene.training.recipes import Recipe, read_recipe
 
+pytestmark = pytest.mark.training
+
 TRAINED = Path(__file__).parent.parent / "weights" / "enlarger.safetensors"
 TINY = {"widths": [8, 8, 4], "blocks": [1, 1, 1]}
 

@@ -119,6 +119,8 @@ class Killed(BaseException):
 Make = Callable[[int, int], Photographs]
 Bits = dict[str, Tensor]
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
