@@ -29,6 +29,7 @@ FLOORS = {
     "loops": 6,
     "synthesis": 5,
     "stimulus": 4,
+    "screen": 1,
     "training": 4,
     "optimizers": 4,
     "testing": 4,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +20,36 @@ from torch import Tensor
 from phosphene.errors import BadFile, BadRequest
 from phosphene.images import read_png
 from phosphene.parts import check_options, option
-from phosphene.priors import Prior
 from phosphene.subjects import Subject
 from phosphene.tensors import LUMINANCE, as_images, center_crop, resized
 
 Project = Callable[[Tensor], Tensor]
-"""From a prior's images (batch, channels, height, width) to images that keep the constraints."""
+"""From images (batch, channels, height, width) to images that keep the constraints."""
+
+
+class Drawn(Protocol):
+    """What images are like: those of a prior, or those that a screen shows (see `Shape`)."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def view_size(self) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Images of which all is shown. `size` is (height, width)."""
+
+    channels: int
+    size: tuple[int, int]
+
+    @property
+    def view_size(self) -> tuple[int, int]:
+        """Return the size of the part that is shown."""
+        return self.size
+
 
 MEASURES = ("norm", "contrast", "luminance")
 """What is measured of a picture, in this order."""
@@ -129,14 +153,21 @@ class Stimulus:
         """Return the constraints of a record; the mask's file is not read yet."""
         return cls(**kept)
 
-    def fit(self, subject: Subject, prior: Prior) -> Project:
-        """Return the projection of a prior's images, which a gradient comes through.
+    def fit(self, subject: Subject, drawn: Drawn) -> Project:
+        """Return the projection of images, which a gradient comes through.
 
         Without constraints it returns the images as they are.
         """
         if not self.as_json():
             return lambda images: images
-        return _Projection(self, subject, prior)
+        return _Projection(self, subject, drawn)
+
+    def background_of(self, subject: Subject, channels: int) -> tuple[float, ...]:
+        """Return the background's value of each channel; grey where channels differ in number."""
+        if self.level is not None:
+            return (self.level,) * channels
+        grey = grey_of(subject)
+        return grey if len(grey) == channels else (sum(grey) / len(grey),) * channels
 
     def told(self, values: Tensor, subject: Subject) -> dict[str, Any]:
         """Return a picture's norm, contrast and luminance by name, as its record keeps them.
@@ -192,21 +223,19 @@ def luminances(images: Tensor) -> Tensor:
 
 
 class _Projection:
-    """The projection of one stimulus for a subject and a prior (see `Stimulus`).
+    """The projection of one stimulus for a subject and images of one kind (see `Stimulus`).
 
     Images differ from the background by a departure. What the subject is shown is linear in it.
     """
 
-    def __init__(self, stimulus: Stimulus, subject: Subject, prior: Prior):
+    def __init__(self, stimulus: Stimulus, subject: Subject, drawn: Drawn):
         self.stimulus = stimulus
         self.subject = subject
-        self.view = prior.view_size
-        shape = (1, prior.channels, *prior.size)
-        grey = grey_of(subject)
-        level = (sum(grey) / len(grey),) if len(grey) != prior.channels else grey
-        level = level if stimulus.level is None else (stimulus.level,)
+        self.view = drawn.view_size
+        shape = (1, drawn.channels, *drawn.size)
+        level = stimulus.background_of(subject, drawn.channels)
         self.background = torch.tensor(level).view(1, -1, 1, 1).expand(shape)
-        self.mask = _mask(stimulus, subject, prior).expand(shape)
+        self.mask = _mask(stimulus, subject, drawn).expand(shape)
 
     def __call__(self, images: Tensor) -> Tensor:
         background = self.background.to(images)
@@ -274,12 +303,12 @@ def _reaching(still: Tensor, moving: Tensor, size: float) -> Tensor:
     return ((root - half) / square).clamp(min=0)
 
 
-def _mask(stimulus: Stimulus, subject: Subject, prior: Prior) -> Tensor:
-    """Return how much of a prior's image is shown, (1, 1, height, width): 0 … 1.
+def _mask(stimulus: Stimulus, subject: Subject, drawn: Drawn) -> Tensor:
+    """Return how much of an image is shown, (1, 1, height, width): 0 … 1.
 
     The mask, the aperture and the border are of the part that the subject is shown.
     """
-    height, width = prior.view_size
+    height, width = drawn.view_size
     if subject.fit == "crop":
         scale = min(height / subject.size[0], width / subject.size[1])
         height, width = round(subject.size[0] * scale), round(subject.size[1] * scale)
@@ -296,10 +325,10 @@ def _mask(stimulus: Stimulus, subject: Subject, prior: Prior) -> Tensor:
         raise BadRequest(f"a border of {stimulus.border} leaves nothing of {subject.size} pixels")
     inside = torch.zeros_like(mask)
     inside[..., border : height - border, border : width - border] = 1
-    top = (prior.view_size[0] - height) // 2 + (prior.size[0] - prior.view_size[0]) // 2
-    left = (prior.view_size[1] - width) // 2 + (prior.size[1] - prior.view_size[1]) // 2
-    right = prior.size[1] - width - left
-    mask = F.pad(mask * inside, (left, right, top, prior.size[0] - height - top))
+    top = (drawn.view_size[0] - height) // 2 + (drawn.size[0] - drawn.view_size[0]) // 2
+    left = (drawn.view_size[1] - width) // 2 + (drawn.size[1] - drawn.view_size[1]) // 2
+    right = drawn.size[1] - width - left
+    mask = F.pad(mask * inside, (left, right, top, drawn.size[0] - height - top))
     if not bool(mask.any()):
         raise BadRequest("the mask shows nothing: it is black where the subject looks")
     return mask

@@ -27,6 +27,7 @@ from phosphene.errors import BadRequest
 if TYPE_CHECKING:
     from phosphene.loops import Interleaved, Loop, Noise
     from phosphene.loops.simulated import Neuron
+    from phosphene.screen import Screen
 
 
 AsSubject = Annotated[
@@ -95,6 +96,41 @@ Assigned = Annotated[
         "--set", help="NAME=VALUE: an option of a part of your own.", rich_help_panel="Climb"
     ),
 ]
+PANEL = "Screen"
+Resolution = Annotated[
+    str,
+    typer.Option(
+        "--screen",
+        help="Pixels of the screen, as 1920x1080: pictures then have the size that they have on "
+        "it, and a rig is told where they lie.",
+        rich_help_panel=PANEL,
+    ),
+]
+ScreenWidth = Annotated[
+    float, typer.Option(help="Width of the screen in cm.", min=0, rich_help_panel=PANEL)
+]
+Distance = Annotated[
+    float,
+    typer.Option(help="Distance of the eye from the screen in cm.", min=0, rich_help_panel=PANEL),
+]
+Size = Annotated[
+    str, typer.Option(help="Width of the picture: 4 (degrees) or 144px.", rich_help_panel=PANEL)
+]
+Position = Annotated[
+    str,
+    typer.Option(
+        help="The picture's middle from the screen's, to the right and up: 2,-3 (degrees) or "
+        "72px,-108px.",
+        rich_help_panel=PANEL,
+    ),
+]
+Whole = Annotated[
+    bool, typer.Option("--whole", help="Write the whole screen.", rich_help_panel=PANEL)
+]
+Arrays = Annotated[
+    bool,
+    typer.Option("--arrays", help="Write arrays for PsychoPy as well.", rich_help_panel=PANEL),
+]
 
 
 def evolve(
@@ -119,6 +155,13 @@ def evolve(
     prior: Prior = "objects-fc6",
     climb: NamedClimb = "evolution",
     assigned: Assigned = None,
+    screen: Resolution = "",
+    screen_width: ScreenWidth = 0.0,
+    distance: Distance = 0.0,
+    size: Size = "",
+    position: Position = "0,0",
+    whole: Whole = False,
+    arrays: Arrays = False,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -146,6 +189,7 @@ def evolve(
         "tries": tries,
         "plateau": plateau,
         "precision": machine["precision"],
+        "screen": _screen(screen, screen_width, distance, size, position, whole, arrays),
     }
     given = given_settings(context, assigned or [])
     readouts = readout or ["channel:0"]
@@ -157,6 +201,28 @@ def evolve(
     if len(readouts) > 1:
         raise BadRequest("a simulated neuron has one readout; give several units instead")
     _simulate(maker, neurons, readouts[0], _noise(noise, fano, trials), out_folder, as_json)
+
+
+def _screen(
+    pixels: str,
+    width: float,
+    distance: float,
+    size: str,
+    position: str,
+    whole: bool,
+    arrays: bool,
+) -> Screen | None:
+    """Return the screen that the options mean; none where none is given."""
+    from phosphene.screen import Screen
+
+    if pixels:
+        return Screen(pixels, width, distance, size, position, whole, arrays)
+    if width or distance or size or position != "0,0" or whole or arrays:
+        raise BadRequest(
+            "the place of a picture is on a screen: --screen 1920x1080 --screen-width 53 "
+            "--distance 57 --size 4"
+        )
+    return None
 
 
 def _noise(multiplicative: float, fano: float, trials: Path | None) -> Noise:

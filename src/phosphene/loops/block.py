@@ -61,6 +61,8 @@ class Interleaved:
         if len({each.images.shape[1:] for each in asked}) > 1:
             sizes = [list(each.images.shape[1:]) for each in asked]
             raise BadRequest(f"interleaved loops show pictures of one size; got {sizes}")
+        if len({(each.place, each.background) for each in asked}) > 1:
+            raise BadRequest("interleaved loops show pictures at one place, on one background")
         order = [(each, at) for each in asked for at in each.order]
         place = {self._key(presentation): presentation for _, presentation in order}
         rng = random.Random(self.seed * 1_000_003 + self.number)
@@ -72,6 +74,8 @@ class Interleaved:
             torch.cat([each.images for each in asked]),
             tuple(name for each in asked for name in each.ids),
             tuple(place[key] for key in mixed),
+            asked[0].place,
+            asked[0].background,
         )
         return self._shown
 

@@ -1,10 +1,11 @@
 """A closed loop through a folder: pictures and a manifest for the rig, a response file from it.
 
 A block of generation 3 lies in `block-0003-00/`, which appears whole: its pictures as PNG, and
-`manifest.json` with their SHA-256 and the order. The rig writes `responses-0003-00.csv` (or .json,
-.mat, .h5) beside it. A file that is still being written does no harm: responses that are there are
-counted, and those that come later as well. A block is over when each presentation has a response or
-NaN, or when the rig makes an empty file `responses-0003-00.done`.
+`manifest.json` with their SHA-256, their place on the screen, and the order. The rig writes
+`responses-0003-00.csv` (or .json, .mat, .h5) beside it. A file that is still being written does no
+harm: responses that are there are counted, and those that come later as well. A block is over when
+each presentation has a response or NaN, or when the rig makes an empty file
+`responses-0003-00.done`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from phosphene.errors import BadFile, BadRequest, Notice, Unavailable
@@ -105,10 +108,7 @@ def write_block(place: Path, generation: Generation, name: str, begun: Sequence[
     pictures = {}
     with scratch_folder(place.parent, place.name) as scratch:
         for picture in wanted:
-            content = png(generation.pixels(picture))
-            (scratch / f"{picture}.png").write_bytes(content)
-            digest = hashlib.sha256(content).hexdigest()
-            pictures[picture] = {"file": f"{picture}.png", "sha256": digest}
+            pictures[picture] = _write_picture(scratch, generation, picture)
         manifest = {
             "protocol": PROTOCOL,
             "begun": [*begun],
@@ -116,12 +116,33 @@ def write_block(place: Path, generation: Generation, name: str, begun: Sequence[
             "responses": f"responses-{name}",
             "pictures": pictures,
             "order": generation.order,
+            **generation.place_as_json(),
         }
         with open(scratch / "manifest.json", "w", encoding="utf-8") as file:
             json.dump(manifest, file)
             file.flush()
             os.fsync(file.fileno())
         scratch.rename(place)
+
+
+def _write_picture(folder: Path, generation: Generation, picture: str) -> dict[str, str]:
+    """Write a picture's files; return their names and hashes as the manifest says them."""
+    content = png(generation.shown(picture))
+    (folder / f"{picture}.png").write_bytes(content)
+    said = {"file": f"{picture}.png", "sha256": hashlib.sha256(content).hexdigest()}
+    if generation.has_arrays:
+        content = npy(generation.psychopy(picture))
+        (folder / f"{picture}.npy").write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        said |= {"array": f"{picture}.npy", "array_sha256": digest}
+    return said
+
+
+def npy(array: npt.NDArray[np.float32]) -> bytes:
+    """Return an array as the bytes of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
 
 
 def png(pixels: Pixels) -> bytes:

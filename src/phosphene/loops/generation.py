@@ -12,10 +12,12 @@ from itertools import chain, count
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from phosphene.errors import BadRequest
 from phosphene.images import Pixels, to_pixels
+from phosphene.screen import Place, for_psychopy
 
 BLANK = "blank"
 """The id of the grey picture that is shown between the others."""
@@ -51,7 +53,8 @@ class Generation:
 
     `codes` (n, *code) are those of the first n pictures; reference pictures and the blank follow.
     `images` are (pictures, channels, height, width) in [0, 1], in steps of 1/255. `order` holds the
-    presentations that are still wanted.
+    presentations that are still wanted. With a `place`, images have the size that they have on the
+    screen, whose `background` has a value in 0 … 1 for each channel.
     """
 
     number: int
@@ -59,16 +62,42 @@ class Generation:
     images: Tensor
     ids: tuple[str, ...]
     order: tuple[Presentation, ...]
+    place: Place | None = None
+    background: tuple[float, ...] = (0.5,)
 
     def pixels(self, picture: str) -> Pixels:
         """Return the 8-bit pixels of a picture."""
-        return to_pixels(self.images[self.ids.index(picture)].numpy())
+        return to_pixels(self.image(picture).numpy())
+
+    def image(self, picture: str) -> Tensor:
+        """Return the image (channels, height, width) of a picture, in [0, 1]."""
+        return self.images[self.ids.index(picture)]
+
+    def shown(self, picture: str) -> Pixels:
+        """Return the 8-bit pixels of what is shown: the picture, or the whole screen with it."""
+        pixels = self.pixels(picture)
+        if self.place is None or not self.place.screen.whole:
+            return pixels
+        return self.place.on_screen(pixels, self.background)
+
+    def psychopy(self, picture: str) -> npt.NDArray[np.float32]:
+        """Return a picture as PsychoPy's `ImageStim` reads it (see `for_psychopy`)."""
+        return for_psychopy(self.image(picture).numpy())
+
+    @property
+    def has_arrays(self) -> bool:
+        """Return whether arrays for PsychoPy are written as well."""
+        return self.place is not None and self.place.screen.arrays
+
+    def place_as_json(self) -> dict[str, Any]:
+        """Return what a rig is told of the pictures' place; nothing without a screen."""
+        return {} if self.place is None else {"place": self.place.as_json(self.background)}
 
     @property
     def wanted(self) -> dict[str, Tensor]:
         """Return the images that are still to be shown, by their ids."""
         names = sorted({each.picture for each in self.order})
-        return {name: self.images[self.ids.index(name)] for name in names}
+        return {name: self.image(name) for name in names}
 
 
 def shuffled(

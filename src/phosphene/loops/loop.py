@@ -38,9 +38,11 @@ from phosphene.loops.session import FORMAT, Session
 from phosphene.loops.trials import SHORTEST, Trials, drift_of, rises
 from phosphene.priors import Prior
 from phosphene.records import pixels_sha256
+from phosphene.screen import Place, Screen
+from phosphene.stimulus import Shape
 from phosphene.subjects import Subject
 from phosphene.synthesis import Climb
-from phosphene.tensors import center_crop
+from phosphene.tensors import center_crop, resized
 
 DRIFTS = ("none", "gain", "offset")
 """What the references' answers correct in the responses of a generation."""
@@ -74,7 +76,9 @@ class Loop:
     generator's, float32 or bfloat16. With a `plateau`, the search is over when the mean score has
     not risen for so many generations, by the test of Mann and Kendall. The constraints of the
     climb's stimulus are of what a `subject` reads; without one, of the picture in 0 … 1 about 0.5.
-    The log lies in `folder`; a folder that holds one goes on from there.
+    References keep them as well. With a `screen`, pictures have the size that they have on it, and
+    the constraints are of them at that size. The log lies in `folder`; a folder that holds one goes
+    on from there.
 
     `BadRequest` where the folder's log is of other settings.
     """
@@ -93,13 +97,14 @@ class Loop:
     precision: str = "float32"
     plateau: int = 0
     subject: Subject | None = None
+    screen: Screen | None = None
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
         self._check()
         self.optimizer = self.climb.make_optimizer()
         self._constrained = self.climb.make_constraint().fit(self.prior.statistics)
-        self._project = self.climb.stimulus.fit(self.subject or screen(self.prior), self.prior)
+        self._fit_stimulus()
         self.optimizer.begin(
             self.prior.start(self.seed)[None], self.prior, self.climb.steps, [self.seed]
         )
@@ -158,6 +163,17 @@ class Loop:
                 "take one that needs only scores, such as evolution"
             )
 
+    def _fit_stimulus(self) -> None:
+        """Fit the constraints of pictures to what the prior draws and to what is shown."""
+        prior = self.prior
+        self._place: Place | None = self.screen.place(prior.view_size) if self.screen else None
+        self._shape = Shape(prior.channels, self._place.size if self._place else prior.view_size)
+        reader = self.subject or viewer(self._shape)
+        stimulus = self.climb.stimulus
+        self._background = stimulus.background_of(reader, prior.channels)
+        self._project = stimulus.fit(reader, prior)
+        self._project_shown = stimulus.fit(reader, self._shape)
+
     @property
     def settings(self) -> dict[str, Any]:
         """Return all that decides which pictures are shown, as the log keeps it."""
@@ -175,6 +191,7 @@ class Loop:
             "name": self.name,
             "precision": self.precision,
             "plateau": self.plateau,
+            "screen": self.screen.as_json() if self.screen else None,
         }
 
     def _replay(self) -> None:
@@ -258,9 +275,10 @@ class Loop:
         """Return the generation's pictures as they are shown, in steps of 1/255."""
         parts = [self._drawn(self._codes)]
         if self.references is not None:
-            parts.append(self.references)
+            parts.append(self._project_shown(resized(self.references, self._shape.size)))
         if self.blanks:
-            parts.append(torch.full_like(parts[0][:1], 0.5))
+            level = torch.tensor(self._background)[:, None, None]
+            parts.append(level.expand(1, self._shape.channels, *self._shape.size))
         return (torch.cat(parts) * 255).round() / 255
 
     @torch.no_grad()
@@ -268,7 +286,10 @@ class Loop:
         """Return the part of the images of codes that is shown."""
         with torch.autocast(codes.device.type, torch.bfloat16, self.precision == "bfloat16"):
             images = self.prior.images(codes).float()
-        return center_crop(self._project(images), self.prior.view_size).clamp(0, 1)
+        if self._place is None:
+            return center_crop(self._project(images), self.prior.view_size).clamp(0, 1)
+        view = center_crop(images, self.prior.view_size)
+        return self._project_shown(resized(view, self._shape.size)).clamp(0, 1)
 
     @property
     def loops(self) -> tuple[Loop, ...]:
@@ -314,7 +335,8 @@ class Loop:
             self._show(order)
         order = tuple(each for each in self._order if not self._trials.has(*each))
         self._asked = order
-        return Generation(self.number, self._codes, self._images, self.ids, order)
+        where = (self._place, self._background)
+        return Generation(self.number, self._codes, self._images, self.ids, order, *where)
 
     @property
     def _is_block_over(self) -> bool:
@@ -458,10 +480,10 @@ class Loop:
         return codes[0], (self._drawn(codes)[0] * 255).round() / 255
 
 
-def screen(prior: Prior) -> Subject:
-    """Return a subject that reads a prior's pictures as they are, about a middle grey."""
-    channels = prior.channels
-    return Subject("screen", nn.Identity(), prior.view_size, (0.5,) * channels, (1.0,) * channels)
+def viewer(shape: Shape) -> Subject:
+    """Return a subject that reads pictures as they are shown, about a middle grey."""
+    grey = (0.5,) * shape.channels
+    return Subject("viewer", nn.Identity(), shape.size, grey, (1.0,) * shape.channels)
 
 
 def _sha256(image: Tensor) -> str:

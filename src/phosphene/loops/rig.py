@@ -69,11 +69,26 @@ class Rig:
     seed: int = 0
     channels: int = 3
 
-    def rows(self, pictures: Mapping[str, bytes], order: Sequence[Any]) -> list[Row]:
-        """Return a block's responses: pictures are PNG by id, the order is (id, trial) pairs."""
+    def rows(
+        self,
+        pictures: Mapping[str, bytes],
+        order: Sequence[Any],
+        place: Mapping[str, Any] | None = None,
+    ) -> list[Row]:
+        """Return a block's responses: pictures are PNG by id, the order is (id, trial) pairs.
+
+        `place` says where on the screen the picture is. The neuron is shown this part.
+        """
         if not order:
             return []
         images = {name: self._image(name, content) for name, content in pictures.items()}
+        if place and place["whole"]:
+            left, top = place["left_top_pixels"]
+            width, height = place["size_pixels"]
+            images = {
+                name: image[:, top : top + height, left : left + width]
+                for name, image in images.items()
+            }
         told, _ = responses(self.neuron, images, [*map(tuple, order)], self.noise, self.seed)
         found = [(each.picture, each.trial, each.channel, each.value) for each in told]
         key = [self.seed, len(found), found[0][1], *found[0][0].encode()]
@@ -119,7 +134,7 @@ def _answer_block(rig: Rig, block: Path, folder: Path) -> None:
         if hashlib.sha256(pictures[name]).hexdigest() != sha256:
             raise BadFile(f"{block / file} is not the picture of the manifest")
     lines = ["picture,trial,channel,value"]
-    lines += [",".join(map(str, row)) for row in rig.rows(pictures, order)]
+    lines += [",".join(map(str, row)) for row in rig.rows(pictures, order, manifest.get("place"))]
     with atomic_path(folder / f"{Path(responses_name).name}.csv") as scratch:
         scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -135,7 +150,7 @@ def answer_socket(rig: Rig, port: int, token: str) -> Iterator[str]:
         while True:
             block = _said(file, {"ask": True})
             pictures = {name: base64.b64decode(each) for name, each in block["pictures"].items()}
-            rows = rig.rows(pictures, block["order"])
+            rows = rig.rows(pictures, block["order"], block.get("place"))
             plain = [[*row[:3], None if row[3] != row[3] else row[3]] for row in rows]
             told = _said(file, {"tell": plain, "done": True})
             yield f"{block['generation']:04}"

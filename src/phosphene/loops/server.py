@@ -18,7 +18,7 @@ from typing import Any
 
 from phosphene.errors import BadRequest, PhospheneError
 from phosphene.loops.block import Interleaved
-from phosphene.loops.folder import PROTOCOL, png
+from phosphene.loops.folder import PROTOCOL, npy, png
 from phosphene.loops.generation import Generation, Response
 from phosphene.loops.loop import Loop, notice
 from phosphene.loops.responses import response_of
@@ -101,8 +101,15 @@ class _Rig(socketserver.StreamRequestHandler):
 def as_json(generation: Generation) -> dict[str, Any]:
     """Return a generation as the rig is given it."""
     wanted = sorted({each.picture for each in generation.order})
-    pictures = {name: base64.b64encode(png(generation.pixels(name))).decode() for name in wanted}
-    return {"generation": generation.number, "pictures": pictures, "order": generation.order}
+    pictures = {name: _text(png(generation.shown(name))) for name in wanted}
+    message = {"generation": generation.number, "pictures": pictures, "order": generation.order}
+    if generation.has_arrays:
+        message["arrays"] = {name: _text(npy(generation.psychopy(name))) for name in wanted}
+    return message | generation.place_as_json()
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _response(row: Any) -> Response:
