@@ -130,6 +130,25 @@ def of_two_types() -> nn.Module:
     return network
 
 
+def learned_mean() -> nn.Module:
+    network = plain()
+    mean = network.norm.running_mean
+    del network.norm.running_mean
+    network.norm.running_mean = nn.Parameter(mean)
+    return network
+
+
+def computed_mean() -> nn.Module:
+    network = plain()
+    network.norm.running_mean = network.conv.bias * 0
+    return network
+
+
+def made_in_inference() -> nn.Module:
+    with torch.inference_mode():
+        return plain()
+
+
 TAKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "plain": (plain, "fc"),
     "in train mode": (lambda: plain().train(), "fc"),
@@ -148,6 +167,9 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a graph of torch.fx": (lambda: torch.fx.symbolic_trace(plain().eval()), "fc"),
     "scripted in part": (HalfScripted, "fc"),
     "normed weights": (normed, "fc"),
+    "a learned mean of a batch norm": (learned_mean, "fc"),
+    "a computed buffer": (computed_mean, "fc"),
+    "weights of inference mode": (made_in_inference, "fc"),
     "a tuple": (lambda: Around(lambda logits: (logits, None)), "body"),
     "a list": (lambda: Around(lambda logits: [logits]), "body"),
     "a dict": (lambda: Around(lambda logits: {"logits": logits}), "body"),
@@ -239,3 +261,20 @@ def test_weights_with_zeros_are_taken_as_they_are() -> None:
     assert float((subject.network.conv.weight == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
     result = phosphene.synthesize(subject, "fc:1", prior="pixels", steps=3)
     assert result.scores[0] > result.start_scores[0]
+
+
+@pytest.mark.parametrize("kind", [plain, learned_mean, computed_mean, made_in_inference])
+def test_weights_and_buffers_are_given_back_as_they_were(kind: Callable[[], nn.Module]) -> None:
+    network = kind()
+    network.conv.weight.requires_grad_(False)
+    subject = phosphene.wrap(network, size=SIZE)
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    needed = [each.requires_grad for _, each in tensors]
+    assert any(needed)
+    with subject.reading(["fc"]) as read:
+        values = read(subject.prepare(torch.rand(2, 3, SIZE, SIZE)))["fc"]
+        assert not values.requires_grad
+        assert not any(each.requires_grad for each in network.state_dict(keep_vars=True).values())
+    after = [*network.named_parameters(), *network.named_buffers()]
+    assert all(one is other for (_, one), (_, other) in zip(tensors, after, strict=True))
+    assert [each.requires_grad for _, each in after] == needed

@@ -26,7 +26,7 @@ from phosphene.axes import (
 )
 from phosphene.errors import BadRequest, UnknownName
 from phosphene.tensors import device_of, first_tensor
-from phosphene.views import READ, View, views_of
+from phosphene.views import READ, View, plain, views_of
 
 Read = Callable[[Tensor], dict[str, Tensor]]
 
@@ -118,6 +118,47 @@ def borrowed(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Lend a network without a weight or buffer that needs a gradient, and give it back as it was.
+
+    A tensor that cannot be told so is exchanged for a copy: one that was computed of others, and
+    one from `torch.inference_mode`, which no gradient may pass.
+    """
+    told: list[Tensor] = []
+    exchanged: list[tuple[dict[str, Any], str, Tensor]] = []
+    try:
+        for module in [plain(network), *network.modules()]:
+            for kept, name, value in _weights_of(module):
+                if value.is_leaf and not value.is_inference():
+                    value.requires_grad_(False)
+                    told.append(value)
+                else:
+                    kept[name] = _copied(value)
+                    exchanged.append((kept, name, value))
+        yield
+    finally:
+        for value in told:
+            value.requires_grad_()
+        for kept, name, value in exchanged:
+            kept[name] = value
+
+
+def _weights_of(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
+    """Return a module's own weights and buffers that a gradient must not need, and their places."""
+    return [
+        (kept, name, value)
+        for kept in (module._parameters, module._buffers)
+        for name, value in kept.items()
+        if value is not None and (value.requires_grad or value.is_inference())
+    ]
+
+
+def _copied(value: Tensor) -> Tensor:
+    copied = value.detach().clone()
+    return nn.Parameter(copied, False) if isinstance(value, nn.Parameter) else copied
+
+
 def run(network: nn.Module, inputs: Tensor) -> object:
     """Return what a network makes of its inputs, each of its modules run as it was written.
 
@@ -177,11 +218,11 @@ def probe(
 ) -> Iterator[Read]:
     """Lend a function from inputs to activations by layer; hooks live only inside the `with`.
 
-    The forward pass stops at the deepest layer asked for. A key made by `before(layer)` reads the
-    layer ahead of its closing ReLU where it has one (it is absent otherwise). A layer that runs
-    several times gives the first run that keeps the batch, one that returns several tensors its
-    first tensor. Maps that have their channels last are given with their channels first. A view
-    (see `views`) is read like a layer.
+    The network is frozen meanwhile (see `frozen`). The forward pass stops at the deepest layer
+    asked for. A key made by `before(layer)` reads the layer ahead of its closing ReLU where it has
+    one (it is absent otherwise). A layer that runs several times gives the first run that keeps the
+    batch, one that returns several tensors its first tensor. Maps that have their channels last are
+    given with their channels first. A view (see `views`) is read like a layer.
 
     `tokens` says how values of three axes are read. Patches, (batch, tokens, channels), become a
     map (batch, channels, rows, columns); the tokens ahead of them, (batch, channels), are given
@@ -248,7 +289,8 @@ def probe(
                 handles.append(layer.register_forward_hook(keep(key)))
             elif (closing := _closing_activation(layer)) is not None:
                 handles.append(closing.register_forward_pre_hook(keep_input(key)))
-        yield read
+        with frozen(network):
+            yield read
     finally:
         for handle in handles:
             handle.remove()
@@ -465,7 +507,11 @@ def lost_gradient(network: nn.Module, inputs: Tensor, layer: str) -> str:
     Only what depends on the inputs can lose it: a layer that is the same for their negative, such
     as an embedding of positions or what lies behind a ReLU that is shut, tells nothing.
     """
-    layer = _module_read(network, layer, views_of(network))
+    with frozen(network):
+        return _lost_gradient(network, inputs, _module_read(network, layer, views_of(network)))
+
+
+def _lost_gradient(network: nn.Module, inputs: Tensor, layer: str) -> str:
     inputs = inputs.detach().requires_grad_()
     negative = (-inputs).detach().requires_grad_()
     runs = zip(_ran(network, inputs, layer), _ran(network, negative, layer), strict=False)
