@@ -20,6 +20,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from torch import Tensor, nn
 
+sys.path.append(str(Path(__file__).parent.parent / "docs"))  # networks.py, for the tests as well
+
 from phosphene import cli
 from phosphene.code_statistics import CodeStatistics
 from phosphene.datasets import Photographs

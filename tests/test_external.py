@@ -578,7 +578,7 @@ def test_other_weights_of_a_factory_are_another_network(here: Path) -> None:
             r"returned None; it must return an nn\.Module, or \(nn\.Module, dict\)",
         ),
         ("pair", BadRequest, "returned a tuple; it must"),
-        ("number", BadRequest, "is a int, not a function"),
+        ("number", BadRequest, "is an int, not a function"),
         ("rasing", UnknownName, "module mine_b has no 'rasing'; near: raising"),
         ("typo", BadRequest, "option 'stdev'; there are: size, channels, mean, std, range"),
         ("tiny", BadRequest, r"size is \(height, width\) in pixels; got \(0, 5\)"),

@@ -36,7 +36,7 @@ def test_a_class_is_given_as_it_is(here: Path) -> None:
         ("mine_parts:pair", BadRequest, "is not of the form python:"),
         ("python:mine_parts", BadRequest, "is not of the form python:"),
         ("python:mine_parts:par", UnknownName, "near: pair"),
-        ("python:mine_parts:number", BadRequest, "is a int, not a function"),
+        ("python:mine_parts:number", BadRequest, "is an int, not a function"),
         ("python:mine_other:pair", UnknownName, "no module 'mine_other' in"),
         ("python:mine_parts:pair", BadRequest, r"pair\(\) raised TypeError: .*'first'$"),
     ],

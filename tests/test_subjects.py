@@ -189,7 +189,7 @@ def test_a_scripted_network_is_refused_and_a_scripted_part_is_no_layer() -> None
 @pytest.mark.parametrize(
     ("network", "says"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(14 * 14, 4)), "it reads 1 channel.*channels=1"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(392, 4)), "it reads 2 channels.*channels=2"),
         (nn.Sequential(nn.Flatten(), nn.Linear(99, 4)), r"\(network, size=PIXELS\) sets another"),
     ],
     ids=["flat", "size"],

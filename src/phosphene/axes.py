@@ -129,8 +129,11 @@ def channels_first(layer: Tensor, size: tuple[int, int] | None, sequence: bool) 
     Maps have the shape of the image, `size`: where the first two sides have it and the last two do
     not, the channels come last; with None, they come first. Three axes are (batch, tokens,
     channels), unless the layer is a `sequence`. Five axes are (batch, channels, frames, rows,
-    columns), of which the middle frame is given: the ends of a clip border on nothing.
+    columns), of which the middle frame is given: the ends of a clip border on nothing. One number
+    for each image is a channel.
     """
+    if layer.ndim < 2 and layer.is_floating_point():
+        return layer.reshape(-1, 1)
     if layer.ndim == 5:
         return layer[:, :, layer.shape[2] // 2]
     if layer.ndim == 4 and size is not None and _channels_last(layer.shape[1:], size):

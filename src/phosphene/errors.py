@@ -53,4 +53,5 @@ def one_line(error: BaseException) -> str:
 
 def type_name(value: object) -> str:
     """Return the type of a value with its article, or `None`."""
-    return f"{value!r}" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{value!r}" if value is None else f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"

@@ -344,6 +344,11 @@ def _check_found(found: dict[str, Tensor], wanted: list[str], images: int) -> No
                 f"layer {layer.removesuffix(BEFORE)} gives {rows} rows for "
                 f"{images} image{'s' if images > 1 else ''}"
             )
+        if values.is_complex():
+            raise BadRequest(
+                f"layer {layer.removesuffix(BEFORE)} gives complex numbers, which have no order; "
+                "a layer behind it may take their size by abs()"
+            )
 
 
 Note = Callable[[str, nn.Module, tuple[Tensor, ...], object], None]
@@ -482,8 +487,9 @@ def layer_sizes(network: nn.Module, inputs: Tensor) -> dict[str, float]:
     sizes: dict[str, float] = {}
 
     def note(path: str, module: nn.Module, read: tuple[Tensor, ...], output: object) -> None:
-        with suppress(UnknownName):
-            made = first_tensor(output).double()
+        with suppress(UnknownName, RuntimeError):  # no tensor; inside of torch.func.vmap
+            made = first_tensor(output)
+            made = (made.abs() if made.is_complex() else made).double()
             sizes.setdefault(path, float(made.square().mean().sqrt()))
 
     with _noting(network, note), _without_gradient():

@@ -132,6 +132,10 @@ def central_boxes(
     return _remembered(("boxes", tokens), network, size, layers, find)
 
 
+class _NoNaN(Exception):
+    """Raised where a network ends at a NaN, so that none tells what its units see."""
+
+
 class _Spread:
     """Asks a network which of its units a NaN in a part of its input reaches."""
 
@@ -159,7 +163,10 @@ class _Spread:
         with exact, probe(self.network, layers, self.tokens) as read, torch.no_grad():
             for at in range(0, len(parts), self._at_once):
                 images = self._images(parts[at : at + self._at_once])
-                found = read(images)
+                try:
+                    found = read(images)
+                except Exception as error:  # of every kind: quantization and own checks refuse NaN
+                    raise _NoNaN from error
                 for layer in layers:
                     hits[layer].append(_units(found[layer]).isnan().any(1))
         return {layer: torch.cat(each).cpu() for layer, each in hits.items()}
@@ -398,6 +405,15 @@ def _guesses(
 _kept: WeakKeyDictionary[nn.Module, dict[object, dict[str, object]]] = WeakKeyDictionary()
 
 
+def _found(layers: Sequence[str], find: Callable[[Sequence[str]], dict[str, T]]) -> dict[str, T]:
+    """Return what `find` finds of each layer; nothing of one ahead of which a NaN is refused."""
+    try:
+        return find(layers)
+    except _NoNaN:
+        each = [] if len(layers) == 1 else [_found([layer], find) for layer in layers]
+    return {layer: value for one in each for layer, value in one.items()}
+
+
 def _remembered(
     what: object,
     network: nn.Module,
@@ -414,6 +430,6 @@ def _remembered(
     known = of_network.setdefault((what, str(network), size), {})  # type: ignore[assignment]
     missing = [layer for layer in dict.fromkeys(layers) if layer not in known]
     if missing:
-        found = find(missing)
+        found = _found(missing, find)
         known |= {layer: found.get(layer) for layer in missing}
     return {layer: each for layer in layers if (each := known[layer]) is not None}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.axes import Tokens
 from phosphene.dictionaries import Dictionary, read_dictionary
-from phosphene.errors import BadFile, BadRequest, UnknownName
+from phosphene.errors import BadFile, BadRequest, PhospheneError, UnknownName, one_line
 from phosphene.factories import is_factory
 from phosphene.networks import build
 from phosphene.networks.inputs import WithInputs, with_inputs
@@ -73,6 +73,10 @@ MAX_TARGETS = 20_000
 """A longer list of targets in one call is taken for a slip."""
 
 ALIASES = {"caffenet-random": "caffenet-objects@random"}
+
+COUPLED = 1e-2
+"""How far an answer may move with the images beside, in shares of the largest; more than rounding
+in any precision."""
 
 MAX_SIDE = 4096
 """Pixels; a weights file that asks for larger images is refused."""
@@ -185,6 +189,19 @@ class Subject:
         """
         return first_tensor(self.network(self.prepare(images)))
 
+    @cached_property
+    def takes_autocast(self) -> bool:
+        """Return whether the network runs under `torch.autocast` in bfloat16.
+
+        Weights in half precision, quantized ones and code of one's own may not.
+        """
+        with suppress(Exception):  # of every kind: without autocast it says what is wrong
+            images = self._blank()
+            with torch.autocast(images.device.type, torch.bfloat16), without_gradients():
+                run(self.network, images)
+            return True
+        return False
+
     def at_most(self, images: int) -> int:
         """Return as many images as it takes at once, and no more than these."""
         return min(images, self.batch or images)
@@ -248,15 +265,27 @@ class Subject:
         rng = torch.Generator().manual_seed(0)
         drawn = torch.rand(self.at_most(2), self.channels, *self.size, generator=rng)
         for layer in sorted(set(layers)):
-            with torch.enable_grad():
-                images = self.prepare(drawn.to(device_of(self.network)))
-                where = lost_gradient(self.network, images, layer)
+            where = self._lost_gradient(drawn, layer)
             if where:
                 raise BadRequest(
                     f"no gradient comes through {self.name} from {layer} to the image: it is lost "
                     f"{where}; no_grad, detach, rounding, quantization and checkpointing with "
                     "use_reentrant=True cut it"
                 )
+
+    def _lost_gradient(self, drawn: Tensor, layer: str) -> str:
+        """Return where the gradient is lost; `BadRequest` where the network runs without alone."""
+        try:
+            with torch.enable_grad():
+                images = self.prepare(drawn.to(device_of(self.network)))
+                return lost_gradient(self.network, images, layer)
+        except PhospheneError:
+            raise
+        except Exception as error:  # of every kind: other people's networks
+            raise BadRequest(
+                f"{self.name} answers only without gradients, so it can judge but not be climbed "
+                f"({type(error).__name__}: {one_line(error)[:300]})"
+            ) from error
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the output shape, without the batch, of every layer that runs.
@@ -351,10 +380,9 @@ class Subject:
 
     def _blank(self) -> Tensor:
         """Return what the network reads of two black images, or of one where it takes no more."""
-        parameter = next(self.network.parameters(), torch.zeros(()))
         # two images tell a batch from its images
         shape = (self.at_most(2), self.channels, *self.size)
-        return self.prepare(torch.zeros(shape, device=parameter.device))
+        return self.prepare(torch.zeros(shape, device=device_of(self.network)))
 
     def as_read_by(self, version: int) -> Subject:
         """Return the subject as a record of this version of reading means it (see `READINGS`)."""
@@ -413,7 +441,7 @@ def _behaviour(subject: Subject) -> dict[str, str]:
                 sizes = layer_sizes(copied.network, copied.prepare(image.double()))
             least = 1e-9 * max([size for size in sizes.values() if math.isfinite(size)], default=0)
             return {layer: "0" if size <= least else f"{size:.3e}" for layer, size in sizes.items()}
-    device = next(subject.network.parameters(), torch.zeros(())).device
+    device = device_of(subject.network)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -548,7 +576,25 @@ def _tried(subject: Subject, instead: str) -> Subject:
     if shape:
         check_names(subject.name, shape[0], subject.classes)
     _check_memory(subject)
-    return subject
+    return replace(subject, batch=1) if not subject.batch and _needs_one(subject) else subject
+
+
+def _needs_one(subject: Subject) -> bool:
+    """Return whether images must come one by one.
+
+    So they must where what the network makes of an image depends on the others beside it: a batch
+    norm without running statistics takes them of all images. A detector may run its layers on each
+    image apart.
+    """
+    if not subject.shapes():
+        return bool(replace(subject, batch=1).shapes())
+    with without_gradients():
+        together = _answer(subject, 2)
+        alone = _answer(subject, 1)
+    if together is None or alone is None or len(together) != 2:
+        return False
+    apart = float((together[:1] - alone).abs().max())
+    return apart > COUPLED * float(together.abs().max())
 
 
 def _rows(subject: Subject, images: int) -> int:
@@ -560,8 +606,8 @@ def _rows(subject: Subject, images: int) -> int:
 def _answer(subject: Subject, images: int) -> Tensor | None:
     """Return the network's output for images that are always the same; None if it is no tensor."""
     device = device_of(subject.network)
-    shape = (images, subject.channels, *subject.size)
-    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    shape = (max(images, 2), subject.channels, *subject.size)
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0))[:images]
     output = run(subject.network, subject.prepare(drawn.to(device)))
     try:
         return first_tensor(output)
@@ -623,10 +669,12 @@ def wrap(
 def outer_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return layers that a reader would name.
 
-    They are down to two levels, without activations inside of blocks.
+    They are down to two levels, without activations inside of blocks. All are given where none is
+    so near.
     """
-    return {
+    near = {
         name: shape
         for name, shape in shapes.items()
         if name.count(".") == 0 or (name.count(".") == 1 and name.rsplit(".")[-1].isdigit())
     }
+    return near or dict(shapes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,8 @@ def in_8_bits(images: Tensor) -> Tensor:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Return the device of a network's first parameter, the CPU where it has none."""
-    return next(network.parameters(), torch.zeros(())).device
+    """Return the device of a network's first weight or buffer, the CPU where it has none."""
+    return next(chain(network.parameters(), network.buffers()), torch.zeros(())).device
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -150,10 +151,14 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Return the mean absolute difference of neighbouring pixels of each image, (batch,)."""
+    """Return the mean absolute difference of neighbouring pixels of each image, (batch,).
+
+    Along a side of one pixel there are none, so it is 0.
+    """
     rows = images[..., 1:, :] - images[..., :-1, :]
     columns = images[..., 1:] - images[..., :-1]
-    return rows.abs().mean((1, 2, 3)) + columns.abs().mean((1, 2, 3))
+    found = [each.abs().mean((1, 2, 3)) for each in (rows, columns) if each.numel()]
+    return sum(found[1:], found[0]) if found else images.new_zeros(len(images))
 
 
 def first_tensor(output: object) -> Tensor:

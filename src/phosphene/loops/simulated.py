@@ -44,11 +44,12 @@ def neuron_of(
     @torch.no_grad()
     def respond(images: Tensor) -> Rates:
         parts = []
+        takes_half = precision == "bfloat16" and subject.takes_autocast
+        half = torch.autocast(images.device.type, torch.bfloat16, takes_half)
         for part in images.split(subject.at_most(batch)):
             columns = []
             for target in targets:
                 objective = make_objective(activation, [target] * len(part))
-                half = torch.autocast(part.device.type, torch.bfloat16, precision == "bfloat16")
                 with subject.reading(objective.layers) as read, half:
                     columns.append(objective.scores(read(subject.prepare(part))))
             parts.append(torch.stack(columns, 1))

@@ -6,11 +6,13 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadRequest
+from phosphene.errors import BadRequest, UnknownName
+from phosphene.tensors import device_of, first_tensor
 
 _WRAPPERS = (
     nn.DataParallel,
@@ -60,9 +62,9 @@ def ready(name: str, network: nn.Module) -> nn.Module:
 
 
 def number_type(network: nn.Module) -> torch.dtype:
-    """Return the type of numbers that a network takes: that of its first weights."""
-    kinds = (each.dtype for each in network.parameters() if each.is_floating_point())
-    return next(kinds, torch.float32)
+    """Return the type of numbers that a network takes: that of its first weights or buffer."""
+    numbers = chain(network.parameters(), network.buffers())
+    return next((each.dtype for each in numbers if each.is_floating_point()), torch.float32)
 
 
 def token_names(network: nn.Module) -> tuple[str, ...] | None:
@@ -130,22 +132,29 @@ def last_layer(network: nn.Module) -> str:
 def input_channels(network: nn.Module, size: tuple[int, int]) -> int:
     """Return how many channels a network reads: 3 where it takes them.
 
-    Else it is what its first convolution reads, and 3 where the network takes neither.
+    Else it is what its first convolution reads, or 1 without one, and 3 where it takes neither.
     """
     kinds = (nn.Conv2d, nn.Conv3d)
-    first = next((each for each in network.modules() if isinstance(each, kinds)), None)
-    if first is None or first.in_channels == 3 or _takes(network, 3, size):
+    first = next((each.in_channels for each in network.modules() if isinstance(each, kinds)), 1)
+    if first == 3 or _takes(network, 3, size):
         return 3
-    return first.in_channels if _takes(network, first.in_channels, size) else 3
+    return first if _takes(network, first, size) else 3
 
 
 def _takes(network: nn.Module, channels: int, size: tuple[int, int]) -> bool:
-    parameter = next(network.parameters(), torch.zeros(()))
-    shape = (1, channels, *size)
+    """Return whether a network makes one row of one image of so many channels."""
+    blank = _blank(network, channels, size)
     with suppress(Exception), without_gradients():  # of every kind: other people's networks
-        network.eval()(torch.zeros(shape, device=parameter.device, dtype=number_type(network)))
+        answer = network.eval()(blank)
+        with suppress(UnknownName):  # what is no tensor tells nothing
+            return first_tensor(answer).shape[:1] in ((), (1,))
         return True
     return False
+
+
+def _blank(network: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
+    shape = (1, channels, *size)
+    return torch.zeros(shape, device=device_of(network), dtype=number_type(network))
 
 
 def fitting_layout(
@@ -155,9 +164,7 @@ def fitting_layout(
 
     Any other fault of the network shows in its first real pass.
     """
-    parameter = next(network.parameters(), torch.zeros(()))
-    shape = (1, channels, *size)
-    blank = torch.zeros(shape, device=parameter.device, dtype=number_type(network))
+    blank = _blank(network, channels, size)
     try:
         with without_gradients():
             network(blank.contiguous(memory_format=torch.channels_last))

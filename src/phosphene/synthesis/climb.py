@@ -321,7 +321,7 @@ def _check_fit(climb: Climb, prior: Prior) -> None:
     if optimizer.needs_statistics:
         needed(prior.statistics)
     side = min(prior.view_size)
-    if 3 * climb.blur > side - 2:
+    if climb.blur and 3 * climb.blur > side - 2:
         raise BadRequest(f"blur {climb.blur:g} is too wide for the {side} pixels that are seen")
     if optimizer.uses_gradient:
         check_gradient(prior)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from phosphene.errors import BadRequest
+from phosphene.errors import BadRequest, PhospheneError
 from phosphene.objectives import Objective
 from phosphene.optimizers.mean import paper_unit
 from phosphene.priors import Prior, encode
@@ -112,11 +112,13 @@ def promises(codes: Tensor, objective: Objective, view: View) -> list[Promise]:
     """
     codes = codes.detach().requires_grad_()
     everyone = range(len(codes))
-    activations = view.still(view.drawn(codes))
-    followed = objective(activations)
     try:
+        activations = view.still(view.drawn(codes))
+        followed = objective(activations)
         gradient = gradient_of(followed, codes, everyone)
-    except RuntimeError:
+    except PhospheneError:
+        raise
+    except Exception:  # of every kind: other people's networks
         check_gradient(objective.targets, view)
         raise
     moves = is_moving(gradient)

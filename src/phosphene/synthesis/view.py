@@ -48,9 +48,9 @@ class View:
         return self.project(images if whole else images.float())
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context of a pass in the climb's precision."""
+        """Return the context of a pass in the climb's precision, where the network takes it."""
         device = device_of(self.subject.network).type
-        if self.precision == "bfloat16":
+        if self.precision == "bfloat16" and self.subject.takes_autocast:
             return torch.autocast(device, torch.bfloat16)
         return nullcontext()
 

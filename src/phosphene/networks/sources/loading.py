@@ -275,6 +275,8 @@ def checked_network(
 
 def check_repeats(name: str, first: Tensor, second: Tensor) -> None:
     """Refuse a network that gave two answers to the same images, with `BadRequest`."""
+    if first.is_complex():
+        first, second = torch.view_as_real(first), torch.view_as_real(second)
     if first.shape != second.shape or not torch.allclose(
         first.double(), second.double(), rtol=1e-3, atol=1e-6, equal_nan=True
     ):
@@ -319,6 +321,11 @@ def _advice(network: nn.Module, message: str) -> str:
     kind = number_type(network)
     if kind != torch.float32 and re.search("type|implemented for|Half|BFloat", message):
         return f"; its weights are {kind}, and network.float() makes them float32"
+    if re.search("uint8|Byte", message):
+        return (
+            "; its forward must take fractions, since whole numbers have no gradient: with "
+            "range=(0, 255) they are 0 … 255"
+        )
     if re.search("positional argument|keyword-only argument", message):
         return (
             "; its forward must take one tensor of images, (batch, channels, height, width); give "

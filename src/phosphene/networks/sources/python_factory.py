@@ -29,14 +29,16 @@ def load(text: str, inputs: Mapping[str, Any] = MappingProxyType({})) -> LoadedN
         made = factories.make(name.removesuffix("@random"))
     network, options = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     if not isinstance(network, nn.Module) or not isinstance(options, Mapping):
+        given = made if isinstance(network, nn.Module) else network
         raise BadRequest(
-            f"{name} returned {type_name(made)}; it must return an nn.Module, or (nn.Module, dict)"
+            f"{name} returned {type_name(given)}; it must return an nn.Module, or (nn.Module, dict)"
         )
     if text.endswith("@random"):
         with seeded_by_zero():
             _redraw(name, network)
     inner = with_inputs(name, ready(name, network), options, inputs)
-    options = checked_options(name, inner, options)
+    with seeded_by_zero():  # lazy modules draw their weights in their first pass
+        options = checked_options(name, inner, options)
     _check_weights(name, inner)
     with factories.users_code(f"{name}: the network"):
         card = {"source": "python", "weights": text, "sha256": sha256_of_weights(network)}
