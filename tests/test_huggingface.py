@@ -10,11 +10,13 @@ from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from conftest import Run, samples
 from PIL import Image
 
+import phosphene
 from phosphene.errors import BadFile, BadRequest, Unavailable, UnknownName
 from phosphene.subjects import load_subject
 
@@ -367,3 +369,65 @@ def test_a_configuration_tells_the_tokens(
     layer = next(name for name in subject.shapes() if name.endswith(("layer.1", "layers.1")))
     assert subject.shapes()[layer] == (16, 4, 4)
     assert subject.token_names(layer) == tokens
+
+
+def of_channels(library: ModuleType, folder: Path, channels: int, **look: Any) -> Path:
+    """Write a small ViT that reads so many channels, with its image processor."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = library.ViTConfig(
+        image_size=SIDE, patch_size=16, num_channels=channels, intermediate_size=32, **sizes
+    )
+    torch.manual_seed(0)
+    network = library.ViTForImageClassification(config).eval()
+    network.save_pretrained(folder)
+    size = {"height": SIDE, "width": SIDE}
+    library.ViTImageProcessor(size=size, **look).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("channels", "look"),
+    [
+        (1, {"image_mean": [0.45], "image_std": [0.25]}),
+        (1, {"do_normalize": False}),
+        (1, {"do_rescale": False, "image_mean": [115], "image_std": [60]}),
+        (4, {"image_mean": [0.4, 0.5, 0.6, 0.3], "image_std": [0.2, 0.3, 0.25, 0.2]}),
+    ],
+    ids=["grey", "plain", "bytes", "four"],
+)
+def test_other_channels_than_rgb_are_read_as_the_processor_makes_them(
+    transformers: ModuleType, tmp_path: Path, channels: int, look: dict[str, Any]
+) -> None:
+    folder = of_channels(transformers, tmp_path / "vit", channels, **look)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, channels), np.uint8)
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    network = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    seen = processor([*pixels], return_tensors="pt", input_data_format="channels_last")
+    subject = load_subject(f"hf:{folder}")
+    assert (subject.channels, subject.size) == (channels, (SIDE, SIDE))
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(
+        subject.prepare(images), seen["pixel_values"].float(), rtol=1e-5, atol=1e-5
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(subject(images), network(**seen).logits, rtol=1e-4, atol=1e-4)
+    found = phosphene.synthesize(subject, "classifier:1", prior="pixels", steps=3)
+    assert found.images.shape[1] == channels
+    assert found.scores[0] > found.start_scores[0]
+
+
+def test_a_processor_of_equal_means_serves_any_number_of_channels(
+    transformers: ModuleType, tmp_path: Path
+) -> None:
+    subject = load_subject(f"hf:{of_channels(transformers, tmp_path / 'vit', 6)}")
+    assert subject.mean == pytest.approx([0.5] * 6)
+    assert subject.shapes()["classifier"] == (2,)
+
+
+def test_means_of_rgb_for_a_grey_network_are_refused_in_one_line(
+    transformers: ModuleType, tmp_path: Path
+) -> None:
+    folder = of_channels(transformers, tmp_path / "vit", 1, image_mean=[0.485, 0.456, 0.406])
+    with pytest.raises(BadFile, match=r"has means \[0.485, 0.456, 0.406\].*1 channel\)") as caught:
+        load_subject(f"hf:{folder}")
+    assert "\n" not in str(caught.value)

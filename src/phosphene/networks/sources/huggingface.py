@@ -23,6 +23,7 @@ from phosphene.errors import BadFile, BadRequest, UnknownName, one_line
 from phosphene.files import FIRST, pointer_of, really_is
 from phosphene.networks.inspection import logits_layer
 from phosphene.networks.sources.loading import (
+    MAX_CHANNELS,
     LoadedNetwork,
     ask,
     checked_network,
@@ -50,7 +51,7 @@ def load(text: str) -> LoadedNetwork:
     folder = _folder(name, source, random)
     with _quiet(library), _reading(name, folder):
         config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        size, mean, std, swapped = _preprocessing(library, folder)
+        size, mean, std, swapped = _preprocessing(library, folder, _channels(config))
         shown = size or _stated(config) or (224, 224)
         classifies = _is_classifier(config)
         auto = library.AutoModelForImageClassification if classifies else library.AutoModel
@@ -249,18 +250,34 @@ def _files(folder: Path, random: bool) -> list[Path]:
     return [*(folder / file for file in _SETTINGS), *([] if random else _weights(folder))]
 
 
+def _channels(config: Any) -> int:
+    """Return how many channels a configuration states, 3 where it states none."""
+    channels = getattr(getattr(config, "vision_config", config), "num_channels", None)
+    return channels if isinstance(channels, int) and 1 <= channels <= MAX_CHANNELS else 3
+
+
+_Scaling = tuple[float, ...]
+
+
 def _preprocessing(
-    library: ModuleType, folder: Path
-) -> tuple[tuple[int, int] | None, tuple[float, float, float], tuple[float, float, float], bool]:
+    library: ModuleType, folder: Path, channels: int
+) -> tuple[tuple[int, int] | None, _Scaling, _Scaling, bool]:
     """Return size, mean, standard deviation, and whether blue comes first, of an image processor.
 
     They are measured by what it makes of plain pictures. Black and white give the
     two ends of the straight line that each channel is, and red tells the order. The size is None
-    where pictures of another size come out in another size.
+    where pictures of another size come out in another size. No picture has other channels than RGB
+    for certain, so there the settings say the mean and the standard deviation.
     """
     processor = library.AutoImageProcessor.from_pretrained(
         folder, backend="pil", trust_remote_code=False
     )
+    if channels != 3:
+        mean, std = _stated_scaling(processor, channels)
+        processor.do_normalize = False
+        height, width = _processed(processor, "black").shape[1:]
+        resizes = _processed(processor, "black", 320).shape[1:] == (height, width)
+        return (height, width) if resizes else None, mean, std, False
     black, white, red = (_processed(processor, colour) for colour in ("black", "white", "red"))
     height, width = black.shape[1:]
     resizes = _processed(processor, "black", 320).shape[1:] == (height, width)
@@ -275,6 +292,26 @@ def _preprocessing(
         for values in (-low / (high - low), 1 / (high - low))
     )
     return (height, width) if resizes else None, mean, std, swapped
+
+
+def _stated_scaling(processor: Any, channels: int) -> tuple[_Scaling, _Scaling]:
+    """Return mean and standard deviation, on values in 0 … 1, of as many channels.
+
+    Values are told in those of the processor, which may have rescaled them before.
+    """
+    factor = 255 * float(processor.rescale_factor) if processor.do_rescale else 255.0
+    means, stds = [0.0], [1.0]
+    if processor.do_normalize:
+        means = np.atleast_1d(processor.image_mean).tolist()
+        stds = np.atleast_1d(processor.image_std).tolist()
+    several = {len(means), len(stds)} - {channels}
+    if several and (len({*means}) > 1 or len({*stds}) > 1):
+        raise ValueError(
+            f"its image processor has means {means} and deviations {stds}, and the network "
+            f"{channels} channel{'s' if channels > 1 else ''}"
+        )
+    means, stds = (each if len(each) == channels else each[:1] * channels for each in (means, stds))
+    return tuple(each / factor for each in means), tuple(each / factor for each in stds)
 
 
 def _processed(processor: Any, colour: str, side: int = 256) -> Any:
