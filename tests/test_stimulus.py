@@ -153,6 +153,56 @@ def test_an_aperture_is_a_disc_in_the_middle_and_a_border_a_frame() -> None:
     assert (found[framed == 0] - MEAN).abs().max() <= ROUNDED
 
 
+INSIDE = {
+    "aperture": (
+        (torch.arange(SIZE[0])[:, None] - (SIZE[0] - 1) / 2) ** 2
+        + (torch.arange(SIZE[1]) - (SIZE[1] - 1) / 2) ** 2
+        <= (0.4 * SIZE[0]) ** 2
+    ),
+    "border": nn.functional.pad(torch.ones(SIZE[0] - 4, SIZE[1] - 4), (2, 2, 2, 2)) > 0,
+}
+CONSTRAINTS: dict[str, dict[str, Any]] = {
+    "norm": {"norm": 5},
+    "contrast": {"contrast": 0.1, "luminance": 0.5},
+    "range": {"range": "0.2,0.6", "steps": 400},
+    "aperture": {"norm": 4, "aperture": 0.8, "background": 0.4},
+    "border": {"norm": 4, "border": 2, "background": 0.4},
+}
+
+
+@pytest.mark.parametrize("target", ["least", "difference"])
+@pytest.mark.parametrize("kind", CONSTRAINTS)
+def test_least_inputs_and_differences_keep_each_constraint(kind: str, target: str) -> None:
+    first, second = weights()[0], weights()[0].flip(1) * 0.7
+    network = Linear(first[None])
+    network.conv.weight.data = torch.stack([first, second])[:, None]
+    subject = phosphene.wrap(network, size=SIZE, mean=MEAN, std=STD)
+    text, weight = {
+        "least": ("-1*conv:0", -first),
+        "difference": ("conv:0 - conv:1", first - second),
+    }[target]
+    plain = {"tv": 0.0, "blur": 0.0, "shift": 0, "tries": 1}
+    result = phosphene.synthesize(subject, text, prior="pixels", **plain, **CONSTRAINTS[kind])
+    found = view(result.images)[0]
+    answers = subject(found[None, None])[0]
+    told = answers[0] if target == "least" else answers[0] - answers[1]
+    torch.testing.assert_close(result.scores[0], told, atol=1e-4, rtol=1e-4)
+    assert "missed" not in result.stimuli[0]
+    if kind == "norm":
+        assert cosine(found - MEAN, weight) > 0.995
+        assert float(((found - MEAN) / STD).norm()) == pytest.approx(5, abs=0.05)
+    elif kind == "contrast":
+        centred = weight - weight.mean()
+        wanted = 0.5 + 0.1 * centred / centred.std(correction=0)
+        assert (found - wanted).abs().max() < 0.02
+    elif kind == "range":
+        clear = weight.abs() > 0.1
+        assert (found - torch.where(weight > 0, 0.6, 0.2))[clear].abs().max() < 0.01
+    else:
+        assert (found[~INSIDE[kind]] - 0.4).abs().max() <= ROUNDED
+        assert cosine((found - MEAN) * INSIDE[kind], weight * INSIDE[kind]) > 0.99
+
+
 @pytest.mark.parametrize("edge", [0.0, 0.3])
 def test_a_soft_edge_falls_as_half_a_cosine(edge: float) -> None:
     subject = linear(weights())
