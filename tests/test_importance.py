@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+import phosphene
 from phosphene.atlas.site import build
 from phosphene.errors import BadRequest
-from phosphene.studies.importance import Importance
+from phosphene.priors import load_prior
+from phosphene.studies.importance import Importance, _fills, _occluded, _places
 
 FILL = torch.full((1, 6, 8), 0.5)
 
@@ -24,13 +26,15 @@ def linear(weight: Tensor):  # type: ignore[no-untyped-def]
     return lambda inputs: ((inputs - FILL) * weight).flatten(1).sum(1)
 
 
+@pytest.mark.parametrize("by", ["gradients", "occlusion"])
 @pytest.mark.parametrize("share", [0.3, 0.8, 0.99])
-def test_of_a_linear_unit_it_is_the_fewest_pixels_that_add_the_share(share: float) -> None:
+def test_of_a_linear_unit_it_is_the_fewest_pixels_that_add_the_share(share: float, by: str) -> None:
+    """A window of a picture so small is one pixel."""
     weight = torch.randn(1, 6, 8)
     image = (FILL + 0.5 * torch.rand(1, 6, 8) * weight.sign()).clamp(0, 1)
     added = (weight * (image - FILL)).flatten().sort(descending=True).values
     fewest = int((added.cumsum(0) < share * added.sum()).sum()) + 1
-    mask = Importance(share=share).region(linear(weight), image, FILL)
+    mask = Importance(share=share, by=by).region(linear(weight), image, FILL)
     assert int(mask.sum()) == fewest
     kept = linear(weight)((FILL + mask * (image - FILL))[None])
     assert float(kept) >= share * float(added.sum()) - 1e-5
@@ -103,6 +107,61 @@ def test_the_command_writes_masks_and_the_atlas_has_a_switch(
     build([Path("run"), Path("important")], Path("site"))
     (page,) = Path("site").glob("*/fc/0.html")
     assert "Show the region alone" in page.read_text()
+
+
+@pytest.mark.parametrize("side", [4, 7])
+def test_windows_cover_every_pixel_and_tell_what_they_hide(side: int) -> None:
+    """A unit that adds up one block loses all of it under a window that hides the block."""
+    weight = torch.zeros(1, 10 * side, 20 * side)
+    weight[:, 3 * side : 4 * side, 15 * side : 16 * side] = 1
+    image = torch.ones_like(weight)
+    score = lambda inputs: (inputs * weight).flatten(1).sum(1)  # noqa: E731
+    lost = _occluded(score, image, torch.zeros_like(image))
+    assert _places(20 * side, side)[0] == 0
+    assert _places(20 * side, side)[-1] == 19 * side
+    assert lost[weight[0] == 0].max() < lost[weight[0] == 1].min()
+    far = torch.ones_like(weight[0])
+    far[2 * side : 5 * side, 14 * side : 17 * side] = 0
+    assert (lost[far > 0] == 0).all()
+
+
+class Rounded(Corner):
+    """Takes one image at a time, and gives no gradient."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert len(images) == 1
+        return super().forward((images * 64).round() / 64)
+
+
+def test_a_network_without_a_gradient_is_looked_at_by_occlusion() -> None:
+    subject = phosphene.wrap(Rounded(), size=(12, 12), channels=1, mean=0.5, std=0.25)
+    image = torch.full((1, 12, 12), 0.9)
+    fill = torch.full_like(image, 0.5)
+
+    def score(inputs: Tensor) -> Tensor:
+        with subject.reading(["fc"]) as read:
+            each = [read(subject.prepare(one[None]))["fc"] for one in inputs]
+        return torch.cat(each)[:, 0]
+
+    with pytest.raises(BadRequest, match="rank its pixels by occlusion"):
+        Importance().region(score, image, fill)
+    mask = Importance(by="occlusion").region(score, image, fill)
+    assert 0 < mask.sum() <= 36
+    assert not mask[7:].any()
+    assert not mask[:, 7:].any()
+
+
+def test_photographs_that_replace_the_rest_are_cut_to_the_subject_s_shape(tmp_path: Path) -> None:
+    """A disc stays a disc, and photographs need no classes."""
+    (tmp_path / "val").mkdir(parents=True)
+    picture = Image.new("RGB", (120, 40))
+    ImageDraw.Draw(picture).ellipse((50, 10, 70, 30), fill="white")
+    picture.save(tmp_path / "val" / "disc.png")
+    subject = phosphene.wrap(nn.Conv2d(3, 2, 3), size=(20, 60))
+    found = _fills(subject, load_prior("pixels", subject), tmp_path)["photographs"]
+    assert found.shape == (1, 3, 20, 60)
+    rows, columns = (found[0, 0] > 0.5).nonzero(as_tuple=True)
+    assert abs(int(rows.max() - rows.min()) - int(columns.max() - columns.min())) <= 1
 
 
 def write_photographs(folder: Path) -> None:

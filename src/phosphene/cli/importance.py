@@ -19,6 +19,9 @@ def importance(
     smooth: Annotated[
         float, typer.Option(help="Widest blur of the pixels' ranks, in shares of the side.")
     ] = 0.15,
+    by: Annotated[
+        str, typer.Option(help="What ranks the pixels: gradients or occlusion.")
+    ] = "gradients",
     images: Annotated[
         Path | None, typer.Option(help="Photographs that replace the rest as well.")
     ] = None,
@@ -42,7 +45,7 @@ def importance(
     from phosphene.runtime import Runtime
     from phosphene.studies.importance import Importance, importance_of
 
-    how = Importance(share, fill, smooth)
+    how = Importance(share, fill, smooth, by)
     where = choose_machine(device, "float32", threads)["device"]
     outlet_folder(out_folder)
     out_folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,13 @@
 """What in a picture matters: the smallest region that keeps a share of the activation.
 
-Pixels are ranked by integrated gradients (Sundararajan et al. 2017) from what replaces them. The
-region is then tested by deletion: the rest is replaced, and the activation is measured again.
+Pixels are ranked by integrated gradients (Sundararajan et al. 2017) from what replaces them, or by
+occlusion (Zeiler and Fergus 2014): what the activation loses where a window is replaced. The region
+is then tested by deletion: the rest is replaced, and the activation is measured again.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from phosphene import images as pictures
 from phosphene import records
-from phosphene.datasets import load
+from phosphene.datasets import Stream
 from phosphene.errors import BadRequest
 from phosphene.forms import Record, StudyTable
 from phosphene.objectives import make_objective
@@ -28,7 +30,7 @@ from phosphene.runtime import Runtime
 from phosphene.stimulus import grey_of
 from phosphene.studies._folder import read_records
 from phosphene.subjects import Subject
-from phosphene.tensors import as_images, blurred, center_crop
+from phosphene.tensors import as_images, blurred, center_crop, device_of
 
 Score = Callable[[Tensor], Tensor]
 """From a subject's inputs (batch, channels, height, width) in [0, 1] to activations (batch,)."""
@@ -45,6 +47,9 @@ SCALES = (0.0, 0.25, 0.5, 1.0)
 AT_ONCE = 32
 PHOTOGRAPHS = 20
 FILLS = ("mean", "grey")
+WAYS = ("gradients", "occlusion")
+WINDOW = 0.1
+"""Side of the window that occludes, in shorter sides of the picture; windows overlap by half."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Importance:
     share: float = option(0.8, "Share of the activation that the region keeps.", low=0.01, high=1)
     fill: str = option("mean", "What replaces the rest: the prior's mean or grey.", choices=FILLS)
     smooth: float = option(0.15, "Widest blur of the ranks, in sides.", low=0, high=0.2)
+    by: str = option("gradients", "What ranks the pixels: gradients or occlusion.", choices=WAYS)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -63,10 +69,12 @@ class Importance:
 
         `image` and `fill` are (channels, height, width). Pixels are ranked without blur and under
         blurs of up to `smooth`. Of the regions of highest ranks it is the smallest. For a linear
-        unit no smaller region keeps as much.
+        unit no smaller region keeps as much. `BadRequest` where ranks need a gradient that is lost.
         """
-        added = _added(score, image, fill)
+        added = (_added if self.by == WAYS[0] else _occluded)(score, image, fill)
         wanted = self.share * float(score(image[None])[0])
+        if not added.any() and float(score(fill[None])[0]) < wanted:
+            raise BadRequest("no gradient comes to the picture, so rank its pixels by occlusion")
         widths = [self.smooth * min(added.shape) * part for part in SCALES]
         regions = [
             self._smallest(score, image, fill, _ranks(added, width), wanted) for width in widths
@@ -104,9 +112,33 @@ def _added(score: Score, image: Tensor, fill: Tensor) -> Tensor:
         between = fill + some[:, None, None, None] * (image - fill)
         between.requires_grad_()
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(score(between).sum(), between)
+            answers = score(between).sum()
+            if not answers.requires_grad:
+                break
+            (gradient,) = torch.autograd.grad(answers, between)
         total += gradient.sum(0)
     return (total * (image - fill)).sum(0) / PATH
+
+
+@torch.no_grad()
+def _occluded(score: Score, image: Tensor, fill: Tensor) -> Tensor:
+    """Return what is lost where a window is replaced, (height, width): its mean over windows."""
+    height, width = image.shape[1:]
+    side = max(1, round(WINDOW * min(height, width)))
+    rows, columns = (_places(length, side) for length in (height, width))
+    windows = torch.zeros(len(rows) * len(columns), height, width, device=image.device)
+    for window, (top, left) in zip(windows, itertools.product(rows, columns), strict=True):
+        window[top : top + side, left : left + side] = 1
+    whole = score(image[None])[0]
+    lost = torch.cat(
+        [whole - score(image + some[:, None] * (fill - image)) for some in windows.split(AT_ONCE)]
+    )
+    return torch.einsum("n,nhw->hw", lost, windows) / windows.sum(0)
+
+
+def _places(length: int, side: int) -> list[int]:
+    """Return where windows of a side begin, so that they cover a length and overlap by half."""
+    return sorted({*range(0, length - side, max(1, side // 2)), length - side})
 
 
 def _ranks(added: Tensor, width: float) -> Tensor:
@@ -135,6 +167,7 @@ def importance_of(
     """
     rows: list[dict[str, Any]] = []
     known: dict[str, tuple[Subject, Prior]] = {}
+    fills: dict[str, Fills] = {}
     for file, record in read_records(place):
         request, members, number = Request.from_record(record, file)
         check_trusted(request.subject, trusted, file, f"phosphene importance {file} --subject …")
@@ -144,6 +177,8 @@ def importance_of(
         if key not in known:
             known[key] = request.loaded()
             check_weights(record, *known[key], file)
+            known[key][0].network.to(runtime.device)
+            fills[key] = _fills(*known[key], images)
         subject, prior = known[key]
         target = members[number].target
         with subject.reading(target.layers) as read:
@@ -153,9 +188,12 @@ def importance_of(
             def score(
                 inputs: Tensor, read: Any = read, objective: Any = objective, own: Any = subject
             ) -> Tensor:
-                return objective.of([0] * len(inputs)).scores(read(own.prepare(inputs)))
+                some = inputs.split(own.at_most(AT_ONCE))
+                objectives = (objective.of([0] * len(each)) for each in some)
+                pairs = zip(some, objectives, strict=True)
+                return torch.cat([part.scores(read(own.prepare(each))) for each, part in pairs])
 
-            row = _row(score, file, record, how, runtime, subject, prior, images)
+            row = _row(score, file, record, how, runtime, subject, prior, fills[key])
         rows += [row] if row else []
         runtime.progress(len(rows), 0, {})
     if not rows:
@@ -171,16 +209,15 @@ def _row(
     runtime: Runtime,
     subject: Subject,
     prior: Prior,
-    images: Path | None,
+    fills: Fills,
 ) -> dict[str, Any]:
     """Return what a picture's region keeps; nothing where the picture does not excite the unit."""
     folder = records.Folder(file.parent)
     drawn = pictures.from_pixels(folder.picture(record), prior.channels)
-    image = _shown(torch.from_numpy(drawn)[None], subject, prior)[0]
+    image = _shown(torch.from_numpy(drawn)[None], subject, prior)[0].to(runtime.device)
     whole = float(score(image[None])[0].detach())
     if whole <= 0:
         return {}
-    fills = _fills(subject, prior, images)
     with torch.no_grad():
         mask = how.region(score, image, fills[how.fill][0])
         row: dict[str, Any] = {
@@ -208,19 +245,29 @@ def _shown(images: Tensor, subject: Subject, prior: Prior) -> Tensor:
     return subject.fitted(center_crop(images, prior.view_size))
 
 
+Fills = dict[str, Tensor]
+"""What may replace the rest of a picture, (n, channels, height, width) by name."""
+
+
 @torch.no_grad()
-def _fills(subject: Subject, prior: Prior, images: Path | None) -> dict[str, Tensor]:
-    """Return what may replace the rest, (n, channels, height, width) by name."""
+def _fills(subject: Subject, prior: Prior, images: Path | None) -> Fills:
+    """Return the prior's mean, grey, and photographs that are cut to the subject's proportions."""
     grey = torch.tensor(grey_of(subject))[None, :, None, None]
     fills = {
         "mean": _shown(prior.images(prior.mean()[None]), subject, prior),
         "grey": grey.expand(-1, -1, *subject.size),
     }
     if images is not None:
-        photographs = load(images, "val").images
-        some = photographs[:: max(1, len(photographs) // PHOTOGRAPHS)][:PHOTOGRAPHS]
+        count = len(Stream(images, "val", subject.photograph_size))
+        spaced = Stream(images, "val", subject.photograph_size, max(1, count // PHOTOGRAPHS))
+        read = itertools.islice(spaced.photographs(), PHOTOGRAPHS)
+        some = [pixels for _, pixels, _ in read]
+        spaced.damage.tell(len(some))
+        if not some:
+            raise BadRequest(f"{images} holds no photographs of split 'val'")
         fills["photographs"] = subject.fitted(as_images(some))
-    return fills
+    device = device_of(subject.network)
+    return {name: each.to(device) for name, each in fills.items()}
 
 
 def _all(score: Score, images: Tensor) -> Tensor:
