@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import networks
+import numpy as np
 import pytest
 import torch
+from conftest import Run
 from networks import SIZE, layers
+from PIL import Image
 
 import phosphene
 from phosphene.errors import BadRequest
@@ -185,3 +189,31 @@ def test_complex_numbers_are_refused() -> None:
     subject = phosphene.load_subject("python:networks:spectrum")
     with pytest.raises(BadRequest, match="spectrum gives complex numbers"):
         phosphene.synthesize(subject, "spectrum:1", prior="pixels", steps=3)
+
+
+def test_single_pixels_have_sets_and_regions_as_well(phosphene: Run, tmp_path: Path) -> None:
+    name = "python:networks:spectra"
+    climb = ("--prior", "pixels", "--steps", 20, "--out", tmp_path / "set")
+    made = phosphene("synthesize", name, "3:1", *climb, "--diverse", 2, "--json").json()
+    assert len(made) == 2
+    found = ("--subject", name, "--out", tmp_path / "found", "--fill", "grey", "--json")
+    for way in ("gradients", "occlusion"):
+        (row, _) = phosphene("importance", tmp_path / "set", "--by", way, *found).json()["units"]
+        assert row["area"] == 1
+
+
+def test_two_channels_are_made_of_rgb_in_every_precision_and_at_the_start(
+    phosphene: Run, zoo: Path, tmp_path: Path
+) -> None:
+    name = "python:networks:two_channels"
+    Image.new("RGB", (20, 20), (0, 102, 204)).save(tmp_path / "photo.png")
+    begun = ("--start", tmp_path / "photo.png", "--shift", 0, "--blur", 0, "--rate", 1e-6)
+    climb = ("--prior", "pixels", "--steps", 1, "--out", tmp_path / "p")
+    phosphene("synthesize", name, "fc:1", *climb, *begun).fine()
+    drawn = np.asarray(Image.open(tmp_path / "p" / "fc-1-s0.input.png").convert("L"))
+    assert abs(int(drawn[:, :SIZE].mean()) - 102) <= 2, "the first channel is green"
+    assert abs(int(drawn[:, SIZE:].mean()) - 204) <= 2, "the second one is blue"
+    generator = ("--prior", zoo / "generator.safetensors", "--steps", 2)
+    phosphene(
+        "synthesize", name, "fc:1", *generator, "--precision", "bfloat16", "--out", tmp_path / "g"
+    ).fine()

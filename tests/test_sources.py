@@ -56,6 +56,11 @@ class Grey(Shades):
         for row in super().rows():
             yield Row(row.where, row.label, row.key, row.image[:, :, 0])
 
+class Pairs(Shades):
+    def rows(self, keyed=False):
+        for row in super().rows():
+            yield Row(row.where, row.label, row.key, row.image[:, :, :2])
+
 class Holes(Shades):
     def rows(self, keyed=False):
         for row in super().rows():
@@ -83,6 +88,12 @@ def test_a_source_of_ones_own_is_loaded(shades: str) -> None:
     assert found.labels.tolist() == [0, 0, 1, 1]
     assert found.images[:, 0, 0, 0].tolist() == [0, 60, 200, 255]
     assert len(load(shades, "val")) == 2
+
+
+def test_grey_pixels_are_equal_colours(shades: str) -> None:
+    grey, colours = load("python:shades:Grey", "train"), load(shades, "train")
+    assert (grey.images == colours.images).all()
+    assert grey.fingerprint != colours.fingerprint
 
 
 def test_its_cache_gives_the_same_photographs(shades: str, tmp_path: Path) -> None:
@@ -121,7 +132,7 @@ def test_a_missing_photograph_is_left_out(shades: str) -> None:
         ("fails", BadRequest, r"fails\(\) raised ValueError: train"),
         ("other", BadRequest, "returned a list; it must return a phosphene.datasets.Source"),
         ("Late", BadRequest, r"its rows raised ValueError: late \(shades.py"),
-        ("Grey", BadRequest, r"shade 0: an image is bytes, a Path or uint8"),
+        ("Pairs", BadRequest, r"shade 0: an image is bytes, a Path, or uint8"),
     ],
 )
 def test_a_wrong_source_is_one_line(

@@ -66,7 +66,8 @@ def recoloured(images: Tensor, channels: int, from_rgb: Sequence[Sequence[float]
         return images
     if from_rgb and given in (1, 3):
         rows = torch.tensor(from_rgb, dtype=images.dtype, device=images.device)
-        return torch.einsum("ij,njhw->nihw", rows, images.expand(-1, 3, -1, -1))
+        with torch.autocast(images.device.type, enabled=False):  # half cannot be resized
+            return torch.einsum("ij,njhw->nihw", rows, images.expand(-1, 3, -1, -1))
     if (given, channels) == (3, 1):
         shares = torch.tensor(LUMINANCE, dtype=images.dtype, device=images.device)
         return (images * shares[:, None, None]).sum(1, keepdim=True)
@@ -74,7 +75,7 @@ def recoloured(images: Tensor, channels: int, from_rgb: Sequence[Sequence[float]
         return images.expand(-1, 3, -1, -1)
     raise BadRequest(
         f"an image of {given} channels is no input of {channels}; the priors pixels and fourier "
-        "have the channels of the subject, and its option from_rgb makes them of RGB"
+        "have the channels of the subject, and the option from_rgb of a factory makes them of RGB"
     )
 
 
@@ -137,7 +138,10 @@ def center_crop(
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Return images under a Gaussian blur with a standard deviation of `sigma` pixels."""
+    """Return images under a Gaussian blur with a standard deviation of `sigma` pixels.
+
+    Beyond the border they are mirrored, or go on as they end where they are too small for that.
+    """
     if sigma <= 0:
         return images
     radius = math.ceil(3 * sigma)
@@ -145,7 +149,8 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     line = torch.exp(-0.5 * (offsets / sigma) ** 2)
     channels = images.shape[1]
     kernel = (line / line.sum()).to(images).expand(channels, 1, -1)
-    padded = F.pad(images, (radius,) * 4, mode="reflect")
+    beyond = "reflect" if radius < min(images.shape[-2:]) else "replicate"
+    padded = F.pad(images, (radius,) * 4, mode=beyond)
     along_rows = F.conv2d(padded, kernel[:, :, :, None], groups=channels)
     return F.conv2d(along_rows, kernel[:, :, None], groups=channels)
 

@@ -33,7 +33,8 @@ class Row:
 
     `where` is how a message names it. `label` is a place in the source's classes, or `UNKNOWN`.
     `key` tells it from others, "" where nothing does. `image` is an encoded picture, the file that
-    holds one, or RGB pixels, uint8 (height, width, 3); None where it is missing.
+    holds one, or pixels, uint8 (height, width, 3) of RGB or (height, width) of grey; None where it
+    is missing.
     """
 
     where: str
@@ -44,7 +45,7 @@ class Row:
     def picture(self) -> Image.Image:
         """Return the photograph in sRGB; `BadFile` where it cannot be read."""
         if isinstance(self.image, np.ndarray):
-            return Image.fromarray(self.image)
+            return Image.fromarray(self.image).convert("RGB")
         return opened(self._file(), self.where)
 
     def short_side(self) -> int | None:

@@ -73,7 +73,7 @@ def climb_into(
         subject,
         prior,
         members,
-        read_start(request.start, prior),
+        read_start(request.start, subject, prior),
         batch=batch,
         every_frame=max(1, request.climb.steps // 60) if animate else 0,
         arrays=arrays,

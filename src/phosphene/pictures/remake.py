@@ -57,7 +57,7 @@ def remake(
     subject, prior = request.loaded()
     _check_units(subject, members, file)
     check_weights(old, subject, prior, file, request.climb)
-    start = read_start(request.start, prior)
+    start = read_start(request.start, subject, prior)
     arrays = bool(old.array)
     result = climb(request, subject, prior, members, start, 0, arrays, report)
     kept = asked.for_member(members, member)

@@ -230,15 +230,19 @@ def start_request(start: str) -> str | dict[str, str]:
     return found | ({"colours": colours} if colours else {})
 
 
-def read_start(request: str | Mapping[str, str], prior: Prior) -> str | Tensor:
-    """Return the start as the climb takes it; a photograph must be the one that was asked for."""
+def read_start(request: str | Mapping[str, str], subject: Subject, prior: Prior) -> str | Tensor:
+    """Return the start as the climb takes it; a photograph must be the one that was asked for.
+
+    It has the prior's channels, which the subject makes of RGB in its own way.
+    """
     if isinstance(request, str):
         return request
     file = request["file"]
     if _photograph(file) != {key: request.get(key) for key in ("file", "sha256")}:
         raise BadFile(f"{file} is not the photograph that the record began with")
     pixels = images.read_image(file, prior.size, request.get("colours", ""))
-    return recoloured(as_images([pixels]), prior.channels)[0]
+    own = subject.from_rgb if prior.channels == subject.channels else ()
+    return recoloured(as_images([pixels]), prior.channels, own)[0]
 
 
 def _photograph(file: str) -> dict[str, str]:

@@ -89,6 +89,8 @@ class Importance:
         places = order.argsort().view(ranks.shape)
 
         def keeps(sizes: Sequence[int]) -> list[bool]:
+            if not sizes:  # of a picture of one pixel
+                return []
             masks = torch.stack([places < size for size in sizes])
             shown = fill + masks[:, None] * (image - fill)
             return [bool(each >= wanted) for each in _all(score, shown)]

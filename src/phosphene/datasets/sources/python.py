@@ -51,9 +51,10 @@ class _Checked(Source):
         image = row.image
         fits = image is None or isinstance(image, (bytes, Path))
         if isinstance(image, np.ndarray):
-            fits = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+            grey = image.ndim == 2
+            fits = image.dtype == np.uint8 and (grey or image.shape[2:] == (3,))
         if not fits or not isinstance(row.label, (int, np.integer)) or row.label < UNKNOWN:
             raise BadRequest(
-                f"{row.where}: an image is bytes, a Path or uint8 (height, width, 3), and a label "
-                f"a whole number from {UNKNOWN}"
+                f"{row.where}: an image is bytes, a Path, or uint8 (height, width) or (height, "
+                f"width, 3), and a label a whole number from {UNKNOWN}"
             )
