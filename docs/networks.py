@@ -361,6 +361,22 @@ def one_number() -> Made:
     return OneNumber(), SMALL
 
 
+class Contiguous(Around):
+    def forward(self, images: Tensor) -> Any:
+        if not images.is_contiguous():
+            raise ValueError("images lie in another order")
+        return self.body(images)
+
+
+def contiguous() -> Made:
+    """Return a network that takes images in one order of memory alone."""
+    return Contiguous(), SMALL
+
+
+def sparse() -> Made:
+    return Around(lambda logits: logits.to_sparse()), SMALL
+
+
 class Bank(nn.Module):
     """A bank of filters of double precision that are no weights."""
 
@@ -376,6 +392,25 @@ class Bank(nn.Module):
 
 def bank() -> Made:
     return Bank(), SMALL
+
+
+class Rows(nn.Module):
+    """Reads an image row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3 * SIZE, 8, batch_first=True)
+        self.steps = nn.Linear(8, 6)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden, _ = self.lstm(images.transpose(1, 2).flatten(2))
+        return self.fc(self.steps(hidden)[:, -1])
+
+
+def rows() -> Made:
+    return Rows(), SMALL
 
 
 class Mapped(nn.Module):

@@ -14,6 +14,7 @@ import torch
 from conftest import Run
 from networks import SIZE, layers
 from PIL import Image
+from torch import Tensor, nn
 
 import phosphene
 from phosphene.errors import BadRequest
@@ -26,7 +27,7 @@ TAKEN = {
     **dict.fromkeys(["learned_mean", "computed_mean", "made_in_inference"], "fc"),
     **dict.fromkeys(["as_tuple", "as_list", "as_dict", "as_dict_of_tuples"], "body"),
     **dict.fromkeys(["as_dataclass", "as_named_tuple", "as_object", "as_nothing"], "body"),
-    **dict.fromkeys(["autocast", "detector"], "body"),
+    **dict.fromkeys(["autocast", "detector", "contiguous", "sparse"], "body"),
 }
 """Networks that are the plain one in another form, and the layer of its logits."""
 
@@ -217,3 +218,35 @@ def test_two_channels_are_made_of_rgb_in_every_precision_and_at_the_start(
     phosphene(
         "synthesize", name, "fc:1", *generator, "--precision", "bfloat16", "--out", tmp_path / "g"
     ).fine()
+
+
+class Exits(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        raise SystemExit(3)
+
+
+class Positive(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = layers()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(images) > 0
+
+
+def test_a_network_that_exits_is_refused_in_one_line() -> None:
+    with pytest.raises(BadRequest, match="SystemExit"):
+        phosphene.wrap(Exits(), size=SIZE)
+
+
+def test_answers_that_are_no_numbers_leave_the_layers_to_be_read() -> None:
+    subject = phosphene.wrap(Positive(), size=SIZE)
+    found = phosphene.synthesize(subject, "body:1", prior="pixels", steps=3)
+    assert found.scores[0] > found.start_scores[0]
+
+
+def test_a_size_may_be_of_numpy() -> None:
+    assert phosphene.wrap(layers(), size=np.array([16, 20])[0]).size == (16, 16)
+    assert phosphene.wrap(layers(), size=(np.int64(16), np.int64(20))).size == (16, 20)
+    with pytest.raises(BadRequest, match="height, width"):
+        phosphene.wrap(layers(), size="16")

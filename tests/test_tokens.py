@@ -26,7 +26,7 @@ from phosphene.objectives.activation import Activation
 from phosphene.probe import layer_shapes, probe
 from phosphene.receptive_fields import receptive_fields
 from phosphene.studies.exemplars import find_exemplars, find_peaks
-from phosphene.subjects import Subject, load_subject, wrap
+from phosphene.subjects import READINGS, Subject, load_subject, wrap
 from phosphene.tensors import as_images
 from phosphene.testing import lively
 from phosphene.units import Direction, Target, Unit
@@ -251,6 +251,20 @@ def test_sequences_keep_channels_and_positions() -> None:
         with torch.no_grad(), subject.reading(layers) as read:
             assert torch.equal(read(images)["conv"], wanted)
     assert score(subject, "conv:5", images) == wanted[0, 5, 8]
+
+
+def test_steps_of_a_recurrent_network_are_in_one_line_and_no_patches() -> None:
+    """Sixteen rows of an image are not four rows of patches."""
+    subject = load_subject("python:networks:rows")
+    assert (subject.shapes()["lstm"], subject.shapes()["steps"]) == ((8, 16), (6, 16))
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        prepared = subject.prepare(images)
+        wanted, _ = subject.network.lstm(prepared.transpose(1, 2).flatten(2))
+        with subject.reading(["lstm"]) as read:
+            assert torch.equal(read(prepared)["lstm"], wanted.transpose(1, 2))
+    assert score(subject, "lstm:5", prepared) == wanted[0, 8, 5]
+    assert subject.reading_version() == READINGS[0]
 
 
 class Last(nn.Module):

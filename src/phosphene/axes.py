@@ -21,22 +21,31 @@ class Tokens:
 
     `names` are those ahead of the patches, such as ("class", "register0"); None where it is not
     known, so that the fewest are taken, at most one for four patches, that leave a map of patches
-    in the image's shape.
+    in the image's shape. In a network that is `recurrent` they are steps in one line, unless a
+    library names its tokens.
     """
 
     names: tuple[str, ...] | None = None
+    recurrent: bool = False
 
     def split(self, count: int, size: tuple[int, int]) -> tuple[tuple[str, ...], int, int] | None:
         """Return the names, rows and columns of so many tokens of an image of `size` pixels.
 
         None where they are not patches. A layer may also have the patches alone.
         """
+        if self.names is None and self.recurrent:
+            return None
         known = [self.names, ()] if self.names is not None else map(_names, range(MAX_TOKENS))
         for names in known:
             rows, columns = _grid(count - len(names), size)
             if rows and (self.names is not None or 4 * len(names) <= rows * columns):
                 return names, rows, columns
         return None
+
+
+def tokens_of(network: nn.Module, names: tuple[str, ...] | None) -> Tokens:
+    """Return how the tokens of a network lie, of which a library gives the names; None: nobody."""
+    return Tokens(names, any(isinstance(module, nn.RNNBase) for module in network.modules()))
 
 
 def _grid(patches: int, size: tuple[int, int]) -> tuple[int, int]:

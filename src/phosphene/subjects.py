@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene import weights
-from phosphene.axes import Tokens
+from phosphene.axes import Tokens, tokens_of
 from phosphene.dictionaries import Dictionary, read_dictionary
 from phosphene.errors import BadFile, BadRequest, PhospheneError, UnknownName, one_line
 from phosphene.factories import is_factory
@@ -477,11 +477,15 @@ def load_subject(
     return replace(subject, fit=checked_fit(fit)) if fit else subject
 
 
+def _tokens(network: nn.Module) -> Tokens:
+    return tokens_of(network, token_names(network))
+
+
 def _loaded(name: str | Path, inputs: Mapping[str, Any]) -> Subject:
     if inputs or is_source(str(name)):
         loaded = load_network(str(name), inputs)
         fields = {**vars(loaded), "output": loaded.output or last_layer(loaded.network)}
-        subject = Subject(str(name), **fields, tokens=Tokens(token_names(loaded.network)))
+        subject = Subject(str(name), **fields, tokens=_tokens(loaded.network))
         beside = '; beside it, its factory may give {"size": PIXELS}'
         return _tried(subject, beside) if is_factory(str(name)) else subject
     trained = name if Path(name).is_file() else str(name).removesuffix("@random")
@@ -593,6 +597,8 @@ def _needs_one(subject: Subject) -> bool:
         alone = _answer(subject, 1)
     if together is None or alone is None or len(together) != 2:
         return False
+    if not together.is_complex():
+        together, alone = together.double(), alone.double()
     apart = float((together[:1] - alone).abs().max())
     return apart > COUPLED * float(together.abs().max())
 
@@ -662,7 +668,7 @@ def wrap(
     options = checked_options(name, network, given)
     options["output"] = options["output"] or last_layer(network)
     options["layout"] = fitting_layout(network, options["size"], len(options["mean"]))
-    subject = Subject(name, network, **options, tokens=Tokens(token_names(network)))
+    subject = Subject(name, network, **options, tokens=_tokens(network))
     return _tried(subject, "; wrap(network, size=PIXELS) sets another size")
 
 

@@ -170,10 +170,11 @@ def first_tensor(output: object) -> Tensor:
     """Return a layer's output, or the first tensor of several.
 
     This is what a tuple, a dict or a dataclass begins with, but for None. Quantized numbers are
-    given as float.
+    given as float, and sparse ones with their zeros.
     """
     if isinstance(output, Tensor):
-        return output.dequantize() if output.is_quantized else output
+        whole = output if output.layout == torch.strided else output.to_dense()
+        return whole.dequantize() if whole.is_quantized else whole
     several: list[object] = []
     if isinstance(output, (tuple, list)):
         several = [*output]

@@ -144,7 +144,8 @@ def input_channels(network: nn.Module, size: tuple[int, int]) -> int:
 def _takes(network: nn.Module, channels: int, size: tuple[int, int]) -> bool:
     """Return whether a network makes one row of one image of so many channels."""
     blank = _blank(network, channels, size)
-    with suppress(Exception), without_gradients():  # of every kind: other people's networks
+    # of every kind: other people's networks
+    with suppress(Exception, SystemExit), without_gradients():
         answer = network.eval()(blank)
         with suppress(UnknownName):  # what is no tensor tells nothing
             return first_tensor(answer).shape[:1] in ((), (1,))
@@ -160,16 +161,15 @@ def _blank(network: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
 def fitting_layout(
     network: nn.Module, size: tuple[int, int], channels: int = 3
 ) -> torch.memory_format:
-    """Return channels last, the faster layout, unless the network's `view` refuses it.
+    """Return channels last, the faster layout, unless the network takes the other one alone.
 
     Any other fault of the network shows in its first real pass.
     """
     blank = _blank(network, channels, size)
-    try:
-        with without_gradients():
-            network(blank.contiguous(memory_format=torch.channels_last))
-    except Exception as error:
-        return torch.contiguous_format if "view" in str(error) else torch.channels_last
+    for layout in (torch.channels_last, torch.contiguous_format):
+        with suppress(Exception, SystemExit), without_gradients():
+            network(blank.contiguous(memory_format=layout))
+            return layout
     return torch.channels_last
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import importlib
 import math
+import operator
 import re
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -135,9 +136,11 @@ def _from_rgb(name: str, channels: int, rows: Any) -> tuple[tuple[float, ...], .
 
 def _sides(name: str, size: Any) -> tuple[int, int]:
     """Return (height, width) of a size in pixels, one number of which means a square."""
-    sides = (size, size) if isinstance(size, int) else size
-    fine = isinstance(sides, (tuple, list)) and len(sides) == 2
-    if not fine or not all(isinstance(side, int) and side > 0 for side in sides):
+    try:
+        sides = [*map(operator.index, size if isinstance(size, Sequence) else [size] * 2)]
+    except TypeError:
+        sides = []
+    if len(sides) != 2 or min(sides) <= 0:
         raise BadRequest(f"{name}: size is (height, width) in pixels; got {size!r}")
     return sides[0], sides[1]
 
