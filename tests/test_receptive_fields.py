@@ -162,7 +162,8 @@ def line_by_line(network: nn.Module, size: tuple[int, int], layers: list[str]) -
                 image.select(2 + axis, line).fill_(float("nan"))
                 for layer, values in read(image).items():
                     hit = values.isnan()
-                    hit = hit[0].any(0) if hit.ndim == 4 else hit.any().view(1, 1)
+                    steps = hit[0].any(0)[..., None] if hit.ndim == 3 else hit.any().view(1, 1)
+                    hit = hit[0].any(0) if hit.ndim == 4 else steps
                     middle = hit.shape[1 - axis] // 2
                     found[layer][axis].append(hit.select(1 - axis, middle))
     fields = {layer: Fields(*map(spans_of, lines)) for layer, lines in found.items()}

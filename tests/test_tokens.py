@@ -267,6 +267,29 @@ def test_steps_of_a_recurrent_network_are_in_one_line_and_no_patches() -> None:
     assert subject.reading_version() == READINGS[0]
 
 
+def test_steps_have_receptive_fields_and_exemplars(phosphene: Run, tmp_path: Path) -> None:
+    """A step of a recurrent network sees its own row of the image and those ahead of it."""
+    subject = load_subject("python:networks:rows")
+    fields = receptive_fields(subject.network, subject.size, ["lstm"], tokens=subject.tokens)
+    assert fields["lstm"].rows == tuple((0, row + 1) for row in range(16))
+    assert fields["lstm"].columns == ((0, 16),)
+    for number in range(12):
+        picture = Image.fromarray((255 * torch.rand(20, 20, 3)).byte().numpy())
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        picture.save(tmp_path / "photos" / f"{number}.png")
+    options = (
+        "--images",
+        tmp_path / "photos",
+        "--split",
+        "all",
+        "--out",
+        tmp_path / "found",
+        "--json",
+    )
+    (row,) = phosphene("exemplars", "python:networks:rows", "lstm:5", *options).json()
+    assert row["unit"] == "lstm:5"
+
+
 class Last(nn.Module):
     """Maps with their channels last, as of a Swin transformer."""
 

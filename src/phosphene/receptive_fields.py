@@ -52,7 +52,8 @@ class Fields:
     """The receptive fields of all units of a layer's map.
 
     They are the (first, beyond the last) input row that reaches each of its rows, and the input
-    column that reaches each of its columns. A layer without a map has one row and one column.
+    column that reaches each of its columns. A layer without a map has one row and one column, and
+    one of steps in one line a row for each.
     """
 
     rows: tuple[tuple[int, int], ...]
@@ -298,7 +299,12 @@ class _Spread:
 
 
 def _units(values: Tensor) -> Tensor:
-    """Return a layer's values as (batch, channels, rows, columns): without a map, one of each."""
+    """Return a layer's values as (batch, channels, rows, columns): without a map, one of each.
+
+    Steps in one line are rows of one column.
+    """
+    if values.ndim == 3:
+        return values[..., None]
     return values if values.ndim == 4 else values.flatten(1)[:, :, None, None]
 
 

@@ -329,6 +329,8 @@ def _advice(network: nn.Module, message: str) -> str:
             "; its forward must take fractions, since whole numbers have no gradient: with "
             "range=(0, 255) they are 0 … 255"
         )
+    if re.search("unexpected keyword argument", message):
+        return "; an input has the name of an argument of forward"
     if re.search("positional argument|keyword-only argument", message):
         return (
             "; its forward must take one tensor of images, (batch, channels, height, width); give "
