@@ -50,6 +50,9 @@ Port = Annotated[
         help="Serve a rig through this port of 127.0.0.1; 0 takes a free one.", min=0, max=65535
     ),
 ]
+ZeroMq = Annotated[
+    bool, typer.Option("--zeromq", help="The port is ZeroMQ's: a REP socket for the rig's REQ.")
+]
 Readouts = Annotated[
     list[str] | None,
     typer.Option(
@@ -140,6 +143,7 @@ def evolve(
     neuron: BlackBox = "",
     folder: RigFolder = None,
     port: Port = None,
+    zeromq: ZeroMq = False,
     readout: Readouts = None,
     out_folder: Out = Path("evolved"),
     repeats: Repeats = 1,
@@ -178,6 +182,7 @@ def evolve(
             "give one of: a subject and its units, --neuron, --folder or --port; for example: "
             "phosphene evolve caffenet-objects class:lion --noise 0.2"
         )
+    _check_zeromq(zeromq, port)
     if bool(units) != bool(subject):
         raise BadRequest("units are of a subject: phosphene evolve SUBJECT UNIT…")
     machine = choose_machine(device, precision, threads)
@@ -195,12 +200,17 @@ def evolve(
     readouts = readout or ["channel:0"]
     maker = _Loops(prior, climb, given, references, str(machine["device"]), how)
     if folder is not None or port is not None:
-        _serve(maker.interleaved(out_folder, readouts), folder, port, as_json)
+        _serve(maker.interleaved(out_folder, readouts), folder, port, zeromq, as_json)
         return
     neurons = _neurons(subject, units or [], neuron, str(machine["device"]), machine["precision"])
     if len(readouts) > 1:
         raise BadRequest("a simulated neuron has one readout; give several units instead")
     _simulate(maker, neurons, readouts[0], _noise(noise, fano, trials), out_folder, as_json)
+
+
+def _check_zeromq(zeromq: bool, port: int | None) -> None:
+    if zeromq and port is None:
+        raise BadRequest("--zeromq says what --port is; give both: --zeromq --port 7777")
 
 
 def _screen(
@@ -328,10 +338,13 @@ def _simulate(
     print_table(table)
 
 
-def _serve(loop: Loop | Interleaved, folder: Path | None, port: int | None, as_json: bool) -> None:
+def _serve(
+    loop: Loop | Interleaved, folder: Path | None, port: int | None, zeromq: bool, as_json: bool
+) -> None:
     from phosphene.loops.folder import serve_folder
     from phosphene.loops.run import write_preferred
-    from phosphene.loops.server import LoopServer
+    from phosphene.loops.server import HOST, LoopServer
+    from phosphene.loops.zeromq import ZeroServer
 
     if folder is not None:
         for generation in serve_folder(loop, folder):
@@ -340,9 +353,8 @@ def _serve(loop: Loop | Interleaved, folder: Path | None, port: int | None, as_j
                 soft_wrap=True,
             )
     else:
-        with LoopServer(loop, port or 0) as server:
-            host, number = server.server_address[:2]
-            err.print(f"phosphene: {host!s}:{number}, token {server.token}", soft_wrap=True)
+        with (ZeroServer if zeromq else LoopServer)(loop, port or 0) as server:
+            err.print(f"phosphene: {HOST}:{server.port}, token {server.token}", soft_wrap=True)
             server.serve()
     rows = [
         {"name": each.name, "generations": each.number, "picture": str(write_preferred(each))}
@@ -364,6 +376,7 @@ def rig(
         int | None, typer.Option(help="The port of `phosphene evolve --port`.", min=1, max=65535)
     ] = None,
     token: Annotated[str, typer.Option(help="What `phosphene evolve --port` printed.")] = "",
+    zeromq: ZeroMq = False,
     noise: Multiplicative = 0.0,
     fano: Fano = 0.0,
     trials: Trials = None,
@@ -386,7 +399,8 @@ def rig(
             "give a subject and its units, or --neuron; and --folder or --port; for example: "
             "phosphene rig caffenet-objects class:lion --folder exchange"
         )
-    from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket
+    _check_zeromq(zeromq, port)
+    from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket, answer_zeromq
 
     machine = choose_machine(device, precision, threads)
     found = _neurons(subject, units or [], neuron, str(machine["device"]), machine["precision"])
@@ -397,7 +411,7 @@ def rig(
     if folder is not None:
         answered = answer_folder(simulated, folder)
     else:
-        answered = answer_socket(simulated, port or 0, token)
+        answered = (answer_zeromq if zeromq else answer_socket)(simulated, port or 0, token)
     for number, name in enumerate(answered, 1):
         err.print(f"phosphene: answered block {name}", soft_wrap=True)
         if number == blocks:

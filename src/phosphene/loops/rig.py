@@ -11,8 +11,9 @@ import io
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from phosphene.images import from_pixels, opened
 from phosphene.loops.folder import Changes, changes_of
 from phosphene.loops.server import HOST
 from phosphene.loops.simulated import Neuron, Noise, responses
+from phosphene.loops.zeromq import Client
 from phosphene.parts import check_options, option
 
 Row = tuple[str, int, str, float]
@@ -147,15 +149,26 @@ def answer_socket(rig: Rig, port: int, token: str) -> Iterator[str]:
         raise Unavailable(f"no loop answers at {HOST}:{port}: {error.strerror}") from None
     with connection, connection.makefile("rwb") as file:
         _said(file, {"token": token})
-        while True:
-            block = _said(file, {"ask": True})
-            pictures = {name: base64.b64decode(each) for name, each in block["pictures"].items()}
-            rows = rig.rows(pictures, block["order"], block.get("place"))
-            plain = [[*row[:3], None if row[3] != row[3] else row[3]] for row in rows]
-            told = _said(file, {"tell": plain, "done": True})
-            yield f"{block['generation']:04}"
-            if told["over"]:
-                return
+        yield from _answer_asking(rig, partial(_said, file))
+
+
+def answer_zeromq(rig: Rig, port: int, token: str) -> Iterator[str]:
+    """Answer a loop behind a ZeroMQ port of this machine (see `answer_socket`)."""
+    with Client(port, token) as client:
+        client.say({})
+        yield from _answer_asking(rig, client.say)
+
+
+def _answer_asking(rig: Rig, say: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Iterator[str]:
+    """Ask for blocks and answer them until the search is over; yield each block's name."""
+    over = False
+    while not over:
+        block = say({"ask": True})
+        pictures = {name: base64.b64decode(each) for name, each in block["pictures"].items()}
+        rows = rig.rows(pictures, block["order"], block.get("place"))
+        plain = [[*row[:3], None if row[3] != row[3] else row[3]] for row in rows]
+        over = say({"tell": plain, "done": True})["over"]
+        yield f"{block['generation']:04}"
 
 
 def _said(file: Any, message: Mapping[str, Any]) -> dict[str, Any]:

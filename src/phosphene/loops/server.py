@@ -42,6 +42,11 @@ class LoopServer(socketserver.TCPServer):
         self.token = token or secrets.token_hex(16)
         super().__init__((HOST, port), _Rig)
 
+    @property
+    def port(self) -> int:
+        """Return the port that is listened at."""
+        return int(self.server_address[1])
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Tell of a connection that broke, and wait for the next."""
         error = sys.exc_info()[1]
@@ -67,16 +72,7 @@ class _Rig(socketserver.StreamRequestHandler):
                 self._say({"error": f"a line has fewer than {MAX_LINE:,} bytes"})
             if not line.endswith(b"\n"):
                 return
-            try:
-                message = json.loads(line)
-                if not isinstance(message, dict):
-                    raise BadRequest(f"a message is a JSON object; got {line[:60]!r}")
-                known = known or secrets.compare_digest(
-                    str(message.get("token", "")).encode(), self.server.token.encode()
-                )
-                answer = self._answered(message) if known else {"error": "the token is another"}
-            except (ValueError, RecursionError, PhospheneError) as error:
-                answer = {"error": str(error)}
+            answer, known = answer_of(line, self.server.loop, self.server.token, known)
             self._say(answer)
             if not known:
                 return
@@ -85,17 +81,35 @@ class _Rig(socketserver.StreamRequestHandler):
     def _say(self, answer: dict[str, Any]) -> None:
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
-    def _answered(self, message: dict[str, Any]) -> dict[str, Any]:
-        loop = self.server.loop
-        if "ask" in message:
-            return as_json(loop.ask())
-        if "tell" in message or "done" in message:
-            rows = message.get("tell", [])
-            if not isinstance(rows, list):
-                raise BadRequest("tell takes a list of [picture, trial, channel, value]")
-            told = loop.tell([*map(_response, rows)], done=bool(message.get("done")))
-            return {**vars(told), "over": loop.is_over}
-        return {"hello": PROTOCOL}
+
+def answer_of(
+    content: bytes, loop: Loop | Interleaved, token: str, known: bool = False
+) -> tuple[dict[str, Any], bool]:
+    """Return the answer to a rig's message, and whether the rig is known.
+
+    A rig is known that said the token, in this message or before.
+    """
+    try:
+        message = json.loads(content)
+        if not isinstance(message, dict):
+            raise BadRequest(f"a message is a JSON object; got {content[:60]!r}")
+        said = str(message.get("token", "")).encode()
+        known = known or secrets.compare_digest(said, token.encode())
+        return (_answered(message, loop) if known else {"error": "the token is another"}), known
+    except (ValueError, RecursionError, PhospheneError) as error:
+        return {"error": str(error)}, known
+
+
+def _answered(message: dict[str, Any], loop: Loop | Interleaved) -> dict[str, Any]:
+    if "ask" in message:
+        return as_json(loop.ask())
+    if "tell" in message or "done" in message:
+        rows = message.get("tell", [])
+        if not isinstance(rows, list):
+            raise BadRequest("tell takes a list of [picture, trial, channel, value]")
+        told = loop.tell([*map(_response, rows)], done=bool(message.get("done")))
+        return {**vars(told), "over": loop.is_over}
+    return {"hello": PROTOCOL}
 
 
 def as_json(generation: Generation) -> dict[str, Any]:
