@@ -26,7 +26,7 @@ from phosphene.loops import Interleaved, Loop, Noise, Readout, Response
 from phosphene.loops.folder import serve_folder, take_responses
 from phosphene.loops.responses import read_responses
 from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket
-from phosphene.loops.run import simulate
+from phosphene.loops.run import check_channels, simulate
 from phosphene.loops.server import LoopServer
 from phosphene.loops.session import NAME, Session
 from phosphene.loops.simulated import load_neuron, responses
@@ -291,9 +291,43 @@ def test_evolution_refuses_a_prior_without_a_gradient(tmp_path, monkeypatch):
         Loop(prior, CLIMB, tmp_path)
 
 
-def test_references_of_another_size_are_refused(tmp_path):
-    with pytest.raises(BadRequest, match=r"references are \(n, 3, 14, 14\).*got \[2, 3, 9, 9\]"):
-        tiny_loop(tmp_path, references=torch.zeros(2, 3, 9, 9))
+@pytest.mark.parametrize(
+    ("references", "words"),
+    [
+        (torch.zeros(2, 3, 9, 9), r"as the prior's pictures; got \[2, 3, 9, 9\]"),
+        (torch.zeros(0, 3, 14, 14), r"as the prior's pictures; got \[0, 3, 14, 14\]"),
+        (torch.zeros(3, 14, 14), r"as the prior's pictures; got \[3, 14, 14\]"),
+        (torch.full((2, 3, 14, 14), math.nan), "in 0 … 1; got nan … nan"),
+        (torch.full((2, 3, 14, 14), 128.0), "in 0 … 1; got 128 … 128"),
+        (torch.zeros(2, 3, 14, 14, dtype=torch.uint8), "of floats; got a Tensor"),
+        (np.zeros((2, 3, 14, 14)), "of floats; got a ndarray"),
+    ],
+)
+def test_references_that_are_none_are_refused(tmp_path, references, words):
+    with pytest.raises(BadRequest, match=rf"references are a tensor \(n, 3, 14, 14\).*{words}"):
+        tiny_loop(tmp_path, references=references)
+
+
+def test_pictures_that_are_shown_again_are_mixed_anew(tmp_path):
+    """The order is drawn from the seed for each block, and never that of the ids."""
+    orders = []
+    for name in ("a", "b"):
+        loop = tiny_loop(tmp_path / name, climb=CLIMB.changed(population=30), tries=4)
+        for _ in range(3):
+            loop.ask()
+            loop.tell([])
+            orders.append([each.picture for each in loop.ask().order])
+    assert orders[:3] == orders[3:]
+    assert len({tuple(each) for each in orders[:3]}) == 3
+    assert [*loop.ids] not in orders
+    assert all(sorted(each) == sorted(loop.ids) for each in orders)
+
+
+@pytest.mark.parametrize("name", ["9", "A"])
+def test_a_channel_that_a_simulated_neuron_lacks_is_refused_at_once(name):
+    with pytest.raises(BadRequest, match=f"no channel {name}; there are: 0, 1"):
+        check_channels(brightness, Readout.of(f"channel:0 + channel:{name}"), tiny_generated())
+    check_channels(brightness, Readout.of("channel:0 - channel:1"), tiny_generated())
 
 
 def test_no_response_at_all_is_told(tmp_path):
@@ -903,6 +937,27 @@ def test_a_command_answers_the_paths_of_pictures(tmp_path):
 def test_a_command_that_cannot_answer_is_one_line(command, words):
     with pytest.raises(BadRequest, match=words):
         load_neuron("command:" + command.format(python=sys.executable))(torch.zeros(2, 3, 4, 4))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no groups of processes")
+def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path):
+    """Also where its children hold its output."""
+    noted = tmp_path / "pids"
+    program = tmp_path / "hangs.py"
+    program.write_text(
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])\n"
+        f"open({str(noted)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        "time.sleep(100)\n"
+    )
+    begun = time.monotonic()
+    with pytest.raises(Unavailable, match="has not answered within 3 seconds"):
+        load_neuron(f"command:{sys.executable} {program}", 3.0)(torch.zeros(2, 3, 4, 4))
+    assert time.monotonic() - begun < 20
+    time.sleep(0.2)
+    for pid in noted.read_text().split():
+        status = Path(f"/proc/{pid}/status")
+        assert not status.exists() or "State:\tZ" in status.read_text()
 
 
 def test_a_disk_without_space_is_told(tmp_path, monkeypatch):

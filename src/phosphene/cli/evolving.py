@@ -41,6 +41,10 @@ BlackBox = Annotated[
         "only responses are known."
     ),
 ]
+TimeLimit = Annotated[
+    float,
+    typer.Option(help="Seconds that command:PROGRAM has for the pictures of a block.", min=0.1),
+]
 RigFolder = Annotated[
     Path | None, typer.Option("--folder", help="Serve a rig through this folder.")
 ]
@@ -141,6 +145,7 @@ def evolve(
     subject: AsSubject = "",
     units: Units = None,
     neuron: BlackBox = "",
+    time_limit: TimeLimit = 600.0,
     folder: RigFolder = None,
     port: Port = None,
     zeromq: ZeroMq = False,
@@ -202,7 +207,8 @@ def evolve(
     if folder is not None or port is not None:
         _serve(maker.interleaved(out_folder, readouts), folder, port, zeromq, as_json)
         return
-    neurons = _neurons(subject, units or [], neuron, str(machine["device"]), machine["precision"])
+    where = (str(machine["device"]), machine["precision"])
+    neurons = _neurons(subject, units or [], neuron, time_limit, *where)
     if len(readouts) > 1:
         raise BadRequest("a simulated neuron has one readout; give several units instead")
     _simulate(maker, neurons, readouts[0], _noise(noise, fano, trials), out_folder, as_json)
@@ -276,9 +282,17 @@ class _Loops:
         loops = [self.loop(folder / name, each, None, name) for name, each in pairs]
         return Interleaved(loops, self.how["seed"])
 
-    def loop(self, folder: Path, readout: str, subject: Any, name: str = "") -> Loop:
-        """Return a loop whose log lies in a folder, for a subject where there is one."""
+    def loop(
+        self,
+        folder: Path,
+        readout: str,
+        subject: Any,
+        name: str = "",
+        neuron: Neuron | None = None,
+    ) -> Loop:
+        """Return a loop whose log lies in a folder, for a subject or a neuron that is simulated."""
         from phosphene.loops import Loop, Readout, read_references
+        from phosphene.loops.run import check_channels
         from phosphene.pictures import taken_options
         from phosphene.priors import load_prior, prior_options
         from phosphene.synthesis import settings
@@ -289,11 +303,19 @@ class _Loops:
         shown = read_references(self.references, prior) if self.references else None
         climb = settings(self.climb, prior, **changes)
         how = {**self.how, "references": shown, "subject": subject, "name": name}
-        return Loop(prior, climb, folder, Readout.of(readout), **how)
+        wanted = Readout.of(readout)
+        if neuron is not None:
+            check_channels(neuron, wanted, prior)
+        return Loop(prior, climb, folder, wanted, **how)
 
 
 def _neurons(
-    subject: str, units: list[str], black_box: str, device: str, precision: str
+    subject: str,
+    units: list[str],
+    black_box: str,
+    seconds: float,
+    device: str,
+    precision: str,
 ) -> list[tuple[str, Neuron, Any]]:
     """Return the simulated neurons: a name, a function, and the subject where there is one."""
     from dataclasses import replace
@@ -302,7 +324,7 @@ def _neurons(
     from phosphene.subjects import load_subject
 
     if black_box:
-        return [(black_box, load_neuron(black_box), None)]
+        return [(black_box, load_neuron(black_box, seconds), None)]
     network = load_subject(subject)
     network = replace(network, network=network.network.to(device))
     targets = [target for text in units for target in network.targets(text)]
@@ -323,7 +345,7 @@ def _simulate(
     rows = []
     for name, neuron, subject in neurons:
         place = folder / slug(name) if subject is not None else folder
-        loop = maker.loop(place, readout, subject)
+        loop = maker.loop(place, readout, subject, neuron=neuron)
         left = loop.climb.steps - loop.number
         with progress.bar(left, f"evolving {name}", "generations") as advance:
             outcome = simulate(loop, neuron, noise, advance)
@@ -371,6 +393,7 @@ def rig(
     subject: Annotated[str, typer.Argument(help="As for evolve.", show_default=False)] = "",
     units: Units = None,
     neuron: BlackBox = "",
+    time_limit: TimeLimit = 600.0,
     folder: RigFolder = None,
     port: Annotated[
         int | None, typer.Option(help="The port of `phosphene evolve --port`.", min=1, max=65535)
@@ -403,7 +426,8 @@ def rig(
     from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket, answer_zeromq
 
     machine = choose_machine(device, precision, threads)
-    found = _neurons(subject, units or [], neuron, str(machine["device"]), machine["precision"])
+    where = (str(machine["device"]), machine["precision"])
+    found = _neurons(subject, units or [], neuron, time_limit, *where)
     if len(found) != 1:
         raise BadRequest(f"a rig has one neuron; got {len(found)} units")
     mishaps = Mishaps(delay, missing, failed, repeated)

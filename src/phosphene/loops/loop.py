@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 import warnings
 from collections import Counter
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import BadFile, BadRequest, Notice
+from phosphene.errors import BadFile, BadRequest, Notice, type_name
 from phosphene.images import to_pixels
 from phosphene.loops.generation import (
     BLANK,
@@ -147,12 +148,8 @@ class Loop:
                 f"of fewer than {SHORTEST} generations no test says whether they rise; "
                 f"got a plateau of {self.plateau}"
             )
-        size = (self.prior.channels, *self.prior.view_size)
-        if self.references is not None and self.references.shape[1:] != size:
-            raise BadRequest(
-                f"references are (n, {', '.join(map(str, size))}), as the prior's pictures; "
-                f"got {list(self.references.shape)}"
-            )
+        if self.references is not None:
+            self._check_references(self.references)
         if self.drift != "none" and self.references is None:
             raise BadRequest(f"drift {self.drift!r} is measured by references; give some")
         if self.climb.steps < 1:
@@ -162,6 +159,17 @@ class Loop:
                 f"optimizer {self.climb.optimizer} follows a gradient, and a neuron has none; "
                 "take one that needs only scores, such as evolution"
             )
+
+    def _check_references(self, references: Tensor) -> None:
+        size = (self.prior.channels, *self.prior.view_size)
+        wanted = f"references are a tensor (n, {', '.join(map(str, size))})"
+        if not isinstance(references, Tensor) or not references.is_floating_point():
+            raise BadRequest(f"{wanted} of floats; got {type_name(references)}")
+        if references.ndim != 4 or not len(references) or references.shape[1:] != size:
+            raise BadRequest(f"{wanted}, as the prior's pictures; got {list(references.shape)}")
+        if not ((references >= 0) & (references <= 1)).all():  # NaN is neither
+            least, most = references.aminmax()
+            raise BadRequest(f"{wanted} in 0 … 1; got {least:g} … {most:g}")
 
     def _fit_stimulus(self) -> None:
         """Fit the constraints of pictures to what the prior draws and to what is shown."""
@@ -366,6 +374,7 @@ class Loop:
             blank = self._prefix + BLANK
             return shuffled(self._shown_ids, self.repeats, blank, self.blanks, seed)
         lacking = self._trials.lacking(self._shown_ids, self.repeats)
+        random.Random(f"{self.seed} {self.number} {self._shows}").shuffle(lacking)
         shown = Counter(each.picture for each in self._presented)
         return numbered(lacking, shown)
 

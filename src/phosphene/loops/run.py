@@ -7,10 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import torch
+
+from phosphene.errors import BadRequest
 from phosphene.files import read_json, write_json
 from phosphene.images import to_pixels, write_png
 from phosphene.loops.loop import Loop
+from phosphene.loops.readout import Readout
 from phosphene.loops.simulated import Neuron, Noise, Rates, responses
+from phosphene.priors import Prior
 from phosphene.statistics import mean
 
 SUMMARY = "summary.json"
@@ -63,6 +68,20 @@ def simulate(
     outcome.preferred = loop.readout(_named(neuron(image[None])[0]))
     _write_outcome(loop, outcome)
     return outcome
+
+
+def check_channels(neuron: Neuron, readout: Readout, prior: Prior) -> None:
+    """Refuse a readout of channels that a simulated neuron lacks, which is shown one grey picture.
+
+    A real rig names its channels itself, and `Loop.tell` says which are awaited.
+    """
+    grey = torch.full((1, prior.channels, *prior.view_size), 0.5)
+    channels = [*_named(neuron(grey)[0])]
+    if lacking := [name for name in readout.weights if name not in channels]:
+        raise BadRequest(
+            f"the neuron has no channel {lacking[0]}; there are: {', '.join(channels[:8])}"
+            + (f" … {channels[-1]}" if len(channels) > 8 else "")
+        )
 
 
 def _named(row: Rates) -> dict[str, float]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,8 @@ Neuron = Callable[[Tensor], Rates]
 """From images (n, channels, height, width) in [0, 1] to responses (n, channels)."""
 
 COMMAND = "command:"
+SECONDS = 600.0
+"""A program has so long for the pictures of a block."""
 ONNX = "onnx:"
 
 
@@ -58,20 +63,21 @@ def neuron_of(
     return respond
 
 
-def load_neuron(name: str) -> Neuron:
+def load_neuron(name: str, seconds: float = SECONDS) -> Neuron:
     """Return a black box by its name.
 
     `python:module:function` is called with the images, an array (n, height, width, channels) of 8
     bits, and returns (n,) or (n, channels) numbers. `command:PROGRAM` gets the paths of PNG files
-    as arguments, and prints a line of numbers for each. `onnx:FILE` is a network that reads (n,
-    channels, height, width) in [0, 1]; its first output is what the channels answer.
+    as arguments, and prints a line of numbers for each, within so many `seconds`. `onnx:FILE`
+    is a network that reads (n, channels, height, width) in [0, 1]; its first output is what the
+    channels answer.
     """
     if is_factory(name):
         function = load_factory(name)
         return lambda images: _checked(_called(function, name, images), len(images), name)
     if name.startswith(COMMAND):
         command = _words(name)
-        return lambda images: _checked(_run(command, images), len(images), name)
+        return lambda images: _checked(_run(command, images, seconds), len(images), name)
     if name.startswith(ONNX):
         return _onnx(name)
     raise BadRequest(f"{name} is none of python:module:function, command:PROGRAM, onnx:FILE")
@@ -119,31 +125,65 @@ def _words(name: str) -> list[str]:
     return words
 
 
-def _run(command: Sequence[str], images: Tensor) -> list[list[float]]:
+def _run(command: Sequence[str], images: Tensor, seconds: float) -> list[list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{i:03}.png") for i in range(len(images))]
         for file, image in zip(files, images, strict=True):
             write_png(file, to_pixels(image.numpy()))
-        try:
-            done = subprocess.run(
-                [*command, *map(str, files)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-            )
-        except OSError as error:
-            raise BadRequest(f"cannot run {command[0]}: {error.strerror}") from None
-    if done.returncode:
-        told = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise BadRequest(f"{command[0]} ended with code {done.returncode}: {told[-1]}")
+        code, printed, said = _ended([*command, *map(str, files)], seconds)
+    if code:
+        told = said.strip().splitlines() or ["it said nothing"]
+        raise BadRequest(f"{command[0]} ended with code {code}: {told[-1]}")
     try:
-        rows = [[*map(float, line.replace(",", " ").split())] for line in done.stdout.splitlines()]
+        rows = [[*map(float, line.replace(",", " ").split())] for line in printed.splitlines()]
     except ValueError as error:
         raise BadRequest(f"{command[0]} prints numbers; {error}") from None
     if len({len(row) for row in rows}) > 1:
         raise BadRequest(f"{command[0]} prints as many numbers in each line; got {rows[:3]}")
     return rows
+
+
+def _ended(command: Sequence[str], seconds: float) -> tuple[int, str, str]:
+    """Run a program to its end; return its exit code, and what it printed and said.
+
+    `Unavailable` where it takes longer. It is ended then, with all that it started.
+    """
+    try:
+        program = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise BadRequest(f"cannot run {command[0]}: {error.strerror}") from None
+    try:
+        printed, said = program.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(
+            f"{command[0]} has not answered within {seconds:g} seconds; mend it, or give it more "
+            "by --time-limit; the same command goes on from here"
+        ) from None
+    finally:
+        if program.returncode is None:
+            _end_all(program)
+    return program.returncode, printed, said
+
+
+def _end_all(program: subprocess.Popen[str]) -> None:
+    """End a program and what it started."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(program.pid, signal.SIGKILL)
+        else:
+            program.kill()
+    program.wait()
+    for stream in (program.stdout, program.stderr):
+        if stream:
+            stream.close()
 
 
 def _checked(given: Any, images: int, name: str) -> Rates:
