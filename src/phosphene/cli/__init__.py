@@ -20,7 +20,7 @@ from phosphene.cli.climbing import layers, reconstruct, synthesize
 from phosphene.cli.evolving import evolve, rig
 from phosphene.cli.importance import importance
 from phosphene.cli.measuring import dissect, evaluate, exemplars, study
-from phosphene.cli.options import ClimbCommand, StudyCommand
+from phosphene.cli.options import ClimbCommand, SearchCommand, StudyCommand
 from phosphene.cli.reporting import atlas, claims
 from phosphene.cli.shell import Interrupted, err, refuse, tells_notices
 from phosphene.errors import PhospheneError
@@ -50,7 +50,8 @@ app = typer.Typer(
     help="Show what the neurons of a vision network want to see.",
 )
 KINDS = {
-    **dict.fromkeys((synthesize, evolve), ClimbCommand),
+    synthesize: ClimbCommand,
+    evolve: SearchCommand,
     **dict.fromkeys((exemplars, dissect), StudyCommand),
 }
 """The commands that take options of parts."""

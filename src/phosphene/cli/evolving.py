@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from phosphene.loops import Interleaved, Loop, Noise
     from phosphene.loops.simulated import Neuron
     from phosphene.screen import Screen
+    from phosphene.subjects import Subject
+    from phosphene.units import Target
 
 
 AsSubject = Annotated[
@@ -64,6 +67,13 @@ Readouts = Annotated[
         help="channel:0, or a sum: 'channel:A - 0.5*channel:B'. Of a rig it may be given again: "
         "each is a search of its own, and all are shown in one block.",
         show_default="channel:0",
+    ),
+]
+Pattern = Annotated[
+    bool,
+    typer.Option(
+        "--pattern",
+        help="Climb the cosine between the channels' responses and the readout's weights.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the log and of the picture.")]
@@ -150,6 +160,7 @@ def evolve(
     port: Port = None,
     zeromq: ZeroMq = False,
     readout: Readouts = None,
+    pattern: Pattern = False,
     out_folder: Out = Path("evolved"),
     repeats: Repeats = 1,
     references: References = None,
@@ -203,7 +214,7 @@ def evolve(
     }
     given = given_settings(context, assigned or [])
     readouts = readout or ["channel:0"]
-    maker = _Loops(prior, climb, given, references, str(machine["device"]), how)
+    maker = _Loops(prior, climb, given, references, pattern, str(machine["device"]), how)
     if folder is not None or port is not None:
         _serve(maker.interleaved(out_folder, readouts), folder, port, zeromq, as_json)
         return
@@ -261,6 +272,7 @@ class _Loops:
         climb: str,
         given: dict[str, Any],
         references: Path | None,
+        pattern: bool,
         device: str,
         how: dict[str, Any],
     ):
@@ -268,6 +280,7 @@ class _Loops:
         self.climb = climb
         self.given = given
         self.references = references
+        self.pattern = pattern
         self.device = device
         self.how = how
 
@@ -303,7 +316,7 @@ class _Loops:
         shown = read_references(self.references, prior) if self.references else None
         climb = settings(self.climb, prior, **changes)
         how = {**self.how, "references": shown, "subject": subject, "name": name}
-        wanted = Readout.of(readout)
+        wanted = replace(Readout.of(readout), pattern=self.pattern)
         if neuron is not None:
             check_channels(neuron, wanted, prior)
         return Loop(prior, climb, folder, wanted, **how)
@@ -318,17 +331,21 @@ def _neurons(
     precision: str,
 ) -> list[tuple[str, Neuron, Any]]:
     """Return the simulated neurons: a name, a function, and the subject where there is one."""
-    from dataclasses import replace
-
     from phosphene.loops.simulated import load_neuron, neuron_of
-    from phosphene.subjects import load_subject
 
     if black_box:
         return [(black_box, load_neuron(black_box, seconds), None)]
+    network, targets = _units(subject, units, device)
+    return [(str(target), neuron_of(network, [target], precision), network) for target in targets]
+
+
+def _units(subject: str, units: list[str], device: str) -> tuple[Subject, list[Target]]:
+    """Return a network and those of its units that texts name."""
+    from phosphene.subjects import load_subject
+
     network = load_subject(subject)
     network = replace(network, network=network.network.to(device))
-    targets = [target for text in units for target in network.targets(text)]
-    return [(str(target), neuron_of(network, [target], precision), network) for target in targets]
+    return network, [target for text in units for target in network.targets(text)]
 
 
 def _simulate(
@@ -407,6 +424,15 @@ def rig(
     missing: Annotated[float, typer.Option(help="Chance of no response.", min=0, max=1)] = 0.0,
     failed: Annotated[float, typer.Option(help="Chance of NaN.", min=0, max=1)] = 0.0,
     repeated: Annotated[float, typer.Option(help="Chance of a second answer.", min=0, max=1)] = 0.0,
+    crashed: Annotated[
+        float, typer.Option(help="Chance that the rig ends amid a block.", min=0, max=1)
+    ] = 0.0,
+    fading: Annotated[
+        float, typer.Option(help="Share of its response lost in a generation.", min=0, max=1)
+    ] = 0.0,
+    dead: Annotated[
+        int, typer.Option(help="Generation from which the last channel is NaN; 0: never.", min=0)
+    ] = 0,
     blocks: Annotated[int, typer.Option(help="Stop after so many; 0: never.", min=0)] = 0,
     seed: Seed = 0,
     device: Device = "auto",
@@ -415,23 +441,30 @@ def rig(
 ) -> None:
     """Simulate a rig: answer a closed loop through a folder or a port, with a rig's mishaps.
 
-    It is for trying `phosphene evolve` before the experiment, and an example of the protocol.
+    Each unit is a channel, numbered from 0. It is for trying `phosphene evolve` before the
+    experiment, and an example of the protocol.
     """
-    if bool(subject) == bool(neuron) or (folder is None) == (port is None):
+    if (
+        bool(subject) == bool(neuron)
+        or bool(units) != bool(subject)
+        or (folder is None) == (port is None)
+    ):
         raise BadRequest(
             "give a subject and its units, or --neuron; and --folder or --port; for example: "
             "phosphene rig caffenet-objects class:lion --folder exchange"
         )
     _check_zeromq(zeromq, port)
     from phosphene.loops.rig import Mishaps, Rig, answer_folder, answer_socket, answer_zeromq
+    from phosphene.loops.simulated import load_neuron, neuron_of
 
     machine = choose_machine(device, precision, threads)
-    where = (str(machine["device"]), machine["precision"])
-    found = _neurons(subject, units or [], neuron, time_limit, *where)
-    if len(found) != 1:
-        raise BadRequest(f"a rig has one neuron; got {len(found)} units")
-    mishaps = Mishaps(delay, missing, failed, repeated)
-    simulated = Rig(found[0][1], _noise(noise, fano, trials), mishaps, seed)
+    if neuron:
+        shown = load_neuron(neuron, time_limit)
+    else:
+        network, targets = _units(subject, units or [], str(machine["device"]))
+        shown = neuron_of(network, targets, machine["precision"])
+    mishaps = Mishaps(delay, missing, failed, repeated, crashed, fading, dead)
+    simulated = Rig(shown, _noise(noise, fano, trials), mishaps, seed)
     if folder is not None:
         answered = answer_folder(simulated, folder)
     else:

@@ -9,6 +9,7 @@ import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
@@ -54,21 +55,29 @@ class ClimbCommand(DeclaredCommand):
     whose = "the climb's"
 
     def declared(self) -> dict[str, Option]:
-        from phosphene.constraints import CONSTRAINTS
-        from phosphene.optimizers import load_optimizer
-        from phosphene.parts import built_in, options_of
-        from phosphene.priors import prior_options
-        from phosphene.stimulus import Stimulus
+        from phosphene.parts import options_of
         from phosphene.synthesis import Climb
 
-        found = options_of(Climb) | options_of(Stimulus)
-        for name in built_in("phosphene.optimizers"):
-            found |= options_of(load_optimizer(name))
-        for constraint in CONSTRAINTS.values():
-            found |= options_of(constraint)
-        for name in built_in("phosphene.priors"):
-            found |= prior_options(name)
-        return found
+        return options_of(Climb) | _of_parts(gradient=True)
+
+
+class SearchCommand(ClimbCommand):
+    """A command that takes the options of searches without a gradient."""
+
+    help_texts: ClassVar = {
+        "steps": "Generations.",
+        "optimizer": "The search: evolution, genetic, sphere, cholesky, cma-es or "
+        "python:MODULE:FACTORY.",
+        "constraint": "What keeps codes plausible: gaussian, box or none.",
+    }
+
+    def declared(self) -> dict[str, Option]:
+        from phosphene.parts import options_of
+        from phosphene.synthesis import Climb
+
+        climb = options_of(Climb)
+        told = {name: replace(climb[name], help=text) for name, text in self.help_texts.items()}
+        return told | _of_parts(gradient=False)
 
 
 class StudyCommand(DeclaredCommand):
@@ -81,6 +90,25 @@ class StudyCommand(DeclaredCommand):
         from phosphene.studies import study_names
 
         return options_of(study_names()[self.studies[str(self.name)]])
+
+
+def _of_parts(gradient: bool) -> dict[str, Option]:
+    """Return the options of a climb's built-in parts; without a `gradient`, those of searches."""
+    from phosphene.constraints import CONSTRAINTS
+    from phosphene.optimizers import load_optimizer
+    from phosphene.parts import built_in, options_of
+    from phosphene.priors import prior_options
+    from phosphene.stimulus import Stimulus
+
+    found = options_of(Stimulus)
+    for optimizer in map(load_optimizer, built_in("phosphene.optimizers")):
+        if gradient or not optimizer.uses_gradient:
+            found |= options_of(optimizer)
+    for constraint in CONSTRAINTS.values():
+        found |= options_of(constraint)
+    for name in built_in("phosphene.priors"):
+        found |= prior_options(name)
+    return found
 
 
 def given_settings(context: typer.Context, assigned: Sequence[str] = ()) -> dict[str, Any]:

@@ -154,6 +154,17 @@ class Loop:
             raise BadRequest(f"drift {self.drift!r} is measured by references; give some")
         if self.climb.steps < 1:
             raise BadRequest("a search has one generation at least; got steps 0")
+        self._check_climb()
+
+    def _check_climb(self) -> None:
+        """Refuse what only a network can be asked for, and what only a gradient follows."""
+        if self.climb.objective != "activation":
+            raise BadRequest(
+                f"what is climbed is the readout; leave out the objective {self.climb.objective}"
+            )
+        for name in ("cycle", "shift", "tv", "blur", "share"):
+            if getattr(self.climb, name):
+                raise BadRequest(f"a closed loop has no {name}: a neuron is shown what is drawn")
         if self.climb.make_optimizer().uses_gradient:
             raise BadRequest(
                 f"optimizer {self.climb.optimizer} follows a gradient, and a neuron has none; "

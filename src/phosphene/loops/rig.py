@@ -23,7 +23,8 @@ import torch
 from phosphene.errors import BadFile, BadRequest, Unavailable
 from phosphene.files import atomic_path, read_json
 from phosphene.images import from_pixels, opened
-from phosphene.loops.folder import Changes, changes_of
+from phosphene.loops.folder import Changes, changes_of, png
+from phosphene.loops.generation import Generation, Response
 from phosphene.loops.server import HOST
 from phosphene.loops.simulated import Neuron, Noise, responses
 from phosphene.loops.zeromq import Client
@@ -35,19 +36,31 @@ Row = tuple[str, int, str, float]
 
 @dataclass(frozen=True)
 class Mishaps:
-    """What goes wrong on a rig: each is a chance for every presentation, but `delay`.
+    """What goes wrong on a rig.
 
-    A presentation that is `missing` has no response; one that is `failed` has NaN; one that is
-    `repeated` is answered twice. `delay` is the seconds that a block takes.
+    `delay` is the seconds that a block takes. Three are chances for every response: one that is
+    `missing` is not there; one that `failed` is NaN; one that is `repeated` is told twice. In a
+    block, the rig has `crashed` by this chance: it ends when half of the block is told. A neuron
+    that is `fading` loses this share of its response from generation to generation. From the
+    generation `dead` on, the last channel is NaN.
     """
 
     delay: float = option(0.0, "Seconds that a block takes.", low=0, high=3600)
     missing: float = option(0.0, "Chance of no response.", low=0, high=1)
     failed: float = option(0.0, "Chance of NaN.", low=0, high=1)
     repeated: float = option(0.0, "Chance of two equal responses.", low=0, high=1)
+    crashed: float = option(0.0, "Chance that the rig ends amid a block.", low=0, high=1)
+    fading: float = option(0.0, "Share of the response lost in a generation.", low=0, high=1)
+    dead: int = option(0, "Generation from which the last channel is NaN.", low=0, high=100_000)
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    def worn(self, rows: Sequence[Row], generation: int) -> list[Row]:
+        """Return rows of a neuron that fades, and of a channel that is dead."""
+        gain = (1 - self.fading) ** generation
+        last = rows[-1][2] if 0 < self.dead <= generation else None
+        return [(*row[:3], float("nan") if row[2] == last else gain * row[3]) for row in rows]
 
     def of(self, rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Row]:
         """Yield what is written of rows."""
@@ -75,6 +88,7 @@ class Rig:
         self,
         pictures: Mapping[str, bytes],
         order: Sequence[Any],
+        generation: int = 0,
         place: Mapping[str, Any] | None = None,
     ) -> list[Row]:
         """Return a block's responses: pictures are PNG by id, the order is (id, trial) pairs.
@@ -93,8 +107,23 @@ class Rig:
             }
         told, _ = responses(self.neuron, images, [*map(tuple, order)], self.noise, self.seed)
         found = [(each.picture, each.trial, each.channel, each.value) for each in told]
-        key = [self.seed, len(found), found[0][1], *found[0][0].encode()]
-        return [*self.mishaps.of(found, np.random.default_rng(key))]
+        worn = self.mishaps.worn(found, generation)
+        return [*self.mishaps.of(worn, self._rng(found, 0))]
+
+    def told(self, generation: Generation) -> list[Response]:
+        """Return the responses to a generation of a loop in Python, mishaps and all."""
+        pictures = {name: png(generation.pixels(name)) for name in generation.wanted}
+        rows = self.rows(pictures, generation.order, generation.number)
+        return [Response(*row) for row in rows]
+
+    def crash(self, rows: Sequence[Row]) -> bool:
+        """Return whether the rig crashes in a block; a block of one response is too short."""
+        return len(rows) > 1 and self._rng(rows, 1).random() < self.mishaps.crashed
+
+    def _rng(self, rows: Sequence[Row], which: int) -> np.random.Generator:
+        """Return a generator of the seed and of what is asked for."""
+        key = [self.seed, len(rows), rows[0][1], *rows[0][0].encode()]
+        return np.random.default_rng([*key, which] if which else key)
 
     def _image(self, name: str, content: bytes) -> torch.Tensor:
         pixels = np.asarray(opened(io.BytesIO(content), name))
@@ -128,6 +157,7 @@ def _answer_block(rig: Rig, block: Path, folder: Path) -> None:
         said = {name: (str(each["file"]), each["sha256"]) for name, each in listed}
         order = [(str(picture), int(trial)) for picture, trial in manifest["order"]]
         responses_name = str(manifest["responses"])
+        generation = int(manifest["generation"])
         files = {name: block / Path(file).name for name, (file, _) in said.items()}
         pictures = {name: file.read_bytes() for name, file in files.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -136,9 +166,18 @@ def _answer_block(rig: Rig, block: Path, folder: Path) -> None:
         if hashlib.sha256(pictures[name]).hexdigest() != sha256:
             raise BadFile(f"{block / file} is not the picture of the manifest")
     lines = ["picture,trial,channel,value"]
-    lines += [",".join(map(str, row)) for row in rig.rows(pictures, order, manifest.get("place"))]
-    with atomic_path(folder / f"{Path(responses_name).name}.csv") as scratch:
-        scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = rig.rows(pictures, order, generation, manifest.get("place"))
+    text = "\n".join(lines + [",".join(map(str, row)) for row in rows]) + "\n"
+    place = folder / f"{Path(responses_name).name}.csv"
+    if rig.crash(rows) and not place.exists():
+        place.write_text(text[: len(text) // 2], encoding="utf-8")
+        raise _crash(block.name)
+    with atomic_path(place) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def _crash(where: str) -> Unavailable:
+    return Unavailable(f"the rig crashed in {where}, as it was told to; start it again")
 
 
 def answer_socket(rig: Rig, port: int, token: str) -> Iterator[str]:
@@ -165,8 +204,11 @@ def _answer_asking(rig: Rig, say: Callable[[Mapping[str, Any]], dict[str, Any]])
     while not over:
         block = say({"ask": True})
         pictures = {name: base64.b64decode(each) for name, each in block["pictures"].items()}
-        rows = rig.rows(pictures, block["order"], block.get("place"))
+        rows = rig.rows(pictures, block["order"], block["generation"], block.get("place"))
         plain = [[*row[:3], None if row[3] != row[3] else row[3]] for row in rows]
+        if rig.crash(rows):
+            say({"tell": plain[: len(plain) // 2]})
+            raise _crash(f"generation {block['generation']}")
         over = say({"tell": plain, "done": True})["over"]
         yield f"{block['generation']:04}"
 
