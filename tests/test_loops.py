@@ -333,8 +333,44 @@ def test_a_channel_that_a_simulated_neuron_lacks_is_refused_at_once(name):
 def test_no_response_at_all_is_told(tmp_path):
     loop = tiny_loop(tmp_path, tries=1)
     rows = [Response(r.picture, r.trial, r.channel, math.nan) for r in answers(loop)]
-    with pytest.raises(BadRequest, match="no picture has a response"):
-        loop.tell(rows)
+    with pytest.warns(Notice, match="6 pictures lack responses, and none has one of channel 0"):
+        assert not loop.tell(rows).complete
+    loop.session.close()
+    loop = tiny_loop(tmp_path, tries=1)  # the channel lives again after the electrode was mended
+    assert sorted(each.picture for each in loop.ask().order) == sorted(loop.own_ids)
+    assert loop.tell(answers(loop)).complete
+
+
+def test_a_simulated_neuron_that_answers_nan_alone_is_refused(tmp_path):
+    with pytest.raises(BadRequest, match="answers each picture with NaN"):
+        simulate(tiny_loop(tmp_path), lambda images: np.full((len(images), 1), np.nan), Noise())
+
+
+def test_what_is_lacking_is_told_in_one_line(tmp_path):
+    loop = tiny_loop(tmp_path)
+    rows = [each for each in answers(loop) if each.channel == "0"]
+    rows[0] = Response(rows[0].picture, 0, "0", math.nan)
+    words = "generation 0: 2 pictures lack responses, 1 trials failed; they are shown again"
+    with pytest.warns(Notice, match=words):
+        loop.tell(rows[:-1])
+
+
+def test_a_late_response_is_told_and_kept_once(tmp_path):
+    """A rig's file is read again at each change of the folder."""
+    loop = tiny_loop(tmp_path)
+    first = loop.ask().ids[0]
+    loop.tell(answers(loop))
+    rows = answers(loop)
+    late = Response(first, 7, "0", 1.0)
+    with pytest.warns(Notice, match=f"1 responses are late, such as to {first}"):
+        assert loop.tell([late, late], done=False).late == 1
+    assert loop.tell([late, *rows[:1]], done=False).late == 0
+    loop.session.close()
+    loop = tiny_loop(tmp_path)
+    assert loop.tell([late], done=False).repeated == 1
+    loop.session.close()
+    kept = [row for event in log_of(tmp_path) for row in event.get("late", ())]
+    assert kept == [[first, 7, "0", 1.0]]
 
 
 def test_a_drift_is_corrected_by_the_references(tmp_path):

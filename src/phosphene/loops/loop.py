@@ -115,6 +115,7 @@ class Loop:
         self.history: list[list[float]] = []
         """The scores of each generation that is complete."""
         self._first_references: dict[str, float] | None = None
+        self._late: set[tuple[str, int, str]] = set()
         self._begin_generation()
         try:
             self._replay()
@@ -250,6 +251,7 @@ class Loop:
             for picture, trial, channel, value in event["responses"]:
                 value = math.nan if value is None else value
                 self._trials.add(Response(picture, trial, channel, value))
+            self._late.update((each[0], each[1], each[2]) for each in event.get("late", ()))
             self._block_over = event["done"]
         elif event["event"] == "scored":
             self._score(event["scores"])
@@ -410,6 +412,7 @@ class Loop:
             event = {"event": "responses", "number": self.number, "responses": rows}
             more = {"late": apart, "done": done, "time": time.time()}
             self.session.append({**event, **more})
+        self._late.update((each.picture, each.trial, each.channel) for each in late)
         for each in fresh:
             self._trials.add(each)
         self._block_over = self._block_over or done
@@ -433,7 +436,7 @@ class Loop:
         """Return what is new, how many were told before, and what is of earlier generations."""
         fresh: dict[tuple[str, int, str], Response] = {}
         repeated = 0
-        late = []
+        late: dict[tuple[str, int, str], Response] = {}
         unknown = []
         for each in given:
             key = (each.picture, each.trial, each.channel)
@@ -447,16 +450,24 @@ class Loop:
                     )
             elif Presentation(each.picture, each.trial) in self._presented:
                 fresh[key] = each
+            elif key in self._late or key in late:
+                repeated += 1
             elif self._was_shown(each.picture):
-                late.append(each)
+                late[key] = each
             else:
                 unknown.append(each.picture)
+        if late:
+            first = next(iter(late))[0]
+            notice(
+                f"{len(late)} responses are late, such as to {first}: its generation is complete; "
+                "they are kept in the log, and not counted"
+            )
         if unknown:
             notice(
                 f"{len(unknown)} responses are to presentations that never were, such as "
                 f"{unknown[0]!r}; they are left out"
             )
-        return [*fresh.values()], repeated, late
+        return [*fresh.values()], repeated, [*late.values()]
 
     def _was_shown(self, picture: str) -> bool:
         """Return whether an earlier generation had a picture."""
@@ -466,14 +477,8 @@ class Loop:
     def _finish(self) -> bool:
         """Complete the generation where it can be; return whether it was."""
         lacking = self._trials.lacking(self._shown_ids, self.repeats)
-        given_up = self._is_block_over and self._shows >= self.tries
-        if not self._shows or (lacking and not given_up):
+        if not self._shows or (lacking and not self._gives_up(lacking)):
             return False
-        if lacking:
-            notice(
-                f"generation {self.number}: {len(set(lacking))} pictures lack responses after "
-                f"{self._shows} blocks; it goes on without them"
-            )
         means = self._trials.means(self._shown_ids)
         for channel in self._trials.silent:
             notice(f"channel {channel} gave no response in generation {self.number}")
@@ -484,6 +489,26 @@ class Loop:
         self.session.append({**event, "references": references, "time": time.time()})
         self._first_references = first
         self._score(scores)
+        return True
+
+    def _gives_up(self, lacking: Sequence[str]) -> bool:
+        """Return whether the generation goes on without what is lacking; tell what becomes of it.
+
+        It never does without any score: a channel that died may live again.
+        """
+        if not self._is_block_over:
+            return False
+        pictures = len(set(lacking))
+        failed = self._trials.failed(lacking)
+        lack = f"generation {self.number}: {pictures} pictures lack responses"
+        if not self._trials.can_score(self.own_ids):
+            channels = ", ".join(self._trials.channels)
+            notice(f"{lack}, and none has one of channel {channels}; they are shown again")
+            return False
+        if self._shows < self.tries:
+            notice(f"{lack}, {failed} trials failed; they are shown again")
+            return False
+        notice(f"{lack} after {self._shows} blocks; it goes on without them")
         return True
 
     def _score(self, scores: Sequence[float]) -> None:

@@ -61,6 +61,8 @@ def simulate(
             outcome.pictures += len(generation.order)
             outcome.first = mean(rates).value if generation.number == 0 else outcome.first
         before = loop.number
+        if all(math.isnan(each.value) for each in told):
+            raise BadRequest("the simulated neuron answers each picture with NaN")
         loop.tell(told)
         report(loop.number - before)
         _write_outcome(loop, outcome)

@@ -65,6 +65,19 @@ class Trials:
         )
         return [name for name in pictures for _ in range(max(0, repeats - whole[name]))]
 
+    def can_score(self, pictures: Sequence[str]) -> bool:
+        """Return whether a picture has responses of all channels that gave any."""
+        alive = [name for name in self.channels if name not in self.silent]
+        means = self.means(pictures).values()
+        return bool(alive) and any(all(name in each for name in alive) for each in means)
+
+    def failed(self, pictures: Sequence[str]) -> int:
+        """Return how many trials of pictures were told, and failed in a channel that is wanted."""
+        return sum(
+            picture in pictures and any(math.isnan(values.get(n, 0.0)) for n in self.channels)
+            for (picture, _), values in self._values.items()
+        )
+
     def means(self, pictures: Sequence[str]) -> dict[str, Means]:
         """Return the mean responses of pictures, of the trials that did not fail."""
         found: dict[str, dict[str, list[float]]] = {name: {} for name in pictures}
