@@ -333,8 +333,9 @@ def test_a_channel_that_a_simulated_neuron_lacks_is_refused_at_once(name):
 def test_no_response_at_all_is_told(tmp_path):
     loop = tiny_loop(tmp_path, tries=1)
     rows = [Response(r.picture, r.trial, r.channel, math.nan) for r in answers(loop)]
-    with pytest.warns(Notice, match="6 pictures lack responses, and none has one of channel 0"):
-        assert not loop.tell(rows).complete
+    words = "6 pictures lack responses after 1 blocks, and none has one of channel 0; mend it"
+    with pytest.raises(BadRequest, match=words):
+        loop.tell(rows)
     loop.session.close()
     loop = tiny_loop(tmp_path, tries=1)  # the channel lives again after the electrode was mended
     assert sorted(each.picture for each in loop.ask().order) == sorted(loop.own_ids)
@@ -422,6 +423,11 @@ def test_it_stops_at_a_plateau(tmp_path):
 )
 def test_a_readout_is_written_as_units_are(text, weights):
     assert Readout.of(text).weights == weights
+
+
+def test_a_sum_without_spaces_is_refused():
+    with pytest.raises(BadRequest, match="a sum has spaces"):
+        Readout.of("channel:0+channel:1")
 
 
 @pytest.mark.parametrize("text", ["", "fc8:3", "channel:3@2,2", 'channel:""'])
@@ -1114,6 +1120,40 @@ def test_interleaved_loops_search_as_they_would_alone(tmp_path):
         history(alone)
         (loop,) = [each for each in loops if each.name == name]
         assert loop.history == alone.history
+
+
+def test_a_dead_neuron_does_not_stop_the_others(tmp_path):
+    """Its pictures are shown beside theirs, until it is alone."""
+    climb = CLIMB.changed(steps=3)
+    loops = [
+        tiny_loop(tmp_path / text, name=text, climb=climb, tries=1, readout=Readout.of(text))
+        for text in ("0", "1")
+    ]
+    both = Interleaved(loops)
+
+    def told():
+        return [
+            Response(r.picture, r.trial, r.channel, math.nan if r.channel == "1" else r.value)
+            for r in answers(both)
+        ]
+
+    for _ in range(3):
+        with pytest.warns(Notice, match="none has one of channel 1; mend it"):
+            both.tell(told())
+    assert [each.number for each in loops] == [3, 0]
+    with pytest.raises(BadRequest, match="none has one of channel 1; mend it"):
+        both.tell(told())
+    while not both.is_over:
+        both.tell(answers(both))
+    alone = tiny_loop(tmp_path / "alone", name="1", climb=climb, readout=Readout.of("1"))
+    assert loops[1].history == history(alone)
+
+
+def test_drift_that_no_reference_shows_is_told(tmp_path):
+    shown = torch.zeros(1, 3, 14, 14)
+    loop = tiny_loop(tmp_path, references=shown, drift="gain")
+    with pytest.warns(Notice, match="drift of channel 0 is not corrected; .* now and first: 0, 0"):
+        loop.tell(answers(loop))
 
 
 @pytest.mark.parametrize("names", [("a", "a"), ("a", "")])

@@ -10,7 +10,12 @@ from dataclasses import fields
 import torch
 
 from phosphene.errors import BadRequest
-from phosphene.loops.generation import Generation, Presentation, responses_of
+from phosphene.loops.generation import (
+    Generation,
+    Presentation,
+    checked_response,
+    responses_of,
+)
 from phosphene.loops.loop import Loop, Told, notice
 
 
@@ -86,10 +91,18 @@ class Interleaved:
         """Take responses to the pictures of any of the loops (see `Loop.tell`)."""
         given = responses_of(responses, self._shown or self.ask())
         told = []
-        for loop in self.loops:
-            if not loop.is_over:
-                own = [each for each in given if each.picture.startswith(f"{loop.name}-")]
+        silent: list[BadRequest] = []
+        for loop in [each for each in self.loops if not each.is_over]:
+            own = [each for each in given if each.picture.startswith(f"{loop.name}-")]
+            own = [checked_response(each) for each in own]
+            try:
                 told.append(loop.tell(own, done=done))
+            except BadRequest as error:  # none of its pictures was answered; the others go on
+                silent.append(error)
+        if silent and not told:
+            raise silent[0]
+        for each in silent:
+            notice(str(each))
         prefixes = tuple(f"{loop.name}-" for loop in self.loops)
         if unknown := [each.picture for each in given if not each.picture.startswith(prefixes)]:
             notice(f"{len(unknown)} responses are to no loop's pictures, such as {unknown[0]!r}")

@@ -230,7 +230,7 @@ class Loop:
             )
         for event in events[1:]:
             self._take(event)
-        self._finish()
+        self._finish(replayed=True)
 
     def _take(self, event: Mapping[str, Any]) -> None:
         """Take one event of the log."""
@@ -401,7 +401,8 @@ class Loop:
         `responses` are as for `responses_of`. What was told before is not counted twice. Responses
         to pictures that were never shown are left out, with a `Notice`. `done` says that all that
         `ask` wanted was shown: what has no response by then is shown again, or is given up after
-        `tries` blocks. Without it, more responses are awaited.
+        `tries` blocks. Without it, more responses are awaited. `BadRequest` where no picture has
+        a response by then; the responses are in the log, and `ask` shows all again.
         """
         generation = Generation(self.number, self._codes, self._codes, self.ids, self._asked)
         given = [checked_response(each) for each in responses_of(responses, generation)]
@@ -474,16 +475,17 @@ class Loop:
         number = picture.removeprefix(self._prefix).partition("-")[0]
         return number.isdecimal() and int(number) < self.number
 
-    def _finish(self) -> bool:
+    def _finish(self, replayed: bool = False) -> bool:
         """Complete the generation where it can be; return whether it was."""
         lacking = self._trials.lacking(self._shown_ids, self.repeats)
-        if not self._shows or (lacking and not self._gives_up(lacking)):
+        if not self._shows or (lacking and not self._gives_up(lacking, replayed)):
             return False
         means = self._trials.means(self._shown_ids)
         for channel in self._trials.silent:
             notice(f"channel {channel} gave no response in generation {self.number}")
         references = drift_of([means[name] for name in self._shown_ids if REFERENCE in name])
         first = self._first_references or references
+        self._tell_of_drift(references, first)
         scores = self._trials.scores(self.own_ids, self.readout, self.drift, references, first)
         event = {"event": "scored", "number": self.number, "scores": scores}
         self.session.append({**event, "references": references, "time": time.time()})
@@ -491,22 +493,39 @@ class Loop:
         self._score(scores)
         return True
 
-    def _gives_up(self, lacking: Sequence[str]) -> bool:
+    def _tell_of_drift(self, now: Mapping[str, float], first: Mapping[str, float]) -> None:
+        """Tell of channels whose drift no reference shows."""
+        if self.drift == "none":
+            return
+        for name in (each for each in self.readout.weights if each not in self._trials.silent):
+            both = (now.get(name), first.get(name))
+            no_gain = self.drift == "gain" and any(each is not None and each <= 0 for each in both)
+            if None in both or no_gain:
+                told = ", ".join("none" if each is None else f"{each:g}" for each in both)
+                notice(
+                    f"generation {self.number}: drift of channel {name} is not corrected; its mean "
+                    f"response to the references now and first: {told}"
+                )
+
+    def _gives_up(self, lacking: Sequence[str], replayed: bool) -> bool:
         """Return whether the generation goes on without what is lacking; tell what becomes of it.
 
-        It never does without any score: a channel that died may live again.
+        It never does without any score: a channel that died may live again. `BadRequest` says so
+        after the last try, unless a log is `replayed`.
         """
         if not self._is_block_over:
             return False
-        pictures = len(set(lacking))
-        failed = self._trials.failed(lacking)
-        lack = f"generation {self.number}: {pictures} pictures lack responses"
-        if not self._trials.can_score(self.own_ids):
-            channels = ", ".join(self._trials.channels)
-            notice(f"{lack}, and none has one of channel {channels}; they are shown again")
-            return False
+        lack = f"generation {self.number}: {len(set(lacking))} pictures lack responses"
         if self._shows < self.tries:
+            failed = self._trials.failed(lacking)
             notice(f"{lack}, {failed} trials failed; they are shown again")
+            return False
+        if not self._trials.can_score(self.own_ids):
+            if not replayed:
+                raise BadRequest(
+                    f"{lack} after {self._shows} blocks, and none has one of channel "
+                    f"{', '.join(self._trials.channels)}; mend it and go on: they are shown again"
+                )
             return False
         notice(f"{lack} after {self._shows} blocks; it goes on without them")
         return True

@@ -39,6 +39,8 @@ class Readout:
         for term in terms:
             if (term.layer, term.position) != ("channel", "centre") or not term.channels:
                 raise BadRequest(f"a readout is of channels, such as channel:3; got {text!r}")
+            if "channel:" in term.channels:
+                raise BadRequest(f"a sum has spaces: channel:A - 0.5*channel:B; got {text!r}")
             weights[term.channels] = weights.get(term.channels, 0.0) + term.weight
         return cls(weights)
 
