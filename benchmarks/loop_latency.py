@@ -47,7 +47,7 @@ def measure(optimizer: str, generations: int, precision: str) -> tuple[list[floa
                 break
             generation = loop.ask()
             name = f"{generation.number:04}-00"
-            write_block(Path(place, f"block-{name}"), generation, name)
+            write_block(Path(place, f"block-{name}"), generation, name, [loop.begun])
             whole.append(time.perf_counter() - begun)
             begun = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, precision == "bfloat16"):

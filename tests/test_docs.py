@@ -43,7 +43,10 @@ def blocks(page: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The phosphene commands of a shell block: each line, or in a console the lines after `$ `."""
+    """The phosphene commands of a shell block: each line, or in a console the lines after `$ `.
+
+    A line may end with `&`.
+    """
     lines = text.replace("\\\n", " ").splitlines()
     if any(line.startswith("$ ") for line in lines):
         lines = [line[2:] for line in lines if line.startswith("$ ")]
@@ -51,16 +54,33 @@ def commands(text: str) -> list[list[str]]:
     if not any(line[0] == "phosphene" for line in words):
         return []
     for line in words:
-        if line[0] != "phosphene" or {"|", ">", ">>", "<", "&&", "||", ";", "&"} & set(line):
+        told = line[:-1] if line[-1] == "&" else line
+        if line[0] != "phosphene" or {"|", ">", ">>", "<", "&&", "||", ";", "&"} & set(told):
             raise ValueError(f"not a plain phosphene command, so not run: {shlex.join(line)}")
     return [line[1:] for line in words]
 
 
+@pytest.fixture
+def beside() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Programs that run beside the test; none remains."""
+    programs: list[subprocess.Popen[bytes]] = []
+    yield programs
+    for each in programs:
+        each.kill()
+        each.wait()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_run(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    beside: list[subprocess.Popen[bytes]],
+) -> None:
     """Run a page's blocks in the order of reading, in one folder and one namespace.
 
-    `photo.jpg` and `photos` stand for the reader's own.
+    `photo.jpg` and `photos` stand for the reader's own. A command with `&` runs beside the others,
+    and has ended well when the page ends.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -78,10 +98,15 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             read_recipe("mine.toml")
         elif kind in ("bash", "console"):
             for arguments in commands(text):
+                if arguments[-1] == "&":
+                    program = [sys.executable, "-m", "phosphene", *arguments[:-1]]
+                    beside.append(subprocess.Popen(program))
+                    continue
                 code = phosphene(arguments, monkeypatch)
                 assert code == 0, (
                     f"{page.name}:{line}: {shlex.join(['phosphene', *arguments])} ended with {code}"
                 )
+    assert [each.wait(120) for each in beside] == [0] * len(beside)
 
 
 def write_photographs(folder: Path) -> None:

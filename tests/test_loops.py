@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -248,7 +249,7 @@ def test_a_channel_that_dies_is_left_out_with_a_line(tmp_path):
         Response(r.picture, r.trial, r.channel, math.nan if r.channel == "1" else r.value)
         for r in answers(loop)
     ]
-    with pytest.warns(Notice, match="channel 1 gave no response in generation 0"):
+    with pytest.warns(Notice, match="generation 0: channel 1 gave no response"):
         assert loop.tell(rows).complete
     alone = tiny_loop(tmp_path / "alone")
     alone.tell(answers(alone))
@@ -673,6 +674,108 @@ def test_responses_that_were_there_before_their_block_are_set_aside(tmp_path):
     assert (folder / "early-0001-00.csv").exists()
 
 
+def test_answers_to_a_block_that_was_shown_and_removed_count(tmp_path):
+    """The rig had seen it, so nothing was early."""
+    folder = tmp_path / "exchange"
+    loop = tiny_loop(tmp_path / "log")
+    first = next(serve_folder(loop, folder))
+    loop.session.close()
+    rows = [{"picture": p, "trial": t, "channel": 0, "value": 1.0} for p, t in first.order]
+    (folder / "responses-0000-00.csv").write_text(as_csv(rows))
+    shutil.rmtree(folder / "block-0000-00")
+    blocks = serve_folder(tiny_loop(tmp_path / "log"), folder, lambda place: iter(range(3)))
+    assert next(blocks).number == 0
+    assert next(blocks).number == 1
+
+
+def test_a_folder_in_the_way_of_a_block_is_told(tmp_path):
+    (tmp_path / "exchange" / "block-0000-00").mkdir(parents=True)
+    (tmp_path / "exchange" / "block-0000-00" / "x").touch()
+    loop = tiny_loop(tmp_path / "log")
+    loop.ask()
+    with pytest.raises(BadRequest, match="block-0000-00 is in the way and has no manifest"):
+        next(serve_folder(loop, tmp_path / "exchange"))
+    assert sorted(each.name for each in (tmp_path / "exchange").iterdir()) == ["block-0000-00"]
+
+
+def to_zeros(file):
+    file.symlink_to("/dev/zero")
+
+
+def to_itself(file):
+    file.symlink_to(file.name)
+
+
+def of_a_gigabyte(file):
+    with open(file, "wb") as target:
+        target.truncate(1 << 30)
+
+
+def of_noise(file):
+    file.write_bytes(np.random.default_rng(0).bytes(100_000))
+
+
+def nested(file):
+    file.write_text("[" * 200_000)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such files there")
+@pytest.mark.parametrize(
+    ("make", "suffix"),
+    [(to_zeros, "csv"), (to_zeros, "json"), (to_itself, "csv"), (os.mkfifo, "csv"),
+     (os.mkfifo, "h5"), (os.mkdir, "csv"), (os.mkdir, "mat"), (of_a_gigabyte, "csv"),
+     (of_a_gigabyte, "mat"), (of_noise, "csv"), (of_noise, "json"), (of_noise, "mat"),
+     (of_noise, "h5"), (nested, "json")],
+)  # fmt: skip
+def test_a_hostile_file_loses_nothing_and_ends_nothing(tmp_path, make, suffix):
+    """It is told, where it is there at all, and the responses of another file count."""
+    folder = tmp_path / "exchange"
+    loop = tiny_loop(tmp_path / "log")
+    generation = next(serve_folder(loop, folder))
+    file = folder / f"responses-0000-00.{suffix}"
+    make(file)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert not take_responses(loop, folder, "0000-00")
+    assert (len(told) == 1) == file.exists()
+    other = folder / ("responses-0000-00.json" if suffix == "csv" else "responses-0000-00.csv")
+    rows = [{"picture": p, "trial": t, "channel": 0, "value": 1.0} for p, t in generation.order]
+    other.write_text(json.dumps(rows) if other.suffix == ".json" else as_csv(rows))
+    assert take_responses(loop, folder, "0000-00")
+    assert loop.number == 1
+
+
+def test_a_matlab_file_that_would_fill_the_memory_is_refused(tmp_path):
+    savemat = pytest.importorskip("scipy.io").savemat
+    file = tmp_path / "responses.mat"
+    columns = {"picture": np.zeros(40_000_000, np.uint8), "value": np.zeros(3)}
+    savemat(file, columns, do_compression=True)
+    assert file.stat().st_size < 100_000
+    with pytest.raises(BadFile, match="picture has 40,000,000 numbers"):
+        read_responses(file)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, monkeypatch):
+    times = iter(range(2_000_000_000, 0, -100_000))
+    monkeypatch.setattr(time, "time", lambda: float(next(times)))
+    folder = tmp_path / "exchange"
+    climb = CLIMB.changed(steps=3)
+    answering = answer_folder(Rig(brightness), folder)
+    thread = threading.Thread(target=lambda: [*answering], daemon=True)
+    thread.start()
+    for _ in range(3):  # each process sees an earlier time than the last
+        loop = tiny_loop(tmp_path / "log", climb=climb)
+        for generation in serve_folder(loop, folder):
+            if generation.number == 1:
+                break
+        loop.session.close()
+    loop = tiny_loop(tmp_path / "log", climb=climb)
+    for _ in serve_folder(loop, folder):
+        pass
+    thread.join(10)
+    assert loop.history == history(tiny_loop(tmp_path / "alone", climb=climb))
+
+
 def test_a_folder_that_goes_ends_the_command_and_not_the_search(tmp_path):
     folder = tmp_path / "exchange"
     loop = tiny_loop(tmp_path / "log")
@@ -1052,8 +1155,11 @@ def test_a_rig_with_all_mishaps_changes_no_score(tmp_path):
     mishaps = Mishaps(missing=0.2, failed=0.2, repeated=0.5)
     loop = tiny_loop(tmp_path / "log", climb=climb, tries=50)
     answering = answer_folder(Rig(brightness, mishaps=mishaps), tmp_path / "exchange")
-    threading.Thread(target=lambda: [*answering], daemon=True).start()
+    thread = threading.Thread(target=lambda: [*answering], daemon=True)
+    thread.start()
     blocks = [*serve_folder(loop, tmp_path / "exchange")]
+    thread.join(10)
+    assert not thread.is_alive()  # it was told that the search is over
     assert len(blocks) > 2
     assert loop.history == history(tiny_loop(tmp_path / "clean", climb=climb))
 
@@ -1076,7 +1182,7 @@ def test_the_commands_of_a_loop_and_of_a_rig_meet_in_a_folder(tmp_path):
          str(tmp_path / "out"), "--json"], stdout=subprocess.PIPE,
     )  # fmt: skip
     subprocess.run(
-        [*command, "rig", "caffenet-objects", "class:lion", *exchange, "--blocks", "2"],
+        [*command, "rig", "caffenet-objects", "class:lion", *exchange],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     told, _ = loop.communicate(timeout=120)

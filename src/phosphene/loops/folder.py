@@ -5,7 +5,7 @@ A block of generation 3 lies in `block-0003-00/`, which appears whole: its pictu
 `responses-0003-00.csv` (or .json, .mat, .h5) beside it. A file that is still being written does no
 harm: responses that are there are counted, and those that come later as well. A block is over when
 each presentation has a response or NaN, or when the rig makes an empty file
-`responses-0003-00.done`.
+`responses-0003-00.done`. The file `over.json` says that the search is over.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from phosphene.errors import BadFile, BadRequest, Notice, Unavailable
-from phosphene.files import read_json, scratch_folder
+from phosphene.files import read_json, scratch_folder, write_json
 from phosphene.images import Pixels
 from phosphene.loops.block import Interleaved
 from phosphene.loops.generation import Generation
 from phosphene.loops.loop import Loop
 from phosphene.loops.responses import SUFFIXES, read_responses
+from phosphene.loops.run import write_preferred
 
 PROTOCOL = 1
+OVER = "over.json"
+"""The file that says that the search is over."""
 POLLED = 0.1
 """Seconds between looks where nothing tells of changes."""
 QUIET = 5.0
@@ -47,16 +50,19 @@ def serve_folder(
 ) -> Iterator[Generation]:
     """Run a loop through a folder; yield each block once it is on the disk.
 
-    The responses of a block are awaited when the next one is asked for.
+    The responses of a block are awaited when the next one is asked for. At the end the preferred
+    pictures lie beside the logs, and the rig is told that the search is over.
     """
     changes = changes or changes_of
     folder.mkdir(parents=True, exist_ok=True)
     if not _begun(loop):
         _refuse_leftovers(folder)
     while not loop.is_over:
+        before = loop.number, loop.blocks
         generation = loop.ask()
         name = f"{generation.number:04}-{loop.blocks - 1:02}"
-        _set_aside(folder, name)
+        if (loop.number, loop.blocks) != before:
+            _set_aside(folder, name)
         write_block(folder / f"block-{name}", generation, name, _begun(loop))
         yield generation
         for _ in changes(folder):
@@ -64,6 +70,9 @@ def serve_folder(
                 raise Unavailable(f"{folder} has gone; give the same command again when it is back")
             if take_responses(loop, folder, name):
                 break
+    for each in loop.loops:
+        write_preferred(each)
+    write_json(folder / OVER, {"generations": loop.number})
 
 
 def _begun(loop: Loop | Interleaved) -> list[float]:
@@ -73,7 +82,7 @@ def _begun(loop: Loop | Interleaved) -> list[float]:
 
 def _refuse_leftovers(folder: Path) -> None:
     """Refuse a folder with files of another search: its responses are to other pictures."""
-    for pattern in ("block-*", "responses-*"):
+    for pattern in ("block-*", "responses-*", OVER):
         for left in folder.glob(pattern):
             raise BadRequest(
                 f"{folder} has files of another search, such as {left.name}; give an empty folder, "
@@ -122,7 +131,12 @@ def write_block(place: Path, generation: Generation, name: str, begun: Sequence[
             json.dump(manifest, file)
             file.flush()
             os.fsync(file.fileno())
-        scratch.rename(place)
+        try:
+            scratch.rename(place)
+        except OSError as error:
+            raise BadRequest(
+                f"{place} is in the way and has no manifest: {error.strerror}; remove it"
+            ) from None
 
 
 def _write_picture(folder: Path, generation: Generation, picture: str) -> dict[str, str]:

@@ -284,6 +284,11 @@ class Loop:
         return tuple(self._prefix + each for each in found)
 
     @property
+    def _told_as(self) -> str:
+        """Return what a notice calls the present generation."""
+        return f"{self.name + ': ' if self.name else ''}generation {self.number}"
+
+    @property
     def _prefix(self) -> str:
         return f"{self.name}-" if self.name else ""
 
@@ -482,7 +487,7 @@ class Loop:
             return False
         means = self._trials.means(self._shown_ids)
         for channel in self._trials.silent:
-            notice(f"channel {channel} gave no response in generation {self.number}")
+            notice(f"{self._told_as}: channel {channel} gave no response")
         references = drift_of([means[name] for name in self._shown_ids if REFERENCE in name])
         first = self._first_references or references
         self._tell_of_drift(references, first)
@@ -503,7 +508,7 @@ class Loop:
             if None in both or no_gain:
                 told = ", ".join("none" if each is None else f"{each:g}" for each in both)
                 notice(
-                    f"generation {self.number}: drift of channel {name} is not corrected; its mean "
+                    f"{self._told_as}: drift of channel {name} is not corrected; its mean "
                     f"response to the references now and first: {told}"
                 )
 
@@ -515,7 +520,7 @@ class Loop:
         """
         if not self._is_block_over:
             return False
-        lack = f"generation {self.number}: {len(set(lacking))} pictures lack responses"
+        lack = f"{self._told_as}: {len(set(lacking))} pictures lack responses"
         if self._shows < self.tries:
             failed = self._trials.failed(lacking)
             notice(f"{lack}, {failed} trials failed; they are shown again")

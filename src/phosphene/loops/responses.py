@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from phosphene.errors import BadFile, BadRequest
@@ -44,7 +45,10 @@ def read_responses(file: Path, *, whole: bool = False) -> list[Response]:
     if file.suffix not in readers:
         raise BadFile(f"{file} is no response file; there are: {', '.join(readers)}")
     try:
-        if file.stat().st_size > MAX_BYTES:
+        status = file.stat()
+        if not S_ISREG(status.st_mode):
+            raise BadFile(f"{file} is no plain file")
+        if status.st_size > MAX_BYTES:
             raise BadFile(f"{file} has more than {MAX_BYTES:,} bytes")
         return [response_of(row) for row in readers[file.suffix](file)]
     except BadFile:
@@ -115,10 +119,13 @@ def _json(file: Path) -> Iterator[Row]:
 
 
 def _matlab(file: Path) -> Iterator[Row]:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
-        content = loadmat(file, simplify_cells=True)
+        for name, shape, _ in whosmat(file):
+            if name in COLUMNS and math.prod(shape) > MAX_BYTES // 8:
+                raise ValueError(f"{name} has {math.prod(shape):,} numbers")
+        content = loadmat(file, simplify_cells=True, variable_names=COLUMNS)
     except NotImplementedError:  # version 7.3 is HDF5
         return _hdf5(file)
     return _of_columns({name: content[name] for name in COLUMNS if name in content})

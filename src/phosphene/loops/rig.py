@@ -23,7 +23,7 @@ import torch
 from phosphene.errors import BadFile, BadRequest, Unavailable
 from phosphene.files import atomic_path, read_json
 from phosphene.images import from_pixels, opened
-from phosphene.loops.folder import Changes, changes_of, png
+from phosphene.loops.folder import OVER, Changes, changes_of, png
 from phosphene.loops.generation import Generation, Response
 from phosphene.loops.server import HOST
 from phosphene.loops.simulated import Neuron, Noise, responses
@@ -133,7 +133,7 @@ class Rig:
 def answer_folder(rig: Rig, folder: Path, changes: Changes | None = None) -> Iterator[str]:
     """Answer the blocks in a folder as they come; yield the name of each answered block.
 
-    It never ends by itself: the loop's side knows when the search is over.
+    It ends when the loop's side says that the search is over.
     """
     folder.mkdir(parents=True, exist_ok=True)
     answered: set[str] = set()
@@ -147,6 +147,8 @@ def answer_folder(rig: Rig, folder: Path, changes: Changes | None = None) -> Ite
             done.touch()
             answered.add(name)
             yield name
+        if (folder / OVER).exists():
+            return
 
 
 def _answer_block(rig: Rig, block: Path, folder: Path) -> None:
