@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from phosphene.errors import BadFile, BadRequest, Notice, Unavailable
+from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace, Unavailable
 from phosphene.files import read_json, scratch_folder, write_json
 from phosphene.images import Pixels
 from phosphene.loops.block import Interleaved
@@ -63,7 +63,10 @@ def serve_folder(
         name = f"{generation.number:04}-{loop.blocks - 1:02}"
         if (loop.number, loop.blocks) != before:
             _set_aside(folder, name)
-        write_block(folder / f"block-{name}", generation, name, _begun(loop))
+        try:
+            write_block(folder / f"block-{name}", generation, name, _begun(loop))
+        except OSError as error:
+            raise OutOfSpace(f"cannot write {folder}/block-{name}: {error.strerror}") from None
         yield generation
         for _ in changes(folder):
             if not folder.is_dir():
