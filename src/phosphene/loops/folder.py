@@ -17,7 +17,9 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,8 @@ OVER = "over.json"
 """The file that says that the search is over."""
 POLLED = 0.1
 """Seconds between looks where nothing tells of changes."""
+WRITERS = 2
+"""Threads that write pictures: to compress them takes longest."""
 QUIET = 5.0
 """Seconds after which a file is not being written any more."""
 
@@ -117,10 +121,9 @@ def write_block(place: Path, generation: Generation, name: str, begun: Sequence[
                 raise BadRequest(f"{place} is of another search; give each a folder of its own")
         return
     wanted = sorted({each.picture for each in generation.order})
-    pictures = {}
-    with scratch_folder(place.parent, place.name) as scratch:
-        for picture in wanted:
-            pictures[picture] = _write_picture(scratch, generation, picture)
+    with scratch_folder(place.parent, place.name) as scratch, ThreadPoolExecutor(WRITERS) as pool:
+        written = pool.map(partial(_write_picture, scratch, generation), wanted)
+        pictures = dict(zip(wanted, written, strict=True))
         manifest = {
             "protocol": PROTOCOL,
             "begun": [*begun],
