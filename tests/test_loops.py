@@ -32,6 +32,7 @@ from phosphene.loops.server import LoopServer
 from phosphene.loops.session import NAME, Session
 from phosphene.loops.simulated import load_neuron, responses
 from phosphene.loops.trials import rises, without_drift
+from phosphene.priors import load_prior
 from phosphene.synthesis import Climb
 from phosphene.tensors import recoloured
 from phosphene.testing import tiny_generated
@@ -331,6 +332,12 @@ def test_a_channel_that_a_simulated_neuron_lacks_is_refused_at_once(name):
     check_channels(brightness, Readout.of("channel:0 - channel:1"), tiny_generated())
 
 
+@pytest.mark.parametrize("name", ["pixels", "fourier"])
+def test_a_prior_that_has_the_size_of_a_network_needs_one(name):
+    with pytest.raises(BadRequest, match=f"prior {name} has the size of a network"):
+        load_prior(name, None)
+
+
 def test_no_response_at_all_is_told(tmp_path):
     loop = tiny_loop(tmp_path, tries=1)
     rows = [Response(r.picture, r.trial, r.channel, math.nan) for r in answers(loop)]
@@ -611,6 +618,19 @@ def test_the_rig_of_the_page_answers(tmp_path):
     loop = tiny_loop(tmp_path / "log", climb=CLIMB.changed(steps=3), readout=readout)
     for generation in serve_folder(loop, tmp_path / "exchange"):
         names["answer"](tmp_path / "exchange" / f"block-{generation.number:04}-00")
+    assert loop.number == 3
+
+
+def test_the_socket_rig_of_the_page_answers(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "closed-loop.md").read_text(encoding="utf-8")
+    source = page.partition("<!-- file: my_socket_rig.py -->\n```python\n")[2].partition("```")[0]
+    names = {"__name__": "my_socket_rig"}
+    exec(compile(source, "my_socket_rig.py", "exec"), names)
+    loop = tiny_loop(tmp_path, climb=CLIMB.changed(steps=3), readout=Readout.of("channel:3"))
+    server, thread = served(loop)
+    names["run"](server.port, server.token)
+    thread.join(10)
+    server.server_close()
     assert loop.number == 3
 
 

@@ -66,7 +66,7 @@ class SearchCommand(ClimbCommand):
 
     help_texts: ClassVar = {
         "steps": "Generations.",
-        "optimizer": "The search: evolution, genetic, sphere, cholesky, cma-es or "
+        "optimizer": "The search: evolution, surrogate, genetic, sphere, cholesky, cma-es or "
         "python:MODULE:FACTORY.",
         "constraint": "What keeps codes plausible: gaussian, box or none.",
     }

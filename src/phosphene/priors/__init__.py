@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ def load_prior(
         checked = checked_options(load_factory(str(name)), given, f"prior {name}")
         return _named(make(str(name), **checked), str(name))
     part, rest = _part(str(name))
+    if subject is None and signature(part.load).parameters["subject"].default is Parameter.empty:
+        raise BadRequest(
+            f"prior {name} has the size of a network, and there is none; take a generator, or a "
+            "prior of your own size: python:MODULE:FACTORY"
+        )
     return part.load(rest, subject, **checked_options(part.load, given, f"prior {name}"))
 
 
