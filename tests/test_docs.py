@@ -18,6 +18,7 @@ from conftest import CI_SAMPLE
 from PIL import Image
 
 from phosphene import weights
+from phosphene.atlas.measures import GROUPS
 from phosphene.datasets import load
 from phosphene.training.recipes import read_recipe
 
@@ -165,6 +166,14 @@ def test_the_report_that_is_kept_is_of_the_networks_that_are_bundled() -> None:
         known = {name: sha256 for name, sha256 in used.items() if name in bundled}
         assert known, claim["claim"]
         assert known == {name: bundled[name] for name in known}, claim["claim"]
+
+
+def test_every_figure_of_an_evaluation_is_defined() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    measures = [measure for group in GROUPS.values() for measure in group]
+    keys = {key for measure in measures for key in measure.keys.values()}
+    missing = {key for key in keys if f"`{key}`" not in page}
+    assert not missing, missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
