@@ -15,11 +15,12 @@ import torch
 from test_loops import CLIMB, brightness, history, tiny_loop
 
 from phosphene.errors import BadRequest
-from phosphene.images import read_png
+from phosphene.images import read_png, write_png
 from phosphene.loops.folder import serve_folder
 from phosphene.loops.rig import Rig, answer_folder
 from phosphene.loops.server import as_json
 from phosphene.loops.session import NAME, Session
+from phosphene.loops.stimuli import pictures_of, write_stimuli
 from phosphene.screen import Screen, for_psychopy
 from phosphene.stimulus import Shape, Stimulus
 from phosphene.tensors import recoloured
@@ -204,3 +205,46 @@ def test_options_of_a_screen_need_one(tmp_path: Path):
     )  # fmt: skip
     assert run.returncode == 2
     assert "the place of a picture is on a screen: --screen 1920x1080" in run.stderr
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Two pictures of noise, of which one has a record."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in ("a", "b"):
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (30, 60, 3), np.uint8)
+        write_png(folder / f"{name}.png", pixels)
+    return folder
+
+
+def test_pictures_of_any_origin_are_brought_to_a_screen(tmp_path, photographs):
+    stimulus = Stimulus(contrast=0.1, luminance=0.4, background="0.4", aperture=0.8)
+    rows = write_stimuli(pictures_of([photographs]), stimulus, SHOWN, tmp_path / "out")
+    assert [each.picture for each in rows] == ["a", "b"]
+    for row in rows:
+        assert (row.contrast, row.luminance) == pytest.approx((0.1, 0.4), abs=0.002)
+        assert row.missed == ()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["place"]["size_pixels"] == [40, 20]
+    array = np.load(tmp_path / "out" / "a.npy", allow_pickle=False)
+    grey = array @ np.float32([0.299, 0.587, 0.114])
+    assert (grey.mean(), grey.std()) == pytest.approx((0.4, 0.1), abs=0.002)
+    whole = read_png(tmp_path / "out" / "a.png")
+    assert (whole[0, 0] == 102).all()
+    with pytest.raises(BadRequest, match="is there already"):
+        write_stimuli(pictures_of([photographs]), stimulus, SHOWN, tmp_path / "out")
+
+
+def test_a_constraint_that_a_picture_misses_is_told(tmp_path, photographs):
+    stimulus = Stimulus(contrast=0.4, range="0.4,0.6", background="0.5")
+    rows = write_stimuli([photographs / "a.png"], stimulus, SHOWN, tmp_path / "out")
+    assert [each.missed for each in rows] == [("contrast",)]
+
+
+def test_of_a_folder_with_records_the_pictures_are_theirs(photographs):
+    (photographs / "b.json").write_text("{}")
+    assert [each.name for each in pictures_of([photographs])] == ["b.png"]
+    assert [each.name for each in pictures_of([photographs / "a.png"])] == ["a.png"]
+    with pytest.raises(BadRequest, match="no pictures in"):
+        pictures_of([photographs / "nothing"])

@@ -17,10 +17,10 @@ from typer.core import TyperCommand
 from phosphene import __version__
 from phosphene.cli import training, zoo
 from phosphene.cli.climbing import layers, reconstruct, synthesize
-from phosphene.cli.evolving import evolve, rig
+from phosphene.cli.evolving import evolve, rig, stimuli
 from phosphene.cli.importance import importance
 from phosphene.cli.measuring import dissect, evaluate, exemplars, study
-from phosphene.cli.options import ClimbCommand, SearchCommand, StudyCommand
+from phosphene.cli.options import ClimbCommand, SearchCommand, StimulusCommand, StudyCommand
 from phosphene.cli.reporting import atlas, claims
 from phosphene.cli.shell import Interrupted, err, refuse, tells_notices
 from phosphene.errors import PhospheneError
@@ -30,6 +30,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     synthesize,
     evolve,
     rig,
+    stimuli,
     layers,
     reconstruct,
     exemplars,
@@ -52,6 +53,7 @@ app = typer.Typer(
 KINDS = {
     synthesize: ClimbCommand,
     evolve: SearchCommand,
+    stimuli: StimulusCommand,
     **dict.fromkeys((exemplars, dissect), StudyCommand),
 }
 """The commands that take options of parts."""

@@ -473,3 +473,44 @@ def rig(
         err.print(f"phosphene: answered block {name}", soft_wrap=True)
         if number == blocks:
             return
+
+
+def stimuli(
+    context: typer.Context,
+    pictures: Annotated[
+        list[Path], typer.Argument(help="Folders made by synthesize, photographs, or files.")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="A new folder.")] = Path(
+        "stimuli"
+    ),
+    screen: Resolution = "1920x1080",
+    screen_width: ScreenWidth = 0.0,
+    distance: Distance = 0.0,
+    size: Size = "",
+    position: Position = "0,0",
+    whole: Whole = False,
+    arrays: Arrays = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write pictures for a screen: climbed ones and photographs under the same constraints.
+
+    The folder is like a block of a closed loop: files, and a manifest with their place.
+    """
+    from phosphene.loops.stimuli import pictures_of, write_stimuli
+    from phosphene.stimulus import Stimulus
+
+    where = _screen(screen, screen_width, distance, size, position, whole, arrays)
+    if where is None:
+        raise BadRequest("give the screen's pixels: --screen 1920x1080")
+    stimulus = Stimulus(**given_settings(context))
+    rows = [
+        vars(each) for each in write_stimuli(pictures_of(pictures), stimulus, where, out_folder)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("picture", "norm", "contrast", "luminance", "missed")
+    for row in rows:
+        figures = [f"{row[key]:.3f}" for key in ("norm", "contrast", "luminance")]
+        table.add_row(str(row["picture"]), *figures, ", ".join(row["missed"]))
+    print_table(table)

@@ -80,6 +80,18 @@ class SearchCommand(ClimbCommand):
         return told | _of_parts(gradient=False)
 
 
+class StimulusCommand(DeclaredCommand):
+    """A command that takes the constraints of a picture."""
+
+    panel = "Picture"
+
+    def declared(self) -> dict[str, Option]:
+        from phosphene.parts import options_of
+        from phosphene.stimulus import Stimulus
+
+        return options_of(Stimulus)
+
+
 class StudyCommand(DeclaredCommand):
     """A command of one study, which also takes that study's options."""
 
