@@ -653,6 +653,21 @@ def test_the_network_s_own_input_lies_beside_its_record(tmp_path: Path) -> None:
         build([run], tmp_path / "other")
 
 
+def test_a_page_shows_what_a_network_that_is_wide_and_grey_saw(tmp_path: Path) -> None:
+    steps = np.linspace(0, 255, 32, dtype=np.uint8)
+    own = np.broadcast_to(steps[None, :, None], (18, 32, 3)).copy()
+    said = {"input": "a.input.png", "input_sha256": pixels_sha256(own), "input_score": 9.25}
+    run = tmp_path / "run"
+    write_picture(run, "a", lone("fc:0"), **said)
+    (run / "a.input.png").write_bytes(encoded(own))
+    build([run], tmp_path / "site")
+    folder = tmp_path / "site" / "tiny-objects" / "fc"
+    for file in ("0.webp", "0-0.webp"):
+        shown = np.asarray(Image.open(folder / file).convert("RGB"), np.int16)
+        assert shown.shape == own.shape
+        assert np.abs(shown - own).mean() < 3, "WebP is lossy"
+
+
 def test_a_page_says_what_was_measured_by_whom_and_how_sure(site: Path) -> None:
     front = seen(site / "index.html").text
     assert re.search(r"another-network.*73 %.*95 %: 63 % … 81 %; n = 100", front, re.S)

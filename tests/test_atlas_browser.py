@@ -10,9 +10,18 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from atlas_runs import colours, lone, write_all, write_dissection, write_exemplars, write_picture
+from atlas_runs import (
+    colours,
+    encoded,
+    lone,
+    write_all,
+    write_dissection,
+    write_exemplars,
+    write_picture,
+)
 
 from phosphene.atlas import build
+from phosphene.records import pixels_sha256
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -113,6 +122,18 @@ def test_search_by_keyboard_leads_to_the_unit(
     expect(page.locator("#found li b").first).to_have_text(first)
     press(page, "ArrowDown", "Enter")
     arrived(page, end)
+
+
+def test_a_picture_keeps_the_shape_that_the_network_sees(page: Any, tmp_path: Path) -> None:
+    own = colours(3, 32)[:18]
+    said = {"input": "a.input.png", "input_sha256": pixels_sha256(own), "input_score": 9.25}
+    write_picture(tmp_path / "run", "a", lone("fc:0"), **said)
+    (tmp_path / "run" / "a.input.png").write_bytes(encoded(own))
+    build([tmp_path / "run"], tmp_path / "site")
+    for place, image in [("fc/0", ".plates img"), ("fc", ".tiles img"), ("../index", ".strip img")]:
+        visit(page, tmp_path / "site" / "tiny-objects" / f"{place}.html")
+        box = page.locator(image).first.bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(32 / 18, rel=0.02)
 
 
 def test_all_results_are_a_page_that_can_be_shared(page: Any, site: Path) -> None:

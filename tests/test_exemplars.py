@@ -25,7 +25,7 @@ from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.images import read_png
 from phosphene.probe import probe
 from phosphene.studies import _index, exemplars
-from phosphene.studies.exemplars import LayerExemplars, describe, find_exemplars
+from phosphene.studies.exemplars import SMALLEST, LayerExemplars, describe, find_exemplars
 from phosphene.subjects import Subject
 from phosphene.testing import TinyNet, lively
 from phosphene.units import Unit
@@ -194,8 +194,9 @@ def test_a_tile_is_what_the_unit_sees(subject: Subject, data: Stream, tmp_path: 
     pixels = next(pixels for n, pixels, _ in data.photographs({number}))
     seen = pixels[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
     describe(subject, [Unit("conv", 0)], found, data, tmp_path)
-    tile = read_png(tmp_path / "exemplars.png")[6 : 6 + SIDE, 6 : 6 + SIDE]
-    middle = tile[SIDE // 2, SIDE // 2].astype(int)
+    side = SMALLEST // SIDE * SIDE
+    tile = read_png(tmp_path / "exemplars.png")[6 : 6 + side, 6 : 6 + side]
+    middle = tile[side // 2, side // 2].astype(int)
     nearest = seen[len(seen) // 2, seen.shape[1] // 2].astype(int)
     assert np.abs(middle - nearest).max() < 60
 

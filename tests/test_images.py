@@ -26,6 +26,7 @@ from phosphene.images import (
     opened,
     read_image,
     read_png,
+    seen_of,
     short_side,
     suffixes,
     to_pixels,
@@ -508,6 +509,26 @@ def test_a_contact_sheet_shows_every_picture_row_by_row() -> None:
     assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4]
     assert lefts[0] == lefts[3] < lefts[1] == lefts[4] < lefts[2]
     assert contact_sheet(pictures[:1], ["α × ∞\nβ"], columns=8, scale=2).shape[1] == 2 * 20 + 2 * 6
+
+
+def test_what_is_shown_of_a_picture_is_what_the_network_saw_of_it() -> None:
+    red = np.full((40, 40, 3), (250, 0, 0), np.uint8)
+    grey = np.full((40, 40, 3), 90, np.uint8)
+    for picture, own, shown in [
+        (red, red[:20, :20], red),  # the same, finer
+        (red, red[:30], red[:30]),  # the network saw a part
+        (red, grey[:20, :20], grey[:20, :20]),  # it saw no colour
+        (grey, grey[:20, :20], grey),
+        (grey[:, :39], grey[:20, :20], grey[:, :39]),  # rounded margins
+    ]:
+        assert np.array_equal(seen_of(picture, own), shown)
+
+
+def test_a_tile_of_another_size_is_brought_to_that_of_most() -> None:
+    wide = np.full((10, 20, 3), 90, np.uint8)
+    square = np.full((20, 20, 3), 90, np.uint8)
+    usual = contact_sheet([wide] * 3, ["a"] * 3, columns=3)
+    assert np.array_equal(contact_sheet([square, wide, wide], ["a"] * 3, columns=3), usual)
 
 
 def test_a_sheet_of_thousands_of_pictures_is_one_that_can_be_read(tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def test_neurons_of_the_mouse_prefer_a_place_in_a_grey_picture_of_their_own_shap
         answers = subject(found.inputs)[range(4), NEURONS]
     torch.testing.assert_close(answers, found.input_scores)
     torch.testing.assert_close(found.input_scores, found.scores)
+    own = receptive_fields(subject.network, subject.size, ["rates"], channels=1)["rates"]
+    for image, channel in zip(found.inputs[:, 0], NEURONS, strict=True):
+        box = own.box(0, 0, channel)
+        assert (box.bottom - box.top, box.right - box.left) in {(27, 28), (28, 28)}
+        outside = (image - image.median()).square()
+        outside[box.top : box.bottom, box.left : box.right] = 0
+        share = outside.sum() / (image - image.median()).square().sum()
+        assert share < 0.01, "the picture departs from grey where its neuron looks"
     fields = receptive_fields(subject.network, subject.size, ["features.3"], channels=1)
     assert fields["features.3"].centre.bottom - fields["features.3"].centre.top == 27
     for image in found.images[:, 0]:

@@ -125,6 +125,31 @@ def test_a_linear_layer_sees_everything_its_input_saw() -> None:
     assert hook_count(network) == 0
 
 
+class Readout(nn.Module):
+    """Neurons that read a map at places of their own, (x, y) in −1 … 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.rates = nn.Conv2d(3, 4, 5, padding=2), nn.Identity()
+        self.register_buffer("places", torch.tensor([[-1.0, -1.0], [0.0, 0.0], [1.0, -1.0]]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        places = self.places[None, :, None].expand(len(images), -1, -1, -1)
+        read = nn.functional.grid_sample(self.map(images), places, align_corners=True)
+        return self.rates(read[..., 0].sum(1))
+
+
+def test_each_neuron_of_a_readout_has_its_own_field() -> None:
+    fields = all_fields(Readout(), (21, 31), ["rates"])["rates"]
+    # the map is sampled between a pixel and the next one, even where that has no weight
+    assert [fields.box(0, 0, channel) for channel in range(3)] == [
+        Box(0, 0, 4, 4),
+        Box(8, 13, 14, 19),
+        Box(0, 28, 4, 31),
+    ]
+    assert fields.centre == fields.box(0, 0) == Box(0, 0, 14, 31)
+
+
 def test_a_layer_that_no_pixel_reaches_is_absent() -> None:
     class Constant(nn.Module):
         def __init__(self) -> None:
@@ -155,6 +180,7 @@ def line_by_line(network: nn.Module, size: tuple[int, int], layers: list[str]) -
     Each row and each column has a NaN, one after the other.
     """
     found: dict[str, list[list[Tensor]]] = {layer: [[], []] for layer in layers}
+    channels: dict[str, list[list[Tensor]]] = {layer: [[], []] for layer in layers}
     with probe(network, layers) as read, torch.no_grad():
         for axis in (0, 1):
             for line in range(size[axis]):
@@ -162,16 +188,27 @@ def line_by_line(network: nn.Module, size: tuple[int, int], layers: list[str]) -
                 image.select(2 + axis, line).fill_(float("nan"))
                 for layer, values in read(image).items():
                     hit = values.isnan()
+                    if hit.ndim == 2:
+                        channels[layer][axis].append(hit[0])
                     steps = hit[0].any(0)[..., None] if hit.ndim == 3 else hit.any().view(1, 1)
                     hit = hit[0].any(0) if hit.ndim == 4 else steps
                     middle = hit.shape[1 - axis] // 2
                     found[layer][axis].append(hit.select(1 - axis, middle))
-    fields = {layer: Fields(*map(spans_of, lines)) for layer, lines in found.items()}
+    fields = {
+        layer: Fields(*map(spans_of, lines), of_channels(*channels[layer]))
+        for layer, lines in found.items()
+    }
     return {
         layer: each
         for layer, each in fields.items()
         if any(each.rows[len(each.rows) // 2]) and any(each.columns[len(each.columns) // 2])
     }
+
+
+def of_channels(rows: list[Tensor], columns: list[Tensor]) -> tuple[Any, ...]:
+    """Return what reaches each channel that has no map; nothing where it is the same for all."""
+    found = tuple(zip(*map(spans_of, (rows, columns)), strict=True)) if rows else ()
+    return found if len(set(found)) > 1 else ()
 
 
 def spans_of(lines: list[Tensor]) -> tuple[tuple[int, int], ...]:
@@ -289,7 +326,7 @@ def caffenet() -> nn.Module:
     return build({"name": "caffenet", "classes": 10, "width": 16})
 
 
-NETWORKS = (depthwise, pooled, shut, constant, caffenet, Attends, Branches, Cut)
+NETWORKS = (depthwise, pooled, shut, constant, caffenet, Attends, Branches, Cut, Readout)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -289,8 +290,7 @@ def from_pixels(pixels: Pixels, channels: int) -> npt.NDArray[np.float32]:
 
 def write_png(path: Path, pixels: Pixels) -> None:
     """Write a PNG whole or not at all, a grey one of grey; `OutOfSpace` on a full disk."""
-    grey = (pixels == pixels[..., :1]).all()
-    _write(path, "png", [Image.fromarray(pixels[..., 0] if grey else pixels)])
+    _write(path, "png", [Image.fromarray(pixels[..., 0] if is_grey(pixels) else pixels)])
 
 
 def write_webp(path: Path, pixels: Pixels) -> None:
@@ -331,13 +331,34 @@ def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60
     )
 
 
+ALIKE = 1.05
+"""How many times as wide as another's the proportions of a picture with its margin may be."""
+
+
+def seen_of(picture: Pixels, own: Pixels) -> Pixels:
+    """Return what a page shows of a picture of which a network reads its `own` input.
+
+    It is the picture, which may be finer. It is the input where the picture has colours or sides
+    that the network never saw.
+    """
+    height, width = picture.shape[:2]
+    wider = width / height * own.shape[0] / own.shape[1]
+    return picture if 1 / ALIKE <= wider <= ALIKE and is_grey(picture) >= is_grey(own) else own
+
+
+def is_grey(pixels: Pixels) -> bool:
+    """Return whether the channels of a picture are equal."""
+    return bool((pixels == pixels[..., :1]).all())
+
+
 def contact_sheet(
     pictures: Sequence[Pixels], labels: Sequence[str], columns: int, scale: int = 1
 ) -> Pixels:
     """Return a grid of pictures of one size, row by row, each with its label below it.
 
-    A label may hold a newline, and goes on below the pictures to its right that have none. Each
-    picture is `scale` times as large, or as large as fits into a sheet of `MAX_PIXELS` pixels.
+    One of another size is brought to that of most. A label may hold a newline, and goes on below
+    the pictures to its right that have none. Each picture is `scale` times as large, or as large as
+    fits into a sheet of `MAX_PIXELS` pixels.
     """
     font = ImageFont.load_default(size=12)
     labels = [
@@ -348,7 +369,8 @@ def contact_sheet(
     strip = 16 * lines + 2
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    height, width = pictures[0].shape[0] * scale, pictures[0].shape[1] * scale
+    usual = Counter(picture.shape[:2] for picture in pictures).most_common(1)[0][0]
+    height, width = usual[0] * scale, usual[1] * scale
     while (columns * (width + gap)) * (rows * (height + strip + gap)) > MAX_PIXELS and width > 8:
         height, width = max(1, height * 9 // 10), width * 9 // 10
     sheet = Image.new(

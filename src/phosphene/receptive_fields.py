@@ -33,6 +33,10 @@ NEAR = 4
 
 T = TypeVar("T")
 
+Span = tuple[int, int]
+"""A first line, and the one beyond the last."""
+Spans = tuple[Span, ...]
+
 
 @dataclass(frozen=True)
 class Box:
@@ -53,16 +57,20 @@ class Fields:
 
     They are the (first, beyond the last) input row that reaches each of its rows, and the input
     column that reaches each of its columns. A layer without a map has one row and one column, and
-    one of steps in one line a row for each.
+    one of steps in one line a row for each. Channels without a map may look at places of their own,
+    as neurons do: `of_channels` are the rows and the columns that reach each of them.
     """
 
-    rows: tuple[tuple[int, int], ...]
-    columns: tuple[tuple[int, int], ...]
+    rows: Spans
+    columns: Spans
+    of_channels: tuple[tuple[Span, Span], ...] = ()
 
-    def box(self, row: int, column: int) -> Box:
-        """Return the box of the unit at this position."""
-        (top, bottom), (left, right) = self.rows[row], self.columns[column]
-        return Box(top, left, bottom, right)
+    def box(self, row: int, column: int, channel: int | None = None) -> Box:
+        """Return the box of the unit at this position, or of all channels there together."""
+        rows, columns = self.rows[row], self.columns[column]
+        if channel is not None and self.of_channels and any(self.of_channels[channel][0]):
+            rows, columns = self.of_channels[channel]
+        return Box(rows[0], columns[0], rows[1], columns[1])
 
     @property
     def centre(self) -> Box:
@@ -89,7 +97,10 @@ def receptive_fields(
         readable = spread.readable(layers)
         rows = spread.spans(0, readable)
         columns = spread.spans(1, readable)
-        found = {layer: Fields(rows[layer], columns[layer]) for layer in readable}
+        found = {
+            layer: _fields(rows[layer], columns[layer], layer not in spread.flat)
+            for layer in readable
+        }
         return {
             layer: fields
             for layer, fields in found.items()
@@ -149,14 +160,19 @@ class _Spread:
         self.batch = min(batch, AT_ONCE)
         self.tokens = tokens
         self.whole = Box(0, 0, *self.size)
+        self.flat: set[str] = set()
+        """Layers whose channels have no map."""
         self._at_once = self.batch
         self._device = device_of(network)
         self._kind = number_type(network)
 
-    def reached(self, parts: Sequence[Sequence[Box]], layers: Sequence[str]) -> dict[str, Tensor]:
+    def reached(
+        self, parts: Sequence[Sequence[Box]], layers: Sequence[str], along: int | None = None
+    ) -> dict[str, Tensor]:
         """Return bool (parts, rows, columns) by layer.
 
-        It is true where a NaN in all boxes of a part gets to that place.
+        It is true where a NaN in all boxes of a part gets to that place. `along` 0 or 1 lays the
+        channels of layers without a map along the rows or the columns.
         """
         hits: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         # cuDNN's fast algorithms mix neighbours: a NaN would spread further
@@ -169,7 +185,7 @@ class _Spread:
                 except Exception as error:  # of every kind: quantization and own checks refuse NaN
                     raise _NoNaN from error
                 for layer in layers:
-                    hits[layer].append(_units(found[layer]).isnan().any(1))
+                    hits[layer].append(_units(found[layer], along).isnan().any(1))
         return {layer: torch.cat(each).cpu() for layer, each in hits.items()}
 
     def _images(self, parts: Sequence[Sequence[Box]]) -> Tensor:
@@ -197,6 +213,7 @@ class _Spread:
         two = self._images([[]] * min(2, self.batch))  # two tell a batch from its images
         with probe(self.network, layers, self.tokens) as read, torch.no_grad():
             values = {key: value for key, value in read(two).items() if key in layers}
+        self.flat |= {layer for layer, value in values.items() if value.ndim == 2}
         largest = sum(value.numel() * value.element_size() for value in values.values()) / len(two)
         self._at_once = max(1, min(self.batch, int(MEMORY / max(1, largest))))
         return list(values)
@@ -248,10 +265,11 @@ class _Spread:
 
     # ------------------------------------------------------------ all units
 
-    def spans(self, axis: int, layers: Sequence[str]) -> dict[str, tuple[tuple[int, int], ...]]:
+    def spans(self, axis: int, layers: Sequence[str]) -> dict[str, Spans]:
         """Return (first, beyond the last) line that reaches each row (axis 0) or column of a layer.
 
-        (0, 0) where none does. The layers are in the order in which they run.
+        (0, 0) where none does. A layer without a map has its channels' instead. The layers are in
+        the order in which they run.
         """
         length = self.size[axis]
         step = 1
@@ -282,7 +300,8 @@ class _Spread:
         for at in range(0, len(order), self._at_once):
             starts = order[at : at + self._at_once]
             layers = [each for each in wanted if any(each in users[start] for start in starts)]
-            hits = self.reached([[self._block(axis, each, step)] for each in starts], layers)
+            parts = [[self._block(axis, each, step)] for each in starts]
+            hits = self.reached(parts, layers, axis)
             for layer, hit in hits.items():
                 middle = hit[:, :, hit.shape[2] // 2] if axis == 0 else hit[:, hit.shape[1] // 2]
                 rows[layer] |= dict(zip(starts, middle, strict=True))
@@ -298,17 +317,36 @@ class _Spread:
         )
 
 
-def _units(values: Tensor) -> Tensor:
+def _units(values: Tensor, along: int | None = None) -> Tensor:
     """Return a layer's values as (batch, channels, rows, columns): without a map, one of each.
 
-    Steps in one line are rows of one column.
+    Steps in one line are rows of one column. `along` 0 or 1 makes rows or columns of the channels
+    that have no map.
     """
+    if along is not None and values.ndim == 2:
+        return values[:, None, :, None] if along == 0 else values[:, None, None, :]
     if values.ndim == 3:
         return values[..., None]
     return values if values.ndim == 4 else values.flatten(1)[:, :, None, None]
 
 
-def _ends(starts: Sequence[int], hit: Tensor) -> tuple[tuple[int, int], ...]:
+def _fields(rows: Spans, columns: Spans, has_map: bool) -> Fields:
+    """Return the fields of a layer's units; without a map, those of its channels."""
+    if has_map:
+        return Fields(rows, columns)
+    whole = _together(rows), _together(columns)
+    each = tuple(zip(rows, columns, strict=True))
+    alike = set(each) == {whole}
+    return Fields((whole[0],), (whole[1],), () if alike else each)
+
+
+def _together(spans: Spans) -> Span:
+    """Return the lines from the first to the last that any of the spans has."""
+    there = [span for span in spans if any(span)] or [(0, 0)]
+    return min(first for first, _ in there), max(last for _, last in there)
+
+
+def _ends(starts: Sequence[int], hit: Tensor) -> Spans:
     """Return for each unit (first, beyond the last) block of those that begin at `starts`.
 
     `hit` is bool (blocks, units). A block is told by its first line, what is beyond it by that + 1.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from phosphene.errors import BadFile, OutOfSpace
 from phosphene.files import atomic_path
 from phosphene.forms import Record
-from phosphene.images import Pixels, read_png, write_png
+from phosphene.images import Pixels, read_png, seen_of, write_png
 
 INPUT = ".input.png"
 ARRAY = ".npy"
@@ -121,6 +121,11 @@ class Folder:
     def own_input(self, record: Record) -> Pixels:
         """Return what the subject reads of a record's picture, in 8 bits."""
         return read_png(self.path / record.input)
+
+    def shown(self, record: Record) -> Pixels:
+        """Return what a page shows of a record: its picture, or the input (see `seen_of`)."""
+        picture = self.picture(record)
+        return seen_of(picture, self.own_input(record)) if record.input else picture
 
     def array(self, record: Record) -> Numbers:
         """Return a record's array; `BadFile` where it is none."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from phosphene.atlas.cards import Atlas, Card, Exemplars, Picture
 from phosphene.errors import BadFile
-from phosphene.images import MAX_WEBP, opened, write_png
+from phosphene.images import MAX_WEBP, opened, seen_of, write_png
 from phosphene.records import pixels_sha256
 
 MAX_SIDE = 1024
@@ -60,14 +60,15 @@ def _card(card: Card, folder: Path) -> int:
 def _pictures(pictures: Sequence[Picture], folder: Path, name: str) -> int:
     """Draw the pictures of one target, and a tile of the first; return how many they are."""
     for i, picture in enumerate(pictures):
-        image = _checked(picture.image, picture.image_sha256, picture)
-        if i == 0:
-            _write_tile(image, folder / f"{name}.webp")
-        _write(_at_most(image, MAX_SIDE), folder / f"{name}-{i}.webp", quality=92)
-        shutil.copyfile(picture.record, folder / f"{folder.name}-{name}-{i}.json")
+        image = shown = _checked(picture.image, picture.image_sha256, picture)
         if picture.input:
             own = _checked(picture.input, picture.input_sha256, picture)
             write_png(folder / f"{folder.name}-{name}-{i}.input.png", np.asarray(own))
+            shown = Image.fromarray(seen_of(np.asarray(image), np.asarray(own)))
+        if i == 0:
+            _write_tile(shown, folder / f"{name}.webp")
+        _write(_at_most(shown, MAX_SIDE), folder / f"{name}-{i}.webp", quality=92)
+        shutil.copyfile(picture.record, folder / f"{folder.name}-{name}-{i}.json")
         if picture.animation:
             _copy_animation(picture.animation, folder / f"{name}-{i}-climb.webp", image.size)
     return len(pictures)

@@ -362,7 +362,7 @@ def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
     ]
     labels = [f"{clean(record.label)}\n{note}" for record, note in zip(shown, notes, strict=True)]
     sheet = images.contact_sheet(
-        [folder.picture(record) for record in shown],
+        [folder.shown(record) for record in shown],
         labels,
         columns=_columns(len(shown)),
         scale=2 if len(shown) <= 40 else 1,

@@ -236,7 +236,8 @@ class _UnitFeatures:
             found = [find_peaks(read(self.subject.prepare(part))[self.layer]) for part in parts]
         peaks, places = (torch.cat(each) for each in zip(*found, strict=True))
         boxes = [
-            field_box(self.field, place, self.subject) for place in places[:, self.channel].tolist()
+            field_box(self.field, place, self.subject, self.channel)
+            for place in places[:, self.channel].tolist()
         ]
         shown = [in_colours_of(self.subject, picture) for picture in pictures]
         cut = [cut_out(picture, box) for picture, box in zip(shown, boxes, strict=True)]

@@ -39,6 +39,8 @@ MAX_ROWS, MAX_COLUMNS = 50, 20
 """Units on a contact sheet, and exemplars of each."""
 MAX_STRIP, MAX_TILE = 16_000_000, 2048
 """Pixels of a strip, and of a tile's side in it; photographs that are more are shrunk."""
+SMALLEST = 128
+"""Pixels of a tile's longer side on a contact sheet; smaller ones are shown larger."""
 MAX_HELD = 1 << 30
 """Bytes of photographs in memory while they are cut out."""
 SHARES = (0.01, 0.1, 0.5, 0.9, 0.99)
@@ -163,7 +165,7 @@ def _row(
         values=tuple(found.values[unit.channel, : len(numbers)].tolist()),
         photographs=tuple(numbers),
         positions=tuple(map(tuple, positions)),
-        boxes=tuple(field_box(field, position, subject) for position in positions),
+        boxes=tuple(field_box(field, position, subject, unit.channel) for position in positions),
         quantiles=dict(zip(map(str, SHARES), quantiles, strict=True)),
         silent=float(found.silent[unit.channel]) / found.n_images,
         seen=found.n_images,
@@ -203,7 +205,8 @@ class _Sheet:
 
     def write(self, file: Path) -> None:
         """Write the sheet as PNG."""
-        images.write_png(file, images.contact_sheet(self.tiles, self.labels, self.columns))
+        scale = max(1, SMALLEST // max(self.size))
+        images.write_png(file, images.contact_sheet(self.tiles, self.labels, self.columns, scale))
 
 
 def fields_of(subject: Subject, layers: Sequence[str]) -> dict[str, Fields]:
@@ -213,15 +216,16 @@ def fields_of(subject: Subject, layers: Sequence[str]) -> dict[str, Fields]:
 
 
 def field_box(
-    field: Fields | None, position: Sequence[int], subject: Subject
+    field: Fields | None, position: Sequence[int], subject: Subject, channel: int | None = None
 ) -> forms.exemplars.Box:
     """Return the receptive field of a unit at a position, in a photograph of `photograph_size`.
 
     It is (top, left, bottom, right) as shares of the photograph's sides. Where the field is not
-    known, it is all that the subject is shown of the photograph.
+    known, it is all that the subject is shown of the photograph. Without a `channel` it is that of
+    all channels together.
     """
     row, column = position
-    box = field.box(row, column) if field else Box(0, 0, *subject.size)
+    box = field.box(row, column, channel) if field else Box(0, 0, *subject.size)
     height, width = subject.size
     top = _share(box.top, height, subject)
     left = _share(box.left, width, subject)

@@ -233,7 +233,9 @@ def tiles(result: PreferredInputs) -> tuple[list[pictures.Pixels], list[str]]:
     shown = []
     labels = []
     for i, member in enumerate(result.members):
-        shown.append(result.picture(i))
+        contents = result.contents(i)
+        own = contents.pixels if contents.input is None else contents.input
+        shown.append(pictures.seen_of(contents.pixels, own))
         note = result.statuses[i] if result.statuses[i] != "climbed" else f"{result.scores[i]:.2f}"
         labels.append(
             f"{member.target.label or member.target}\n{note}"
