@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare searches without gradients under the noise of trials.
 
-    python benchmarks/evolution.py --out evolution.json [--units 10] [--seeds 5] [OPTIMIZER …]
+    python benchmarks/evolution.py [OPTIMIZER …] --out evolution.json [--units 10] [--seeds 5]
     python benchmarks/evolution.py --out evolution.json --table
 
 The units are evenly spaced channels of seven layers of caffenet-objects. Each search shows 3,000
@@ -49,14 +49,16 @@ OURS = "evolution"
 PICTURES = ("best", "preferred")
 
 
-def jobs(subject: Subject, units: int, seeds: int, searches: list[str]) -> Iterator[dict[str, Any]]:
+def jobs(
+    subject: Subject, units: int, seeds: int, searches: list[str], sigmas: list[float]
+) -> Iterator[dict[str, Any]]:
     """Yield the runs, so that every part of the table grows at once."""
     shapes = subject.shapes()
     for seed in range(seeds):
         for place in range(units):
             for layer in LAYERS:
                 channel = (2 * place + 1) * shapes[layer][0] // (2 * units)
-                for sigma in SIGMAS:
+                for sigma in sigmas:
                     for search in searches:
                         unit = f"{layer}:{channel}"
                         yield {"search": search, "unit": unit, "sigma": sigma, "seed": seed}
@@ -154,6 +156,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--units", type=int, default=10, help="of each layer")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--sigmas", type=float, nargs="*", default=[*SIGMAS])
     parser.add_argument("--generations", type=int, default=75)
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
@@ -166,7 +169,7 @@ def main() -> None:
         subject = load_subject("caffenet-objects")
         prior = load_generated("objects-fc6")
         done = {key(row) for row in found["runs"]}
-        for job in jobs(subject, options.units, options.seeds, options.searches):
+        for job in jobs(subject, options.units, options.seeds, options.searches, options.sigmas):
             if key(job) in done:
                 continue
             if job["unit"] not in found["ceilings"]:
