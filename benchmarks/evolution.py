@@ -45,7 +45,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "noisy CMA-ES": {"optimizer": "cma-es", "covariance": "noisy"},
     "sphere": {},
 }
-OURS = "evolution"
+OURS = "surrogate"
 PICTURES = ("best", "preferred")
 
 

@@ -9,7 +9,15 @@ from torch import nn
 
 from phosphene.errors import BadRequest
 from phosphene.optimizers import load_optimizer
-from phosphene.optimizers.surrogate import PENALTIES, SAMPLES, Reader, Ridge, best_penalty, scales
+from phosphene.optimizers.surrogate import (
+    PENALTIES,
+    SAMPLES,
+    Reader,
+    Ridge,
+    best_penalty,
+    scales,
+    solved,
+)
 from phosphene.priors.pixels import Pixels
 from phosphene.subjects import load_subject
 from phosphene.testing import CODE, VIEW, tiny_generated, tiny_subject, write_subject
@@ -111,6 +119,17 @@ def test_the_penalty_is_the_best_of_responses_that_are_left_out():
 
     wanted = PENALTIES[int(np.argmin([error(float(each)) for each in PENALTIES]))]
     assert best_penalty(kernel, told, torch.ones(30)) == pytest.approx(float(wanted))
+
+
+def test_a_system_that_rounding_spoils_is_solved_with_higher_penalties():
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(3, 5, generator=rng).repeat_interleave(100, 0)
+    kernel = rows @ rows.T
+    kernel -= 1e-3 * torch.eye(300)
+    told = rows @ torch.ones(5)
+    assert int(torch.linalg.cholesky_ex((kernel + 1e-6 * torch.eye(300)).double()).info)
+    found = solved(kernel, torch.full((300,), 1e-6), told)
+    assert torch.allclose(kernel @ found, told, atol=0.1)
 
 
 def test_layers_are_the_last_of_the_three_coarsest_scales():

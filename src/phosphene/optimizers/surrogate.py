@@ -35,6 +35,8 @@ PENALTIES = 10.0 ** np.arange(-3, 2.1, 0.25)
 """Penalties of the regression, in units of the mean squared length of what it reads."""
 LEAST_VARIANCE = 0.1
 """The least variance of a response, of the median one."""
+ATTEMPTS = 6
+"""Times that a system is tried to be solved, each time with penalties ten times as high."""
 CLOSE = 0.3
 """The deviation of the last draws, of what it would be."""
 CLOSE_SHARE = 1 / 15
@@ -199,8 +201,7 @@ class Ridge:
         if self.known >= self.refits:
             self.penalty = best_penalty(kernel, told - mean, variances)
             self.refits = math.ceil(1.4 * self.known)
-        factor = torch.linalg.cholesky(kernel + self.penalty * torch.diag(variances))
-        duals = torch.cholesky_solve((told - mean)[:, None], factor)[:, 0] / size
+        duals = solved(kernel, self.penalty * variances, told - mean) / size
         self.weights = rows.T @ (duals - share * duals.sum())
         self.offset = mean - share @ (rows @ self.weights)
 
@@ -209,6 +210,19 @@ def centred(products: Tensor, share: Tensor) -> Tensor:
     """Return products (n, n) of rows, of those rows less their mean, weighted by `share` (n,)."""
     along = products @ share
     return products - along - along[:, None] + share @ along
+
+
+def solved(kernel: Tensor, penalties: Tensor, told: Tensor) -> Tensor:
+    """Solve (kernel + diag(penalties)) x = told, for x (n,).
+
+    Rounding may leave a kernel (n, n) of rows that are alike below zero. Then penalties are raised.
+    """
+    for power in range(ATTEMPTS):
+        system = kernel + 10.0**power * torch.diag(penalties)
+        factor, failed = torch.linalg.cholesky_ex(system.double())
+        if not int(failed):
+            break
+    return torch.cholesky_solve(told.double()[:, None], factor)[:, 0].to(told)
 
 
 def best_penalty(kernel: Tensor, told: Tensor, variances: Tensor) -> float:
