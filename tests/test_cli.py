@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -378,7 +378,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(
 def test_a_disk_that_fills_up_keeps_what_is_finished(
     synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace, left = os.replace, [7]
+    replace, left = os.replace, [6]
 
     def until_full(source: Any, target: Any) -> None:
         left[0] -= 1
@@ -391,7 +391,6 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
         said = synthesize("fc8:0-5", "--batch", 2)
     assert "No space left on device" in said.refused()
     assert written(tmp_path / "out") == [
-        "contact-sheet.png",
         "fc8-0-tench-s0.input.png",
         "fc8-0-tench-s0.json",
         "fc8-0-tench-s0.png",
@@ -628,6 +627,35 @@ def test_control_c_in_mid_climb_keeps_what_is_finished(
         )
         synthesize("fc8:0-9", "--batch", 2).fine()
     assert len(batches) == 3, "and the same command goes on where it stopped"
+
+
+def test_a_contact_sheet_is_written_once_however_many_batches_there_are(
+    synthesize: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = []
+
+    def counted(folder: Any, shown: Sequence[Record]) -> None:
+        tiles.append(len(shown))
+
+    def failing(subject: Any, members: Any, *arguments: Any, **options: Any) -> PreferredInputs:
+        if members[0].seed == 1:
+            raise MemoryError
+        return climb_batch(subject, members, *arguments, **options)
+
+    monkeypatch.setattr(pictures_folder, "_write_sheet", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures_folder, "climb_batch", failing)
+        assert synthesize("fc8:0-3", "--seeds", "0-1", "--batch", 1).code == 2
+    assert tiles == [1], "an error keeps the sheet of what is finished"
+    synthesize("fc8:0-3", "--batch", 1).fine()
+    synthesize("fc8:0-3", "--batch", 1).fine()
+    assert tiles == [1, 4, 4], "a finished run is shown again once"
+    monkeypatch.setattr(pictures_folder, "SHEET_SECONDS", 0)
+    synthesize("fc8:0-2", "--batch", 1).fine()
+    assert tiles == [1, 4, 4, 1, 2, 3], "a long run shows its sheet on the way, and no sheet twice"
+    monkeypatch.setattr(pictures_folder, "MAX_TILES", 2)
+    synthesize("fc8:0-2", "--batch", 1).fine()
+    assert tiles[6:] == [1, 2], "what the sheet has no room for does not renew it"
 
 
 @pytest.mark.parametrize("where", ["cpu", "cuda", "python"])

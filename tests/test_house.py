@@ -11,6 +11,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 import phosphene
 
 SOURCE = Path(__file__).parent.parent / "src"
@@ -271,3 +273,51 @@ def test_importing_phosphene_stays_light() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stdout == "[]\n", run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help",
+        "--version",
+        "zoo list",
+        "zoo show caffenet-objectz",
+        "zoo verify caffenet-objectz",
+        "layers caffenet-objectz",
+        "synthesize caffenet-objectz fc8:1",
+        "exemplars caffenet-objectz@random photographs fc8:1",
+    ],
+)
+def test_what_reads_no_network_does_not_import_torch(words: str) -> None:
+    code = (
+        "import sys\n"
+        "from phosphene.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print('torch' in sys.modules, file=sys.stderr)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=False
+    )
+    assert run.stderr.endswith("False\n"), run.stdout + run.stderr
+    assert run.returncode == (2 if "objectz" in words else 0), run.stderr
+
+
+def test_names_of_sources_are_known_without_their_loaders() -> None:
+    from phosphene.factories import NETWORKS
+    from phosphene.networks.sources import SOURCES
+
+    assert list(SOURCES) == list(NETWORKS)
+
+
+def test_loading_a_generator_imports_no_compiler() -> None:
+    """Drawing weights on the meta device would, which takes a second."""
+    code = (
+        "import sys; from phosphene.priors import load_generated; "
+        "generator = load_generated('objects-fc6').generator; "
+        "print({each.device.type for each in generator.parameters()}, "
+        "'torch._dynamo' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout == "{'cpu'} False\n", run.stdout + run.stderr

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import phosphene
+from phosphene.cli.shell import choose_machine
 from phosphene.errors import BadRequest, PhospheneError
 from phosphene.forms import Record
 from phosphene.images import read_png
@@ -113,6 +114,12 @@ def test_settings_of_the_climb_change_the_one_that_suits_the_prior() -> None:
     assert result.curves.shape == (1, 3)
     assert result.records[0].request["climb"]["tv"] == 0.25
     assert result.records[0].request["climb"]["options"] == climb.options
+
+
+def test_python_takes_the_machine_as_the_command_line_does() -> None:
+    request = phosphene.synthesize(network(), "fc:0", **FEW).records[0].request
+    machine = choose_machine("auto", "auto", 0)
+    assert {name: request[name] for name in machine} == machine
 
 
 # ---------------------------------------------------------------- results

@@ -33,8 +33,10 @@ from phosphene.synthesis import (
     climb_all,
     climb_batch,
     joined,
+    loop,
     settings,
     tiles,
+    view,
 )
 from phosphene.testing import (
     CODE,
@@ -848,6 +850,36 @@ def test_bfloat16_comes_to_the_same_conclusion(subject: Subject, generated: Gene
     assert torch.equal(logits[clear].argmax(1), again[clear].argmax(1))
     risen = exact.scores - exact.start_scores
     torch.testing.assert_close(rounded.scores, exact.scores, rtol=0, atol=0.1 * float(risen.mean()))
+
+
+def test_casting_weights_once_changes_no_bit(
+    subject: Subject, generated: Generated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [member("conv", 1), member("fc", 2)]
+    few = climb_batch(subject, members, generated, SHORT, precision="bfloat16")
+    weights = [*subject.network.parameters(), *generated.generator.parameters()]
+    assert not any(weight.requires_grad for weight in weights), "they are frozen again"
+    casts = []
+    cast_once = loop.cast_once
+    monkeypatch.setattr(loop, "cast_once", lambda view, n: casts.append(n) or cast_once(view, 5))
+    every_pass = climb_batch(subject, members, generated, SHORT, precision="bfloat16")
+    assert casts == [2]
+    for name in ("codes", "images", "scores", "curves"):
+        assert torch.equal(getattr(few, name), getattr(every_pass, name)), name
+
+
+def count_of_casts(subject: Subject, generated: Generated, members: list[Member]) -> int:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        climb_batch(subject, members, generated, SHORT, precision="bfloat16")
+    return sum(each.count for each in profile.key_averages() if each.key == "aten::_to_copy")
+
+
+def test_few_members_cast_weights_once(
+    subject: Subject, generated: Generated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = count_of_casts(subject, generated, [member("fc", 2)])
+    monkeypatch.setattr(view, "FEW", 0)
+    assert count_of_casts(subject, generated, [member("fc", 2)]) > once + 2 * SHORT.steps
 
 
 # ---------------------------------------------------------------- what is asked and what comes back

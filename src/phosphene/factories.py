@@ -20,6 +20,19 @@ from typing import Any
 from phosphene.errors import BadRequest, PhospheneError, UnknownName, near, one_line, type_name
 from phosphene.parts import built_in
 
+NETWORKS = (
+    "torchvision",
+    "timm",
+    "hf",
+    "python",
+    "efficientnet-lite0",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
+)
+"""What names of networks from outside begin with; `networks.sources` has their loaders."""
+ALIASES = {"caffenet-random": "caffenet-objects@random"}
+"""Other names of subjects."""
+
 PREFIX = "python:"
 
 

@@ -8,9 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, uint8
+from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import BadFile, BadRequest, Notice
 from phosphene.files import (
@@ -22,6 +20,9 @@ from phosphene.files import (
     write_json,
 )
 from phosphene.runtime import ALONE, Processes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 2
 """Of all that is kept. Before, each kind of file had a form of its own, which is still read."""
@@ -159,6 +160,7 @@ def _read_tensors(path: Path) -> Content:
 
 def _write_tensors(path: Path, head: Content, content: Content) -> None:
     from safetensors.torch import save_file
+    from torch import Tensor
 
     tensors = {k: v.contiguous() for k, v in content.items() if isinstance(v, Tensor)}
     about = {**head, **{k: v for k, v in content.items() if k not in tensors}}
@@ -170,6 +172,8 @@ def _write_tensors(path: Path, head: Content, content: Content) -> None:
 
 def digest_of(tensors: Mapping[str, Tensor], text: str) -> str:
     """Return one hash of tensors (names, types, shapes, numbers) and of the text beside them."""
+    from torch import uint8
+
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         value = tensors[name]

@@ -30,6 +30,7 @@ from phosphene.priors import Prior, load_prior, prior_options
 from phosphene.probe import borrowed
 from phosphene.progress import shown
 from phosphene.records import Folder
+from phosphene.runtime import chosen
 from phosphene.subjects import Subject, load_subject, wrap
 from phosphene.synthesis import (
     Climb,
@@ -57,8 +58,8 @@ def synthesize(
     size: int | tuple[int, int] = (224, 224),
     fit: str = "",
     inputs: Mapping[str, Any] = MappingProxyType({}),
-    device: str = "cpu",
-    precision: str = "float32",
+    device: str = "auto",
+    precision: str = "auto",
     batch: int = 32,
     every_frame: int = 0,
     arrays: bool = False,
@@ -76,6 +77,9 @@ def synthesize(
     proportions come to the subject's shape (see `tensors.FITS`). `inputs`: what the network
     reads beside images, arrays or files of numpy by the names of its arguments.
 
+    `device` and `precision`: "auto" takes an accelerator where there is one, and bfloat16 where the
+    hardware has it, as the command line does.
+
     `arrays`: keep in the result, and in `out`, the normalised numbers that the network reads.
     `out`: a folder in which each picture is kept with its record as soon as its batch is finished;
     the same call goes on from there when it was stopped. A folder holds no codes: those of pictures
@@ -90,6 +94,7 @@ def synthesize(
         subject = load_subject(subject, fit=fit, inputs=inputs)
     elif isinstance(subject, Subject) and (fit or inputs):
         raise BadRequest("a Subject has its own fit and inputs: give them to phosphene.wrap")
+    device, precision = chosen(device, precision)
     device = _checked_machine(device, precision, batch, every_frame)
     network = subject.network if isinstance(subject, Subject) else subject
     with borrowed(network) if isinstance(network, nn.Module) else nullcontext():

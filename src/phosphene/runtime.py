@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from phosphene.errors import BadRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MAX_WAIT = timedelta(hours=12)
 """How long processes wait for one that does something alone, such as encoding all photographs."""
@@ -63,9 +63,12 @@ class Processes:
 
     def distributed(self, network: nn.Module) -> nn.Module:
         """Return the network with gradients averaged over all processes in its backward pass."""
-        return nn.parallel.DistributedDataParallel(network) if self.size > 1 else network
+        if self.size == 1:
+            return network
+        from torch.nn.parallel import DistributedDataParallel
 
-    @torch.no_grad()
+        return DistributedDataParallel(network)
+
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Average the gradients over all processes.
 
@@ -74,16 +77,22 @@ class Processes:
         """
         if self.size == 1:
             return
+        import torch
+        import torch.distributed as dist
+
         gradients = [each.grad for each in parameters if each.grad is not None]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(together)
-        sizes = [gradient.numel() for gradient in gradients]
-        for gradient, mean in zip(gradients, (together / self.size).split(sizes), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        with torch.no_grad():
+            together = torch.cat([gradient.flatten() for gradient in gradients])
+            dist.all_reduce(together)
+            sizes = [gradient.numel() for gradient in gradients]
+            for gradient, mean in zip(gradients, (together / self.size).split(sizes), strict=True):
+                gradient.copy_(mean.view_as(gradient))
 
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
+            import torch.distributed as dist
+
             dist.barrier()
 
     def any(self, here: bool) -> bool:
@@ -94,6 +103,9 @@ class Processes:
         """Return the smallest of the numbers that the processes have."""
         if self.size == 1:
             return here
+        import torch
+        import torch.distributed as dist
+
         number = torch.tensor(here)
         if dist.get_backend() == "nccl":
             number = number.cuda()
@@ -104,12 +116,32 @@ class Processes:
 ALONE = Processes()
 
 
+def chosen(device: str, precision: str) -> tuple[str, str]:
+    """Return a device and a precision, each as it is, or the best of this machine for "auto".
+
+    That is an accelerator where there is one, and bfloat16 where the hardware has it.
+    """
+    import torch
+
+    if device == "auto":
+        usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        device = next((name for name, there in usable.items() if there), "cpu")
+    if precision == "auto":
+        kind = str(device).partition(":")[0]
+        fast = kind == "cuda" or (kind == "cpu" and torch.cpu._is_avx512_bf16_supported())
+        precision = "bfloat16" if fast else "float32"
+    return device, precision
+
+
 @contextmanager
 def started_processes(device: str) -> Iterator[Processes]:
     """Lend the processes that torchrun started; without torchrun, this one alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
+    import torch
+    import torch.distributed as dist
+
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=MAX_WAIT)

@@ -22,8 +22,9 @@ from phosphene import weights
 from phosphene.axes import Tokens, tokens_of
 from phosphene.dictionaries import Dictionary, read_dictionary
 from phosphene.errors import BadFile, BadRequest, PhospheneError, UnknownName, one_line
-from phosphene.factories import is_factory
+from phosphene.factories import ALIASES, is_factory
 from phosphene.networks import build
+from phosphene.networks.empty import without_weights
 from phosphene.networks.inputs import WithInputs, with_inputs
 from phosphene.networks.inspection import (
     fitting_layout,
@@ -71,8 +72,6 @@ were stretched; the priors pixels and fourier have its proportions, and before t
 
 MAX_TARGETS = 20_000
 """A longer list of targets in one call is taken for a slip."""
-
-ALIASES = {"caffenet-random": "caffenet-objects@random"}
 
 COUPLED = 1e-2
 """How far an answer may move with the images beside, in shares of the largest; more than rounding
@@ -490,7 +489,7 @@ def _loaded(name: str | Path, inputs: Mapping[str, Any]) -> Subject:
         return _tried(subject, beside) if is_factory(str(name)) else subject
     trained = name if Path(name).is_file() else str(name).removesuffix("@random")
     file = weights.read(trained, "subject", SOURCES)
-    with torch.device("meta"):
+    with without_weights():
         network = build(file.card["architecture"])
     weights.fill(network, file.part("network"), file.path.name)
     check_card(file.card, network, file.path.name)

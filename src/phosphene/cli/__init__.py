@@ -1,4 +1,4 @@
-"""The command line, which alone reads arguments, prints, exits, and picks a device or a seed."""
+"""The command line, which alone reads arguments, prints, exits, and picks a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from phosphene import __version__
 from phosphene.cli import training, zoo
@@ -20,7 +19,13 @@ from phosphene.cli.climbing import layers, reconstruct, synthesize
 from phosphene.cli.evolving import evolve, rig, stimuli
 from phosphene.cli.importance import importance
 from phosphene.cli.measuring import dissect, evaluate, exemplars, study
-from phosphene.cli.options import ClimbCommand, SearchCommand, StimulusCommand, StudyCommand
+from phosphene.cli.options import (
+    ClimbCommand,
+    SearchCommand,
+    StimulusCommand,
+    StudyCommand,
+    SubjectCommand,
+)
 from phosphene.cli.reporting import atlas, claims
 from phosphene.cli.shell import Interrupted, err, refuse, tells_notices
 from phosphene.errors import PhospheneError
@@ -58,7 +63,7 @@ KINDS = {
 }
 """The commands that take options of parts."""
 for command in COMMANDS:
-    app.command(rich_help_panel="Main", cls=KINDS.get(command, TyperCommand))(command)
+    app.command(rich_help_panel="Main", cls=KINDS.get(command, SubjectCommand))(command)
 app.add_typer(training.app, name="train")
 app.add_typer(zoo.app, name="zoo")
 for each in (

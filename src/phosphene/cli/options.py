@@ -16,6 +16,8 @@ import typer
 from typer.core import TyperCommand
 
 from phosphene.errors import BadRequest
+from phosphene.factories import ALIASES, NETWORKS
+from phosphene.weights import check_name
 
 if TYPE_CHECKING:
     from phosphene.parts import Option
@@ -24,7 +26,18 @@ SETTINGS = "phosphene.settings"
 """Where a command's context keeps what was given of the parts' options."""
 
 
-class DeclaredCommand(TyperCommand):
+class SubjectCommand(TyperCommand):
+    """A command that refuses the name of no subject before it imports torch."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Look at the subject's name where it is the first word, then parse all of them."""
+        reads_subject = bool(self.params) and self.params[0].name == "subject"
+        if reads_subject and args and not args[0].startswith("-"):
+            check_name(args[0], (*NETWORKS, *ALIASES))
+        return super().parse_args(ctx, args)
+
+
+class DeclaredCommand(SubjectCommand):
     """A command that also takes the options that parts declare."""
 
     panel: str | None = None

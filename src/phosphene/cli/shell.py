@@ -113,18 +113,16 @@ def choose_machine(device: str, precision: str, threads: int) -> dict[str, Any]:
     """
     import torch
 
+    from phosphene.runtime import chosen
+
     one_of(device, ("auto", "cpu", "cuda", "mps"))
     one_of(precision, ("auto", "float32", "bfloat16"))
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        device = next(name for name, there in has.items() if there)
+    device, precision = chosen(device, precision)
     if not has[device]:
         raise BadRequest(f"--device {device}: there is none here; use auto or cpu")
     if threads:
         torch.set_num_threads(threads)
-    if precision == "auto":
-        fast = device == "cuda" or (device == "cpu" and torch.cpu._is_avx512_bf16_supported())
-        precision = "bfloat16" if fast else "float32"
     return {"device": device, "precision": precision, "threads": torch.get_num_threads()}
 
 

@@ -97,11 +97,17 @@ def zoo_verify(
 
     With --accuracy, a figure that is more than half a point from its card's is a failure.
     """
-    from phosphene import datasets, weights
-    from phosphene.training.verify import held_out, measured
+    from phosphene import weights
 
+    known = weights.manifest()
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise UnknownName(f"the zoo has no {', '.join(unknown)}; it has {', '.join(known)}")
     if not data:
         refuse_options(context, ("device", "threads"), "files that are not run without --accuracy")
+    from phosphene import datasets
+    from phosphene.training.verify import held_out, measured
+
     where = choose_machine(device, "float32", threads)["device"]
     folders: dict[str, Path] = {}
     for folder in data or ():
@@ -111,10 +117,6 @@ def zoo_verify(
         folders[name] = folder
     val = functools.cache(functools.partial(held_out, folders))
     wrong: list[str] = []
-    known = weights.manifest()
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise UnknownName(f"the zoo has no {', '.join(unknown)}; it has {', '.join(known)}")
     for name in names or known:
         try:
             card = weights.read(name).card

@@ -7,7 +7,9 @@ import json
 import math
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +46,8 @@ from phosphene.units import Direction
 SHEET = "contact-sheet.png"
 MAX_TILES = 400
 """Pictures on a contact sheet; it shows the first ones of a longer run."""
+SHEET_SECONDS = 60
+"""How long a run goes on, at least, before its contact sheet is written again."""
 
 
 def climb_into(
@@ -64,27 +68,26 @@ def climb_into(
 
     With `resume`, a batch whose pictures the folder already holds, whole and from the same request,
     is not climbed again; `keeping` hears of how many pictures are kept, `report` of steps that are
-    climbed. The contact sheet is written after every batch, which has as many as the subject takes.
+    climbed. The contact sheet is written at the end, whatever ends the run, and at times before.
     """
-    finished: list[Record] = []
-    for result, kept in climb_batches(
-        folder,
-        request,
-        subject,
-        prior,
-        members,
-        read_start(request.start, subject, prior),
-        batch=batch,
-        every_frame=max(1, request.climb.steps // 60) if animate else 0,
-        arrays=arrays,
-        resume=resume,
-        report=report,
-    ):
-        if kept:
-            keeping(len(result))
-        finished += result.records
-        _write_sheet(folder, finished)
-        yield from result.records
+    with _sheet(folder) as shown:
+        for result, kept in climb_batches(
+            folder,
+            request,
+            subject,
+            prior,
+            members,
+            read_start(request.start, subject, prior),
+            batch=batch,
+            every_frame=max(1, request.climb.steps // 60) if animate else 0,
+            arrays=arrays,
+            resume=resume,
+            report=report,
+        ):
+            if kept:
+                keeping(len(result))
+            shown(result.records)
+            yield from result.records
 
 
 def climb_batches(
@@ -355,8 +358,36 @@ def _moves(folder: Folder, record: Record) -> bool:
     return record.status == "dead" or (folder.path / record.image).with_suffix(".webp").exists()
 
 
-def _write_sheet(folder: Folder, finished: Sequence[Record]) -> None:
-    shown = finished[:MAX_TILES]
+@contextmanager
+def _sheet(folder: Folder) -> Iterator[Callable[[Sequence[Record]], None]]:
+    """Lend the function that shows finished pictures on the contact sheet.
+
+    A sheet takes as long as a hundred pictures, so it is written every `SHEET_SECONDS`, and once
+    more at the end where it lacks some.
+    """
+    finished: list[Record] = []
+    written = 0
+    last = time.monotonic()
+
+    def write() -> None:
+        nonlocal written, last
+        if len(finished) > written:
+            _write_sheet(folder, finished)
+        written = len(finished)
+        last = time.monotonic()
+
+    def show(records: Sequence[Record]) -> None:
+        finished.extend(records[: MAX_TILES - len(finished)])
+        if time.monotonic() >= last + SHEET_SECONDS:
+            write()
+
+    try:
+        yield show
+    finally:
+        write()
+
+
+def _write_sheet(folder: Folder, shown: Sequence[Record]) -> None:
     notes = [
         f"{record.score:.2f}" if record.status == "climbed" else record.status for record in shown
     ]

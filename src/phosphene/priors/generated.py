@@ -14,6 +14,7 @@ from phosphene.code_statistics import CodeStatistics, read_statistics
 from phosphene.errors import BadFile, BadRequest
 from phosphene.factories import is_factory
 from phosphene.networks import build
+from phosphene.networks.empty import without_weights
 from phosphene.networks.inspection import sha256_of_weights
 from phosphene.priors._prior import Encode, Prior
 from phosphene.subjects import Subject, load_subject
@@ -45,7 +46,7 @@ class Generated(Prior):
         """Return a generator with its statistics: a bundled one by name, or a weights file."""
         checked = weights.read(rest, "generator")
         source = checked.path.name
-        with torch.device("meta"):
+        with without_weights():
             network = build(checked.card["architecture"])
         check_generator(network, checked.card, source)
         weights.fill(network, checked.part("network"), source)

@@ -6,7 +6,7 @@ The main loop of phosphene lives here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,15 @@ from phosphene.synthesis.diverse import set_size, with_sets
 from phosphene.synthesis.progress import Progress
 from phosphene.synthesis.results import NOT_ABOVE, Member, PreferredInputs, upright, with_higher
 from phosphene.synthesis.starts import start_codes
-from phosphene.synthesis.view import Ascent, Measured, Shifts, View, measured, scored
+from phosphene.synthesis.view import (
+    Ascent,
+    Measured,
+    Shifts,
+    View,
+    cast_once,
+    measured,
+    scored,
+)
 
 PRECISIONS = ("float32", "bfloat16")
 """The types of numbers that networks may compute in."""
@@ -170,8 +178,13 @@ def _climb_once(
     shifts = _shifts(members, climb, prior)
     progress = Progress(n, climb.steps)
     project = climb.stimulus.fit(setup.subject, prior)
-    with setup.subject.reading(objective.layers) as read, setup.encoding() as encoded:
+    with (
+        setup.subject.reading(objective.layers) as read,
+        setup.encoding() as encoded,
+        ExitStack() as casts,
+    ):
         view = View(setup.subject, prior, climb, read, setup.device, setup.precision, project)
+        casts.enter_context(cast_once(view, n))
         codes, alive = start_codes(
             members, objective, view, setup.start, attempt, optimizer.uses_gradient
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from phosphene.objectives import Objective
 from phosphene.priors import Prior
@@ -22,6 +22,10 @@ from phosphene.tensors import blurred, center_crop, device_of, in_8_bits, per_ro
 Shifts = Sequence[tuple[int, int]] | None
 """Each image's shift of the crop, in (rows, columns); None for no shifts."""
 
+FEW = 4
+"""Members of a climb in which casting weights counts beside the work with them."""
+CAST = (nn.modules.conv._ConvNd, nn.Linear)
+"""Layers whose weights autocast makes bfloat16."""
 AT_ONCE = 32
 """Images of a pass without a gradient, which may have many candidates for each member."""
 
@@ -75,6 +79,37 @@ class View:
             units = [score.detach().abs() for score in scores]
             rough = rough * torch.stack(units)
         return [score - each for score, each in zip(scores, rough, strict=True)]
+
+
+@contextmanager
+def cast_once(view: View, members: int) -> Iterator[None]:
+    """Keep what autocast makes of the networks' weights for a whole climb of few members.
+
+    Autocast keeps the casts of leaves that require a gradient, until its outermost context ends, so
+    the bits are the same. No gradient of a weight is taken. Linear layers keep their inputs for
+    one, so a climb of more members would take more memory and gain nothing.
+    """
+    if view.precision != "bfloat16" or members > FEW:
+        yield
+        return
+    networks = [each for each in vars(view.prior).values() if isinstance(each, nn.Module)]
+    layers = [each for one in (view.subject.network, *networks) for each in one.modules()]
+    weights = [
+        weight
+        for layer in layers
+        if isinstance(layer, CAST)
+        for weight in layer.parameters(recurse=False)
+        if not weight.requires_grad and weight.is_leaf and weight.dtype == torch.float32
+    ]
+    device = device_of(view.subject.network).type
+    with torch.autocast(device, torch.bfloat16, enabled=False):
+        try:
+            for weight in weights:
+                weight.requires_grad_(True)
+            yield
+        finally:
+            for weight in weights:
+                weight.requires_grad_(False)
 
 
 class Ascent:

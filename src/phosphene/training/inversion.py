@@ -14,6 +14,7 @@ from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks import build
+from phosphene.networks.empty import without_weights
 from phosphene.priors import check_generator
 from phosphene.probe import find_layer
 from phosphene.runtime import Runtime
@@ -122,7 +123,7 @@ class Inversion:
                 "a code that is a map needs a recipe with [init_from], such as from-teacher or "
                 "deepsim-layout"
             )
-        with torch.device("meta"):
+        with without_weights():
             network = build(self.architecture)
         name = self.photographs.name
         source = f"a generator of {name}"

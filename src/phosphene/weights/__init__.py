@@ -11,12 +11,13 @@ from phosphene.weights.file import (
     rehearse,
     write,
 )
-from phosphene.weights.zoo import listed_figures, locate, manifest, places, zoo_folder
+from phosphene.weights.zoo import check_name, listed_figures, locate, manifest, places, zoo_folder
 
 __all__ = [
     "FORMAT",
     "MAX_BYTES",
     "Weights",
+    "check_name",
     "digest_of",
     "figures",
     "fill",

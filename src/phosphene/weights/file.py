@@ -14,15 +14,15 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import BadFile, BadRequest
 from phosphene.files import atomic_path, really, without_nan
 from phosphene.kept import digest_of
-from phosphene.weights.quantization import STEP, stored, whole
 from phosphene.weights.zoo import advice, listed_figures, locate
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FORMAT = 3
 MAX_BYTES = 4 << 30
@@ -52,6 +52,8 @@ class Weights:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors under `prefix.`, their names without it, in float32."""
+        from phosphene.weights.quantization import STEP
+
         start = prefix + "."
         return {
             name.removeprefix(start): self._whole(name)
@@ -60,6 +62,8 @@ class Weights:
         }
 
     def _whole(self, name: str) -> Tensor:
+        from phosphene.weights.quantization import STEP, whole
+
         try:
             return whole(self.tensors[name], self.tensors.get(name + STEP))
         except ValueError as error:
@@ -84,6 +88,8 @@ def write(
     In the card, null stands for NaN.
     """
     from safetensors.torch import save
+
+    from phosphene.weights.quantization import stored
 
     path = Path(path)
     text = json.dumps(without_nan({**card, "format": FORMAT}), sort_keys=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from phosphene.files import caches, from_hub
 
 CLONE = Path(__file__).parents[3] / "weights"
 """The folder of weights in a clone of the repository."""
+_PLAIN = re.compile(r"[\w-]+")
+"""Names without the marks of a file, a source, a dictionary or a share of the data."""
 
 
 def locate(name: str | Path, others: Iterable[str] = ()) -> tuple[Path, str | None]:
@@ -26,8 +29,23 @@ def locate(name: str | Path, others: Iterable[str] = ()) -> tuple[Path, str | No
     path = Path(name)
     if path.is_file():
         return path, None
-    there = near(str(name), [*listed, *others])
-    raise UnknownName(f"no weights {str(name)!r}; near: {there}; or give a .safetensors file")
+    raise _unknown(str(name), [*listed, *others])
+
+
+def check_name(name: str, others: Iterable[str]) -> None:
+    """Refuse a plain word that names neither weights, nor a file, nor one of `others`.
+
+    It opens no weights and needs no torch. A word that it lets pass may still name nothing.
+    """
+    known = [*manifest(), *others]
+    plain = name.removesuffix("@random")
+    if _PLAIN.fullmatch(plain) and plain not in known and not Path(name).exists():
+        raise _unknown(name, known)
+
+
+def _unknown(name: str, known: Iterable[str]) -> UnknownName:
+    there = near(name, known)
+    return UnknownName(f"no weights {name!r}; near: {there}; or give a .safetensors file")
 
 
 def places() -> list[Path]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from phosphene.errors import BadFile
 from phosphene.files import from_hub, in_utf8, read_text, really_is
 from phosphene.networks.deepsim.network import LAYOUTS, DeePSiM
+from phosphene.networks.empty import without_weights
 
 HUB = "binxu/DeePSim_DosovitskiyBrox2016"
 
@@ -27,7 +28,7 @@ def load_deepsim(layer: str, file: str | Path | None = None) -> DeePSiM:
     The file (.pt, .safetensors) is hostile until checked: no code in it runs, and names, shapes,
     types and values must be the release's. Names may share one prefix (`module.`, `0.`, `G.`).
     """
-    with torch.device("meta"):
+    with without_weights():
         network = DeePSiM(layer)
     path = from_hub(HUB, f"upconvGAN_{layer}.pt") if file is None else Path(file)
     largest = 8 * sum(parameter.numel() for parameter in network.parameters()) + (1 << 20)
@@ -159,7 +160,7 @@ def _describe(value: object) -> str:
 def _other(tensors: Mapping[str, Tensor]) -> str:
     """Return a hint where the file is another code layer's generator."""
     shapes = {name: getattr(value, "shape", None) for name, value in tensors.items()}
-    with torch.device("meta"):
+    with without_weights():
         fits = [
             layer
             for layer in LAYOUTS

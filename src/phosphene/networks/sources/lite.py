@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from phosphene.errors import BadFile, UnknownName
+from phosphene.networks.empty import without_weights
 from phosphene.networks.imagenet_names import IMAGENET_NAMES
 from phosphene.networks.sources.loading import LoadedNetwork, extra_module
 
@@ -38,7 +39,7 @@ def load(name: str, rest: str) -> LoadedNetwork:
     folder = Path(str(extra_module(package, "lite").__file__)).parent / "models"
     own, sha256 = FILES[name]
     size = int(rest or own)
-    with torch.device("meta"):
+    with without_weights():
         network: nn.Module = architecture.EfficientNet.from_name(name)
     network.load_state_dict(_tensors(folder, package, sha256), assign=True)
     card = {
