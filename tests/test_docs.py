@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CI_SAMPLE
+import torch
+from conftest import CI_SAMPLE, Run
 from PIL import Image
 
 from phosphene import weights
@@ -103,11 +104,27 @@ def test_blocks_run(
                     program = [sys.executable, "-m", "phosphene", *arguments[:-1]]
                     beside.append(subprocess.Popen(program))
                     continue
-                code = phosphene(arguments, monkeypatch)
+                code = exit_code(arguments, monkeypatch)
                 assert code == 0, (
                     f"{page.name}:{line}: {shlex.join(['phosphene', *arguments])} ended with {code}"
                 )
     assert [each.wait(120) for each in beside] == [0] * len(beside)
+
+
+def test_errors_are_as_the_page_shows_them(
+    phosphene: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a block of commands, all but the last are fine, and the last ends in the line below."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({}, "mine.pth")
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```text\n((?:\$ .*\n)+)(phosphene: .*)\n```$", page, re.M)
+    assert len(shown) == page.count("```text")
+    for lines, error in shown:
+        *before, last = (shlex.split(line)[2:] for line in lines.splitlines())
+        for arguments in before:
+            phosphene(*arguments).fine()
+        assert phosphene(*last).refused() == error
 
 
 def write_photographs(folder: Path) -> None:
@@ -124,7 +141,7 @@ def write_photographs(folder: Path) -> None:
             Image.fromarray(image).save(file, quality=95)
 
 
-def phosphene(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+def exit_code(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit code of the command line, entered where its script enters it."""
     from phosphene.cli import main
 
