@@ -186,6 +186,29 @@ def test_a_direction_s_value_is_the_product_with_its_unit_vector(tmp_path: Path,
     torch.testing.assert_close(dictionary(X)[:, order], wanted)
 
 
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        (torch.float16, 1e-6),
+        (torch.float16, 6e4),
+        (torch.float32, 1e-40),
+        (torch.float32, 1e-25),
+        (torch.float32, 1e38),
+        (torch.float64, 1e-300),
+        (torch.float64, 1e300),
+    ],
+)
+def test_a_direction_s_length_does_not_matter(
+    tmp_path: Path, kind: torch.dtype, size: float
+) -> None:
+    signs = torch.tensor([1.0, -1, 1, 1, -1, 1])
+    row = (size * signs.double()).to(kind)
+    np.save(tmp_path / "probe.npy", row.numpy())
+    dictionary = read_dictionary(tmp_path / "probe.npy")
+    torch.testing.assert_close(dictionary(X)[:, 0], ROWS @ signs / len(signs) ** 0.5)
+    assert 0 < dictionary.vectors.float().norm() < torch.inf
+
+
 def test_the_option_takes_several_directions_at_any_position(
     phosphene: Run, zoo: Path, tmp_path: Path
 ) -> None:
@@ -217,8 +240,12 @@ def changed(name: str, value: Tensor) -> dict[str, Tensor]:
     ("tensors", "config", "words"),
     [
         (changed("b_enc", torch.zeros(4)), {}, r"its bias has the shape \(4,\)"),
-        (changed("W_enc", torch.full((6, 9), torch.nan)), {}, "not finite"),
-        (changed("W_enc", torch.zeros(6, 9, dtype=torch.int64)), {}, "int64"),
+        (changed("W_enc", torch.full((6, 9), torch.nan)), {}, "W_enc holds numbers"),
+        (
+            changed("W_enc", torch.zeros(6, 9, dtype=torch.int64)),
+            {},
+            "holds torch.int64, and",
+        ),
         (changed("W_enc", torch.zeros(6)), {}, r"W_enc has the shape \(6,\)"),
         (autoencoder(), {"architecture": "topk", "k": 10}, "k = 10"),
         (autoencoder(), {"architecture": "topk"}, "k = None"),

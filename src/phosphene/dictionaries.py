@@ -135,8 +135,9 @@ def read_dictionary(path: Path) -> Dictionary:
     tensors, metadata, raw = _read(path)
     config, told = _config(path, metadata)
     for name, value in tensors.items():
-        if not value.is_floating_point() or not bool(value.isfinite().all()):
-            raise BadFile(f"{path}: {name} holds {value.dtype} or numbers that are not finite")
+        wrong = _wrong(value)
+        if wrong:
+            raise BadFile(f"{path}: {name or 'the array'} holds {wrong}")
     try:
         encoder, names = _encoder(tensors, config)
         checked = _checked(encoder)
@@ -145,6 +146,13 @@ def read_dictionary(path: Path) -> Dictionary:
         raise BadFile(f"{path} is no dictionary of features: {why}") from None
     sha256 = hashlib.sha256(raw + told.encode()).hexdigest()
     return Dictionary(checked, names, sha256)
+
+
+def _wrong(value: Tensor) -> str:
+    """Return what is wrong with the numbers of a file, "" where nothing is."""
+    if not value.is_floating_point():
+        return f"{value.dtype}, and real numbers are read, such as float32"
+    return "" if bool(value.isfinite().all()) else "numbers that are not finite"
 
 
 class _Unfit(Exception):
@@ -308,11 +316,23 @@ def _of_directions(tensors: Mapping[str, Tensor]) -> tuple[Encoder, tuple[str, .
     matrix = torch.stack(rows)
     if not bool(matrix.any(1).all()):
         raise _Unfit("a direction needs numbers that are not all zero")
+    matrix = _of_measurable_length(matrix)
     weight = (matrix / matrix.norm(dim=1, keepdim=True)).T.float().contiguous()
     named = all(map(_is_name, names)) and len({*names}) == len(names) and "" not in tensors
     zeros = torch.zeros(len(rows)), torch.zeros(weight.shape[0])
     encoder = Encoder(weight, *zeros, activation="linear", vectors=matrix)
     return encoder, tuple(names) if named else ()
+
+
+def _of_measurable_length(matrix: Tensor) -> Tensor:
+    """Return the rows (directions, inputs); where squares of a row overflow or vanish, scaled to 1.
+
+    All others keep their bits.
+    """
+    largest = matrix.double().abs().amax(1, keepdim=True)
+    norm = matrix.norm(dim=1, keepdim=True)
+    fits = (largest > 1e-12) & (largest < 1e12) & norm.isfinite()
+    return torch.where(fits, matrix, (matrix.double() / largest).to(matrix.dtype))
 
 
 def _is_name(text: Any) -> bool:
