@@ -92,6 +92,7 @@ def test_the_command_writes_masks_and_the_atlas_has_a_switch(
     phosphene("synthesize", name, "fc:0", *climb, "--out", "run").fine()
     said = phosphene("importance", "run", "--out", "important").refused()
     assert "is code" in said
+    assert said.endswith(f"--subject {name}")
     write_photographs(tmp_path / "photos")
     options = ("--subject", name, "--fill", "grey", "--images", "photos", "--device", "cpu")
     phosphene("importance", "run", "--out", "important", *options).fine()

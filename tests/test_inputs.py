@@ -145,6 +145,7 @@ def test_a_record_names_its_inputs_and_needs_the_same_file(
     assert "input 'state' of python:own_gated:net is not what the record says" in said
     assert "made with another input;" in phosphene(*climb, "--out", "out").err
     assert "--input takes NAME=FILE.npy" in phosphene("layers", name, "--input", "state").err
+    assert "--input gives state twice" in phosphene("layers", name, *given, *given).err
 
 
 class Film(nn.Module):

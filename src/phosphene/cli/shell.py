@@ -131,10 +131,14 @@ def named_subject(name: str, fit: str, inputs: Sequence[str] | None) -> Subject:
     from phosphene.subjects import load_subject
 
     pairs = [text.partition("=") for text in inputs or ()]
+    files: dict[str, str] = {}
     for argument, _, file in pairs:
         if not (argument.isidentifier() and file):
             raise BadRequest(f"--input takes NAME=FILE.npy; got {argument!r} and {file!r}")
-    return load_subject(name, fit=fit, inputs={argument: file for argument, _, file in pairs})
+        if argument in files:
+            raise BadRequest(f"--input gives {argument} twice: {files[argument]} and {file}")
+        files[argument] = file
+    return load_subject(name, fit=fit, inputs=files)
 
 
 def one_of(value: str | None, allowed: Sequence[str]) -> str | None:

@@ -172,7 +172,8 @@ def importance_of(
     fills: dict[str, Fills] = {}
     for file, record in read_records(place):
         request, members, number = Request.from_record(record, file)
-        check_trusted(request.subject, trusted, file, f"phosphene importance {file} --subject …")
+        command = f"phosphene importance {place} --subject {request.subject}"
+        check_trusted(request.subject, trusted, file, command)
         climb = request.climb
         check_code([request.prior, climb.optimizer, climb.objective], code, file, record)
         key = json.dumps([request.subject, request.prior, dict(request.prior_options)])
