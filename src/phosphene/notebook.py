@@ -69,24 +69,27 @@ def synthesize(
 ) -> PreferredInputs:
     """Return the preferred inputs of units of any network, each with its record.
 
-    `subject`: a bundled or external name, a `Subject`, or any `nn.Module` that reads `size` pixels
-    with ImageNet's usual normalisation (`phosphene.wrap` sets another). `units`: texts such as
-    "conv5:0-31", "class:lion" (see `phosphene.units`). `prior`: a generator's name, "pixels" or
-    "fourier", `python:module:factory`, or a `phosphene.priors.Prior`. `start`: "random", "mean", or
-    an image (channels, height, width) in [0, 1] of the prior's size. `fit`: how images of other
-    proportions come to the subject's shape (see `tensors.FITS`). `inputs`: what the network
-    reads beside images, arrays or files of numpy by the names of its arguments.
+    Args:
+        subject: a name, a `Subject`, or a module that reads ImageNet's usual normalisation.
+        units: texts such as "conv5:0-31", "class:lion" (see `phosphene.units`).
+        prior: a generator's name, "pixels", "fourier", `python:module:factory` or a `Prior`.
+        climb: the name of a climb, or a `Climb`.
+        seeds: of the starts; each seed gives a picture of each unit.
+        start: "random", "mean", or an image of the prior's size, (channels, height, width).
+        size: what a module reads, in pixels: one number, or (height, width).
+        fit: how images of other proportions come to the subject's shape (see `tensors.FITS`).
+        inputs: what the network reads beside images: arrays, or files of numpy, by argument.
+        device: "auto" takes an accelerator where there is one, as the command line does.
+        precision: "auto" takes bfloat16 where the hardware has it, as the command line does.
+        batch: pictures that are climbed at once.
+        every_frame: steps from one frame of an animation to the next; 0 makes none.
+        arrays: keep in the result, and in `out`, the normalised numbers that the network reads.
+        out: a folder that keeps each finished picture with its record, from which the same call
+            goes on. It holds no codes: those of pictures that were kept are NaN.
+        quiet: no progress; unless told, it is shown on a terminal and in a notebook.
+        **changes: settings of the climb (see `Climb`), and options of its parts and of the prior.
 
-    `device` and `precision`: "auto" takes an accelerator where there is one, and bfloat16 where the
-    hardware has it, as the command line does.
-
-    `arrays`: keep in the result, and in `out`, the normalised numbers that the network reads.
-    `out`: a folder in which each picture is kept with its record as soon as its batch is finished;
-    the same call goes on from there when it was stopped. A folder holds no codes: those of pictures
-    that were kept are NaN. `quiet`: no progress; unless told, it is shown on a terminal and in a
-    notebook. Other keywords are settings of the climb (see `phosphene.Climb`), such as `steps=100`,
-    and options of its parts and of the prior, such as `rate=0.1`.
-
+    Examples:
         >>> phosphene.synthesize("caffenet-objects", ["class:lion", "conv5:7"], steps=100)
     """
     named = str(subject) if isinstance(subject, (str, Path)) else ""

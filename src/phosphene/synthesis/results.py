@@ -42,23 +42,29 @@ class Member:
 class PreferredInputs:
     """What a climb returns, one entry for each member.
 
-    `images` float32 in [0, 1] (n, channels, *size), as 8-bit pictures hold them; `codes` (n,
-    …); `scores` and `start_scores`: each target's activation on the picture and on the start,
-    measured in float32 on the 8-bit pixels; `curves` (n, steps) the objective at each step;
-    `statuses`: "climbed", `NOT_ABOVE`, "dead" (no start had a gradient) or "stopped: …"; `frames`
-    (frames, n, channels, *size) where an animation was asked for. `kept` (n,): the step whose code
-    the picture shows, `steps` where that is the last one; `last_scores` (n,): the activation on the
-    last code's picture. `stimuli`: each picture's norm, contrast and luminance by name, and what it
-    missed of them (see `Stimulus.told`). `records` say how each picture came to be, where
-    `synthesize` made them. `sets`: of pictures that were moved apart, the number of their set, its
-    best score and its diversity (see `metrics.diversity_index`). Of a target that is to fall,
-    scores and curves are its activation.
+    A result can be indexed, cut and iterated over: each part is a result of its own. Of a target
+    that is to fall, scores and curves are its activation.
 
-    `inputs` (n, channels, height, width) are what the subject reads of the pictures, in [0, 1] and
-    8 bits, in its own channels and size; `input_scores` (n,) are the activations on these. `arrays`
-    are what the network reads of the pictures, normalised, where they were asked for.
-
-    A result can be indexed, cut and iterated over: each part is a result of its own.
+    Attributes:
+        members: what was climbed for: a target and a seed each.
+        images: float32 in [0, 1] (n, channels, *size), as 8-bit pictures hold them.
+        codes: what the prior drew the images of (n, …).
+        scores: each target's activation on the picture (n,), measured in float32 on 8-bit pixels.
+        start_scores: the same on the start (n,).
+        curves: the objective at each step (n, steps).
+        statuses: "climbed", `NOT_ABOVE`, "dead" (no start had a gradient) or "stopped: …".
+        kept: the step whose code the picture shows (n,), `steps` where that is the last one.
+        last_scores: the activation on the last code's picture (n,).
+        frames: (frames, n, channels, *size) where an animation was asked for.
+        stimuli: each picture's norm, contrast and luminance by name, and what it missed of them
+            (see `Stimulus.told`).
+        sets: of pictures that were moved apart, the number of their set, its best score and its
+            diversity (see `metrics.diversity_index`).
+        records: how each picture came to be, where `synthesize` made them.
+        inputs: what the subject reads of the pictures (n, channels, height, width), in [0, 1] and 8
+            bits, in its own channels and size.
+        input_scores: the activations on these (n,).
+        arrays: what the network reads of the pictures, normalised, where they were asked for.
     """
 
     members: tuple[Member, ...]
