@@ -111,27 +111,50 @@ def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Return the shares of the ceiling by search and noise, with intervals over units."""
-    lines = ["| search | shares | " + " | ".join(f"σ = {sigma:g}" for sigma in SIGMAS) + " |"]
-    lines.append("| --- | --- |" + " --- |" * len(SIGMAS))
-    ours = {which: by_unit(found, OURS, which) for which in PICTURES}
-    for which, said in zip(PICTURES, ("best shown", "handed over"), strict=True):
-        for search in dict.fromkeys(row["search"] for row in found["runs"]):
-            cells = []
-            for sigma in SIGMAS:
-                units = by_unit(found, search, which).get(sigma, {})
-                figure = mean([*units.values()]) if len(units) > 1 else None
-                cells.append(f"{figure.value:.3f} ± {figure.high - figure.value:.3f}" if figure
-                             else "–")  # fmt: skip
-                common = sorted(units.keys() & ours[which].get(sigma, {}).keys())
-                if search != OURS and len(common) > 1:
-                    less = paired_difference(
-                        [ours[which][sigma][u] for u in common], [units[u] for u in common]
-                    )
-                    cells[-1] += f" (ours {less.value:+.3f}, {less.low:+.3f} to {less.high:+.3f})"
-            lines.append(f"| {search} | {said} | " + " | ".join(cells) + " |")
+    """Return the shares of the ceiling by search and noise, and by how much ours are higher."""
+    head = f"| search | {' | '.join(f'σ = {sigma:g}' for sigma in SIGMAS)} |"
+    rule = "| --- |" + " --- |" * len(SIGMAS)
+    searches = dict.fromkeys(row["search"] for row in found["runs"])
+    parts = []
+    for which, said in zip(PICTURES, ("Best shown", "Handed over"), strict=True):
+        rows = [f"| `{each}` | {' | '.join(shares(found, each, which))} |" for each in searches]
+        parts.append(
+            "\n".join([f"{said}, as a share of the gradient climb:", "", head, rule, *rows])
+        )
+        rows = [
+            f"| `{each}` | {' | '.join(gains(found, each, which))} |"
+            for each in searches
+            if each != OURS
+        ]
+        parts.append("\n".join([f"{said}: `{OURS}` less the other:", "", head, rule, *rows]))
     units = len({row["unit"] for row in found["runs"]})
-    return "\n".join([*lines, "", f"{units} units, {len(found['runs'])} searches."])
+    return "\n\n".join([*parts, f"{units} units, {len(found['runs'])} searches."])
+
+
+def shares(found: Mapping[str, Any], search: str, which: str) -> list[str]:
+    """Return the mean share over units for each noise, with half its interval."""
+    cells = []
+    for sigma in SIGMAS:
+        units = by_unit(found, search, which).get(sigma, {})
+        figure = mean([*units.values()]) if len(units) > 1 else None
+        told = f"{figure.value:.2f} ± {figure.high - figure.value:.2f}" if figure else "–"
+        cells.append(told)
+    return cells
+
+
+def gains(found: Mapping[str, Any], search: str, which: str) -> list[str]:
+    """Return by how much our share is higher for each noise, paired by units, with its interval."""
+    cells = []
+    for sigma in SIGMAS:
+        ours = by_unit(found, OURS, which).get(sigma, {})
+        units = by_unit(found, search, which).get(sigma, {})
+        common = sorted(units.keys() & ours.keys())
+        if len(common) < 2:
+            cells.append("–")
+            continue
+        less = paired_difference([ours[u] for u in common], [units[u] for u in common])
+        cells.append(f"{less.value:+.2f} ({less.low:+.2f} to {less.high:+.2f})")
+    return cells
 
 
 def by_unit(found: Mapping[str, Any], search: str, which: str) -> dict[float, dict[str, float]]:
