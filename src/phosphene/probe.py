@@ -282,18 +282,30 @@ def probe(
 
     try:
         for key in keys:
-            layer = find_layer(network, key.removesuffix(BEFORE))
-            if _is_input(network, key.removesuffix(BEFORE)):
-                handles.append(layer.register_forward_pre_hook(keep_input(key)))
-            elif key in wanted:
-                handles.append(layer.register_forward_hook(keep(key)))
-            elif (closing := _closing_activation(layer)) is not None:
-                handles.append(closing.register_forward_pre_hook(keep_input(key)))
+            module, reads_input = _read_at(network, key)
+            if module is not None and reads_input:
+                handles.append(module.register_forward_pre_hook(keep_input(key)))
+            elif module is not None:
+                handles.append(module.register_forward_hook(keep(key)))
         with frozen(network):
             yield read
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _read_at(network: nn.Module, key: str) -> tuple[nn.Module | None, bool]:
+    """Return the module whose values a key means, and whether it is the module's input.
+
+    A layer that ends in no ReLU has nothing ahead of one.
+    """
+    name = key.removesuffix(BEFORE)
+    layer = find_layer(network, name)
+    if _is_input(network, name):
+        return layer, True
+    if not key.endswith(BEFORE):
+        return layer, False
+    return _closing_activation(layer), True
 
 
 def _read_for(key: str, views: Mapping[str, View]) -> str:
