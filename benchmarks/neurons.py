@@ -52,6 +52,7 @@ NORM = 25
 GENERATIONS = 30
 """Of 40 pictures: as many presentations as showing the 1,200 photographs once."""
 SEARCHES: dict[str, dict[str, Any]] = {
+    "surrogate": {"optimizer": "surrogate"},
     "evolution": {"optimizer": "evolution"},
     "genetic": {"optimizer": "genetic"},
     "cholesky": {"optimizer": "cholesky"},

@@ -215,5 +215,5 @@ def test_the_tables_of_neurons_are_of_the_figures_that_were_kept() -> None:
     run = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=True)
     page = (ROOT / "docs" / "real-neurons.md").read_text(encoding="utf-8")
     tables = run.stdout.strip().split("\n\n")
-    assert len(tables) == 6
+    assert len(tables) == 7
     assert all(table in page for table in tables)
