@@ -59,7 +59,7 @@ def view(images: Tensor) -> Tensor:
 
 def preferred(weight: Tensor, prior: str = "pixels", **constraints: Any) -> tuple[Tensor, Any]:
     """Return the view of a linear unit's preferred input, and the whole result."""
-    plain = {"tv": 0.0, "blur": 0.0, "shift": 0, "tries": 1}
+    plain = {"tv": 0.0, "blur": 0.0, "shift": 0, "tries": 1, "precision": "float32"}
     result = phosphene.synthesize(linear(weight), "conv:0", prior=prior, **plain, **constraints)
     return view(result.images), result
 

@@ -1099,9 +1099,9 @@ def resumes_and_climbs(
         card,
     )
     prior = load_generated(tmp_path / "g.safetensors")
-    climbed = synthesize(
-        subject, ["fc8:0", "fc8:1"], prior=prior, climb=replace(CLIMBS["default"], steps=4)
-    )
+    climb = replace(CLIMBS["default"], steps=4)
+    # the gradient of a network that learned for some steps is lost in bfloat16
+    climbed = synthesize(subject, ["fc8:0", "fc8:1"], prior=prior, climb=climb, precision="float32")
     assert climbed.codes.shape == (2, *shape)
     assert climbed.scores.isfinite().all()
     assert not torch.equal(climbed.codes[0], climbed.codes[1])
