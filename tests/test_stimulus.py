@@ -57,10 +57,18 @@ def view(images: Tensor) -> Tensor:
     return images[0, :, top : top + SIZE[0], left : left + SIZE[1]]
 
 
+PLAIN: dict[str, Any] = {
+    "tv": 0.0,
+    "blur": 0.0,
+    "shift": 0,
+    "tries": 1,
+    "precision": "float32",
+}
+
+
 def preferred(weight: Tensor, prior: str = "pixels", **constraints: Any) -> tuple[Tensor, Any]:
     """Return the view of a linear unit's preferred input, and the whole result."""
-    plain = {"tv": 0.0, "blur": 0.0, "shift": 0, "tries": 1, "precision": "float32"}
-    result = phosphene.synthesize(linear(weight), "conv:0", prior=prior, **plain, **constraints)
+    result = phosphene.synthesize(linear(weight), "conv:0", prior=prior, **PLAIN, **constraints)
     return view(result.images), result
 
 
@@ -86,9 +94,7 @@ def test_under_a_norm_a_linear_unit_prefers_its_weights_scaled(channels: int, pr
 
 def test_the_least_preferred_input_under_a_norm_is_the_weights_turned_round() -> None:
     _, result = preferred(-weights(), norm=8)
-    least = phosphene.synthesize(
-        linear(weights()), "-1*conv:0", prior="pixels", tv=0, blur=0, shift=0, tries=1, norm=8
-    )
+    least = phosphene.synthesize(linear(weights()), "-1*conv:0", prior="pixels", **PLAIN, norm=8)
     assert torch.equal(least.images, result.images)
     assert cosine(view(least.images) - MEAN, -weights()) > 0.995
     activation = linear(weights())(view(least.images)[None])
