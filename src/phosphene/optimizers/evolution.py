@@ -127,7 +127,9 @@ class _Directed(Search):
     def _codes(self, places: Array) -> Array:
         """Return the codes of places along the directions."""
         mean = self.statistics.mean
-        white = torch.from_numpy(places @ self.directions).to(mean).view(len(places), *mean.shape)
+        # torch's product, since the threads of numpy's would stand in the way of the generator's
+        white = torch.from_numpy(places) @ torch.from_numpy(self.directions)
+        white = white.to(mean).view(len(places), *mean.shape)
         coloured = self.statistics.whitened(white, 1.0) + mean
         found: Array = coloured.flatten(1).cpu().double().numpy()
         return found

@@ -251,7 +251,7 @@ class _Modelled(Search):
         directions, shares = main_directions(start.prior, options.directions)
         weights = np.sqrt(shares**options.focus)
         scale = np.minimum(weights / np.sqrt(np.square(weights).mean()), MAX_SCALE)
-        self.spread = scale[:, None] * directions
+        self.spread = torch.from_numpy(scale[:, None] * directions)
         self.base = torch.zeros(self.spread.shape[1])
         self.model: Ridge | None = None
 
@@ -267,9 +267,10 @@ class _Modelled(Search):
         deviation = self.deviation
         if self.done >= self.generations * (1 - CLOSE_SHARE):
             deviation *= CLOSE
-        noise = deviation * self.rng.standard_normal((half, len(self.spread))) @ self.spread
-        drawn = np.concatenate([noise, -noise])[: self.options.population]
-        return self._flat(self.base + torch.from_numpy(drawn).float())
+        along = torch.from_numpy(deviation * self.rng.standard_normal((half, len(self.spread))))
+        noise = along @ self.spread
+        drawn = torch.cat([noise, -noise])[: self.options.population]
+        return self._flat(self.base + drawn.float())
 
     def tell(self, scores: Array, codes: Tensor) -> None:
         mean = self.statistics.mean
