@@ -66,7 +66,7 @@ def halved() -> nn.MaxPool2d:
 
 
 class Inception(nn.Module):
-    """Four branches beside each other."""
+    """Join four branches beside each other."""
 
     def __init__(self, into: int, one: int, r3: int, three: int, r5: int, five: int, pool: int):
         super().__init__()
@@ -86,7 +86,7 @@ class Inception(nn.Module):
 
 
 class Fire(nn.Module):
-    """A squeeze, and two expansions beside each other."""
+    """Squeeze the channels, and expand them in two ways beside each other."""
 
     def __init__(self, into: int, squeezed: int, out: int):
         super().__init__()

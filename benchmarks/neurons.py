@@ -71,7 +71,7 @@ MOUSE_CLIMBS: dict[str, dict[str, Any]] = {
 
 
 class Alone(nn.Module):
-    """A neuron of a population, at its own place; the others are silent and cost no time."""
+    """Compute one neuron of a population at its place; the others are silent and cost no time."""
 
     def __init__(self, neuron: nn.Module, place: int, neurons: int):
         super().__init__()
@@ -97,7 +97,7 @@ def alone(population: Subject, place: int) -> Subject:
 
 
 class Folded(nn.Module):
-    """The same neuron with its batch norms folded into its convolutions, several times as fast.
+    """Compute the same neuron several times as fast, its batch norms folded into convolutions.
 
     Responses differ by rounding. No record is made of it.
     """

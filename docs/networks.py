@@ -34,7 +34,7 @@ def layers(channels: int = 3) -> nn.Sequential:
 
 
 class Around(nn.Module):
-    """Holds a network in `body`, and makes something of its answer."""
+    """Hold a network in `body`, and make something of its answer."""
 
     def __init__(self, made: Callable[[Tensor], Any] = lambda logits: logits):
         super().__init__()
@@ -264,7 +264,7 @@ def digits() -> Made:
 
 
 class Scaled(nn.Module):
-    """Reads numbers in 0 … 255, and scales them itself."""
+    """Read numbers in 0 … 255, and scale them itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -332,7 +332,7 @@ def stages() -> Made:
 
 
 class Detector(nn.Module):
-    """Looks at one image after the other, and makes a list of dicts."""
+    """Look at one image after the other, and make a list of dicts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -378,7 +378,7 @@ def sparse() -> Made:
 
 
 class Bank(nn.Module):
-    """A bank of filters of double precision that are no weights."""
+    """Filter with a bank of double precision that is no weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -395,7 +395,7 @@ def bank() -> Made:
 
 
 class Rows(nn.Module):
-    """Reads an image row by row."""
+    """Read an image row by row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -414,7 +414,7 @@ def rows() -> Made:
 
 
 class Mapped(nn.Module):
-    """Runs its parts on each image by `torch.func.vmap`."""
+    """Run its parts on each image by `torch.func.vmap`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -551,7 +551,7 @@ def siamese_alone() -> Any:
 
 
 class Counting(Around):
-    """Makes more of each image than of the one before."""
+    """Make more of each image than of the one before."""
 
     count = 0
 

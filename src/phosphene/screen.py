@@ -26,7 +26,7 @@ _LENGTH = re.compile(r"\s*([+-]?[0-9.]+)\s*(deg|px)?\s*")
 
 @dataclass(frozen=True)
 class Screen:
-    """A screen, and where on it a picture lies.
+    """Describe a screen, and where on it a picture lies.
 
     `size` is the picture's width and `position` that of its middle, from the middle of the screen,
     to the right and up. Both are in degrees, or in pixels: "4", "144px", "2,-3", "72px,-108px".
@@ -108,7 +108,7 @@ class Screen:
 
 @dataclass(frozen=True)
 class Place:
-    """The pixels of a screen that a picture has; left and top are counted from the upper left."""
+    """Name a picture's pixels on a screen; left and top are counted from the upper left."""
 
     screen: Screen
     left: int

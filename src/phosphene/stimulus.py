@@ -28,7 +28,7 @@ Project = Callable[[Tensor], Tensor]
 
 
 class Drawn(Protocol):
-    """What images are like: those of a prior, or those that a screen shows (see `Shape`)."""
+    """Describe images: those of a prior, or those that a screen shows (see `Shape`)."""
 
     @property
     def channels(self) -> int: ...
@@ -40,7 +40,7 @@ class Drawn(Protocol):
 
 @dataclass(frozen=True)
 class Shape:
-    """Images of which all is shown. `size` is (height, width)."""
+    """Describe images of which all is shown. `size` is (height, width)."""
 
     channels: int
     size: tuple[int, int]

@@ -27,7 +27,7 @@ SETTINGS = "phosphene.settings"
 
 
 class SubjectCommand(TyperCommand):
-    """A command that refuses the name of no subject before it imports torch."""
+    """Refuse the name of no subject before it imports torch."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Look at the subject's name where it is the first word, then parse all of them."""
@@ -75,7 +75,7 @@ class ClimbCommand(DeclaredCommand):
 
 
 class SearchCommand(ClimbCommand):
-    """A command that takes the options of searches without a gradient."""
+    """Take the options of searches without a gradient."""
 
     help_texts: ClassVar = {
         "steps": "Generations.",
@@ -94,7 +94,7 @@ class SearchCommand(ClimbCommand):
 
 
 class StimulusCommand(DeclaredCommand):
-    """A command that takes the constraints of a picture."""
+    """Take the constraints of a picture."""
 
     panel = "Picture"
 

@@ -36,7 +36,7 @@ Row = tuple[str, int, str, float]
 
 @dataclass(frozen=True)
 class Mishaps:
-    """What goes wrong on a rig.
+    """Choose what goes wrong on a rig.
 
     `delay` is the seconds that a block takes. Three are chances for every response: one that is
     `missing` is not there; one that `failed` is NaN; one that is `repeated` is told twice. In a

@@ -22,7 +22,7 @@ from phosphene.texts import file_names
 
 @dataclass(frozen=True)
 class Shown:
-    """What a picture has on the screen: its norm, contrast and luminance, and what it misses."""
+    """Hold a picture's norm, contrast and luminance on the screen, and what it misses."""
 
     picture: str
     norm: float

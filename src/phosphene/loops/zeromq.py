@@ -32,7 +32,7 @@ def _zmq() -> Any:
 
 
 class ZeroServer:
-    """Serves rigs through ZeroMQ. `port` is the loop's, `token` what each message must say."""
+    """Serve rigs through ZeroMQ. `port` is the loop's, `token` what each message must say."""
 
     def __init__(self, loop: Loop | Interleaved, port: int = 0, token: str = ""):
         zmq = _zmq()
@@ -70,7 +70,7 @@ class ZeroServer:
 
 
 class Client:
-    """What a rig says to a loop through ZeroMQ; used in a `with`."""
+    """Speak for a rig to a loop through ZeroMQ; used in a `with`."""
 
     def __init__(self, port: int, token: str):
         zmq = _zmq()

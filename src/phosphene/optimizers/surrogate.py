@@ -77,7 +77,7 @@ class Surrogate(EvolutionStrategy):
 
 @dataclass(eq=False)
 class Reader:
-    """What a network's `layers` make of a prior's images: maps, centred, of one spread each."""
+    """Read a network's `layers` on a prior's images: maps, centred, of one spread each."""
 
     network: Subject
     layers: list[str]
@@ -149,7 +149,7 @@ def _encoder(prior: Prior) -> Subject:
 
 
 class Ridge:
-    """A ridge regression of responses on rows (n, features), which grows by a generation at a time.
+    """Regress responses on rows (n, features), which grow by a generation at a time.
 
     A response's variance is taken to be a + b × its size squared, as of neurons whose noise
     grows with their response. The model is `weights` (features,) and an `offset`.
