@@ -92,6 +92,13 @@ def main_directions(prior: Prior, wanted: int) -> tuple[Array, Array]:
     return directions[:wanted][some].numpy(), shares[:wanted][some].numpy()
 
 
+def focused(shares: Array, focus: float) -> Array:
+    """Return the deviation along each direction (k,), in units of the root of the mean square."""
+    weights = np.sqrt(shares**focus)
+    scale: Array = np.minimum(weights / np.sqrt(np.square(weights).mean()), MAX_SCALE)
+    return scale
+
+
 class _Directed(Search):
     def __init__(self, options: Evolution, start: Start):
         self.options = options
@@ -100,8 +107,7 @@ class _Directed(Search):
         self.steps = max(1, start.generations - 1)
         self.done = 0
         self.directions, shares = main_directions(start.prior, options.directions)
-        weights = np.sqrt(shares**options.focus)
-        self.scale = np.minimum(weights / np.sqrt(np.square(weights).mean()), MAX_SCALE)
+        self.scale = focused(shares, options.focus)
         self.base = np.zeros(len(shares))
         self.drawn = np.empty((0, len(shares)))
         self.weights = recombination_weights(options.population // 2)

@@ -17,7 +17,7 @@ from torch import Tensor
 from phosphene.code_statistics import needed
 from phosphene.errors import BadRequest
 from phosphene.optimizers._evolution import Array, EvolutionStrategy, Search, Start
-from phosphene.optimizers.evolution import MAX_SCALE, main_directions
+from phosphene.optimizers.evolution import focused, main_directions
 from phosphene.parts import option
 from phosphene.priors import Prior
 from phosphene.subjects import Subject, load_subject
@@ -249,8 +249,7 @@ class _Modelled(Search):
         self.generations = start.generations
         self.done = 0
         directions, shares = main_directions(start.prior, options.directions)
-        weights = np.sqrt(shares**options.focus)
-        scale = np.minimum(weights / np.sqrt(np.square(weights).mean()), MAX_SCALE)
+        scale = focused(shares, options.focus)
         self.spread = torch.from_numpy(scale[:, None] * directions)
         self.base = torch.zeros(self.spread.shape[1])
         self.model: Ridge | None = None
