@@ -2,7 +2,6 @@
 """Compare searches without gradients under the noise of trials.
 
     python benchmarks/evolution.py [OPTIMIZER …] --out evolution.json [--units 10] [--seeds 5]
-    python benchmarks/evolution.py --out evolution.json --table
 
 The units are evenly spaced channels of seven layers of caffenet-objects. Each search shows 3,000
 pictures in generations of 40. A trial's response is score × max(0, 1 + σ·N(0, 1)), for σ = 0, 0.2
@@ -10,6 +9,7 @@ and 0.5 (Wang & Ponce 2022). Two clean scores are kept: (a) the best of all pict
 shown, (b) that of the picture which the search hands over. Both are divided by the best score of
 the gradient climb from eight seeds, which does not move with the set of searches. Finished runs are
 kept in the file, so the command can be stopped and given again. Searches take turns.
+`scripts/tables` writes the tables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import torch
 from phosphene.files import write_json
 from phosphene.loops.simulated import Noise, neuron_of
 from phosphene.priors import Prior, load_generated
-from phosphene.statistics import mean, paired_difference
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import Climb, Member, climb_batch, settings
 from phosphene.tensors import center_crop
@@ -45,8 +44,6 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "noisy CMA-ES": {"optimizer": "cma-es", "covariance": "noisy"},
     "sphere": {},
 }
-OURS = "surrogate"
-PICTURES = ("best", "preferred")
 
 
 def jobs(
@@ -110,68 +107,8 @@ def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("search", "unit", "sigma", "seed"))
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """Return the shares of the ceiling by search and noise, and by how much ours are higher."""
-    head = f"| search | {' | '.join(f'σ = {sigma:g}' for sigma in SIGMAS)} |"
-    rule = "| --- |" + " --- |" * len(SIGMAS)
-    searches = dict.fromkeys(row["search"] for row in found["runs"])
-    parts = []
-    for which, said in zip(PICTURES, ("Best shown", "Handed over"), strict=True):
-        rows = [f"| `{each}` | {' | '.join(shares(found, each, which))} |" for each in searches]
-        parts.append(
-            "\n".join([f"{said}, as a share of the gradient climb:", "", head, rule, *rows])
-        )
-        rows = [
-            f"| `{each}` | {' | '.join(gains(found, each, which))} |"
-            for each in searches
-            if each != OURS
-        ]
-        parts.append("\n".join([f"{said}: `{OURS}` less the other:", "", head, rule, *rows]))
-    units = len({row["unit"] for row in found["runs"]})
-    return "\n\n".join([*parts, f"{units} units, {len(found['runs'])} searches."])
-
-
-def shares(found: Mapping[str, Any], search: str, which: str) -> list[str]:
-    """Return the mean share over units for each noise, with half its interval."""
-    cells = []
-    for sigma in SIGMAS:
-        units = by_unit(found, search, which).get(sigma, {})
-        figure = mean([*units.values()]) if len(units) > 1 else None
-        told = f"{figure.value:.2f} ± {figure.high - figure.value:.2f}" if figure else "–"
-        cells.append(told)
-    return cells
-
-
-def gains(found: Mapping[str, Any], search: str, which: str) -> list[str]:
-    """Return by how much our share is higher for each noise, paired by units, with its interval."""
-    cells = []
-    for sigma in SIGMAS:
-        ours = by_unit(found, OURS, which).get(sigma, {})
-        units = by_unit(found, search, which).get(sigma, {})
-        common = sorted(units.keys() & ours.keys())
-        if len(common) < 2:
-            cells.append("–")
-            continue
-        less = paired_difference([ours[u] for u in common], [units[u] for u in common])
-        cells.append(f"{less.value:+.2f} ({less.low:+.2f} to {less.high:+.2f})")
-    return cells
-
-
-def by_unit(found: Mapping[str, Any], search: str, which: str) -> dict[float, dict[str, float]]:
-    """Return each unit's mean share of its ceiling over seeds, by noise."""
-    shares: dict[float, dict[str, list[float]]] = {}
-    for row in found["runs"]:
-        if row["search"] == search:
-            share = row[which] / found["ceilings"][row["unit"]]
-            shares.setdefault(row["sigma"], {}).setdefault(row["unit"], []).append(share)
-    return {
-        sigma: {unit: float(np.mean(values)) for unit, values in units.items()}
-        for sigma, units in shares.items()
-    }
-
-
 def main() -> None:
-    """Run what the file lacks, and print the table."""
+    """Run what the file lacks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -181,26 +118,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sigmas", type=float, nargs="*", default=[*SIGMAS])
     parser.add_argument("--generations", type=int, default=75)
-    parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
     found = {"runs": [], "ceilings": {}}
     if options.out.exists():
         found = json.loads(options.out.read_text())
-    if not options.table:
-        if unknown := set(options.searches) - SEARCHES.keys():
-            sys.exit(f"no search {unknown.pop()!r}; there are: {', '.join(SEARCHES)}")
-        subject = load_subject("caffenet-objects")
-        prior = load_generated("objects-fc6")
-        done = {key(row) for row in found["runs"]}
-        for job in jobs(subject, options.units, options.seeds, options.searches, options.sigmas):
-            if key(job) in done:
-                continue
-            if job["unit"] not in found["ceilings"]:
-                found["ceilings"][job["unit"]] = ceiling(subject, prior, job["unit"])
-            found["runs"].append(run(subject, prior, job, options.generations))
-            write_json(options.out, found)
-            print(found["runs"][-1], flush=True)
-    print(table(found))
+    if unknown := set(options.searches) - SEARCHES.keys():
+        sys.exit(f"no search {unknown.pop()!r}; there are: {', '.join(SEARCHES)}")
+    subject = load_subject("caffenet-objects")
+    prior = load_generated("objects-fc6")
+    done = {key(row) for row in found["runs"]}
+    for job in jobs(subject, options.units, options.seeds, options.searches, options.sigmas):
+        if key(job) in done:
+            continue
+        if job["unit"] not in found["ceilings"]:
+            found["ceilings"][job["unit"]] = ceiling(subject, prior, job["unit"])
+        found["runs"].append(run(subject, prior, job, options.generations))
+        write_json(options.out, found)
+        print(found["runs"][-1], flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
 
 Run it in the folder of docs/real-neurons.md, with the factories of the page, of docs/neurons.md and
 the files of the models. `--data` has the recordings. What is finished is kept, so the command can
-be stopped and given again. `scripts/neuron-tables` prints the tables.
+be stopped and given again. `scripts/tables` writes the tables.
 """
 
 from __future__ import annotations

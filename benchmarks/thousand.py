@@ -2,7 +2,6 @@
 """Judge pictures of networks of a thousand classes, beside photographs.
 
     python benchmarks/thousand.py PHOTOGRAPHS RUN… --out docs/thousand.json
-    python benchmarks/thousand.py --out docs/thousand.json --table
 
 A RUN is a folder that `phosphene synthesize NETWORK OUTPUT:0,20,… --out RUN` wrote, of every
 twentieth output unit. PHOTOGRAPHS is a folder with a val split, of ImageNet's classes. The networks
@@ -11,6 +10,7 @@ bits. It sees photographs at their full size, and made as small as the prior's p
 the shares that are named first and among five, out of a thousand classes, with Wilson's intervals;
 and the activation against that of the photographs: the highest of all, and the median of those of
 the unit's class. CAFFE_NETWORKS is the folder of the weights (see caffe_networks.py).
+`scripts/tables` writes the tables.
 """
 
 from __future__ import annotations
@@ -49,23 +49,20 @@ LARGE = 260
 
 
 def main() -> None:
-    """Judge the runs and the photographs, write, and print the table."""
+    """Judge the runs and the photographs, and write what was found."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photographs", nargs="?")
-    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("photographs")
+    parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sheets", type=Path, help="folder for a contact sheet of each run")
-    parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if not options.table:
-        write_json(options.out, judged(options.photographs, options.runs))
+    write_json(options.out, judged(options.photographs, options.runs))
     if options.sheets:
         for run in options.runs:
             sheet(run, options.sheets)
-    print(table(json.loads(options.out.read_text())))
 
 
 def judged(photographs: str, runs: Sequence[Path]) -> dict[str, Any]:
@@ -139,31 +136,6 @@ def sheet(run: Path, folder: Path) -> None:
     tiles = [to_pixels(image.numpy()) for image in resized(pictures, (TILE, TILE))]
     titles = [record["label"] for record in records]
     write_webp(folder / f"thousand-{run.name}.webp", contact_sheet(tiles, titles, columns=10))
-
-
-def table(found: Mapping[str, Any]) -> str:
-    """Return the table of what is named, and that of the activations."""
-    heads = ["pictures", *[f"{name}: first, five" for name in JUDGES.values()]]
-    lines = [heads, ["---"] * len(heads)]
-    for what, seen in found["shown"].items():
-        lines.append([NAMES.get(what, what), *[cell(seen.get(judge)) for judge in JUDGES]])
-    more = [["network", "over the highest of photographs", "above it", "over its own class"]]
-    more.append(["---"] * 4)
-    for what, seen in found["shown"].items():
-        if told := seen.get("activation"):
-            ratios = [f"{told['over highest']:.2f}", f"{told['above highest']:.0%}"]
-            more.append([NAMES[what], *ratios, f"{told['over class']:.2f}"])
-    tables = ["\n".join(f"| {' | '.join(row)} |" for row in rows) for rows in (lines, more)]
-    return "\n\n".join(tables)
-
-
-def cell(seen: Mapping[str, Any] | None) -> str:
-    """Return both shares, the first with its interval."""
-    if seen is None:
-        return "–"
-    first = seen["first"]
-    interval = f"{first['low']:.0%} to {first['high']:.0%}"
-    return f"{first['value']:.0%} ({interval}), {seen['five']['value']:.0%}"
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 """Measure what this checkout no longer spends, beside another one, such as an earlier commit.
 
     python benchmarks/waste.py OTHER_CHECKOUT [CASE …] [--turns 5] [--photographs FOLDER]
-    python benchmarks/waste.py --table
 
 The same case runs in a new process of each checkout, in turns, on one thread. What counts is the
 CPU time of the process, user and system, and its largest memory. A case that prints a number says
 itself how many CPU seconds count, without those of loading. The figures are kept in
-`benchmarks/waste.json`, and the table in `docs/throughput.md` is written from them.
+`benchmarks/waste.json`, and `scripts/tables` writes them into `docs/throughput.md`.
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 CLONE = Path(__file__).parents[1]
 KEPT = CLONE / "benchmarks" / "waste.json"
-PAGE = CLONE / "docs" / "throughput.md"
-MARKS = ("<!-- waste: begin -->", "<!-- waste: end -->")
 PHOSPHENE = "from phosphene.cli import main; main()"
 TIMED = """
 import time, torch
@@ -90,21 +87,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("other", type=Path, nargs="?", help="folder of the other checkout")
+    parser.add_argument("other", type=Path, help="folder of the other checkout")
     parser.add_argument("cases", nargs="*", metavar="case", help="words of the cases' names")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--photographs", type=Path, help="for the cases that look at some")
-    parser.add_argument("--table", action="store_true", help="only write the page's table")
     options = parser.parse_intermixed_args()
     found = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
-    for name in () if options.table else chosen(options.cases):
+    for name in chosen(options.cases):
         found[name] = compared(name, options)
         KEPT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(row(name, found[name]), flush=True)
-    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    text = f"{before}{MARKS[0]}\n{table(found)}\n{MARKS[1]}{after}"
-    PAGE.write_text(text, encoding="utf-8")
+        print(name, found[name], flush=True)
 
 
 def chosen(words: Sequence[str]) -> list[str]:
@@ -156,22 +148,6 @@ def commit_of(checkout: Path) -> str:
     """Return the abbreviated commit of a checkout."""
     command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def table(found: Mapping[str, Any]) -> str:
-    """Return the page's table."""
-    head = "| what | before, CPU s | now, CPU s | before ÷ now | before, MB | now, MB |"
-    return "\n".join(
-        [head, "| --- | --- | --- | --- | --- | --- |", *map(row, found, found.values())]
-    )
-
-
-def row(name: str, case: Mapping[str, Any]) -> str:
-    """Return a case's line of the table."""
-    seconds = " | ".join(f"{each:.2f}" for each in case["seconds"])
-    megabytes = " | ".join(f"{each:,.0f}" for each in case["megabytes"])
-    ratio = statistics.median(case["ratios"])
-    return f"| {name} | {seconds} | {ratio:.2f} | {megabytes} |"
 
 
 if __name__ == "__main__":

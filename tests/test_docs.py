@@ -199,21 +199,3 @@ def test_links_resolve(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert not missing, missing
-
-
-def test_the_tables_of_the_enlarger_are_of_the_figures_that_were_kept() -> None:
-    script = ROOT / "scripts" / "enlarger-tables"
-    run = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=True)
-    page = (ROOT / "docs" / "enlarger.md").read_text(encoding="utf-8")
-    tables = run.stdout.strip().split("\n\n")
-    assert len(tables) == 3
-    assert all(table in page for table in tables)
-
-
-def test_the_tables_of_neurons_are_of_the_figures_that_were_kept() -> None:
-    script = ROOT / "scripts" / "neuron-tables"
-    run = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=True)
-    page = (ROOT / "docs" / "real-neurons.md").read_text(encoding="utf-8")
-    tables = run.stdout.strip().split("\n\n")
-    assert len(tables) == 7
-    assert all(table in page for table in tables)

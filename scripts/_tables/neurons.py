@@ -1,24 +1,15 @@
-#!/usr/bin/env python3
-"""Print the tables of docs/real-neurons.md from docs/real-neurons.json, what the benchmark wrote.
-
-    scripts/neuron-tables [FILE.json]
-
-`python benchmarks/neurons.py PART … --out FILE.json` makes such a file.
-"""
+"""Make the tables of real neurons."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from phosphene.statistics import Figure, median, paired_difference, share
+from _tables.markdown import in_percent, table, with_interval
+from phosphene.statistics import median, paired_difference, share
 
-FILE = Path(__file__).parent.parent / "docs" / "real-neurons.json"
+FILE = "docs/real-neurons.json"
 PRIORS = {"objects-fc6": "generator", "pixels": "pixels"}
 JUDGES = {"deep": "linear", "linear": "deep"}
 OURS = "surrogate"
@@ -146,29 +137,12 @@ def ratio(row: dict[str, Any]) -> float:
     return float(row["handed"][-1] / row["best"])
 
 
-def with_interval(figure: Figure, form: str = ".2f") -> str:
-    """Return a figure with its 95 % interval."""
-    return f"{figure.value:{form}} ({figure.low:{form}} … {figure.high:{form}})"
-
-
-def in_percent(figure: Figure) -> str:
-    """Return a share with its 95 % interval."""
-    return f"{figure.value:.0%} ({figure.low:.0%} … {figure.high:.0%})"
-
-
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """Return rows as a table of Markdown."""
-    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-PARTS = {
-    "v4": (pictures, recorded),
-    "mouse": (transfer, differences),
-    "noise": (noise, noise_of_neurons),
-    "search": (searches,),
+TABLES = {
+    "pictures": pictures,
+    "recorded": recorded,
+    "transfer": transfer,
+    "differences": differences,
+    "noise": noise,
+    "noise-of-neurons": noise_of_neurons,
+    "searches": searches,
 }
-
-if __name__ == "__main__":
-    told = json.loads(Path(sys.argv[1] if sys.argv[1:] else FILE).read_text(encoding="utf-8"))
-    print("\n\n".join(part(told) for name in PARTS for part in PARTS[name] if name in told))

@@ -1,19 +1,12 @@
-#!/usr/bin/env python3
-"""Print the tables of docs/enlarger.md from docs/enlarger.json, what the benchmark wrote.
-
-    scripts/enlarger-tables [FILE.json]
-
-`python benchmarks/enlarger.py … --out FILE.json` makes such a file.
-"""
+"""Make the tables of the enlarger."""
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parent.parent / "docs" / "enlarger.json"
+from _tables.markdown import table
+
+FILE = "docs/enlarger.json"
 GOOGLENET, SQUEEZENET = "python:caffe_nets:googlenet", "python:caffe_nets:squeezenet"
 JUDGES = {"efficientnet-lite2": "Lite2", GOOGLENET: "GoogLeNet", SQUEEZENET: "SqueezeNet 1.1"}
 CLIMBS = {
@@ -42,38 +35,37 @@ def cell(judge: str, seen: dict[str, Any] | None) -> str:
 def by_set(found: dict[str, Any]) -> str:
     """Return the table of each set of pictures by each way of enlarging."""
     heads = ["what", "way", "finest detail", *JUDGES.values(), "unit's activation"]
-    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    lines = [heads]
     for key, name in SETS.items():
         for way in filter(found[key].__contains__, WAYS):
             row = found[key][way]
             seen = [cell(judge, row.get(judge)) for judge in JUDGES]
             activation = found[key].get("activation", {}).get(way)
             told = "–" if activation is None else f"{value(activation):.1f}"
-            lines.append(" | ".join([name, way, f"{row['detail']:.0%}", *seen, told]))
+            lines.append([name, way, f"{row['detail']:.0%}", *seen, told])
     return table(lines)
 
 
 def pooled(found: dict[str, Any]) -> str:
     """Return how often pictures of climbs are named, over all pairs of a subject and a judge."""
-    lines = ["way | named first | named among five", "--- | --- | ---"]
+    lines = [["way", "named first", "named among five"]]
     for way in WAYS:
         seen = [found[key][way][judge] for key in CLIMBS for judge in JUDGES
                 if judge in found[key][way]]  # fmt: skip
         shares = [
             sum(each[part]["value"] for each in seen) / len(seen) for part in ("first", "five")
         ]
-        lines.append(" | ".join([way, *(f"{share:.0%}" for share in shares)]))
+        lines.append([way, *(f"{share:.0%}" for share in shares)])
     return table(lines)
 
 
 def activations(found: dict[str, Any]) -> str:
     """Return units' mean activations on the picture climbed through it, and on the small one."""
-    lines = ["units of | activation, climbed through it | activation on the small picture"]
-    lines.append("--- | --- | ---")
+    lines = [["units of", "activation, climbed through it", "activation on the small picture"]]
     for key, name in CLIMBS.items():
         each = found[key]["activation"]
         numbers = [f"{value(each[way]):.1f}" for way in ("climbed through it", "small")]
-        lines.append(" | ".join([name.removeprefix("units of "), *numbers]))
+        lines.append([name.removeprefix("units of "), *numbers])
     return table(lines)
 
 
@@ -82,11 +74,4 @@ def value(figure: Any) -> float:
     return float(figure["value"] if isinstance(figure, dict) else figure)
 
 
-def table(lines: list[str]) -> str:
-    """Return rows as a table of Markdown."""
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-if __name__ == "__main__":
-    told = json.loads(Path(sys.argv[1] if sys.argv[1:] else FILE).read_text(encoding="utf-8"))
-    print("\n\n".join(part(told) for part in (by_set, pooled, activations)))
+TABLES = {"sets": by_set, "pooled": pooled, "activations": activations}
