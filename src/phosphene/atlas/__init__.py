@@ -3,6 +3,7 @@
 Nothing here knows torch.
 """
 
+from phosphene.atlas.publishing import destination, publish
 from phosphene.atlas.site import build, served
 
-__all__ = ["build", "served"]
+__all__ = ["build", "destination", "publish", "served"]

@@ -28,8 +28,10 @@ from phosphene.cli.shell import (
     warn,
 )
 from phosphene.errors import BadRequest, PhospheneError, UnknownName
+from phosphene.texts import clean
 
 if TYPE_CHECKING:
+    from phosphene.atlas.publishing import Destination
     from phosphene.claims import Claim, Experiment
 
 
@@ -55,16 +57,35 @@ def atlas(
     port: Annotated[
         int, typer.Option(help="For --serve; 0 takes any that is free.", min=0, max=65535)
     ] = 8016,
+    publish: Annotated[
+        str,
+        typer.Option(
+            metavar="BRANCH",
+            help="Commit the pages to this branch of the remote, such as gh-pages, and push it.",
+        ),
+    ] = "",
+    remote: Annotated[
+        str,
+        typer.Option(
+            help="For --publish; a remote of this folder's git repository.",
+            show_default="origin, or the only one",
+        ),
+    ] = "",
 ) -> None:
     """Make pages of all that some folders say of units: pictures, exemplars, figures, records.
 
-    They work from a file, with no server and no network. Without RUN, --serve shows what was made
-    before.
+    They work from a file, with no server and no network. Without RUN, --serve and --publish take
+    what was made before.
     """
-    from phosphene.atlas import build, served
+    from phosphene.atlas import build, destination, served
 
     if not serve:
         refuse_options(context, ("port",), "pages that nobody opens; --serve opens them")
+    if not publish:
+        refuse_options(context, ("remote",), "pages that stay here; --publish gh-pages pushes them")
+    if not (runs or serve or publish):
+        raise BadRequest("no folder given; for example: phosphene atlas preferred --out atlas")
+    to = destination(publish, remote) if publish else None
     if not runs:
         refuse_options(
             context, ("title", "templates"), "pages that are there; give the folders they are of"
@@ -78,13 +99,28 @@ def atlas(
             f"{site / 'index.html'}: {units:,} units of {len(layers):,} layers",
             soft_wrap=True,
         )
-    elif not serve:
-        raise BadRequest("no folder given; for example: phosphene atlas preferred --out atlas")
+    if to:
+        _publish(site, to)
     if serve:
         with served(site, port) as (address, forever), suppress(Interrupted):
             out.print(f"{address} until Ctrl-C", soft_wrap=True)
             webbrowser.open(address)
             forever()
+
+
+def _publish(site: Path, to: Destination) -> None:
+    """Publish a site, and tell what the branch holds."""
+    from phosphene.atlas import publish
+
+    with progress.status(f"publishing {site}"):
+        done = publish(site, to)
+    what = f"{done.files:,} files, commit {done.commit[:12]}" if done.changed else "is as it was"
+    out.print(f"{to}: {what}", soft_wrap=True)
+    if others := done.others:
+        more = f" and {len(others) - 5:,} more" if len(others) > 5 else ""
+        out.print(f"kept there: {', '.join(map(clean, others[:5]))}{more}", soft_wrap=True)
+    if done.address:
+        out.print(f"GitHub Pages serves it at {done.address}, where the repository says so")
 
 
 def _data(help: str) -> Any:
