@@ -7,12 +7,17 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import phosphene
+from phosphene.forms import Record
+from phosphene.training.recipes import RECIPES
 
 try:
     import tomllib
@@ -20,7 +25,10 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib  # type: ignore[no-redef]
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "scripts"))
 SITE = runpy.run_path(str(ROOT / "scripts" / "site"))
+RECIPE_KEYS = importlib.import_module("_pages.recipe_keys")
+KEYS = RECIPE_KEYS.KEYS
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +95,50 @@ def test_the_site_says_what_it_has_to_a_program(site: Path) -> None:
     links = re.findall(r"\]\(([^)]+)\): \S", text)
     assert len(links) > 20
     assert all((site / link).exists() for link in links)
+
+
+def tables_of(recipe: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
+    """Yield the tables of a recipe with their keys, that at the top as ""."""
+    inner = {key: each for key, each in recipe.items() if isinstance(each, dict)}
+    yield "", (recipe.keys() - inner.keys()) | ({"architecture"} & recipe.keys())
+    for key, each in inner.items():
+        if key != "architecture":
+            yield key, set(each)
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.toml")), ids=lambda file: file.stem)
+def test_every_key_of_a_recipe_is_explained(file: Path) -> None:
+    recipe = tomllib.loads(file.read_text(encoding="utf-8"))
+    for table, keys in tables_of(recipe):
+        assert keys <= KEYS[recipe["kind"]][table].keys(), table
+
+
+def test_the_explained_keys_of_recipes_are_those_that_training_reads() -> None:
+    """Whoever reads a new key of a recipe explains it in scripts/_pages/recipe_keys.py."""
+    files = [*(ROOT / "src" / "phosphene" / "training").glob("*.py")]
+    files.append(ROOT / "scripts" / "train-enlarger")
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
+    place = r"(?:stage|recipe|settings)(?:\[\"\w+\"\])*(?:\[|\.get\()\"(\w+)\""
+    read = set(re.findall(place, source))
+    explained = {
+        key for tables in KEYS.values() for table, keys in tables.items() for key in {*keys, table}
+    }
+    assert len(read) > 50
+    assert read <= explained | RECIPE_KEYS.ARGUMENTS.keys()
+    assert all(key in source for key in explained)
+
+
+def test_the_page_of_formats_has_every_key_of_a_record() -> None:
+    page = SITE["GENERATED"]["formats.md"]()
+    assert all(f"| `{each.name}` |" in page for each in fields(Record) if each.name != "format")
+    assert "[" not in re.sub(r"\[[^\]]*\]\([^)]*\)|`[^`]*`|\*\*", "", page.split("## JSON")[1])
+
+
+def test_an_equation_is_mathml(tmp_path: Path) -> None:
+    pytest.importorskip("latex2mathml")
+    (tmp_path / "pages").mkdir()
+    SITE["lay_out"](tmp_path / "pages")
+    page = (tmp_path / "pages" / "method.md").read_text(encoding="utf-8")
+    assert page.count('display="block"') == 4
+    assert "```math" not in page
+    assert "\\operatorname" not in page
