@@ -35,15 +35,17 @@ from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace, PhospheneE
 from phosphene.networks import build
 from phosphene.networks.discriminator import Discriminator
 from phosphene.notebook import synthesize
-from phosphene.priors import Generated, load_generated
+from phosphene.priors import Generated, encode, load_generated
 from phosphene.runtime import Processes, Runtime, deadline_in, silent
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS
+from phosphene.tensors import as_images, center_crop
 from phosphene.testing import CLASSES, GENERATOR_ARCHITECTURE, IMAGE, VIEW, lively, write_subject
 from phosphene.training import run as runs
 from phosphene.training import verify
 from phosphene.training.adversary import Adversary
 from phosphene.training.augment import jitter_colours, mixed, random_crops
+from phosphene.training.components import shown, with_components
 from phosphene.training.generator import (
     Trained,
     generator_card,
@@ -53,7 +55,7 @@ from phosphene.training.generator import (
 from phosphene.training.image import class_kl, extrapolated_codes
 from phosphene.training.initialization import initialize_map, initialized
 from phosphene.training.inversion import Inversion, with_code
-from phosphene.training.latents import Views, regress, whiten
+from phosphene.training.latents import Views, regress, whiten, whiten_code
 from phosphene.training.modified import with_modified
 from phosphene.training.optimization import (
     Averaged,
@@ -65,6 +67,7 @@ from phosphene.training.optimization import (
 from phosphene.training.recipes import RECIPES, check_complete, read_recipe, recipe_hash
 from phosphene.training.run import RunFolder
 from phosphene.training.subject import accuracy, subject_card, train_subject
+from phosphene.training.translation import translation_of
 
 SUBJECT: dict[str, Any] = {
     **read_recipe("caffenet-objects"),
@@ -1034,6 +1037,100 @@ def test_a_generator_of_another_layer_begins_from_one_that_is_trained(
     assert whole.init_from == (weights.read(teacher).sha256,)
 
 
+@pytest.mark.usefixtures("every_step")
+@pytest.mark.parametrize("regress", ["latents", "codes"])
+def test_a_code_is_the_principal_components_of_a_map(
+    tmp_path: Path,
+    photographs: Make,
+    teacher: Path,
+    zoo: Path,
+    after_steps: Callable[[int, Callable[[], None]], None],
+    regress: str,
+) -> None:
+    """Killed, it ends with the same bits; it climbs; an image has the code that the axes give."""
+    recipe = from_teacher(teacher, "pool5", 16)
+    recipe["code"] = {"layer": "pool5", "components": 16, "views": 24}
+    recipe["init_from"] |= {"regress": regress}
+    whole = resumes_and_climbs(
+        recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path
+    )
+    assert whole.components is not None
+    found = weights.read(tmp_path / "g.safetensors")
+    card = {**found.card, "encoder": str(zoo / "subject.safetensors")}
+    weights.write(tmp_path / "named.safetensors", found.tensors, card)
+    prior = load_generated(tmp_path / "named.safetensors")
+    image = as_images(torch.from_numpy(photographs(12, 16).images[:1]))[0]
+    subject = load_subject(zoo / "subject.safetensors")
+    with subject.reading(["pool5"]) as read, torch.no_grad():
+        values = read(subject.prepare(center_crop(image[None], prior.view_size)))["pool5"]
+    axes, mean = (found.part("components")[name] for name in ("axes", "mean"))
+    expected = axes @ (values.flatten() - mean)
+    torch.testing.assert_close(encode(prior, image), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_axes_are_those_of_the_largest_variance(
+    tmp_path: Path, photographs: Make, encoder: Subject
+) -> None:
+    """No other axes explain more of the same views, and the codes are not correlated."""
+    recipe = {**GENERATOR, "code_layer": "pool5", "code": {"components": 16, "views": 40}}
+    whole = Inversion(recipe, encoder, photographs(40, 16), Runtime(tmp_path))
+    inversion = with_components(whole)
+    codes = inversion.known.float()
+    covariance = codes.T @ codes / (len(codes) - 1)
+    assert (covariance - covariance.diag().diag()).abs().max() < 1e-2 * covariance.max()
+    with encoder.reading(["pool5"]) as read, torch.no_grad():
+        views = torch.cat(list(shown(whole, 40)))
+        values = read(whole.prepared(views))["pool5"].flatten(1)
+    best = torch.linalg.svdvals(values - values.mean(0))[:16].square() / 39
+    torch.testing.assert_close(covariance.diag(), best, rtol=0.02, atol=1e-2 * float(best[0]))
+
+
+def test_a_generator_draws_what_its_teacher_draws_of_translated_codes() -> None:
+    """Where the teacher's code is a linear map of the own one, both draw the same."""
+    torch.manual_seed(0)
+    teacher, generator = (build(GENERATOR_ARCHITECTURE) for _ in range(2))
+    own, planted = torch.randn(300, 16), torch.randn(16, 16)
+    theirs = own @ planted + 3
+    for network, codes in ((teacher, theirs), (generator, own)):
+        whiten_code(network, codes)
+    translation = translation_of(generator.whitened(own), teacher.whitened(theirs))
+    assert translation.r2 > 0.99
+    translation.compose(generator, teacher)
+    with torch.no_grad():
+        torch.testing.assert_close(generator(own), teacher(theirs), rtol=1e-3, atol=1e-3)
+        heads = [(3, 1)]
+        judge, other = (Discriminator(heads, 16, 8) for _ in range(2))
+        other.load_state_dict(translation.discriminator(judge.state_dict()))
+        codes, pictures = (own - own.mean(0)) / own.std(0), [torch.rand(300, 3, 16, 16)]
+        agreed = other(pictures, codes)[0] - other(pictures, torch.zeros_like(codes))[0]
+        wanted = judge(pictures, teacher.whitened(theirs))[0] - judge(pictures, codes * 0)[0]
+        torch.testing.assert_close(agreed, wanted, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"components": 5000}, "can be 23 components"),
+        ({"components": 8}, "has 8 components, and the architecture's code is 16"),
+        ({"layer": "fc66"}, "no layer"),
+    ],
+    ids=str,
+)
+def test_components_that_cannot_be_are_refused_before_any_work(
+    tmp_path: Path,
+    photographs: Make,
+    encoder: Subject,
+    teacher: Path,
+    change: dict[str, Any],
+    says: str,
+) -> None:
+    table = {"layer": "pool5", "components": 16, "views": 24, **change}
+    recipe = {**from_teacher(teacher, table["layer"], 16), "code": table}
+    with pytest.raises(PhospheneError, match=says):
+        train_generator(recipe, encoder, photographs(12, 16), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 DIRECT = {"name": "direct", "hidden": 16, "widths": [8, 8], "size": 16, "view_size": 14}
 
 
@@ -1075,7 +1172,7 @@ def test_a_generator_of_the_papers_layout_begins_from_nothing(
 @pytest.fixture(autouse=True)
 def _few_exact_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A map of 4,096 units would take half a minute of eigenvalues."""
-    monkeypatch.setattr("phosphene.training.initialization.EXACT", 100)
+    monkeypatch.setattr("phosphene.training.components.EXACT", 100)
 
 
 def resumes_and_climbs(
@@ -1093,11 +1190,10 @@ def resumes_and_climbs(
     assert same(again.generator.state_dict(), whole.generator.state_dict())
     card = generator_card("g", recipe, subject, photographs(12, 16), photographs(10, 16), whole)
     tensors = {f"network.{name}": value for name, value in whole.generator.state_dict().items()}
-    weights.write(
-        tmp_path / "g.safetensors",
-        tensors | {f"code.{n}": v for n, v in whole.statistics.items()},
-        card,
-    )
+    tensors |= {f"code.{n}": v for n, v in whole.statistics.items()}
+    if whole.components is not None:
+        tensors |= {f"components.{n}": v for n, v in whole.components.state_dict().items()}
+    weights.write(tmp_path / "g.safetensors", tensors, card)
     prior = load_generated(tmp_path / "g.safetensors")
     climb = replace(CLIMBS["default"], steps=4)
     # the gradient of a network that learned for some steps is lost in bfloat16
@@ -1188,7 +1284,7 @@ def test_the_beginning_is_the_teachers_picture_where_the_code_tells_all(
     recipe["init_from"] |= {"views": 400}
     own = load_generated(teacher).generator
     run = Runtime(tmp_path / "run")
-    generator, _, _ = initialized(Inversion(recipe, subject, photographs(40, 16), run))
+    generator = initialized(Inversion(recipe, subject, photographs(40, 16), run)).generator
     codes = torch.randn(200, 16).relu()
     goal, got = own.latents(codes), generator.latents(codes)
     unexplained = (goal - got).square().mean() / (goal - goal.mean(0)).square().mean()

@@ -327,10 +327,16 @@ def _with_views(
             continue
         values = view.opened if key.endswith(BEFORE) else view.values
         if values is not None:
-            parts = _by_token(view.layer, given, views)
+            parts = _parts(view, given, views)
             made |= {key + token: values(part) for token, part in parts.items()}
     own = {key: value for key, value in given.items() if key.partition("@")[0] in asked}
     return own | made
+
+
+def _parts(view: View, given: Mapping[str, Tensor], views: Mapping[str, View]) -> dict[str, Tensor]:
+    """Return what a view takes, by token; one of the whole layer takes no tokens."""
+    parts = _by_token(view.layer, given, views)
+    return {"": parts[""]} if view.whole else parts
 
 
 def _by_token(
@@ -338,7 +344,7 @@ def _by_token(
 ) -> dict[str, Tensor]:
     """Return a layer's values by what follows its name: "", or "@" and a token's name."""
     if layer in views:
-        parts = _by_token(views[layer].layer, given, views)
+        parts = _parts(views[layer], given, views)
         return {token: views[layer].values(part) for token, part in parts.items()}
     keys = [key for key in given if key == layer or key.startswith(f"{layer}@")]
     return {key.removeprefix(layer): given[key] for key in keys}
@@ -442,6 +448,9 @@ def _shapes_of_views(
     found: dict[str, tuple[int, ...]] = {}
     for name, view in views.items():
         source = _source(name, views)
+        if view.whole and source in shapes:
+            found[name] = (view.channels,)
+            continue
         for key, shape in shapes.items():
             if key == source or key.startswith(f"{source}@"):
                 found[name + key.removeprefix(source)] = (view.channels, *shape[1:])

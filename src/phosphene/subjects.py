@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from phosphene import weights
 from phosphene.axes import Tokens, tokens_of
-from phosphene.dictionaries import Dictionary, read_dictionary
+from phosphene.dictionaries import read_dictionary
 from phosphene.errors import BadFile, BadRequest, PhospheneError, UnknownName, one_line
 from phosphene.factories import ALIASES, is_factory
 from phosphene.networks import build
+from phosphene.networks.components import NAME as COMPONENTS
+from phosphene.networks.components import Components
 from phosphene.networks.empty import without_weights
 from phosphene.networks.inputs import WithInputs, with_inputs
 from phosphene.networks.inspection import (
@@ -349,7 +351,20 @@ class Subject:
             card={**added.card, "dictionaries": dictionaries},
         )
 
-    def with_layer(self, name: str, layer: str, part: Dictionary, names: Sequence[str]) -> Subject:
+    def with_components(self, layer: str, components: Components) -> Subject:
+        """Return the subject with the principal components of a layer as a layer of that name.
+
+        `BadFile` where they are those of another number of units.
+        """
+        path, units = self.layer_path(layer), math.prod(self.shape(layer))
+        if units != components.units:
+            raise BadFile(
+                f"{self.name}: layer {path} has {units:,} units; the components are those of "
+                f"{components.units:,}"
+            )
+        return self.with_layer(COMPONENTS, path, components, ())
+
+    def with_layer(self, name: str, layer: str, part: nn.Module, names: Sequence[str]) -> Subject:
         """Return the subject with a further layer, which makes its channels of another one's.
 
         Its identity does not cover what `part` makes of them.

@@ -5,6 +5,7 @@ Such a layer is a view of another layer's values. `probe` reads it like any othe
     blocks.3.mlp.fc2.in      what a layer reads: here, the hidden neurons of an MLP
     blocks.3.attn.head5      the output of one attention head, ahead of the projection
     sae                      the features of a dictionary on a layer (see `dictionaries`)
+    principal_components     those of a whole map (see `networks.components`)
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ _PROJECTIONS = ("proj", "out_proj", "o_proj", "output.dense")
 
 @dataclass(frozen=True)
 class View:
-    """A layer that is made of another layer's values, position by position.
+    """A layer that is made of another layer's values, mostly position by position.
 
     `values` takes the values of `layer`, (batch, channels, …), and returns (batch, `channels`, …).
     `opened` returns those from before a closing activation with a flat part; None where there is
-    no such activation. `kind` is what a table calls it.
+    no such activation. `kind` is what a table calls it. A view of the `whole` layer takes all
+    positions at once and returns (batch, `channels`).
     """
 
     layer: str
@@ -36,6 +38,7 @@ class View:
     kind: str
     values: Callable[[Tensor], Tensor]
     opened: Callable[[Tensor], Tensor] | None = None
+    whole: bool = False
 
 
 class Extended(nn.Module):
@@ -98,7 +101,8 @@ def _added(network: Extended, name: str) -> View:
     part = network.parts[name]
     opened: Any = getattr(part, "opened", None)
     channels: Any = part.channels
-    return View(network.layers[name], channels, type(part).__name__, part, opened)
+    whole = bool(getattr(part, "whole", False))
+    return View(network.layers[name], channels, type(part).__name__, part, opened, whole)
 
 
 def _heads(network: nn.Module) -> Iterator[tuple[str, View]]:

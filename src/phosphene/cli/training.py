@@ -144,14 +144,15 @@ def train_generator(
     from phosphene.training.inversion import with_code
     from phosphene.training.recipes import read_recipe
 
-    if discriminator and not init_from:
-        raise BadRequest(
-            "--discriminator goes with --init-from: it is what was trained beside that generator"
-        )
     where = choose_machine(device, "bfloat16", threads)["device"]
     _check_places(run, out_file, data, recipe, init_from, encoder, discriminator)
     network = load_subject(encoder)
-    steps = with_code(read_recipe(recipe, "generator"), network, layer)
+    asked = read_recipe(recipe, "generator")
+    if discriminator and not init_from and asked.get("init_from", {}).get("regress") != "codes":
+        raise BadRequest(
+            "--discriminator goes with --init-from: it is what was trained beside that generator"
+        )
+    steps = with_code(asked, network, layer)
     initial = load_generated(init_from) if init_from else None
     beside = weights.read(discriminator, "training") if discriminator else None
     with progress.status("decoding photographs"):
@@ -173,6 +174,7 @@ def train_generator(
     with progress.status("held-out error"):
         card = generator_card(name, steps, network, train, val, trained)
     parts = {"network": trained.generator, "code": trained.statistics}
+    parts |= {"components": trained.components} if trained.components else {}
     _publish(out_file or run / f"{name}.safetensors", parts, card, trained.finished)
     other = {**card, "name": f"{name}-training", "kind": "training"}
     _publish(run / f"{name}-training.safetensors", trained.helpers, other, trained.finished)

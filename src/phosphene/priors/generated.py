@@ -14,6 +14,8 @@ from phosphene.code_statistics import CodeStatistics, read_statistics
 from phosphene.errors import BadFile, BadRequest
 from phosphene.factories import is_factory
 from phosphene.networks import build
+from phosphene.networks.components import NAME as COMPONENTS
+from phosphene.networks.components import Components, read_components
 from phosphene.networks.empty import without_weights
 from phosphene.networks.inspection import sha256_of_weights
 from phosphene.priors._prior import Encode, Prior
@@ -22,7 +24,10 @@ from phosphene.tensors import center_crop
 
 
 class Generated(Prior):
-    """A generator's codes (batch, *code). `encoder` names the subject whose `layer` it inverts."""
+    """A generator's codes (batch, *code). `encoder` names the subject whose `layer` it inverts.
+
+    With `components`, the code is those of that layer, and `layer` is the one that reads them.
+    """
 
     def __init__(
         self,
@@ -31,11 +36,14 @@ class Generated(Prior):
         encoder: str = "",
         layer: str = "",
         card: dict[str, Any] | None = None,
+        components: Components | None = None,
     ):
         self.generator = generator
         self.statistics: CodeStatistics = statistics
         self.encoder = encoder
-        self.layer = layer
+        self.code_layer = layer
+        self.layer = layer if components is None else COMPONENTS
+        self.components = components
         self.card = card or {}
         self.name = str(self.card.get("name", ""))
         self.image_size = int(generator.image_size)  # type: ignore[arg-type]
@@ -59,6 +67,7 @@ class Generated(Prior):
             str(checked.card.get("encoder", "")),
             str(checked.card.get("code_layer", "")),
             {**checked.card, "sha256": checked.sha256},
+            read_components(checked.part("components"), code_shape, source),
         )
 
     @property
@@ -111,6 +120,8 @@ class Generated(Prior):
         encoder = load_subject(name)
         if inverted and inverted not in (encoder.identity, encoder.former_identity):
             raise BadFile(f"{name} is not the encoder that this generator was trained to invert")
+        if self.components is not None:
+            return encoder.with_components(self.code_layer, self.components)
         return encoder
 
     def check_encoder(self, given: str) -> None:

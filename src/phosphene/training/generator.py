@@ -25,12 +25,14 @@ from phosphene import weights
 from phosphene.code_statistics import CodeStatistics
 from phosphene.datasets import Photographs, renumbered, same_names
 from phosphene.errors import BadRequest
+from phosphene.networks.components import Components
 from phosphene.networks.generator import ImageGenerator, TwoStageGenerator
 from phosphene.priors import Generated
 from phosphene.runtime import Runtime
 from phosphene.subjects import Subject
 from phosphene.tensors import as_images, center_crop, device_of, resized
 from phosphene.training.autoencoder import Autoencoder, AutoencoderStage
+from phosphene.training.components import with_components
 from phosphene.training.image import ImageStage, check_image
 from phosphene.training.initialization import code_statistics, initialized
 from phosphene.training.inversion import Inversion
@@ -45,7 +47,8 @@ class Trained:
     """A generator with averaged weights, and what is published with it.
 
     That is its code's `statistics`, the networks that only training needs, by name, whether the
-    recipe's end was reached, and the sha256 of the weights files that the run began from.
+    recipe's end was reached, the sha256 of the weights files that the run began from, and the
+    `components` that are the code, where it is such.
     """
 
     generator: ImageGenerator
@@ -53,6 +56,7 @@ class Trained:
     helpers: dict[str, nn.Module]
     finished: bool
     init_from: tuple[str, ...] = ()
+    components: Components | None = None
 
 
 def train_generator(
@@ -74,28 +78,33 @@ def train_generator(
     inversion = Inversion(current(recipe), encoder, photographs, Runtime.of(run))
     four = init_from is None and inversion.from_scratch
     inversion.check()
+    known = init_from.components if init_from else None
     if four:
         inversion.check_views()
     if inversion.recipe["image"]["steps"]:
         check_image(inversion)
     placed(encoder.network, inversion.runtime.device)
+    inversion = with_components(inversion, known)
     last = partial(ImageStage, inversion.within("image"), held_out=held_out)
     if four:
         return _train_all_stages(inversion, last)
-    state = None
+    beside = (discriminator.sha256,) if discriminator else ()
+    state = discriminator.part("image_discriminator") if discriminator else None
     if init_from is None:
-        generator, statistics, parents = initialized(inversion)
+        begun = initialized(inversion)
+        generator, statistics, parents = begun.generator, begun.statistics, begun.parents
+        parents += beside
+        if state and begun.translation:
+            state = begun.translation.discriminator(state)
     else:
-        beside = [discriminator.sha256] if discriminator else []
         parents = (str(init_from.card["sha256"]), *beside)
-        state = discriminator.part("image_discriminator") if discriminator else None
         generator = _continued(inversion.architecture, init_from)
         names = CodeStatistics.__dataclass_fields__
         statistics = {name: getattr(init_from.statistics, name) for name in names}
     stage = last(generator, parents=parents, discriminator_state=state)
     finished = run_stage(stage).finished
     helpers: dict[str, nn.Module] = {"image_discriminator": stage.discriminator}
-    return Trained(stage.trained(), statistics, helpers, finished, parents)
+    return Trained(stage.trained(), statistics, helpers, finished, parents, inversion.components)
 
 
 def _train_all_stages(
@@ -120,7 +129,8 @@ def _train_all_stages(
         finished = run_stage(image).finished
         generator = image.trained()
         helpers["image_discriminator"] = image.discriminator
-    return Trained(generator, code_statistics(views.codes), helpers, finished)
+    statistics = code_statistics(views.codes)
+    return Trained(generator, statistics, helpers, finished, components=inversion.components)
 
 
 def _whole(stage: Stage) -> Any:
@@ -153,16 +163,23 @@ def generator_card(
     trained: Trained,
 ) -> dict[str, Any]:
     """Return what the weights file says of the generator, its held-out errors among it."""
-    inversion = Inversion(recipe, encoder, train, Runtime(Path()))
+    inversion = Inversion(recipe, encoder, train, Runtime(Path()), trained.components)
+    size = recipe["architecture"]["view_size"]
+    read, layer = inversion.code_encoder, inversion.layer
     return {
         **inversion.card(name),
         "init_from": list(trained.init_from),
-        "measured": held_out_errors(recipe, encoder, val, trained.generator),
+        "measured": held_out_errors(layer, size, read, val, trained.generator),
     }
 
 
 def held_out_errors(
-    recipe: Recipe, encoder: Subject, val: Photographs, generator: ImageGenerator, batch: int = 100
+    layer: str,
+    view_size: int,
+    encoder: Subject,
+    val: Photographs,
+    generator: ImageGenerator,
+    batch: int = 100,
 ) -> dict[str, float]:
     """Measure reconstructions of every held-out photograph, plainly resized.
 
@@ -170,7 +187,6 @@ def held_out_errors(
     its whitened code after another pass through the encoder. Where the photographs are of the
     encoder's classes, there is the share of reconstructions whose class the encoder names.
     """
-    layer, view_size = recipe["code_layer"], recipe["architecture"]["view_size"]
     device = device_of(generator)
     same = same_names(val.classes, encoder.classes) and bool((val.labels >= 0).all())
     val = renumbered(val, encoder.classes, encoder.name) if same else val

@@ -178,11 +178,20 @@ def _comparator(inversion: Inversion, device: str) -> Subject:
     stage = inversion.recipe["image"]
     name = stage.get("comparator", "")
     if not name:
-        return inversion.encoder
+        return inversion.code_encoder
     size = stage.get("comparator_size", 0) or inversion.architecture["size"]
+    if _is_encoder(inversion, name, size):
+        return inversion.code_encoder
     comparator = replace(load_subject(name), size=(size, size))
     placed(comparator.network, device)
     return comparator
+
+
+def _is_encoder(inversion: Inversion, name: str, size: int) -> bool:
+    """Return whether the encoder looks as a comparator of this name would, at the same pixels."""
+    encoder, own = inversion.encoder, inversion.architecture
+    whole = own["view_size"] == own["size"]
+    return name == encoder.name and whole and encoder.size == (size, size)
 
 
 def discriminator_heads(stage: Recipe, comparator: Subject, size: int) -> list[tuple[int, int]]:
@@ -224,9 +233,10 @@ def _maps_of(
     Where they are one network, it runs once. A comparator's maps are scaled, since those of a
     network from elsewhere may be of any size.
     """
-    stage, layer, encoder = inversion.recipe["image"], inversion.layer, inversion.encoder
+    stage, layer, encoder = inversion.recipe["image"], inversion.layer, inversion.code_encoder
     own, discriminated = stage["layers"], stage["discriminator_layers"]
-    compared = stage.get("comparator_layers", [])
+    named = bool(stage.get("comparator"))
+    compared = stage.get("comparator_layers", []) if named else []
     output = [comparator.output] if stage.get("class_kl") else []
     for network in (encoder.network, comparator.network):
         network.requires_grad_(False)
@@ -234,11 +244,10 @@ def _maps_of(
     encoder.check_gradient([*features, *([layer] if stage["cycle"] else [])])
     comparator.check_gradient([*(compared if stage["feature"] else []), *discriminated, *output])
     alone = comparator is encoder
+    theirs = [*compared, *discriminated, *output]
     with (
-        encoder.reading([*own, *([*discriminated, *output] if alone else []), layer]) as read,
-        nullcontext()
-        if alone
-        else comparator.reading([*compared, *discriminated, *output]) as read_too,
+        encoder.reading([*own, *(theirs if alone else []), layer]) as read,
+        nullcontext() if alone else comparator.reading(theirs) as read_too,
     ):
 
         def maps_of(images: Tensor) -> _Maps:
@@ -246,12 +255,9 @@ def _maps_of(
             code = maps[layer].float().reshape(len(images), *shape)
             others = maps if read_too is None else read_too(comparator.prepare(images))
             logits = others[comparator.output] if output else None
-            mine = [maps[each] for each in own]
-            theirs = [others[each] for each in discriminated]
-            if read_too is None:
-                return _Maps(code, mine, theirs, logits)
-            both = mine + [others[each] for each in compared]
-            return _Maps(code, both, [_even(each) for each in theirs], logits)
+            both = [maps[each] for each in own] + [others[each] for each in compared]
+            judged = [others[each] for each in discriminated]
+            return _Maps(code, both, [_even(each) for each in judged] if named else judged, logits)
 
         yield maps_of
 

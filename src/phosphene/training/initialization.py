@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,25 +21,37 @@ from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.priors import Generated, load_generated
 from phosphene.tensors import center_crop
+from phosphene.training.components import principal, shown
 from phosphene.training.inversion import DECODER, Inversion
 from phosphene.training.latents import Views, regress, whiten, whiten_code
-from phosphene.training.optimization import mixed_precision, placed, seeded
+from phosphene.training.optimization import mixed_precision, placed
+from phosphene.training.translation import Translation, translation_of
 
 SHARED = (*DECODER, "size")
 """What of the architecture the two generators must have in common."""
-EXACT = 4096
-"""Units of a code up to which its principal axes are found exactly."""
 
 
-def initialized(
-    inversion: Inversion,
-) -> tuple[ImageGenerator, dict[str, Tensor], tuple[str, ...]]:
-    """Return a generator that has seen no image, its code's statistics, and its teacher's sha256.
+@dataclass(frozen=True, eq=False)
+class Initialized:
+    """A generator that has seen no image, its code's statistics, and its teacher's sha256.
 
-    The teacher, `[init_from] generator`, is a trained two-stage generator of any code. It draws
+    `translation` is that from its code to its teacher's, where it began so.
+    """
+
+    generator: ImageGenerator
+    statistics: dict[str, Tensor]
+    parents: tuple[str, ...]
+    translation: Translation | None = None
+
+
+def initialized(inversion: Inversion) -> Initialized:
+    """Return a generator that has seen no image.
+
+    Its teacher, `[init_from] generator`, is a trained two-stage generator of any code. It draws
     `[init_from] views` views of photographs from its own code. Its decoder becomes this
     generator's, and the latents become the goal of a ridge regression on this generator's codes.
-    Without one, only the codes are found. Computed once and kept beside the run.
+    With `regress = "codes"`, the goal is the teacher's code, and all of its layers are taken over.
+    Without a teacher, only the codes are found. Computed once and kept beside the run.
     """
     recipe = inversion.recipe
     name = recipe["init_from"].get("generator", "")
@@ -47,29 +60,46 @@ def initialized(
     parents = (str(teacher.card["sha256"]),) if teacher else ()
     torch.manual_seed(recipe["seed"] + 1)
     generator = cast("ImageGenerator", build(inversion.architecture))
-
-    def make() -> Content:
-        if teacher is None:
-            codes = torch.cat([codes for codes, _ in _shown(inversion)])
-            whiten_code(generator, codes)
-        else:
-            views = _drawn(inversion, teacher)
-            codes = views.codes
-            follower = cast("TwoStageGenerator", generator)
-            theirs = cast("TwoStageGenerator", teacher.generator)
-            follower.decoder.load_state_dict(theirs.decoder.state_dict())
-            whiten(follower, views)
-            initialize_map(follower, views)
-        tensors = {f"network.{name}": value for name, value in generator.state_dict().items()}
-        return tensors | {f"code.{name}": value for name, value in code_statistics(codes).items()}
-
     alone = replace(inversion, recipe={**recipe, "image": {}})
     identity = alone.identity("image", parents)
     runtime = inversion.runtime
     file = runtime.folder / f"begin-{identity[:16]}.safetensors"
-    tensors = kept(file, {"beginning": identity}, make, runtime.processes)
-    generator.load_state_dict(_under("network.", tensors))
-    return generator, _under("code.", tensors), parents
+    make = partial(_made, inversion, generator, teacher)
+    found = kept(file, {"beginning": identity}, make, runtime.processes)
+    generator.load_state_dict(_under("network.", found))
+    known = _under("translation.", found)
+    translation = Translation(**known, r2=found["r2"]) if known else None
+    return Initialized(generator, _under("code.", found), parents, translation)
+
+
+def _made(inversion: Inversion, generator: ImageGenerator, teacher: Generated | None) -> Content:
+    """Return the weights of a generator, set so, and what else is kept of its beginning."""
+    more: Content = {}
+    if teacher is None:
+        codes = torch.cat([codes for codes, _ in _shown(inversion)])
+        whiten_code(generator, codes)
+    elif _translates(inversion.recipe["init_from"]):
+        codes, translation = _translated(inversion, cast("TwoStageGenerator", generator), teacher)
+        more = {"translation.weight": translation.weight, "translation.offset": translation.offset}
+        more |= {"r2": translation.r2}
+    else:
+        views = _drawn(inversion, teacher)
+        codes = views.codes
+        follower = cast("TwoStageGenerator", generator)
+        theirs = cast("TwoStageGenerator", teacher.generator)
+        follower.decoder.load_state_dict(theirs.decoder.state_dict())
+        whiten(follower, views)
+        initialize_map(follower, views)
+    more |= {f"network.{name}": value for name, value in generator.state_dict().items()}
+    return more | {f"code.{name}": value for name, value in code_statistics(codes).items()}
+
+
+def _translates(table: dict[str, Any]) -> bool:
+    """Return whether a table begins with a regression of codes; `BadRequest` where it is none."""
+    goal = table.get("regress", "latents")
+    if goal not in ("latents", "codes"):
+        raise BadRequest(f"[init_from] regress is latents or codes; got {goal!r}")
+    return bool(goal == "codes")
 
 
 def _under(prefix: str, tensors: Content) -> dict[str, Tensor]:
@@ -90,42 +120,70 @@ def _check(table: dict[str, Any], own: dict[str, Any], teacher: Generated | None
             )
         return
     theirs = teacher.card.get("architecture", {})
-    differs = [part for part in SHARED if own.get(part) != theirs.get(part)]
+    inner = [part for part in own if part not in ("code", "view_size")]
+    shared = inner if _translates(table) else SHARED
+    differs = [part for part in shared if own.get(part) != theirs.get(part)]
+    if _translates(table) and not (
+        isinstance(own["code"], int) and isinstance(theirs["code"], int)
+    ):
+        raise BadRequest('[init_from] regress = "codes" is for codes that are vectors')
     if {own["name"], theirs.get("name")} != {"two-stage"} or differs:
-        wanted = ", ".join(f"{part} {own.get(part)}" for part in ("name", *SHARED))
+        wanted = ", ".join(f"{part} {own.get(part)}" for part in dict.fromkeys(("name", *shared)))
         raise BadRequest(
             f"[init_from] generator is {table['generator']!r}, which is none with {wanted}"
         )
 
 
-def _shown(inversion: Inversion, batch: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+def _shown(inversion: Inversion) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield codes of some views, in half precision, and the views, a batch at a time."""
-    device, seed = inversion.runtime.device, inversion.recipe["seed"]
-    encoder, photographs = inversion.encoder, inversion.photographs
-    number, n = inversion.recipe["init_from"]["views"], len(photographs)
-    order = torch.randperm(n, generator=seeded(seed, 8)).repeat(1 + number // n)
+    device, encoder = inversion.runtime.device, inversion.code_encoder
+    number, at = inversion.recipe["init_from"]["views"], 0
+    known = torch.zeros(0) if inversion.known is None else inversion.known
     placed(encoder.network, device)
     with encoder.reading([inversion.layer]) as read, torch.no_grad():
-        for at, chosen in enumerate(order[:number].split(batch)):
-            pictures = torch.from_numpy(photographs.images[chosen.numpy()]).to(device)
-            x = inversion.views(pictures, seeded(seed, 9, at))
-            with mixed_precision(device):
-                codes = inversion.codes(x, read)
+        for x in shown(inversion, number):
+            codes = known[at : at + len(x)]
+            if len(codes) < len(x):
+                with mixed_precision(device):
+                    codes = inversion.codes(x, read)
             yield codes, x
+            at += len(x)
+
+
+def _both(inversion: Inversion, teacher: Generated) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield codes of some views, and the teacher's codes of the same views."""
+    device = inversion.runtime.device
+    own = teacher.load_encoder(inversion.encoder.name)
+    placed(own.network, device)
+    with own.reading([teacher.layer]) as read, torch.no_grad():
+        for mine, x in _shown(inversion):
+            with mixed_precision(device):
+                theirs = read(own.prepare(center_crop(x, teacher.view_size)))[teacher.layer]
+            yield mine, theirs.float().reshape(len(x), *teacher.statistics.mean.shape)
+
+
+def _translated(
+    inversion: Inversion, generator: TwoStageGenerator, teacher: Generated
+) -> tuple[Tensor, Translation]:
+    """Return codes of some views, and the translation with which the generator was composed."""
+    pairs = list(_both(inversion, teacher))
+    codes = torch.cat([mine for mine, _ in pairs])
+    whiten_code(generator, codes)
+    master = cast("TwoStageGenerator", teacher.generator)
+    theirs = master.whitened(torch.cat([each for _, each in pairs])).cpu()
+    translation = translation_of(generator.whitened(codes.float()), theirs)
+    translation.compose(generator, master)
+    return codes, translation
 
 
 def _drawn(inversion: Inversion, teacher: Generated) -> Views:
     """Return codes of some views, and the latents from which the teacher draws the same views."""
     device = inversion.runtime.device
-    own = teacher.load_encoder(inversion.encoder.name)
-    placed(own.network, device)
     generator = placed(cast("TwoStageGenerator", teacher.generator), device)
     codes, latents = [], []
-    with own.reading([teacher.layer]) as read, torch.no_grad():
-        for mine, x in _shown(inversion):
+    with torch.no_grad():
+        for mine, theirs in _both(inversion, teacher):
             with mixed_precision(device):
-                theirs = read(own.prepare(center_crop(x, teacher.view_size)))[teacher.layer]
-                theirs = theirs.float().reshape(len(x), *generator.code_shape)
                 latents.append(generator.latents(theirs).float().cpu())
             codes.append(mine)
     goal = torch.cat(latents)
@@ -176,7 +234,7 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
     """
     shape, codes = codes.shape[1:], codes.float().flatten(1)
     mean, std = codes.mean(0), codes.std(0)
-    values, vectors = _principal(codes - mean, axes)
+    values, vectors = principal(codes - mean, axes)
     high = max(1, int(0.999 * len(codes)))
     low = min(len(codes), int(0.001 * len(codes)) + 1)
     upper = torch.stack([column.kthvalue(high).values for column in codes.T])
@@ -194,17 +252,3 @@ def code_statistics(codes: Tensor, axes: int = 64) -> dict[str, Tensor]:
         "variances": values,
         "rest": rest,
     }
-
-
-def _principal(centred: Tensor, axes: int) -> tuple[Tensor, Tensor]:
-    """Return variances (axes,) and directions (units, axes) of principal axes of (n, units)."""
-    if centred.shape[1] <= EXACT:
-        covariance = centred.T @ centred / (len(centred) - 1)
-        values, vectors = torch.linalg.eigh(covariance.double())
-        return values.flip(0).float().clamp(min=0)[:axes].clone(), vectors.flip(1).float()[:, :axes]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        _, singular, vectors = torch.pca_lowrank(
-            centred, q=min(axes, len(centred) - 1), center=False, niter=4
-        )
-    return singular.square() / (len(centred) - 1), vectors

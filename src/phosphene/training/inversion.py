@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from phosphene import weights
 from phosphene.datasets import Photographs
 from phosphene.errors import BadRequest
 from phosphene.networks import build
+from phosphene.networks.components import NAME as COMPONENTS
+from phosphene.networks.components import Components
 from phosphene.networks.empty import without_weights
 from phosphene.priors import check_generator
 from phosphene.probe import find_layer
@@ -31,17 +34,30 @@ STAGES = ("views", "code_regressor", "latent", "image")
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """A recipe for a generator, the encoder of which it inverts a layer, and photographs."""
+    """A recipe for a generator, the encoder of which it inverts a layer, and photographs.
+
+    Where the code is the principal components of that layer, they are `components`. `known` are
+    the codes of the first views, half precision, where they have been found already.
+    """
 
     recipe: Recipe
     encoder: Subject
     photographs: Photographs
     runtime: Runtime
+    components: Components | None = None
+    known: Tensor | None = None
 
     @property
     def layer(self) -> str:
-        """Return the encoder's layer whose units are the code."""
-        return str(self.recipe["code_layer"])
+        """Return the layer of the `code_encoder` whose units are the code."""
+        return str(self.recipe["code_layer"]) if self.components is None else COMPONENTS
+
+    @cached_property
+    def code_encoder(self) -> Subject:
+        """Return the encoder, with the components as a layer where the code is such."""
+        if self.components is None:
+            return self.encoder
+        return self.encoder.with_components(str(self.recipe["code_layer"]), self.components)
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -67,7 +83,7 @@ class Inversion:
         recipe = self.recipe
         own = {part: recipe[part] for part in STAGES[: STAGES.index(stage) + 1] if part in recipe}
         settings: dict[str, Any] = {part: _lasting(part, table) for part, table in own.items()}
-        shared = ("seed", "architecture", "autoencoder", "code_layer")
+        shared = ("seed", "architecture", "autoencoder", "code_layer", "code")
         whole: dict[str, Any] = {part: recipe[part] for part in shared if part in recipe}
         if stage in ("views", "code_regressor"):
             known = (*DECODER, "size", "view_size")
@@ -110,10 +126,13 @@ class Inversion:
 
     def check(self) -> None:
         """Refuse what cannot be trained, or could not be opened, with `BadFile` or `BadRequest`."""
-        encoder, layer, code = self.encoder, self.layer, self.architecture["code"]
+        encoder, layer = self.encoder, self.recipe["code_layer"]
+        code = self.architecture["code"]
         find_layer(encoder.network, layer, encoder.name)
         shape = encoder.shapes().get(layer, ())
-        if not (math.prod(shape) == code if isinstance(code, int) else shape == tuple(code)):
+        if "code" in self.recipe:
+            check_components(self.recipe, math.prod(shape), f"{encoder.name}: layer {layer}")
+        elif not (math.prod(shape) == code if isinstance(code, int) else shape == tuple(code)):
             raise BadRequest(
                 f"{encoder.name}: layer {layer} has units of shape {list(shape)}, "
                 f"and the recipe's code is {code}"
@@ -147,7 +166,7 @@ class Inversion:
             "recipe": self.recipe,
             "encoder": self.encoder.name,
             "encoder_sha256": self.encoder.identity,
-            "code_layer": self.layer,
+            "code_layer": self.recipe["code_layer"],
             "images": "RGB in (0, 1), the encoder sees the central part",
             "data": data_card(self.photographs),
         }
@@ -169,12 +188,29 @@ def data_card(photographs: Photographs) -> dict[str, Any]:
     }
 
 
+def check_components(recipe: Recipe, units: int, where: str) -> None:
+    """Refuse components of a code that cannot be found, with `BadRequest`."""
+    table = recipe["code"]
+    number, views = table["components"], table["views"]
+    if not 0 < number <= min(units, views - 1):
+        raise BadRequest(
+            f"{where} has {units:,} units, and [code] takes {views:,} views; so there can be "
+            f"{min(units, views - 1):,} components, and the recipe asks for {number:,}"
+        )
+    if recipe["architecture"]["code"] != number:
+        raise BadRequest(
+            f"[code] has {number:,} components, and the architecture's code is "
+            f"{recipe['architecture']['code']}; leave that out"
+        )
+
+
 def with_code(recipe: Recipe, encoder: Subject, layer: str | None) -> Recipe:
     """Return the recipe for a layer of an encoder.
 
     Where the recipe does not say what the code is, the layer's shape does.
     """
-    layer = layer or recipe.get("code_layer")
+    table = recipe.get("code", {})
+    layer = layer or table.get("layer") or recipe.get("code_layer")
     if layer is None:
         raise BadRequest(
             "the recipe names no code layer; give one with --layer "
@@ -183,6 +219,7 @@ def with_code(recipe: Recipe, encoder: Subject, layer: str | None) -> Recipe:
     find_layer(encoder.network, layer, encoder.name)
     shape = encoder.shapes().get(layer, ())
     code = list(shape) if math.prod(shape[1:]) > 1 else math.prod(shape)
+    code = table.get("components", code)
     architecture = {"code": code, **recipe["architecture"]}
     if "rank" in architecture and isinstance(architecture["code"], int):
         architecture["rank"] = min(architecture["rank"], architecture["code"])

@@ -186,7 +186,7 @@ def _encode(
     device, seed = inversion.runtime.device, inversion.recipe["seed"]
     images = inversion.photographs.images
     autoencoder = autoencoder.to(device).eval()
-    with inversion.encoder.reading([inversion.layer]) as read, torch.no_grad():
+    with inversion.code_encoder.reading([inversion.layer]) as read, torch.no_grad():
         for view in range(inversion.recipe["views"]["number"]):
             for at in range(0, len(images), batch):
                 pictures = torch.from_numpy(images[at : at + batch]).to(device)

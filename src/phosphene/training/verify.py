@@ -46,4 +46,5 @@ def measured(
         }
     generated = load_generated(name).to(device)
     generator: Any = generated.generator
-    return held_out_errors(card["recipe"], generated.load_encoder(), val, generator)
+    layer, size = generated.layer, generator.view_size
+    return held_out_errors(layer, size, generated.load_encoder(), val, generator)
