@@ -144,14 +144,14 @@ def train_generator(
     from phosphene.training.inversion import with_code
     from phosphene.training.recipes import read_recipe
 
-    where = choose_machine(device, "bfloat16", threads)["device"]
-    _check_places(run, out_file, data, recipe, init_from, encoder, discriminator)
-    network = load_subject(encoder)
     asked = read_recipe(recipe, "generator")
     if discriminator and not init_from and asked.get("init_from", {}).get("regress") != "codes":
         raise BadRequest(
             "--discriminator goes with --init-from: it is what was trained beside that generator"
         )
+    where = choose_machine(device, "bfloat16", threads)["device"]
+    _check_places(run, out_file, data, recipe, init_from, encoder, discriminator)
+    network = load_subject(encoder)
     steps = with_code(asked, network, layer)
     initial = load_generated(init_from) if init_from else None
     beside = weights.read(discriminator, "training") if discriminator else None
