@@ -114,7 +114,7 @@ def _train_all_stages(
     autoencoder: Autoencoder = _whole(AutoencoderStage(inversion.within("autoencoder")))
     fresh = fresh_generator(inversion, autoencoder)
     views = cached_views(inversion, autoencoder)
-    whiten(fresh, views)
+    whiten(fresh, views, inversion.damped)
     regressor = _whole(CodeRegressorStage(inversion.within("code_regressor"), views))
     latent = LatentStage(inversion.within("latent"), views, fresh, regressor)
     finished = run_stage(latent).finished
@@ -129,7 +129,7 @@ def _train_all_stages(
         finished = run_stage(image).finished
         generator = image.trained()
         helpers["image_discriminator"] = image.discriminator
-    statistics = code_statistics(views.codes)
+    statistics = code_statistics(views.codes, inversion.axes)
     return Trained(generator, statistics, helpers, finished, components=inversion.components)
 
 

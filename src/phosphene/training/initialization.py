@@ -77,7 +77,7 @@ def _made(inversion: Inversion, generator: ImageGenerator, teacher: Generated | 
     more: Content = {}
     if teacher is None:
         codes = torch.cat([codes for codes, _ in _shown(inversion)])
-        whiten_code(generator, codes)
+        whiten_code(generator, codes, inversion.damped)
     elif _translates(inversion.recipe["init_from"]):
         codes, translation = _translated(inversion, cast("TwoStageGenerator", generator), teacher)
         more = {"translation.weight": translation.weight, "translation.offset": translation.offset}
@@ -88,10 +88,11 @@ def _made(inversion: Inversion, generator: ImageGenerator, teacher: Generated | 
         follower = cast("TwoStageGenerator", generator)
         theirs = cast("TwoStageGenerator", teacher.generator)
         follower.decoder.load_state_dict(theirs.decoder.state_dict())
-        whiten(follower, views)
+        whiten(follower, views, inversion.damped)
         initialize_map(follower, views)
     more |= {f"network.{name}": value for name, value in generator.state_dict().items()}
-    return more | {f"code.{name}": value for name, value in code_statistics(codes).items()}
+    statistics = code_statistics(codes, inversion.axes)
+    return more | {f"code.{name}": value for name, value in statistics.items()}
 
 
 def _translates(table: dict[str, Any]) -> bool:
@@ -168,7 +169,7 @@ def _translated(
     """Return codes of some views, and the translation with which the generator was composed."""
     pairs = list(_both(inversion, teacher))
     codes = torch.cat([mine for mine, _ in pairs])
-    whiten_code(generator, codes)
+    whiten_code(generator, codes, inversion.damped)
     master = cast("TwoStageGenerator", teacher.generator)
     theirs = master.whitened(torch.cat([each for _, each in pairs])).cpu()
     translation = translation_of(generator.whitened(codes.float()), theirs)

@@ -60,6 +60,16 @@ class Inversion:
         return self.encoder.with_components(str(self.recipe["code_layer"]), self.components)
 
     @property
+    def damped(self) -> bool:
+        """Return whether the code's units are of very different spread, as components are."""
+        return self.components is not None
+
+    @property
+    def axes(self) -> int:
+        """Return how many principal axes are told of the code's statistics."""
+        return 64 if self.components is None else 256
+
+    @property
     def architecture(self) -> dict[str, Any]:
         """Return the generator's architecture."""
         return dict(self.recipe["architecture"])

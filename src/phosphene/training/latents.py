@@ -197,16 +197,23 @@ def _encode(
                 yield codes, latents.contiguous().half().cpu()
 
 
-def whiten_code(generator: ImageGenerator, codes: Tensor) -> None:
-    """Set the generator's code statistics from codes (n, *code)."""
+def whiten_code(generator: ImageGenerator, codes: Tensor, damped: bool = False) -> None:
+    """Set the generator's code statistics from codes (n, *code).
+
+    The variance of principal components falls far, and the last ones are hardly seen in an image.
+    `damped` adds the mean variance to each, so that they weigh less.
+    """
     codes = codes.float()
+    std = codes.std(0)
+    if damped:
+        std = (std.square() + std.square().mean()).sqrt()
     generator.code_mean.copy_(codes.mean(0))
-    generator.code_std.copy_(codes.std(0).clamp(min=1e-3))
+    generator.code_std.copy_(std.clamp(min=1e-3))
 
 
-def whiten(generator: TwoStageGenerator, views: Views) -> None:
+def whiten(generator: TwoStageGenerator, views: Views, damped: bool = False) -> None:
     """Set the generator's code and latent statistics from its training pairs."""
-    whiten_code(generator, views.codes)
+    whiten_code(generator, views.codes, damped)
     generator.latent_mean.copy_(views.latent_mean)
     generator.latent_std.copy_(views.latent_std)
 
