@@ -15,6 +15,8 @@ from phosphene.optimizers.surrogate import (
     Reader,
     Ridge,
     best_penalty,
+    by_position,
+    centred,
     scales,
     solved,
 )
@@ -80,7 +82,7 @@ def test_a_linear_neuron_without_noise_is_fitted_exactly():
     rng = torch.Generator().manual_seed(0)
     rows = torch.randn(200, 8, generator=rng)
     truth = torch.arange(8.0)
-    model = Ridge(200, 8, rows)
+    model = Ridge(200, 8, [], rows)
     for part in rows.split(40):
         model.add(part, part @ truth + 3)
     assert torch.allclose(model.weights, truth, atol=0.02)
@@ -93,7 +95,7 @@ def test_a_response_counts_less_where_noise_grows_with_it():
     truth = torch.tensor([1.0, 0, 0, 0])
     clean = 5 + rows @ truth * 2
     told = clean * (1 + 0.5 * torch.randn(400, generator=rng))
-    model = Ridge(400, 4, rows)
+    model = Ridge(400, 4, [], rows)
     for part, some in zip(rows.split(100), told.split(100), strict=True):
         model.add(part, some)
     variances = model._variances(400)
@@ -103,22 +105,55 @@ def test_a_response_counts_less_where_noise_grows_with_it():
 def test_the_penalty_is_the_best_of_responses_that_are_left_out():
     rng = torch.Generator().manual_seed(1)
     rows = torch.randn(30, 5, generator=rng)
-    told = rows @ torch.ones(5) + torch.randn(30, generator=rng) * 2
-    kernel = rows @ rows.T
+    told = 7 + rows @ torch.ones(5) + torch.randn(30, generator=rng) * 2
+    share = torch.full((30,), 1 / 30)
+    kernel = centred(rows @ rows.T, share)
     size = kernel.diagonal().mean()
-    kernel = kernel / size
 
     def error(penalty):
+        """Fit 29 responses and an offset, and look at the one that is left out; 30 times."""
         total = 0.0
-        for i in range(30):
-            others = torch.arange(30) != i
-            system = kernel[others][:, others] + penalty * torch.eye(29)
-            duals = torch.linalg.solve(system, told[others])
-            total += float(told[i] - kernel[i, others] @ duals) ** 2
+        for out in range(30):
+            keep = torch.arange(30) != out
+            mean = rows[keep].mean(0)
+            inside = rows[keep] - mean
+            system = inside.T @ inside + penalty * size * torch.eye(5)
+            weights = torch.linalg.solve(system, inside.T @ told[keep])
+            total += float((told[out] - told[keep].mean() - (rows[out] - mean) @ weights) ** 2)
         return total
 
     wanted = PENALTIES[int(np.argmin([error(float(each)) for each in PENALTIES]))]
-    assert best_penalty(kernel, told, torch.ones(30)) == pytest.approx(float(wanted))
+    found = best_penalty(kernel / size, told - told.mean(), torch.ones(30))
+    assert found == pytest.approx(float(wanted))
+
+
+def test_a_neuron_of_one_position_is_found_to_read_it():
+    rng = torch.Generator().manual_seed(2)
+    shapes = [(4, 5, 5), (6, 3, 3)]
+    rows = torch.randn(240, 100 + 54 + 2, generator=rng)
+    weights = torch.zeros(4, 5, 5)
+    weights[:, 1, 2] = torch.randn(4, generator=rng)
+    told = rows[:, :100] @ weights.flatten() + 0.5 * torch.randn(240, generator=rng)
+    model = Ridge(240, 156, shapes, rows)
+    model.add(rows, told)
+    assert int(model.importance[:25].argmax()) == 1 * 5 + 2
+    assert (model.importance[154:] == 1).all()
+    fresh = torch.randn(500, 156, generator=rng)
+    clean = fresh[:, :100] @ weights.flatten()
+
+    def missed(found):
+        return float((fresh @ found - clean).square().mean() / clean.square().mean())
+
+    localised = missed(model.weights)
+    model.importance = torch.ones(156)
+    model._fit(model.flat_products, torch.ones(240))
+    assert localised < missed(model.weights) / 2
+
+
+def test_importance_is_of_maps_and_positions():
+    weights = torch.tensor([3.0, 0, 0, 0, 1, 0, 0, 0, 9])
+    importance = by_position(weights, [(1, 2, 2), (1, 2, 2)])
+    assert importance.tolist() == pytest.approx([7.2, 0, 0, 0, 0.8, 0, 0, 0, 1])
 
 
 def test_a_system_that_rounding_spoils_is_solved_with_higher_penalties():
@@ -132,7 +167,7 @@ def test_a_system_that_rounding_spoils_is_solved_with_higher_penalties():
     assert torch.allclose(kernel @ found, told, atol=0.1)
 
 
-def test_layers_are_the_last_of_the_three_coarsest_scales():
+def test_layers_are_the_last_of_the_coarsest_scales():
     subject = tiny_subject()
     chosen = scales(subject)
     shapes = subject.shapes()

@@ -16,6 +16,7 @@ import json
 import os
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -168,7 +169,8 @@ def npy(array: npt.NDArray[np.float32]) -> bytes:
 def png(pixels: Pixels) -> bytes:
     """Return a picture as the bytes of a PNG."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png", compress_level=1)
+    # to look for run lengths alone is faster, and pictures of a generator get no larger
+    Image.fromarray(pixels).save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ GRAIN = 5
 """Pixels over which every other random change is smoothed."""
 MAX_SCALE = 2.5
 """The largest deviation along a direction, in units of the mean one."""
+_FOUND: WeakKeyDictionary[Prior, dict[tuple[int, bool], tuple[Array, Array]]] = WeakKeyDictionary()
 REACH = 1.1
 """How far the base may go, in lengths of natural codes along the directions."""
 
@@ -60,8 +62,20 @@ class Evolution(EvolutionStrategy):
         return _Directed(self, start)
 
 
-@torch.enable_grad()
 def main_directions(prior: Prior, wanted: int) -> tuple[Array, Array]:
+    """Return `found_directions`, which are found once for each prior.
+
+    Several searches through one prior share them, since to find them 400 pictures are drawn.
+    """
+    known = _FOUND.setdefault(prior, {})
+    case = (wanted, torch.is_autocast_enabled("cpu"))
+    if case not in known:
+        known[case] = found_directions(prior, wanted)
+    return known[case]
+
+
+@torch.enable_grad()
+def found_directions(prior: Prior, wanted: int) -> tuple[Array, Array]:
     """Return directions of white codes (k, d), orthonormal, and their shares of changes (k,).
 
     The gradients of random weighted sums of pixels are taken at random codes, where natural codes

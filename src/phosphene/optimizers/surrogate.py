@@ -8,6 +8,7 @@ generation, and its gradient runs through the prior.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,16 +28,18 @@ SAMPLES = 64
 """Random images of the prior that give each layer's mean and spread."""
 MAX_FEATURES = 24_000
 """Numbers of a layer at most, for those that are chosen without being named."""
-SCALES = 3
+SCALES = 4
 """Layers that are chosen: the last ones at each of so many scales, the coarsest first."""
 CODE = 0.3
 """The share of the code itself among what the model reads, of that of a layer."""
-PENALTIES = 10.0 ** np.arange(-3, 2.1, 0.25)
+PENALTIES = 10.0 ** np.arange(-4, 2.1, 0.25)
 """Penalties of the regression, in units of the mean squared length of what it reads."""
 LEAST_VARIANCE = 0.1
 """The least variance of a response, of the median one."""
 ATTEMPTS = 6
 """Times that a system is tried to be solved, each time with penalties ten times as high."""
+CHUNK = 512
+"""Rows that are multiplied at once."""
 CLOSE = 0.3
 """The deviation of the last draws, of what it would be."""
 CLOSE_SHARE = 1 / 15
@@ -49,8 +52,10 @@ class Surrogate(EvolutionStrategy):
 
     Codes are drawn in opposite pairs around the base, along the `directions` in which images change
     most, as `evolution` draws them. The model reads the `layers` of the network `features`, and the
-    code. Its penalty is the best of a row by the error of responses, each of them left out. A
-    response counts less, the more noise responses of its size have. After each generation the base
+    code. It learns which positions of the maps a neuron reads: from time to time a first fit gives
+    each position its importance, by which its penalty is divided. The penalty is the best of a row
+    by the error of responses, each of them left out. A response counts less, the more noise
+    responses of its size have. After each generation the base
     takes `moves` steps along the model's gradient, together `advance` deviations. It stays within
     `reach` lengths of natural codes. The model sees the prior's pictures without constraints of the
     stimulus, in bfloat16.
@@ -58,12 +63,12 @@ class Surrogate(EvolutionStrategy):
 
     needs_statistics = True
     features: str = option("", "Network whose features are read; the prior's encoder if empty.")
-    layers: str = option("", "Its layers, with commas between them; three scales if empty.")
+    layers: str = option("", "Its layers, with commas between them; four scales if empty.")
     directions: int = option(256, "Directions along which codes are drawn.", low=1, high=4096)
     focus: float = option(0.3, "How much more the main directions vary; 0: no more.", low=0, high=4)
     first_deviation: float = option(1.2, "Of the first draws, where codes are white.", low=1e-6)
     last_deviation: float = option(0.5, "Of the last draws.", low=1e-6)
-    advance: float = option(0.3, "Way of the base in a generation.", low=0, high=100)
+    advance: float = option(0.2, "Way of the base in a generation.", low=0, high=100)
     moves: int = option(3, "Steps along the model's gradient in a generation.", low=1, high=1000)
     reach: float = option(1.1, "How far the base may go.", low=0, high=1000)
 
@@ -106,6 +111,12 @@ class Reader:
         lengths = [(e - m).square().sum(1).mean() for e, m in zip(maps, self.means, strict=True)]
         self.spreads = [each.clamp(min=1e-12).sqrt() * math.sqrt(len(maps)) for each in lengths]
 
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the maps that are read."""
+        known = self.network.shapes()
+        return [known[layer] for layer in self.layers]
+
     def _maps(self, images: Tensor) -> list[Tensor]:
         view = center_crop(images.float(), self.prior.view_size).clamp(0, 1)
         with self.network.reading(self.layers) as read:
@@ -126,7 +137,7 @@ class Reader:
 
 
 def scales(network: Subject) -> list[str]:
-    """Return the last layer of maps at each of the three coarsest scales of a network."""
+    """Return the last layer of maps at each of the coarsest scales of a network."""
     last: dict[tuple[int, ...], str] = {}
     for name, shape in network.shapes().items():
         if len(shape) == 3 and math.prod(shape[1:]) > 1 and math.prod(shape) <= MAX_FEATURES:
@@ -152,17 +163,22 @@ class Ridge:
     """Regress responses on rows (n, features), which grow by a generation at a time.
 
     A response's variance is taken to be a + b × its size squared, as of neurons whose noise
-    grows with their response. The model is `weights` (features,) and an `offset`.
+    grows with their response. The model is `weights` (features,) and an `offset`. The penalty of a
+    feature is divided by the `importance` of its position, which a first fit gives: a neuron
+    reads a part of the picture. `shapes` are those of the features' maps, in their order.
     """
 
-    def __init__(self, most: int, features: int, like: Tensor):
+    def __init__(self, most: int, features: int, shapes: Sequence[tuple[int, ...]], like: Tensor):
         self.rows = torch.zeros(most, features, device=like.device)
+        self.shapes = shapes
         self.products = torch.zeros(most, most, device=like.device)
+        self.flat_products = torch.zeros(most, most, device=like.device)
         self.told = torch.zeros(most, device=like.device)
         self.known = 0
         self.refits = 1
         self.penalty = 1.0
         self.offset = torch.zeros((), device=like.device)
+        self.importance = torch.ones(features, device=like.device)
         self.weights = torch.zeros(features, device=like.device)
 
     def add(self, rows: Tensor, told: Tensor) -> None:
@@ -171,10 +187,29 @@ class Ridge:
         self.known = last = first + len(rows)
         self.rows[first:last] = rows
         self.told[first:last] = told
-        products = rows @ self.rows[:last].T
-        self.products[first:last, :last] = products
-        self.products[:last, first:last] = products.T
-        self._fit(self._variances(first))
+        variances = self._variances(first)
+        self._multiply(self.flat_products, rows, first)
+        if last < self.refits:
+            self._multiply(self.products, rows * self.importance, first)
+            self._fit(self.products, variances)
+            return
+        self.importance = torch.ones_like(self.importance)
+        self.penalty = self._chosen(self.flat_products, variances)
+        self._fit(self.flat_products, variances)
+        self.importance = by_position(self.weights, self.shapes)
+        for at in range(0, last, CHUNK):
+            part = self.rows[at : min(at + CHUNK, last)] * self.importance
+            self._multiply(self.products, part, at)
+        self.penalty = self._chosen(self.products, variances)
+        self._fit(self.products, variances)
+        self.refits = math.ceil(1.4 * last)
+
+    def _multiply(self, products: Tensor, rows: Tensor, first: int) -> None:
+        """Set the products of rows that begin at `first` with those up to them."""
+        last = first + len(rows)
+        found = rows @ self.rows[:last].T
+        products[first:last, :last] = found
+        products[:last, first:last] = found.T
 
     def _variances(self, before: int) -> Tensor:
         """Return the relative variances of all responses, from the errors of the last model."""
@@ -190,20 +225,44 @@ class Ridge:
         variances = variances.clamp(min=float(least))
         return variances / variances.mean()
 
-    def _fit(self, variances: Tensor) -> None:
+    def _kernel(self, products: Tensor, variances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the centred kernel (n, n), its size and the share (n,) of each response."""
+        share = 1 / variances / (1 / variances).sum()
+        kernel = centred(products[: self.known, : self.known], share)
+        size = kernel.diagonal().mean().clamp(min=1e-12)
+        return kernel / size, size, share
+
+    def _chosen(self, products: Tensor, variances: Tensor) -> float:
+        kernel, _, share = self._kernel(products, variances)
+        told = self.told[: self.known]
+        return best_penalty(kernel, told - share @ told, variances)
+
+    def _fit(self, products: Tensor, variances: Tensor) -> None:
+        kernel, size, share = self._kernel(products, variances)
         rows = self.rows[: self.known]
         told = self.told[: self.known]
-        share = 1 / variances / (1 / variances).sum()
-        kernel = centred(self.products[: self.known, : self.known], share)
-        size = kernel.diagonal().mean().clamp(min=1e-12)
-        kernel = kernel / size
         mean = share @ told
-        if self.known >= self.refits:
-            self.penalty = best_penalty(kernel, told - mean, variances)
-            self.refits = math.ceil(1.4 * self.known)
         duals = solved(kernel, self.penalty * variances, told - mean) / size
-        self.weights = rows.T @ (duals - share * duals.sum())
+        self.weights = self.importance * (rows.T @ (duals - share * duals.sum()))
         self.offset = mean - share @ (rows @ self.weights)
+
+
+def by_position(weights: Tensor, shapes: Sequence[tuple[int, ...]]) -> Tensor:
+    """Return the importance (features,) of each feature, by the weights of a fit that knows none.
+
+    A position's importance is its share of the squared weights, over the mean share of a position,
+    where all maps count alike. What is no map, such as the code at the end, keeps importance 1.
+    """
+    importance = torch.ones_like(weights)
+    maps = weights[: sum(math.prod(shape) for shape in shapes)].square()
+    total = float(maps.sum())
+    at = 0
+    for shape in shapes if total > 0 else ():
+        last = at + math.prod(shape)
+        energy = maps[at:last].view(shape).sum(0) * len(shapes) * math.prod(shape[1:]) / total
+        importance[at:last] = energy.expand(shape).flatten()
+        at = last
+    return importance
 
 
 def centred(products: Tensor, share: Tensor) -> Tensor:
@@ -230,11 +289,12 @@ def best_penalty(kernel: Tensor, told: Tensor, variances: Tensor) -> float:
     scale = variances.rsqrt()
     values, vectors = torch.linalg.eigh(kernel * scale[:, None] * scale)
     along = vectors.T @ (told * scale)
+    mean = scale.square() / scale.square().sum()  # what the offset explains of each response
     errors = []
     for penalty in PENALTIES:
         inverse = 1 / (values.clamp(min=0) + penalty)
         duals = vectors @ (inverse * along)
-        own = (vectors.square() * inverse).sum(1)
+        own = ((vectors.square() * inverse).sum(1) - mean / penalty).clamp(min=1e-12)
         errors.append(float((duals / own).square().mean()))
     return float(PENALTIES[int(np.argmin(errors))])
 
@@ -278,7 +338,8 @@ class _Modelled(Search):
             rows = self.reader.read(codes, white)
         told = torch.from_numpy(scores).to(rows)
         if self.model is None:
-            self.model = Ridge(self.generations * self.options.population, rows.shape[1], rows)
+            most = self.generations * self.options.population
+            self.model = Ridge(most, rows.shape[1], self.reader.shapes, rows)
         self.model.add(rows, told)
         for _ in range(self.options.moves):
             self._move(self.model.weights)
