@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from atlas_runs import (
 
 from phosphene.atlas import build
 from phosphene.records import pixels_sha256
+from phosphene.statistics import wilson
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -40,6 +43,10 @@ PAGES = [
     "tiny-objects/fc/0.html",
     "tiny-objects/conv2/1.html",
     "tiny-objects/combinations.html",
+    "tiny-objects/fc/map.html#unit=3",
+    "guess.html",
+    "reading.html",
+    "unit.html#nobody@0/fc:0",
 ]
 """One of each kind, and a unit that was not climbed."""
 
@@ -237,6 +244,166 @@ def test_who_came_from_elsewhere_goes_by_channel(page: Any, site: Path, fragment
     expect(page.get_by_role("navigation", name="Other units").get_by_role("link")).to_have_text(
         ["← 2", "4 →"]
     )
+
+
+def test_a_random_unit_is_one_of_them(page: Any, site: Path) -> None:
+    visit(page, site / "index.html")
+    press(page, "r")
+    page.wait_for_url(re.compile(r"/tiny-objects/(fc|conv2)/\d+\.html$"))
+    page.evaluate("Math.random = () => 0.999")
+    page.locator("[data-random-button]").click()
+    arrived(page, "/tiny-objects/fc/11.html")
+
+
+@pytest.mark.parametrize(
+    ("link", "end"),
+    [
+        (f"tiny-objects@{'5' * 12}/conv2:3", "/conv2/3.html"),
+        (f"renamed@{'5' * 12}/fc:1", "/fc/1.html"),  # the weights decide
+        ("tiny-objects@another/fc:1", "/fc/1.html"),  # other weights of the same name
+    ],
+)
+def test_a_permanent_link_leads_to_its_unit(page: Any, site: Path, link: str, end: str) -> None:
+    visit(page, site / "unit.html", f"#{link}")
+    arrived(page, end)
+    own = page.locator("[data-permanent]").evaluate("link => link.href")
+    visit(page, Path(own.partition("#")[0].removeprefix("file://")), f"#{own.partition('#')[2]}")
+    arrived(page, end)
+
+
+def test_a_link_to_what_is_not_here_says_so(page: Any, site: Path) -> None:
+    visit(page, site / "unit.html", "#nobody@0/fc:0")
+    expect(page.locator("[data-linked]")).to_contain_text("has no unit fc:0 of nobody")
+
+
+def test_the_map_leads_to_units_by_keyboard(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "fc.html")
+    press(page, "m")
+    arrived(page, "/fc/map.html")
+    expect(page.locator("[data-map-count]")).to_have_text("12 units")
+    canvas, card = page.locator("canvas"), page.locator("[data-map-card]")
+    canvas.focus()
+    press(page, "ArrowRight", "ArrowRight", "+", "-", "0")
+    chosen = card.locator("a").get_attribute("href")
+    assert page.url.endswith(f"/map.html#unit={chosen.removesuffix('.html')}")
+    there = page.url
+    page.goto("about:blank")
+    page.goto(there)
+    expect(card.locator("a")).to_have_attribute("href", chosen)
+    canvas.focus()
+    press(page, "Enter")
+    arrived(page, f"/fc/{chosen}")
+    press(page, "m")
+    arrived(page, f"/fc/map.html#unit={chosen.removesuffix('.html')}")
+
+
+def test_the_map_is_drawn_moved_and_pressed(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "fc" / "map.html")
+    canvas, card = page.locator("canvas"), page.locator("[data-map-card]")
+    box = canvas.bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector("[data-ready]")
+    page.mouse.move(*middle)
+    expect(card).to_contain_text("score")
+    before = canvas.screenshot()
+    page.mouse.wheel(0, -300)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 60, middle[1] + 10, steps=4)
+    page.mouse.up()
+    assert page.url.endswith("/map.html"), "who drags does not open a unit"
+    page.wait_for_timeout(100)
+    assert canvas.screenshot() != before
+    page.locator("main [name=q]").fill("lion")
+    expect(page.locator("[data-map-count]")).to_have_text("4 of 12 units")
+    page.locator("[name=layout]").select_option("clusters")
+    arrived(page, "#q=lion&layout=clusters")
+    page.locator("[name=layout]").select_option("")
+    page.locator("[data-whole]").click()
+    page.wait_for_timeout(600)
+    page.mouse.click(*middle)
+    page.wait_for_url(re.compile(r"/fc/\d+\.html$"))
+
+
+def test_a_finger_first_sees_what_a_unit_is(chromium: Any, site: Path) -> None:
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    page = context.new_page()
+    visit(page, site / "tiny-objects" / "fc" / "map.html")
+    box = page.locator("canvas").bounding_box()
+    place = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.touchscreen.tap(*place)
+    expect(page.locator("[data-map-card]")).to_contain_text("score")
+    page.touchscreen.tap(*place)
+    page.wait_for_url(re.compile(r"/fc/\d+\.html$"))
+    context.close()
+
+
+def test_guesses_are_counted_kept_and_taken_away(page: Any, site: Path) -> None:
+    visit(page, site / "guess.html")
+    asked, says = page.locator("[data-asked]"), page.locator("[data-answer]")
+    expect(asked).to_contain_text("Which photographs")
+    assert page.locator(".choices svg image").count() == 2 * 3
+    right = 0
+    for turn in range(4):
+        expect(page.locator(".choices button")).to_have_count(2)
+        press(page, "1") if turn % 2 else page.locator(".choices button").nth(1).click()
+        expect(says).to_contain_text("The unit is")
+        right += says.inner_text().startswith("Right")
+        page.locator("[data-next]").click()
+        expect(says).to_have_text("")
+    low, high = wilson(right / 4, 4)
+    told = f"{right} of 4 right: {25 * right} %; 95 %: {100 * low:.0f} % … {100 * high:.0f} %."
+    expect(page.locator("[data-total]")).to_contain_text(told)
+    page.reload()
+    expect(page.locator("[data-total]")).to_contain_text(told)
+    with page.expect_download() as taken:
+        page.locator("[data-take=json]").click()
+    said = json.loads(Path(taken.value.path()).read_text())
+    assert [each["correct"] for each in said["answers"]].count(True) == right
+    assert all(each["correct"] == (each["side"] == each["answer"]) for each in said["answers"])
+    assert said["share"] == pytest.approx({"value": right / 4, "low": low, "high": high, "n": 4})
+    assert {each["subject_sha256"] for each in said["answers"]} == {"5" * 64}
+    with page.expect_download() as taken:
+        page.locator("[data-take=csv]").click()
+    rows = [*csv.DictReader(Path(taken.value.path()).read_text().splitlines())]
+    assert [row["correct"] == "true" for row in rows] == [
+        each["correct"] for each in said["answers"]
+    ]
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.locator("[data-forget]").click()
+    expect(page.locator("[data-score]")).to_be_hidden()
+
+
+def test_the_game_asks_for_pictures_too(page: Any, site: Path) -> None:
+    visit(page, site / "guess.html", "#layer=tiny-objects/fc")
+    page.locator("[name=kind]").select_option("pictures")
+    expect(page.locator(".choices img")).to_have_count(2)
+    expect(page.locator(".prompt svg image")).to_have_count(3)
+    page.wait_for_function("$$('.choices img').every((each) => each.naturalWidth)")
+
+
+def test_a_picture_grows_to_the_window(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "fc" / "3.html")
+    page.locator("a[data-large]").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("seed 0")
+    assert dialog.locator("img").bounding_box()["height"] > 750
+    press(page, "ArrowRight")
+    expect(dialog).to_contain_text("seed 1")
+    press(page, "r", "Escape")
+    expect(dialog).to_be_hidden()
+    assert page.url.endswith("/fc/3.html")
+
+
+def test_tiles_have_the_size_that_the_reader_chose(page: Any, site: Path) -> None:
+    visit(page, site / "tiny-objects" / "fc.html")
+    tile = page.locator(".tiles img").first
+    before = tile.bounding_box()["width"]
+    page.locator("[data-size] input").fill("20")
+    wide = tile.bounding_box()["width"]
+    assert wide >= 320 > before
+    page.reload()
+    assert tile.bounding_box()["width"] == wide
+    assert page.url.endswith("/fc.html")
 
 
 def test_the_theme_is_remembered(page: Any, site: Path) -> None:

@@ -29,18 +29,32 @@ from phosphene.units import Unit
 T = TypeVar("T")
 K = TypeVar("K")
 
+TAKEN = ("index", "search", "unit", "guess", "reading", "assets")
+"""Names beside the networks' folders."""
+
 
 def collect(runs: Sequence[Path], title: str = "") -> Atlas:
     """Return the atlas of some folders; `BadFile` says what is wrong with one of them."""
     found = [finding for run in runs for finding in look_into(run)]
     networks = _grouped(found, lambda finding: finding.sha256 or finding.subject)
     names = [findings[0].subject for findings in networks.values()]
-    places = file_names(names, taken=("index", "search", "assets"))
+    places = file_names(_told_apart(names, [each[0].sha256 for each in networks.values()]), TAKEN)
     subjects = [
         _subject(name, place, findings)
         for name, place, findings in zip(names, places, networks.values(), strict=True)
     ]
     return Atlas(short(title) or "Unit atlas", tuple(subjects))
+
+
+def _told_apart(names: list[str], hashes: list[str]) -> list[str]:
+    """Return names with a part of the network's hash from the second of a name on.
+
+    So a network keeps its address whatever other networks an atlas has.
+    """
+    return [
+        f"{name}-{sha256[:8]}" if name in names[:i] else name
+        for i, (name, sha256) in enumerate(zip(names, hashes, strict=True))
+    ]
 
 
 def _subject(name: str, place: str, found: list[Finding]) -> Subject:

@@ -21,6 +21,9 @@ MAX_SIDE = 1024
 """Pixels; a larger picture is shrunk."""
 TILE = 160
 """Pixels; the side of what a page with many units shows of each."""
+LARGE_TILE = 320
+"""Pixels; the same where a layer has at most `FEW` units, whose tiles fill the window."""
+FEW = 40
 MAX_BYTES = 32 << 20
 """Of an animation or of a strip of photographs."""
 
@@ -32,17 +35,18 @@ def draw(atlas: Atlas, site: Path) -> int:
         for layer in subject.layers:
             folder = site / subject.place / layer.place
             folder.mkdir(parents=True)
-            drawn += sum(_card(card, folder) for card in layer.cards)
+            side = LARGE_TILE if len(layer.cards) <= FEW else TILE
+            drawn += sum(_card(card, folder, side) for card in layer.cards)
         if subject.combinations:
             folder = site / subject.place / "combinations"
             folder.mkdir(parents=True)
             drawn += sum(
-                _pictures(each.pictures, folder, each.place) for each in subject.combinations
+                _pictures(each.pictures, folder, each.place, TILE) for each in subject.combinations
             )
     return drawn
 
 
-def _card(card: Card, folder: Path) -> int:
+def _card(card: Card, folder: Path, side: int) -> int:
     """Draw a card's pictures, their climbs and records, its exemplars, and its tile."""
     name = str(card.unit.channel)
     strips = [
@@ -53,12 +57,15 @@ def _card(card: Card, folder: Path) -> int:
         for picture, file in zip(answer.pictures, card.files(answer), strict=True):
             _write(_at_most(opened(picture), MAX_SIDE), folder / file, quality=92)
     if strips and not card.pictures:
-        _write_tile(_best(card.exemplars[0], strips[0]), folder / f"{name}.webp")
-    return _pictures(card.pictures, folder, name)
+        _write_tile(_best(card.exemplars[0], strips[0]), folder / f"{name}.webp", side)
+    return _pictures(card.pictures, folder, name, side)
 
 
-def _pictures(pictures: Sequence[Picture], folder: Path, name: str) -> int:
-    """Draw the pictures of one target, and a tile of the first; return how many they are."""
+def _pictures(pictures: Sequence[Picture], folder: Path, name: str, side: int) -> int:
+    """Draw the pictures of one target, and a tile of the first; return how many they are.
+
+    `side` is the longest side of the tile.
+    """
     for i, picture in enumerate(pictures):
         image = shown = _checked(picture.image, picture.image_sha256, picture)
         if picture.input:
@@ -66,7 +73,7 @@ def _pictures(pictures: Sequence[Picture], folder: Path, name: str) -> int:
             write_png(folder / f"{folder.name}-{name}-{i}.input.png", np.asarray(own))
             shown = Image.fromarray(seen_of(np.asarray(image), np.asarray(own)))
         if i == 0:
-            _write_tile(shown, folder / f"{name}.webp")
+            _write_tile(shown, folder / f"{name}.webp", side)
         _write(_at_most(shown, MAX_SIDE), folder / f"{name}-{i}.webp", quality=92)
         shutil.copyfile(picture.record, folder / f"{folder.name}-{name}-{i}.json")
         if picture.animation:
@@ -131,8 +138,8 @@ def _is_webp(file: Path) -> bool:
     return start[:4] == b"RIFF" and start[8:] == b"WEBP"
 
 
-def _write_tile(image: Image.Image, file: Path) -> None:
-    _write(_at_most(image, TILE), file, quality=85)
+def _write_tile(image: Image.Image, file: Path, side: int) -> None:
+    _write(_at_most(image, side), file, quality=85)
 
 
 def _at_most(image: Image.Image, side: int) -> Image.Image:

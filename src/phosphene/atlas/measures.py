@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from phosphene.atlas.cards import Evaluation, Figure
+from phosphene.atlas.cards import Evaluation, Figure, Layer
 from phosphene.atlas.charts import Axis, axis
 
 
@@ -270,3 +270,33 @@ def is_share(key: str) -> bool:
 
 def measure_name(key: str) -> str:
     return NAMES.get(key, key.replace("_", " "))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number that units of a layer can be sorted by, and its value for each card."""
+
+    key: str
+    values: tuple[float | None, ...]
+
+    @property
+    def name(self) -> str:
+        return measure_name(self.key)
+
+    @property
+    def share(self) -> bool:
+        return is_share(self.key)
+
+
+def columns(layer: Layer) -> list[Column]:
+    """Return what the units of a layer can be sorted by: all that at least one of them has."""
+    cards = layer.cards
+    figures = [figure for card in cards for figure in card.figures]
+    numbers = [figure.name for figure in figures if isinstance(figure.value, float)]
+    keys = [key for key in dict.fromkeys(numbers) if key not in ("name", "score", "iou")]
+    scores = tuple(card.score if math.isfinite(card.score) else None for card in cards)
+    overlaps = tuple(card.object.row.iou if card.object else None for card in cards)
+    found = [Column("score", scores)]
+    found += [Column(key, tuple(card.measure(key) for card in cards)) for key in keys]
+    found += [Column("iou", overlaps)]
+    return [column for column in found if any(value is not None for value in column.values)]

@@ -10,16 +10,20 @@ import math
 import shlex
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
-from phosphene.atlas import charts, measures
+from phosphene.atlas import charts, exports, games, measures
 from phosphene.atlas.cards import Atlas, Card, Layer, Picture, Subject
+from phosphene.atlas.maps import Map
+from phosphene.atlas.measures import columns
 from phosphene.errors import Unavailable
 from phosphene.factories import is_factory, users_code
+from phosphene.forms import AtlasPage
 from phosphene.forms.figures import unit_of
 from phosphene.forms.form import short
 from phosphene.units import Unit
@@ -42,58 +46,117 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A number that units of a layer can be sorted by, and its value for each card."""
+class Shelf:
+    """A layer with its network, and its map where it has one."""
 
-    key: str
-    values: tuple[float | None, ...]
-
-    @property
-    def name(self) -> str:
-        return measures.measure_name(self.key)
+    subject: Subject
+    layer: Layer
+    map: Map | None
 
     @property
-    def share(self) -> bool:
-        return measures.is_share(self.key)
+    def place(self) -> str:
+        """Return the layer's folder, from the root."""
+        return f"{self.subject.place}/{self.layer.place}"
 
 
-def pages(atlas: Atlas, own: Path | None = None) -> Iterator[Page]:
-    """Yield every page of the site, and the index that its search reads.
+Maps = Mapping[tuple[str, str], Map]
+"""The map of each layer that has one, by the places of its network and of itself."""
+
+
+def pages(atlas: Atlas, own: Path | None = None, maps: Maps | None = None) -> Iterator[Page]:
+    """Yield every page of the site, each with its JSON, and the index that its search reads.
 
     `own` is a folder of templates for studies, NAME.html each.
     """
     templates = environment(atlas, own)
-    yield _page(templates, "front.html", "index.html")
-    yield _page(templates, "search.html", "search.html")
+    laid = maps or {}
+    yield from _page(templates, "front.html", "index.html", exports.front(atlas))
+    for name in ("search", "unit-link"):
+        yield from _page(templates, f"{name}.html", f"{name.removesuffix('-link')}.html")
+    yield from _lessons(templates, atlas)
     yield Page("assets/index.js", search_index(atlas))
     for subject in atlas.subjects:
         if subject.combinations:
             path = f"{subject.place}/combinations.html"
-            yield _page(templates, "combinations.html", path, subject=subject)
+            said = exports.combinations_page(atlas, subject)
+            yield from _page(templates, "combinations.html", path, said, subject=subject)
         for before, layer, after in around(subject.layers):
-            yield _layer_page(templates, subject, layer, before=before, after=after)
-            yield Page(f"{subject.place}/{layer.place}/units.js", units_script(layer))
-            yield from _unit_pages(templates, subject, layer, own)
+            shelf = Shelf(subject, layer, laid.get((subject.place, layer.place)))
+            yield from _layer_pages(templates, atlas, shelf, before=before, after=after)
+            yield from _unit_pages(templates, atlas, own, shelf)
 
 
-def _layer_page(templates: Environment, subject: Subject, layer: Layer, **context: Any) -> Page:
-    path = f"{subject.place}/{layer.place}.html"
+def _lessons(templates: Environment, atlas: Atlas) -> Iterator[Page]:
+    """Yield the page that teaches how to read a unit's page, and the game, where units allow it."""
+    playing = [(s, layer) for s in atlas.subjects for layer in s.layers if games.players(layer)]
+    if playing:
+        yield from _page(templates, "guess.html", "guess.html", playing=playing)
+    for subject, layer in playing:
+        yield Page(f"{subject.place}/{layer.place}/choices.js", games.script(subject, layer))
+    if found := richest(atlas):
+        subject, layer, card = found
+        context: dict[str, Any] = {"subject": subject, "layer": layer, "card": card}
+        context["nearest"] = nearest(card, {each.unit: each for each in layer.cards})
+        context["at"] = f"{subject.place}/{layer.place}/"
+        yield from _page(templates, "reading.html", "reading.html", **context)
+
+
+def richest(atlas: Atlas) -> tuple[Subject, Layer, Card] | None:
+    """Return the first of the units of which most is known, with its layer and its network."""
+    found = [
+        (subject, layer, card)
+        for subject in atlas.subjects
+        for layer in subject.layers
+        for card in layer.cards
+    ]
+
+    def known(each: tuple[Subject, Layer, Card]) -> tuple[int, int]:
+        card = each[2]
+        evidence = (card.exemplars, card.evaluations, card.object)
+        return sum(map(bool, (card.pictures, *evidence))), int(moving(card.pictures) is not None)
+
+    return max(found, key=known, default=None)
+
+
+def _layer_pages(
+    templates: Environment, atlas: Atlas, shelf: Shelf, **context: Any
+) -> Iterator[Page]:
+    """Yield the page of a layer, its map, and what their scripts read."""
+    subject, layer, place = shelf.subject, shelf.layer, shelf.place
     detected = Counter(card.object.object for card in layer.cards if card.object)
-    context |= {"subject": subject, "layer": layer, "columns": columns(layer)}
-    return _page(templates, "layer.html", path, objects=sorted(detected.items()), **context)
+    context |= {**vars(shelf), "columns": columns(layer), "objects": sorted(detected.items())}
+    said = exports.layer_page(atlas, subject, layer)
+    yield from _page(templates, "layer.html", f"{place}.html", said, **context)
+    yield Page(f"{place}/units.js", units_script(layer))
+    if shelf.map:
+        said = exports.map_page(atlas, subject, layer, shelf.map)
+        yield from _page(templates, "map.html", f"{place}/map.html", said, **context)
+        yield Page(f"{place}/places.js", places_script(layer, shelf.map))
+
+
+def places_script(layer: Layer, laid: Map) -> str:
+    """Return a script that assigns where the units of a layer lie, in the order of `units.js`."""
+    units = [
+        place and [*(round(each, 4) for each in place), *(cell or ()), int(not card.pictures)]
+        for card, place, cell in zip(layer.cards, laid.places, laid.cells, strict=True)
+    ]
+    said = {"columns": laid.columns, "rows": laid.rows, "cell": laid.cell, "units": units}
+    return f"const atlasPlaces = {_compact(said)};\n"
 
 
 def _unit_pages(
-    templates: Environment, subject: Subject, layer: Layer, own: Path | None
+    templates: Environment, atlas: Atlas, own: Path | None, shelf: Shelf
 ) -> Iterator[Page]:
+    subject, layer = shelf.subject, shelf.layer
     cards = {card.unit: card for card in layer.cards}
     for before, card, after in around(layer.cards):
-        path = f"{subject.place}/{layer.place}/{card.unit.channel}.html"
-        context = {"subject": subject, "layer": layer, "nearest": nearest(card, cards)}
-        context |= {"before": before, "card": card, "after": after}
+        path = f"{shelf.place}/{card.unit.channel}.html"
+        near = nearest(card, cards)
+        context = {**vars(shelf), "nearest": near, "at": "", "before": before, "after": after}
+        said = exports.unit_page(atlas, subject, layer, card, near)
         with users_code(f"a template of {own}") if own else nullcontext():
-            page = _page(templates, "unit.html", path, **context)
-        yield page
+            made = [*_page(templates, "unit.html", path, said, card=card, **context)]
+        yield from made
 
 
 def around(items: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
@@ -101,9 +164,16 @@ def around(items: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
     return zip([None, *items][: len(items)], items, [*items, None][1:], strict=True)
 
 
-def _page(templates: Environment, template: str, path: str, **context: Any) -> Page:
+def _page(
+    templates: Environment, template: str, path: str, said: AtlasPage | None = None, **context: Any
+) -> Iterator[Page]:
+    """Yield a page, and its JSON where there is some."""
     root = "../" * (len(PurePosixPath(path).parts) - 1)
-    return Page(path, templates.get_template(template).render(root=root, **context))
+    file = PurePosixPath(path).with_suffix(".json") if said else None
+    context |= {"root": root, "json_file": file.name if file else ""}
+    yield Page(path, templates.get_template(template).render(**context))
+    if said and file:
+        yield Page(str(file), _compact(said.as_json()) + "\n")
 
 
 def templates_of(package: str, extra: str, own: Path | None = None) -> Environment:
@@ -137,27 +207,16 @@ def environment(atlas: Atlas, own: Path | None = None) -> Environment:
     """Return the templates, with what they call."""
     made = templates_of("phosphene.atlas", "atlas", own)
     filters = (measures.number, measures.percent, measures.told)
-    called = (measures.grouped, measures.headlines, sample, median_score, moving, labels, is_code)
+    own_names = (sample, median_score, moving, labels, is_code, permanent)
+    called = (measures.grouped, measures.headlines, *own_names)
     made.filters |= {each.__name__: each for each in filters}
     made.filters |= {"measure": measures.measure_name, "quoted": shlex.quote}
     made.globals |= {each.__name__: each for each in called}
-    made.globals |= {"atlas": atlas, "charts": charts}
+    playing = any(games.players(layer) for each in atlas.subjects for layer in each.layers)
+    made.globals |= {"atlas": atlas, "charts": charts, "has_game": playing}
+    made.globals |= {"has_lesson": richest(atlas) is not None}
     made.tests["code"] = is_code
     return made
-
-
-def columns(layer: Layer) -> list[Column]:
-    """Return what the units of a layer can be sorted by: all that at least one of them has."""
-    cards = layer.cards
-    figures = [figure for card in cards for figure in card.figures]
-    numbers = [figure.name for figure in figures if isinstance(figure.value, float)]
-    keys = [key for key in dict.fromkeys(numbers) if key not in ("name", "score", "iou")]
-    scores = tuple(card.score if math.isfinite(card.score) else None for card in cards)
-    overlaps = tuple(card.object.row.iou if card.object else None for card in cards)
-    found = [Column("score", scores)]
-    found += [Column(key, tuple(card.measure(key) for card in cards)) for key in keys]
-    found += [Column("iou", overlaps)]
-    return [column for column in found if any(value is not None for value in column.values)]
 
 
 def units_script(layer: Layer) -> str:
@@ -194,7 +253,9 @@ def search_index(atlas: Atlas) -> str:
     """
     entries = [entry for i, subject in enumerate(atlas.subjects) for entry in _entries(i, subject)]
     names = [subject.name for subject in atlas.subjects]
-    return f"const atlasIndex = {_compact({'subjects': names, 'entries': entries})};\n"
+    hashes = [subject.sha256[:12] for subject in atlas.subjects]
+    said = {"subjects": names, "hashes": hashes, "entries": entries}
+    return f"const atlasIndex = {_compact(said)};\n"
 
 
 def _compact(value: Any) -> str:
@@ -254,6 +315,11 @@ def labels(pictures: Sequence[Picture]) -> list[str]:
         seen[name] += 1
         names[i] = name if seen[name] == 1 else f"{name} · no. {seen[name]}"
     return names
+
+
+def permanent(subject: Subject, card: Card) -> str:
+    """Return the part of a unit's permanent link that names it: NETWORK@SHA256/LAYER:CHANNEL."""
+    return quote(f"{subject.name}@{subject.sha256[:12]}/{card.unit}", safe="/:@")
 
 
 def is_code(subject: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from phosphene.atlas.cards import Atlas
 from phosphene.atlas.collecting import collect
 from phosphene.atlas.drawing import draw
+from phosphene.atlas.maps import made
 from phosphene.atlas.pages import pages
 from phosphene.errors import BadRequest, OutOfSpace
 from phosphene.files import atomic_path, is_scratch, scratch_folder, sweep
@@ -53,7 +54,13 @@ def build(
         draw(atlas, scratch)
         with as_file(files("phosphene.atlas") / "static") as static:
             shutil.copytree(static, scratch / "assets")
-        for page in pages(atlas, templates):
+        maps = {
+            (subject.place, layer.place): laid
+            for subject in atlas.subjects
+            for layer in subject.layers
+            if (laid := made(layer, scratch / subject.place / layer.place))
+        }
+        for page in pages(atlas, templates, maps):
             (scratch / page.path).write_text(page.text, encoding="utf-8")
         (scratch / ".nojekyll").touch()  # or GitHub's pages lack what begins with an underscore
         (scratch / LIST).write_text("\n".join(_files(scratch)), encoding="utf-8")

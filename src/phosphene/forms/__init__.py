@@ -9,6 +9,7 @@ from phosphene.forms.evaluation import Evaluation
 from phosphene.forms.exemplars import Exemplars
 from phosphene.forms.figures import Figure
 from phosphene.forms.form import Entry, Form, StudyForm
+from phosphene.forms.page import AtlasPage
 from phosphene.forms.record import Record
 from phosphene.forms.study import StudyTable
 
@@ -34,6 +35,7 @@ def form_of(entry: Entry) -> type[Form]:
 
 
 __all__ = [
+    "AtlasPage",
     "Dissection",
     "Evaluation",
     "Exemplars",

@@ -58,7 +58,7 @@ function loadIndex() {
 function entry([subject, key, name, object, also, page, tile, photograph]) {
   const title = name || key;
   const first = `${title}\n${key}`.toLowerCase();
-  return { subject: atlasIndex.subjects[subject], key, name, title, object, also, page, tile, photograph, first,
+  return { subject: atlasIndex.subjects[subject], sha256: atlasIndex.hashes[subject], key, name, title, object, also, page, tile, photograph, first,
            all: `${first}\n${object}\n${also}\n${atlasIndex.subjects[subject]}`.toLowerCase() };
 }
 
@@ -175,6 +175,25 @@ function showFound(found, query) {
   writeHash([["q", query]]);
 }
 
+// ── A random unit, and the unit that a permanent link names ─────────────────────────────────────
+// A link is unit.html#NETWORK@SHA256/LAYER:CHANNEL. The weights decide; their name serves where they are not here.
+
+async function goRandom() {
+  const shown = (await loadIndex()).filter((entry) => entry.tile && !entry.page.includes("#"));
+  if (shown.length) location.href = address(shown[Math.floor(Math.random() * shown.length)]);
+}
+
+async function followLink(says) {
+  const text = decodeURIComponent(location.hash.slice(1));
+  const [, network, sha256, unit] = text.match(/^(.*)@([^/@]*)\/(.+)$/s) ?? [];
+  if (!unit) return;
+  const named = (await loadIndex()).filter((entry) => entry.key === unit);
+  const same = sha256 && named.find((entry) => entry.sha256 && entry.sha256 === sha256);
+  const found = same || named.find((entry) => entry.subject === network);
+  if (found) location.replace(address(found));
+  else says.textContent = `This atlas has no unit ${unit} of ${network}. The search above looks through what it has.`;
+}
+
 // ── The units of a layer, those that a reader wants in the order that he wants ──────────────────
 // What is wanted is what the filter's fields, or the address, say; units.js has assigned atlasUnits.
 
@@ -282,6 +301,8 @@ const follow = (rel) => $(`main a[rel=${rel}]`)?.click();
 const keys = {
   "/": () => { $("#search").focus(); $("#search").select(); },
   "?": () => $("#help").showModal(),
+  r: goRandom,
+  m: () => follow("map"),
   j: () => stepTile(1),
   k: () => stepTile(-1),
   u: () => ($("main a[rel=up]") ?? $(".brand")).click(),
@@ -294,11 +315,63 @@ const keys = {
 const onTile = () => document.activeElement.matches(".tiles li > a");
 
 function pressed(event) {
-  const typing = event.target.matches("input, select, textarea") || $("#help").open;
+  const typing = event.target.matches("input, select, textarea") || $("dialog[open]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;
   if (["ArrowDown", "ArrowUp"].includes(event.key) && !onTile()) return; // scrolls, as everywhere
   event.preventDefault();
   keys[event.key]();
+}
+
+// ── Sizes: of tiles, which the reader chooses, and of a picture in the whole window ─────────────
+
+function startSize(label) {
+  const range = $("input", label), list = $("[data-tiles]");
+  const set = (size) => list.style.setProperty("--tile", `${size}rem`);
+  let kept = null;
+  try { kept = localStorage.getItem("phosphene-tile"); } catch { /* a browser that remembers nothing */ }
+  label.hidden = false;
+  range.value = kept ?? parseFloat(getComputedStyle(list).gridTemplateColumns) / 16;
+  if (kept) set(range.value);
+  range.addEventListener("input", (event) => {
+    event.stopPropagation(); // it filters nothing
+    set(range.value);
+    try { localStorage.setItem("phosphene-tile", range.value); } catch { /* as above */ }
+  });
+}
+
+let large; // the dialog, made when it is first needed
+
+function enlarge(links, at) {
+  if (!large) {
+    const image = make("img"), says = make("span"), button = (text, step) => make("button", { type: "button", textContent: text, onclick: step });
+    large = make("dialog", { className: "large", ariaLabel: "The picture, as large as the window" });
+    large.append(image, make("div", {}, button("←", () => large.show_at(-1)), says, button("→", () => large.show_at(1)), button("Close", () => large.close())));
+    large.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (step) large.show_at(step);
+    });
+    large.show_at = (step) => {
+      const { links, at } = large.state, now = (at + step + links.length) % links.length, shown = $("img", links[now]);
+      large.state = { links, at: now };
+      image.src = links[now].href;
+      image.alt = shown.alt;
+      says.textContent = shown.alt;
+      for (const each of $$("div button:not(:last-child)", large)) each.hidden = links.length < 2;
+    };
+    document.body.append(large);
+  }
+  large.state = { links, at };
+  large.show_at(0);
+  large.showModal();
+}
+
+function startLarge() {
+  const links = $$("a[data-large]");
+  links.forEach((link, at) => link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    enlarge(links, at);
+  }));
 }
 
 // ── Moving pictures, and commands to copy ───────────────────────────────────────────────────────
@@ -335,5 +408,9 @@ document.addEventListener("DOMContentLoaded", () => {
   $$("[data-turn]").forEach(startTurn);
   $$("[data-film]").forEach(startFilm);
   $$("[data-copy]").forEach(startCopy);
+  $$("[data-size]").forEach(startSize);
+  $("[data-random-button]").addEventListener("click", goRandom);
+  $$("[data-linked]").forEach((says) => { followLink(says); addEventListener("hashchange", () => followLink(says)); });
+  startLarge();
   document.addEventListener("keydown", pressed);
 });
