@@ -26,7 +26,7 @@ FLOORS = {
     "cli": 9,
     "claims": 8,
     "studies": 7,
-    "notebook": 7,
+    "notebook": 8,
     "pictures": 6,
     "loops": 6,
     "synthesis": 5,
@@ -57,6 +57,8 @@ FLOORS = {
     "targets": 0,
     "tensors": 0,
     "statistics": 1,
+    "tables": 1,
+    "layer_table": 3,
     "units": -1,
     "images": 0,
     "runtime": -1,
@@ -193,7 +195,11 @@ def test_all_is_the_public_namespace() -> None:
     other = ModuleType | type(
         annotations
     )  # the latter is what `from __future__ import annotations` leaves behind
-    public = {name for name, value in values.items() if not isinstance(value, other)}
+    public = {
+        name
+        for name, value in values.items()
+        if not isinstance(value, other) or (isinstance(value, ModuleType) and callable(value))
+    }
     assert set(phosphene.__all__) == public
     assert len(phosphene.__all__) == len(public)
 

@@ -5,6 +5,7 @@ Every slip is one clear line, results can be cut and kept, and a stopped call go
 
 from __future__ import annotations
 
+import gc
 import re
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import phosphene
 from phosphene.cli.shell import choose_machine
-from phosphene.errors import BadRequest, PhospheneError
-from phosphene.forms import Record
-from phosphene.images import read_png
+from phosphene.errors import BadRequest, PhospheneError, UnknownName
+from phosphene.forms import Evaluation, Record
+from phosphene.images import read_png, write_png
 from phosphene.pictures import folder as pictures_folder
+from phosphene.plain import Plain
 from phosphene.priors import Generated
 from phosphene.priors.pixels import Pixels
+from phosphene.progress import shown
 from phosphene.subjects import Subject
-from phosphene.testing import VIEW, TinyNet, hook_count, lively
+from phosphene.tables import Table
+from phosphene.testing import VIEW, TinyNet, hook_count, lively, tiny_photographs
 from phosphene.units import Direction, Target, Unit
 
 FEW: dict[str, Any] = {"prior": "pixels", "size": (VIEW, VIEW), "steps": 3}
@@ -264,3 +269,216 @@ def test_what_is_given_is_told_shortly() -> None:
     for slip in ({"start": image}, {"seeds": image + 0.5}):
         with pytest.raises(phosphene.PhospheneError, match=r"got array\(.{,40}$"):
             phosphene.synthesize(network(), "fc:0", **{**FEW, **slip})
+
+
+# ---------------------------------------------------------------- what the other commands do
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Class folders of eight photographs to search in, and eight that are held out."""
+    for split in ("train", "val"):
+        for number, image in enumerate(tiny_photographs(8).images):
+            file = tmp_path / "photos" / split / f"class{number % 2}" / f"{number}.png"
+            write_png(file, image)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda s, p: phosphene.layers("caffenet-objectz"), "near: caffenet-objects"),
+        (lambda s, p: phosphene.layers(s)["fc9"], "has no layer 'fc9'; near: fc"),
+        (lambda s, p: phosphene.layers(s, fit="pad"), "a Subject has its own fit"),
+        (lambda s, p: phosphene.exemplars(s, "fc9:0", p), "has no layer 'fc9'; near: fc"),
+        (lambda s, p: phosphene.exemplars(s, "fc:99", p), "fc has 10 channels, 0 … 9; got 99"),
+        (lambda s, p: phosphene.exemplars(s, [], p), "no units given; for example 'conv5:7'"),
+        (lambda s, p: phosphene.exemplars(s, 3, p), "units are texts such as 'conv5:7'; got 3"),
+        (lambda s, p: phosphene.exemplars(s, "fc:0", "nowhere"), "nowhere is not a folder"),
+        (lambda s, p: phosphene.exemplars(s, "fc:0", p, k=0), "k must be a whole number in 1"),
+        (lambda s, p: phosphene.exemplars(s, "fc:0", p, split="test"), "no split 'test'"),
+        (lambda s, p: phosphene.exemplars(s, "fc:0", p, device="gpu"), "device 'gpu' is not here"),
+        (lambda s, p: phosphene.dissect(s, "conv", p), "has no outlined objects"),
+        (lambda s, p: phosphene.evaluate("nowhere"), "nowhere is no folder of pictures"),
+        (lambda s, p: phosphene.evaluate("nowhere", p), "no weights 'nowhere'"),
+        (lambda s, p: phosphene.evaluate(p, p), "holds no records"),
+        (lambda s, p: phosphene.evaluate(p, p, encoder="x"), "encoder is of a generator"),
+        (lambda s, p: phosphene.evaluate(p, p, out="x"), "keeps its own evidence"),
+        (lambda s, p: phosphene.evaluate("objects-fc6", p, control=p), "says nothing of a gener"),
+        (lambda s, p: phosphene.reconstruct("nowhere.jpg"), "nowhere.jpg does not exist"),
+        (lambda s, p: phosphene.reconstruct(3), "an image is a file, a picture or a tensor"),
+        (lambda s, p: phosphene.reconstruct(torch.full((3, 9, 9), 2.0)), "of floats in 0 … 1"),
+        (lambda s, p: phosphene.reconstruct("x.jpg", out="x.xyz"), "no picture is written as"),
+        (lambda s, p: phosphene.load_record(p), "is a folder; give a record in it"),
+        (lambda s, p: phosphene.load_record("nowhere.json"), "nowhere.json cannot be read"),
+        (lambda s, p: phosphene.atlas("nowhere"), "nowhere is not a folder"),
+        (lambda s, p: phosphene.atlas([]), "no folder or result given"),
+        (lambda s, p: phosphene.atlas([3]), "pages are of folders and of results; got an int"),
+    ],
+)
+def test_a_slip_of_any_call_is_one_line(
+    call: Any, said: str, subject: Subject, photos: Path
+) -> None:
+    with pytest.raises(PhospheneError) as caught:
+        call(subject, photos)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert hook_count(subject.network) == 0
+
+
+def test_the_table_of_layers_is_that_of_the_command_line(phosphene: Any, zoo: Path) -> None:
+    from phosphene.notebook import layers
+
+    name = str(zoo / "subject.safetensors")
+    found = layers(name)
+    assert found.as_json() == phosphene("layers", name, "--json").json()
+    printed = phosphene("layers", name).fine()
+    assert all(cell in printed for layer in found for cell in layer.cells())
+    assert found["fc8"] == found[-1]
+    assert [layer.name for layer in found] == [found[i].name for i in range(len(found))]
+    assert len(repr(found)) < 300
+    assert "<th>receptive field</th>" in found._repr_html_()
+
+
+def test_exemplars_are_those_of_the_command_line(
+    phosphene: Any, zoo: Path, photos: Path, tmp_path: Path
+) -> None:
+    from phosphene.notebook import exemplars
+
+    name = str(zoo / "subject.safetensors")
+    found = exemplars(name, ["fc8:0", "conv1:1"], photos, k=3)
+    phosphene(
+        "exemplars", name, "fc8:0", "conv1:1", "--images", photos, "--k", 3, "--out", tmp_path / "c"
+    ).fine()
+    kept = found.save(tmp_path / "p")
+    names = sorted(str(each.relative_to(kept)) for each in kept.rglob("*") if each.is_file())
+    there = tmp_path / "c"
+    assert names == sorted(str(f.relative_to(there)) for f in there.rglob("*") if f.is_file())
+    assert (kept / "exemplars.json").read_bytes() == (there / "exemplars.json").read_bytes()
+    assert [row.unit for row in found] == ["fc8:0", "conv1:1"]
+    assert found["conv1:1"] == found[1]
+    (best, *others) = found.photographs("conv1:1")
+    assert len(others) == 2
+    assert best.shape == (found.form.tile_height or found.form.tile, found.form.tile, 3)
+    assert repr(found) == "<ExemplarResult of 2 units: fc8:0, conv1:1>"
+    assert found._repr_png_() == (kept / "exemplars.png").read_bytes()
+    with pytest.raises(UnknownName, match="no unit 'conv1:2' in this result; near: conv1:1"):
+        found["conv1:2"]
+
+
+def test_files_without_a_folder_go_with_their_result(subject: Subject, photos: Path) -> None:
+    found = phosphene.exemplars(subject, "fc:0", photos, k=2)
+    folder = found.folder
+    assert folder.is_dir()
+    del found
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_pictures_in_memory_are_evaluated_beside_photographs(
+    subject: Subject, photos: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torchmetrics")
+    made = phosphene.synthesize(subject, ["fc:0", "conv:1"], seeds=[0, 1], prior="pixels", steps=2)
+    with pytest.raises(BadRequest, match="no name finds 'tiny' again; give the network itself"):
+        phosphene.evaluate(made, photos, judge=subject)
+    found = phosphene.evaluate(made, photos, judge=subject, subject=subject, out=tmp_path / "kept")
+    assert [*found.layers] == ["conv", "fc"]
+    assert found["fc:0"] == found["fc"].units[0]
+    assert found["conv"].figures["activation_ratio"].n == 1
+    with pytest.raises(BadRequest, match="there are figures of conv, fc; take"):
+        _ = found.figures
+    with pytest.raises(UnknownName, match="no layer or unit 'fc:3' here; near: fc"):
+        found["fc:3"]
+    assert all((tmp_path / "kept" / name).is_file() for name in found.files)
+    saved = found.save(tmp_path / "saved")
+    assert Evaluation.read(saved / found.files[0]).units == found["conv"].units
+    assert "activation_ratio" in str(found)
+    assert "<table>" in found._repr_html_()
+
+
+def test_a_record_is_loaded_and_makes_its_picture_again(zoo: Path, tmp_path: Path) -> None:
+    names = {"subject": "subject", "prior": "generator"}
+    files = {part: str(zoo / f"{name}.safetensors") for part, name in names.items()}
+    made = phosphene.synthesize(**files, units="fc8:0-1", steps=3, out=tmp_path / "kept")
+    file = tmp_path / "kept" / made.records[1].image
+    saved = phosphene.load_record(file)
+    assert saved.record == made.records[1]
+    assert saved.file == file.with_suffix(".json")
+    assert np.array_equal(saved.pixels, made.picture(1))
+    again = saved.remake()
+    assert saved.differences(again) == ""
+    assert torch.equal(again.images, made[1].images)
+    other = phosphene.synthesize(**files, units="fc8:1", steps=4, seeds=1)
+    assert saved.differences(other)
+    assert saved._repr_png_().startswith(b"\x89PNG")
+
+
+def test_pages_are_made_of_results(subject: Subject, photos: Path, tmp_path: Path) -> None:
+    made = phosphene.synthesize(subject, ["fc:0", "conv:1"], prior="pixels", steps=2)
+    found = phosphene.exemplars(subject, "fc:0", photos, k=2)
+    pages = phosphene.atlas([made, found], out=tmp_path / "pages", title="Two units")
+    assert sorted(pages) == ["conv:1", "fc:0"]
+    assert "Two units" in pages.index.read_text(encoding="utf-8")
+    assert "exemplars" in pages["fc:0"].read_text(encoding="utf-8").lower()
+    with pytest.raises(UnknownName, match="no page of 'fc:1'; near: fc:0"):
+        pages["fc:1"]
+
+
+def test_a_photograph_is_reconstructed_from_a_file_a_picture_and_a_tensor(
+    zoo: Path, tmp_path: Path
+) -> None:
+    prior = str(zoo / "generator.safetensors")
+    picture = Image.radial_gradient("L").convert("RGB")
+    picture.save(tmp_path / "photo.png")
+    tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    found = [
+        phosphene.reconstruct(given, prior=prior)
+        for given in (tmp_path / "photo.png", picture, tensor)
+    ]
+    assert all(torch.equal(each.image, found[0].image) for each in found)
+    assert found[0].error == float((found[0].image - found[0].photograph).abs().mean()) > 0
+    assert read_png(found[0].save(tmp_path / "r.png")).shape == found[0].sheet().shape
+
+
+def test_a_result_is_indexed_by_unit() -> None:
+    made = phosphene.synthesize(network(), ["fc:0", "conv:1"], seeds=[0, 1], **FEW)
+    assert made["fc:0"].members == made.members[:2]
+    assert torch.equal(made["conv:1"].images, made[2:].images)
+    with pytest.raises(UnknownName, match="no unit 'fc:1' in this result; near: fc:0"):
+        made["fc:1"]
+
+
+def test_a_table_is_text_and_html_of_which_nothing_acts() -> None:
+    table = Table(("unit", "n"), [("<b>\x1b[31m", "1")], "a & b", ("note",))
+    assert repr(table).splitlines() == ["a & b", "unit      n", "<b>�[31m  1", "note"]
+    assert "&lt;b&gt;�[31m" in table._repr_html_()
+
+
+class Shell:
+    """Stand for IPython's display in a notebook."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, str]] = []
+
+    def display(self, data: dict[str, str], **options: Any) -> Shell:
+        self.shown.append(data)
+        return self
+
+    def update(self, data: dict[str, str], **options: Any) -> None:
+        self.shown.append(data)
+
+
+def test_progress_in_a_notebook_needs_no_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    display = pytest.importorskip("IPython.display")
+    shell = Shell()
+    monkeypatch.setattr(display, "display", shell.display)
+    monkeypatch.setattr("phosphene.progress.NOTEBOOK_EVERY", -1.0)
+    with shown(Plain(force_jupyter=True), 4, "<climbing>", "steps") as advance:
+        advance(1)
+        advance(3)
+    first, second, last, end = shell.shown
+    assert '<progress value="1" max="4">' in second["text/html"]
+    assert "&lt;climbing&gt;: 4 of 4 steps" in last["text/html"]
+    assert first["text/plain"].startswith("<climbing>: 0 of 4 steps")
+    assert end == {"text/plain": ""}

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 
 from phosphene.plain import Plain
+from phosphene.texts import clean
 
 EVERY = 30.0
 """Seconds between two lines where there is neither a terminal nor a notebook."""
+NOTEBOOK_EVERY = 0.5
+"""Seconds between two changes of a bar in a notebook."""
 
 
 def span(seconds: float) -> str:
@@ -32,6 +36,37 @@ def _come_to(done: int, total: int | None, rate: float, unit: str) -> str:
 
 
 @contextmanager
+def _in_notebook(total: int | None, text: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """Lend the function that advances a bar in a notebook's output, which goes at the end.
+
+    Widgets would need a package that a notebook may lack.
+    """
+    from IPython.display import display
+
+    def told(done: int) -> dict[str, str]:
+        rate = done / max(time.monotonic() - begun, 1e-9)
+        line = clean(f"{text}: {_come_to(done, total, rate, unit)}")
+        share = f' value="{done}" max="{total}"' if total else ""
+        return {"text/plain": line, "text/html": f"<progress{share}></progress> {escape(line)}"}
+
+    begun = before = time.monotonic()
+    done = 0
+    output = display(told(0), raw=True, display_id=True)
+
+    def advance(count: int) -> None:
+        nonlocal done, before
+        done += count
+        if time.monotonic() - before > NOTEBOOK_EVERY:
+            before = time.monotonic()
+            output.update(told(done), raw=True)
+
+    try:
+        yield advance
+    finally:
+        output.update({"text/plain": ""}, raw=True)
+
+
+@contextmanager
 def shown(
     console: Plain, total: int | None, text: str, unit: str
 ) -> Iterator[Callable[[int], None]]:
@@ -39,6 +74,10 @@ def shown(
 
     Off a terminal, and outside of a notebook, a line every half minute tells the same.
     """
+    if console.is_jupyter:
+        with _in_notebook(total, text, unit) as advance:
+            yield advance
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -47,7 +86,7 @@ def shown(
         TimeRemainingColumn,
     )
 
-    live = console.is_terminal or console.is_jupyter
+    live = console.is_terminal
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

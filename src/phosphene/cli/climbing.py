@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,13 +26,13 @@ from phosphene.cli.shell import (
     print_json,
     print_table,
     refuse_options,
+    tell_table,
 )
 from phosphene.errors import BadFile, BadRequest
 
 if TYPE_CHECKING:
     from phosphene.forms import Record
     from phosphene.pictures import Request
-    from phosphene.priors import Prior as AnyPrior
     from phosphene.subjects import Subject
     from phosphene.synthesis import Member
     from phosphene.units import Target
@@ -405,95 +402,15 @@ def layers(
     inputs: Inputs = None,
 ) -> None:
     """Print a table of a subject's layers: shape, units, receptive field."""
-    from phosphene.probe import kind_of
-    from phosphene.receptive_fields import central_boxes
-    from phosphene.subjects import outer_layers
+    from phosphene.layer_table import LayerTable
 
     network = named_subject(subject, fit, inputs)
-    shapes = {name: shape for name, shape in network.shapes().items() if shape}
-    shapes = {**shapes, **network.heads()} if every else outer_layers(shapes)
-    with progress.status(f"receptive fields of {len(shapes)} layers"):
-        boxes = central_boxes(
-            network.network,
-            network.size,
-            list(shapes),
-            network.batch or 32,
-            network.tokens,
-            network.channels,
-        )
-    rows: list[dict[str, Any]] = [
-        {
-            "layer": name,
-            "kind": kind_of(network.network, name),
-            "shape": list(shape),
-            "channels": shape[0],
-            "units": math.prod(shape),
-            "receptive_field": asdict(boxes[name]) if name in boxes else None,
-            "tokens": list(network.token_names(name)),
-        }
-        for name, shape in shapes.items()
-    ]
+    with progress.status("receptive fields of its layers"):
+        found = LayerTable.of(network, subject, every)
     if as_json:
-        print_json(
-            {
-                "subject": subject,
-                "input": list(network.size),
-                "channels": network.channels,
-                "mean": list(network.mean),
-                "std": list(network.std),
-                "adapter": {
-                    "fit": network.fit,
-                    "from_rgb": network.rgb_shares(),
-                    "frames": network.frames,
-                    "inputs": network.inputs,
-                },
-                "output": network.output,
-                "layers": rows,
-            }
-        )
-        return
-    headings = ("layer", "kind", "shape", "channels", "units", "receptive field")
-    table = Table(*headings, title=_input(network, subject))
-    for row in rows:
-        tokens = (f"@{name}" for name in row["tokens"])
-        shape = " ".join([" × ".join(map(str, row["shape"])), *tokens])
-        numbers = (f"{row['channels']:,}", f"{row['units']:,}")
-        box = str(boxes.get(row["layer"], "–"))
-        table.add_row(row["layer"], row["kind"], shape, *numbers, box)
-    print_table(table)
-    for line in _adapter(network):
-        out.print(line, soft_wrap=True)
-
-
-def _input(subject: Subject, name: str) -> str:
-    """Return a line on what a subject reads: its size, its channels, and its normalisation."""
-    kinds = {1: "grey", 3: "RGB"}
-    colours = kinds.get(subject.channels, f"{subject.channels} channels")
-    size = f"{subject.size[0]} × {subject.size[1]} pixels"
-    mean, std = (", ".join(f"{each:.3g}" for each in pair) for pair in (subject.mean, subject.std))
-    return f"{name}: {size}, {colours}, less {mean}, over {std}"
-
-
-def _adapter(subject: Subject) -> list[str]:
-    """Return lines on how images come to a subject, and on what of that is assumed."""
-    ways = {
-        "crop": "cut to its shape",
-        "stretch": "stretched to its shape",
-        "pad": "put whole into a border of its shape",
-    }
-    shares = [", ".join(f"{share:g}" for share in row) for row in subject.rgb_shares()]
-    lines = [f"images of other shapes are {ways[subject.fit]} (--fit)"]
-    if subject.channels != 3:
-        made = f"channels are {'; '.join(shares)} of red, green, blue" if shares else "none is RGB"
-        lines.append(f"{made} (from_rgb)")
-    if subject.frames:
-        lines.append(f"an image is held for {subject.frames} frames")
-    for name, told in subject.inputs.items():
-        shape = " × ".join(map(str, told["shape"]))
-        lines.append(f"beside it {name}, {shape}, sha256 {told['sha256'][:16]}")
-    if subject.heads():
-        lines.append("--all also lists attention heads; LAYER.in is what a layer reads")
-    return lines + ([f"assumed: {subject.card['assumed']}"] if "assumed" in subject.card else [])
+        print_json(found.as_json())
+    else:
+        tell_table(found.table("--"))
 
 
 def reconstruct(
@@ -519,55 +436,31 @@ def reconstruct(
     as_json: AsJson = False,
 ) -> None:
     """Encode a photograph and generate it again: what the prior can show of it."""
-    import torch
-
     from phosphene import images
-    from phosphene.factories import is_factory, users_code
+    from phosphene.factories import is_factory
     from phosphene.files import outlet
-    from phosphene.priors import encode
-    from phosphene.tensors import as_images, recoloured
+    from phosphene.pictures import prior_that_encodes, reconstruct_image
 
     images.kind_of(out_file)
     outlet(out_file, image, prior)
-    loaded = _prior_with_encoder(context, prior, encoder, assigned or [])
-    pixels = images.read_image(image, loaded.size)
-    photograph = recoloured(as_images([pixels]), loaded.channels)[0]
-    with torch.no_grad(), users_code(f"prior {prior}") if is_factory(prior) else nullcontext():
-        again = loaded.images(encode(loaded, photograph, encoder)[None])[0].clamp(0, 1)
-    error = float((again - photograph).abs().mean())
-    pictures = [images.to_pixels(each.numpy()) for each in (photograph, again)]
-    images.write_picture(
-        out_file, images.contact_sheet(pictures, ["photograph", f"{prior}"], 2, scale=2)
-    )
+    if is_factory(prior):
+        refuse_options(context, ("encoder",), f"--prior {prior}, which encodes by itself")
+    else:
+        refuse_options(context, ("assigned",), f"--prior {prior}")
+    loaded = prior_that_encodes(prior, encoder, settings_of(assigned or []))
+    found = reconstruct_image(images.opened(image), loaded, encoder, prior)
+    images.write_picture(out_file, found.sheet())
     if as_json:
         print_json(
             {
                 "image": str(image),
                 "prior": prior,
                 "out": str(out_file),
-                "mean_absolute_error": error,
+                "mean_absolute_error": found.error,
             }
         )
     else:
         out.print(
-            f"{out_file}: mean absolute error {error:.3f} of the range 0 … 1",
+            f"{out_file}: mean absolute error {found.error:.3f} of the range 0 … 1",
             soft_wrap=True,
         )
-
-
-def _prior_with_encoder(
-    context: typer.Context, name: str, encoder: str, assigned: list[str]
-) -> AnyPrior:
-    """Return a prior from outside with its options, or a generator, whose encoder may be named."""
-    from phosphene.factories import is_factory
-    from phosphene.parts import read_options
-    from phosphene.priors import load_generated, load_prior, prior_options
-
-    if is_factory(name):
-        refuse_options(context, ("encoder",), f"--prior {name}, which encodes by itself")
-        given = settings_of(assigned)
-        return load_prior(name, None, read_options(prior_options(name), given, f"prior {name}"))
-    refuse_options(context, ("assigned",), f"--prior {name}")
-    generated = load_generated(name)
-    generated.check_encoder(encoder)
-    return generated

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from phosphene.cli import progress
 from phosphene.cli.options import given_settings, settings_of
@@ -26,15 +24,13 @@ from phosphene.cli.shell import (
     named_subject,
     out,
     print_json,
-    print_table,
     refuse_options,
     tell_figures,
+    tell_table,
     warn,
 )
 from phosphene.errors import BadRequest
 from phosphene.forms import StudyTable
-from phosphene.forms.exemplars import UnitExemplars
-from phosphene.forms.figures import measures_of
 
 
 def exemplars(
@@ -63,24 +59,13 @@ def exemplars(
     the layers asked for. After an interruption, the same command goes on. The index is kept, so
     other channels of these layers need no other pass.
     """
-    from phosphene.datasets import Stream, check_apart
-    from phosphene.files import outlet, outlet_folder
-    from phosphene.studies import asked_of
-    from phosphene.studies.exemplars import Exemplars, describe, find_exemplars
-    from phosphene.subjects import outer_layers
+    from phosphene.studies.exemplars import Exemplars, Search, signed_layers
+    from phosphene.tables import exemplars_table
 
     where = choose_machine(device, "float32", threads)["device"]
     network = named_subject(subject, fit, inputs)
-    network, named = asked_of(network, units or [])
-    layers = list(dict.fromkeys(unit.layer for unit in named))
-    layers = layers or [name for name, shape in outer_layers(network.shapes()).items() if shape]
-    check_apart(out_folder, images_folder)
-    file = out_folder / "exemplars.safetensors"
-    for each in (file, file.with_suffix(".json"), file.with_suffix(".png")):
-        outlet(each, subject)
-    outlet_folder(out_folder / "tiles")
-    asked = Exemplars(**given_settings(context))
-    data = Stream(images_folder, asked.split, network.photograph_size)
+    how = Exemplars(**given_settings(context))
+    search = Search.of(network, units or [], images_folder, out_folder, how, subject)
     read: list[int] = []
     with progress.bar(None, "looking") as advance:
 
@@ -88,44 +73,23 @@ def exemplars(
             advance(done - (read[-1] if read else 0))
             read.append(done)
 
-        found = find_exemplars(
-            network, layers, data, file, k=asked.k, batch=asked.batch, device=where, report=report
-        )
+        found = search.look(where, report)
     total = next(iter(found.values())).n_images
     if not read:
         err.print(
-            f"phosphene: kept the pass of an earlier run over {total:,} photographs in {file}",
+            f"phosphene: kept the pass of an earlier run over {total:,} photographs in "
+            f"{search.file}",
             soft_wrap=True,
         )
     with progress.status("cutting them out"):
-        form = describe(network, named, found, data, out_folder) if named else None
-    if form:
-        form.write(file.with_suffix(".json"))
+        form = search.describe(found) if search.units else None
     if as_json:
         print_json([asdict(row) for row in form.units] if form else [])
         return
     if form:
-        signed = [layer for layer, each in found.items() if (each.sample < 0).any()]
-        _tell_exemplars(form.units, signed)
+        tell_table(exemplars_table(form.units, signed_layers(found)))
         out.print(f"contact sheet: {out_folder / 'exemplars.png'}", soft_wrap=True)
-    out.print(f"{file}: {len(found)} layers, {total:,} photographs", soft_wrap=True)
-
-
-def _tell_exemplars(rows: Sequence[UnitExemplars], signed: Collection[str]) -> None:
-    """Print a row for each unit; in `signed` layers, which go below 0, no unit is silent."""
-    table = Table("unit", "channel of", "largest", "99 %", "median", "silent", "photographs")
-    for row in rows:
-        numbers = ", ".join(map(str, row.photographs))
-        table.add_row(
-            row.unit,
-            row.label,
-            f"{row.values[0]:.2f}",
-            f"{row.quantiles['0.99']:.2f}",
-            f"{row.quantiles['0.5']:.2f}",
-            "–" if row.unit.rpartition(":")[0] in signed else f"{row.silent or 0:.1%}",
-            numbers,
-        )
-    print_table(table)
+    out.print(f"{search.file}: {len(found)} layers, {total:,} photographs", soft_wrap=True)
 
 
 def evaluate(
@@ -259,32 +223,19 @@ def dissect(
 
     It compares where the channel answers with where objects are.
     """
-    from phosphene.datasets import Outlined, check_apart
-    from phosphene.files import outlet
-    from phosphene.studies import dissection
+    from phosphene.studies.dissection import Dissection, Search
+    from phosphene.tables import detectors_table
 
     where = choose_machine(device, "float32", threads)["device"]
-    check_apart(out_folder, images)
-    outlet(out_folder / "dissection.json", subject)
     network = named_subject(subject, fit, inputs)
-    asked = dissection.Dissection(**given_settings(context))
-    data = Outlined(images, asked.split, network.photograph_size)
-    options = {"quantile": asked.quantile, "batch": asked.batch, "device": where}
-    with progress.bar(2 * len(data), "looking") as advance:
-        overlaps = dissection.dissect(network, layer, data, report=advance, **options)
-    found = overlaps.form(network, data)
-    found.write(out_folder / "dissection.json")
+    how = Dissection(**given_settings(context))
+    search = Search.of(network, layer, images, out_folder, how, subject)
+    with progress.bar(search.photographs, "looking") as advance:
+        found = search.look(where, advance)
     if as_json:
         print_json(found.as_json())
         return
-    detectors = [row for row in found.units if row.iou > found.detector_above]
-    objects = {row.object for row in detectors}
-    title = f"{len(detectors)} detectors of {len(objects)} objects"
-    table = Table("unit", "object", "IoU", "others", title=title)
-    for row in sorted(detectors, key=lambda row: -row.iou):
-        others = ", ".join(f"{name} {iou:.3f}" for name, iou in row.others)
-        table.add_row(row.unit, row.object, f"{row.iou:.3f}", others)
-    print_table(table)
+    tell_table(detectors_table(found))
     out.print(
         f"{out_folder / 'dissection.json'}: {len(found.units):,} units, "
         f"{found.photographs:,} photographs, a detector above {found.detector_above}",
@@ -341,13 +292,6 @@ def study(
 
 def tell_rows(found: StudyTable) -> None:
     """Print a study's numbers, a row for each unit."""
-    keys = list(dict.fromkeys(key for row in found.units for key in measures_of(row)))
-    table = Table("unit", *keys)
-    for row in found.units:
-        table.add_row(row["unit"], *(_cell(row.get(key, "")) for key in keys))
-    print_table(table)
+    from phosphene.tables import study_table
 
-
-def _cell(told: Any) -> str:
-    value = getattr(told, "value", told)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    tell_table(study_table(found))

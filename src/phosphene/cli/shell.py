@@ -20,6 +20,7 @@ from phosphene.plain import Plain
 from phosphene.texts import clean, escaped
 
 if TYPE_CHECKING:
+    from phosphene import tables
     from phosphene.subjects import Subject
 
 out = Plain()
@@ -57,9 +58,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
 
 MAX_WIDTH = 100_000
 """Columns of a table that goes into a pipe or a file."""
-
-PARTS = ("value", "low", "high")
-"""What a figure in JSON has of numbers; null where it could not be measured."""
 
 
 class Interrupted(BaseException):
@@ -189,20 +187,21 @@ def print_table(table: Table) -> None:
     Plain(file=out.file, width=max(width, out.width)).print(table)
 
 
+def tell_table(table: tables.Table) -> None:
+    """Print a table of results, and its notes, on stdout."""
+    columns = [
+        Column(name, no_wrap=place in table.unbroken) for place, name in enumerate(table.columns)
+    ]
+    shown = Table(*columns, title=table.title or None)
+    for row in table.rows:
+        shown.add_row(*row)
+    print_table(shown)
+    for line in table.notes:
+        out.print(line, soft_wrap=True)
+
+
 def tell_figures(title: str, figures: dict[str, dict[str, Any]]) -> None:
     """Print a table of figures, as JSON has them, with their intervals."""
-    from phosphene.files import without_nan
+    from phosphene.tables import figures_table
 
-    figure_column, interval_column = (
-        Column(name, no_wrap=True) for name in ("figure", "95 % interval")
-    )
-    table = Table(figure_column, "", interval_column, "n", "", title=title)
-    for name, figure in without_nan(figures).items():
-        shown = {part: _three_digits(figure.get(part)) for part in PARTS}
-        interval = f"{shown['low']} … {shown['high']}"
-        table.add_row(name, shown["value"], interval, f"{figure['n']:,}", figure["note"])
-    print_table(table)
-
-
-def _three_digits(number: float | None) -> str:
-    return "–" if number is None else f"{number:.3g}"
+    tell_table(figures_table(title, figures))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import random
 from collections import Counter
@@ -13,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from torch import Tensor
 
 from phosphene.errors import BadRequest
-from phosphene.images import Pixels, to_pixels
+from phosphene.images import Pixels, contact_sheet, to_pixels
 from phosphene.screen import Place, for_psychopy
 
 BLANK = "blank"
@@ -47,7 +49,7 @@ class Presentation(NamedTuple):
     trial: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Generation:
     """The pictures of a generation, and the order in which they are shown.
 
@@ -64,6 +66,22 @@ class Generation:
     order: tuple[Presentation, ...]
     place: Place | None = None
     background: tuple[float, ...] = (0.5,)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        wanted = f"{len(self.order)} presentations wanted"
+        return f"<Generation {self.number}: {len(self)} pictures, {wanted}>"
+
+    def sheet(self, columns: int = 8) -> Pixels:
+        """Return all pictures in a grid, labelled with their ids."""
+        return contact_sheet([self.pixels(each) for each in self.ids], self.ids, columns)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(self.sheet()).save(buffer, "png")
+        return buffer.getvalue()
 
     def pixels(self, picture: str) -> Pixels:
         """Return the 8-bit pixels of a picture."""

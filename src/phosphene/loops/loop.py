@@ -65,7 +65,7 @@ class Told:
     """Whether the generation is complete, so that `ask` draws the next."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Loop:
     """A search for what a neuron prefers, one generation of pictures at a time.
 
@@ -122,6 +122,11 @@ class Loop:
         except BaseException:
             self.session.close()
             raise
+
+    def __repr__(self) -> str:
+        best = max((score for each in self.history for score in each), default=math.nan)
+        scored = f", best response {best:.2f}" if self.history else ""
+        return f"<Loop: {self.number} of {self.climb.steps} generations{scored}, {self.folder}>"
 
     def __enter__(self) -> Loop:
         return self

@@ -10,23 +10,38 @@ from phosphene.pictures.folder import (
     file_name,
     weights_of,
 )
-from phosphene.pictures.remake import check_code, check_trusted, check_weights, remake
+from phosphene.pictures.reconstruction import (
+    Reconstructed,
+    prior_that_encodes,
+    reconstruct_image,
+)
+from phosphene.pictures.remake import (
+    check_code,
+    check_trusted,
+    check_weights,
+    climb_again,
+    remake,
+)
 from phosphene.pictures.request import Request, start_request, taken_options
 from phosphene.pictures.versions import differences, versions
 
 __all__ = [
     "MAX_TILES",
     "SHEET",
+    "Reconstructed",
     "Request",
     "check_code",
     "check_kept",
     "check_places",
     "check_trusted",
     "check_weights",
+    "climb_again",
     "climb_batches",
     "climb_into",
     "differences",
     "file_name",
+    "prior_that_encodes",
+    "reconstruct_image",
     "remake",
     "start_request",
     "taken_options",

@@ -18,7 +18,7 @@ from phosphene.pictures.request import Request, read_start
 from phosphene.priors import Prior
 from phosphene.records import Folder
 from phosphene.subjects import Subject
-from phosphene.synthesis import Climb, Member
+from phosphene.synthesis import Climb, Member, PreferredInputs
 from phosphene.units import Unit
 
 
@@ -34,11 +34,43 @@ def remake(
 ) -> tuple[Record, Record]:
     """Make a record's picture again and return the old record and the new one.
 
+    In the record's own folder nothing is written. In another, a picture that another request made
+    is replaced only when `anew` is true. `climb_again` says what runs.
+    """
+    own = folder.path.resolve() == file.parent.resolve()
+    old, result = climb_again(
+        file,
+        None if own else folder,
+        trusted=trusted,
+        code=code,
+        device=device,
+        anew=anew,
+        report=report,
+    )
+    (new,) = result.records
+    if not own:
+        folder.create()
+        new = keep(folder, result, 0, new.request, old.weights)
+    return old, new
+
+
+def climb_again(
+    file: Path,
+    folder: Folder | None = None,
+    *,
+    trusted: str = "",
+    code: Collection[str] = (),
+    device: str | None = None,
+    anew: bool = False,
+    report: Callable[[int], None] = lambda steps: None,
+) -> tuple[Record, PreferredInputs]:
+    """Return a record, and its picture as it is climbed again, with the new record.
+
     The whole batch that it climbed in is climbed, since batches of other sizes may round
     differently. A subject that is code, `python:…`, runs only where it is the `trusted` one. A
-    prior, an optimizer or an objective that is code runs only where its name is in `code`. In the
-    record's own folder nothing is written. In another, a picture that another request made is
-    replaced only when `anew` is true.
+    prior, an optimizer or an objective that is code runs only where its name is in `code`. Before
+    the climb, `folder` is refused where it cannot take the picture, or has another of that name and
+    not `anew`.
     """
     old = Record.read(file)
     asked, members, member = Request.from_record(old, file)
@@ -47,11 +79,10 @@ def remake(
     check_code((asked.prior, asked.climb.optimizer, asked.climb.objective), code, file, old)
     request = asked if device is None else replace(asked, device=device)
     _check_device(request.device, file)
-    own = folder.path.resolve() == file.parent.resolve()
-    if not own:
+    if folder is not None:
         check_places(folder, [members[member]], file, *request.files)
-    if not (own or anew):
-        check_kept(folder, request, [members[member]])
+        if not anew:
+            check_kept(folder, request, [members[member]])
     if request.threads != torch.get_num_threads():
         torch.set_num_threads(request.threads)
     subject, prior = request.loaded()
@@ -59,12 +90,9 @@ def remake(
     check_weights(old, subject, prior, file, request.climb)
     start = read_start(request.start, subject, prior)
     arrays = bool(old.array)
-    result = climb(request, subject, prior, members, start, 0, arrays, report)
-    kept = asked.for_member(members, member)
-    if own:
-        return old, made(result, member, kept, old.weights)[0]
-    folder.create()
-    return old, keep(folder, result, member, kept, old.weights)
+    result = climb(request, subject, prior, members, start, 0, arrays, report)[member]
+    record, _ = made(result, 0, asked.for_member(members, member), old.weights)
+    return old, replace(result, records=(record,))
 
 
 def check_code(names: Sequence[object], code: Collection[str], file: Path, record: Record) -> None:

@@ -74,8 +74,10 @@ class Request:
     def _inputs(self) -> list[Any]:
         return [*self.inputs.values()] if isinstance(self.inputs, Mapping) else [None]
 
-    def loaded(self) -> tuple[Subject, Prior]:
-        """Return the subject and the prior that the request names."""
+    def loaded(self, own: Subject | None = None) -> tuple[Subject, Prior]:
+        """Return the subject and the prior that the request names, or with the subject `own`."""
+        if own is not None:
+            return own, load_prior(self.prior, own, self.prior_options)
         files = {name: each["file"] for name, each in self.inputs.items() if "file" in each}
         subject = load_subject(self.subject, fit=self.fit, inputs=files).as_read_by(self.reading)
         _check_inputs(self, subject)

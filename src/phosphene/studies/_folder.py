@@ -46,8 +46,14 @@ class Run:
     sums: tuple[Target, ...] = ()
 
     @classmethod
-    def of(cls, folder: Path, trusted: str = "", code: Collection[str] = ()) -> Run:
-        """Read a folder.
+    def of(
+        cls,
+        folder: Path,
+        trusted: str = "",
+        code: Collection[str] = (),
+        given: Subject | None = None,
+    ) -> Run:
+        """Read a folder, whose subject is the one that the records name, or the `given` one.
 
         `BadFile` where there are no records, `BadRequest` where none is of a lone unit that was
         climbed up. A subject that is code, `python:…`, is loaded only where it is the `trusted`
@@ -87,9 +93,10 @@ class Run:
             )
         named = f"--subject {shlex.quote(request.subject)}"
         command = f"phosphene evaluate {shlex.quote(str(folder))} {named}"
-        check_trusted(request.subject, trusted, made[0][0], command)
+        if given is None:
+            check_trusted(request.subject, trusted, made[0][0], command)
         check_code([request.prior], code, *made[0])
-        subject, prior = request.loaded()
+        subject, prior = request.loaded(given)
         for file, record in made:
             check_weights(record, subject, prior, file)
         for layer, channels in layers.items():  # a record comes from outside: its units must exist

@@ -28,9 +28,10 @@ from phosphene.texts import file_names, slug
 
 def evaluate(
     folders: Sequence[Path],
-    judge: str,
+    judge: str | Subject,
     images: str | None = None,
     *,
+    own: Subject | None = None,
     control: Path | None = None,
     trusted: str = "",
     code: Collection[str] = (),
@@ -48,12 +49,13 @@ def evaluate(
     one in `every` is read) the pictures are compared with what excites the same units there; with
     `control`, a folder of the same units climbed on the randomised subject, with what the prior
     draws when nobody asks. What excites the units most is kept in `index`. The folders are of one
-    subject: photographs beside a unit are read once for all of them.
+    subject: photographs beside a unit are read once for all of them. The subject is `own`, or what
+    the records name.
     """
     if images:
         kernel_distance()
-    runs = [Run.of(folder, trusted, code) for folder in folders]
-    observer = load_subject(judge)
+    runs = [Run.of(folder, trusted, code, own) for folder in folders]
+    observer = load_subject(judge) if isinstance(judge, str) else judge
     subject = runs[0].subject
     if other := sorted({run.subject.name for run in runs} - {subject.name}):
         raise BadRequest(
@@ -77,14 +79,13 @@ def evaluate(
         comparison = Comparison.of(runs, subject, observer, natural)
     named = _named_layer(observer, subject, natural)
     _check_named(folders, runs, named, natural)
-    files = dict(zip(layers, file_names([slug(layer) for layer in layers]), strict=True))
+    files = evidence_files(observer, layers)
     found: list[dict[str, Evaluation]] = [{} for _ in runs]
     for layer in layers:
         rows = [_rows(subject, layer, run.layers.get(layer, {})) for run in runs]
         compared: list[dict[str, Figure]] = [{} for _ in runs]
         if comparison:
             compared = comparison(layer, rows, controls.get(layer, {}), report)
-        name = f"evaluation-{slug(observer.name)}-{files[layer]}.json"
         for i, run in enumerate(runs):
             if not rows[i]:
                 continue
@@ -100,9 +101,16 @@ def evaluate(
                 figures=figures,
                 units=list(rows[i].values()),
             )
-            form.write(folders[i] / "evidence" / name)
+            form.write(folders[i] / "evidence" / files[layer])
             found[i][layer] = form
     return [[mine[layer] for layer in run.layers] for run, mine in zip(runs, found, strict=True)]
+
+
+def evidence_files(judge: Subject, layers: Sequence[str]) -> dict[str, str]:
+    """Return the names of the files that keep what a judge measured of layers."""
+    names = file_names([slug(layer) for layer in layers])
+    files = (f"evaluation-{slug(judge.name)}-{name}.json" for name in names)
+    return dict(zip(layers, files, strict=True))
 
 
 def _named_layer(observer: Subject, subject: Subject, natural: NaturalImages | None) -> str:

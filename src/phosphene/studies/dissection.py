@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from phosphene import forms
-from phosphene.datasets import Outlined, batched
+from phosphene.datasets import Outlined, batched, check_apart
 from phosphene.errors import BadRequest
+from phosphene.files import outlet
 from phosphene.forms.dissection import UnitOverlap
-from phosphene.parts import option
+from phosphene.parts import check_options, option
 from phosphene.probe import Read, find_layer
 from phosphene.runtime import Runtime
 from phosphene.studies._study import Study, counted
@@ -186,6 +187,9 @@ class Dissection(Study):
     quantile: float = option(QUANTILE, "Share of a channel's activations that are its answer.")
     batch: int = option(16, "Photographs read at once.", low=1, high=4096)
 
+    def __post_init__(self) -> None:
+        check_options(self)
+
     def run(
         self, subject: Subject, units: Sequence[Unit], images: Path, runtime: Runtime
     ) -> forms.Dissection:
@@ -204,3 +208,49 @@ class Dissection(Study):
             report=counted(runtime, 2 * len(data)),
         )
         return found.form(subject, data)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Two passes over photographs with outlined objects for a layer of a network."""
+
+    subject: Subject
+    layer: str
+    data: Outlined
+    folder: Path
+    how: Dissection
+
+    @classmethod
+    def of(
+        cls,
+        subject: Subject,
+        layer: str,
+        photographs: Path,
+        folder: Path,
+        how: Dissection,
+        *read: str,
+    ) -> Search:
+        """Return the search; before any work, a folder is refused that cannot take its file.
+
+        A file that is one of those that are `read` is refused as well.
+        """
+        check_apart(folder, photographs)
+        outlet(folder / "dissection.json", *read)
+        data = Outlined(photographs, how.split, subject.photograph_size)
+        return cls(subject, layer, data, folder, how)
+
+    @property
+    def photographs(self) -> int:
+        """Return how many photographs both passes read together."""
+        return 2 * len(self.data)
+
+    def look(
+        self, device: str, report: Callable[[int], None] = lambda photographs: None
+    ) -> forms.Dissection:
+        """Return which object each channel detects, and write it."""
+        options: dict[str, Any] = {"quantile": self.how.quantile, "batch": self.how.batch}
+        found = dissect(
+            self.subject, self.layer, self.data, device=device, report=report, **options
+        ).form(self.subject, self.data)
+        found.write(self.folder / found.file_name)
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from phosphene import forms, images
-from phosphene.datasets import Stream
+from phosphene.datasets import Stream, check_apart
+from phosphene.files import outlet, outlet_folder
 from phosphene.forms.exemplars import UnitExemplars
-from phosphene.parts import option
+from phosphene.parts import check_options, option
 from phosphene.receptive_fields import Box, Fields, receptive_fields
 from phosphene.runtime import Runtime
 from phosphene.studies._index import LayerExemplars, find_exemplars, find_peaks
 from phosphene.studies._study import Study
-from phosphene.subjects import Subject
+from phosphene.studies._sums import asked_of
+from phosphene.subjects import Subject, outer_layers
 from phosphene.tensors import as_images, recoloured
 from phosphene.texts import clean, file_names, slug
 from phosphene.units import Unit
@@ -27,12 +29,14 @@ from phosphene.units import Unit
 __all__ = [
     "Exemplars",
     "LayerExemplars",
+    "Search",
     "cut_out",
     "describe",
     "field_box",
     "fields_of",
     "find_exemplars",
     "find_peaks",
+    "signed_layers",
 ]
 
 MAX_ROWS, MAX_COLUMNS = 50, 20
@@ -268,11 +272,14 @@ class Exemplars(Study):
     k: int = option(9, "Exemplars of each unit.", low=1, high=1000)
     batch: int = option(64, "Photographs read at once.", low=1, high=4096)
 
+    def __post_init__(self) -> None:
+        check_options(self)
+
     def run(
         self, subject: Subject, units: Sequence[Unit], images: Path, runtime: Runtime
     ) -> forms.Exemplars:
         """Return each unit's exemplars; strips, the contact sheet and the index lie beside."""
-        data = Stream(images, self.split, subject.photograph_size)
+        data = _stream(subject, images, self.split)
         found = find_exemplars(
             subject,
             list(dict.fromkeys(unit.layer for unit in units)),
@@ -284,3 +291,71 @@ class Exemplars(Study):
             report=lambda done: runtime.progress(done, 0, {}),
         )
         return describe(subject, units, found, data, runtime.folder)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A pass over photographs for units of a network, with its files in a folder.
+
+    `units` are what is described; the index has all channels of the `layers`.
+    """
+
+    subject: Subject
+    units: list[Unit]
+    layers: list[str]
+    data: Stream
+    folder: Path
+    how: Exemplars
+
+    @classmethod
+    def of(
+        cls,
+        subject: Subject,
+        units: Sequence[str],
+        photographs: Path,
+        folder: Path,
+        how: Exemplars,
+        *read: str,
+    ) -> Search:
+        """Return the search for units that texts name; for none, of all layers.
+
+        Before any work, a folder is refused that cannot take the files, or whose files are `read`.
+        """
+        subject, named = asked_of(subject, units)
+        layers = list(dict.fromkeys(unit.layer for unit in named))
+        layers = layers or [name for name, shape in outer_layers(subject.shapes()).items() if shape]
+        check_apart(folder, photographs)
+        found = cls(subject, named, layers, _stream(subject, photographs, how.split), folder, how)
+        for each in (found.file, found.file.with_suffix(".json"), found.file.with_suffix(".png")):
+            outlet(each, *read)
+        outlet_folder(folder / "tiles")
+        return found
+
+    @property
+    def file(self) -> Path:
+        """Return the file of the index."""
+        return self.folder / "exemplars.safetensors"
+
+    def look(
+        self, device: str, report: Callable[[int], None] = lambda photographs: None
+    ) -> dict[str, LayerExemplars]:
+        """Return what excites each layer, from the index where an earlier search left it."""
+        options: dict[str, Any] = {"k": self.how.k, "batch": self.how.batch, "device": device}
+        return find_exemplars(
+            self.subject, self.layers, self.data, self.file, report=report, **options
+        )
+
+    def describe(self, found: Mapping[str, LayerExemplars]) -> forms.Exemplars:
+        """Draw the units' photographs, and write and return what is told of the units."""
+        form = describe(self.subject, self.units, found, self.data, self.folder)
+        form.write(self.file.with_suffix(".json"))
+        return form
+
+
+def _stream(subject: Subject, photographs: Path, split: str) -> Stream:
+    return Stream(photographs, split, subject.photograph_size)
+
+
+def signed_layers(found: Mapping[str, LayerExemplars]) -> list[str]:
+    """Return the layers whose activations go below 0, so that no unit of theirs is silent."""
+    return [layer for layer, each in found.items() if (each.sample < 0).any()]

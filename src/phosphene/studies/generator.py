@@ -63,7 +63,7 @@ class Observer:
 
     def __init__(
         self,
-        judge: str,
+        judge: str | Subject,
         images: str | Path,
         size: int,
         *,
@@ -71,7 +71,8 @@ class Observer:
         device: str = "cpu",
     ):
         metrics.kernel_distance()
-        self.judge, self.size, self.device = load_subject(judge), size, device
+        self.judge = load_subject(judge) if isinstance(judge, str) else judge
+        self.size, self.device = size, device
         self.judge.network.to(device)
         train, val = (load(images, split, labelled=False) for split in ("train", "val"))
         held_out, known = (

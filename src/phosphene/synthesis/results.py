@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from phosphene import images as pictures
-from phosphene.errors import BadRequest
+from phosphene.errors import BadRequest, UnknownName, near
 from phosphene.forms import Record
 from phosphene.records import Contents, Folder
 from phosphene.tensors import per_row
@@ -21,6 +21,9 @@ from phosphene.units import Target
 
 NOT_ABOVE = "no higher than its start"
 """The status of a picture whose unit answers to it no more than it did to the start."""
+
+SHOWN = 128
+"""Pixels of a picture's longer side in a notebook; smaller ones are shown larger."""
 
 MAX_SEED = 2**53
 """As large a whole number as every reader of JSON keeps."""
@@ -97,8 +100,20 @@ class PreferredInputs:
         more = [f"and {len(self) - 4:,} more"] if len(self) > 4 else []
         return f"<PreferredInputs: {', '.join([*shown, *more])}>"
 
-    def __getitem__(self, which: int | slice) -> PreferredInputs:
-        """Return the one at a place, or a part, as a result of its own."""
+    def __getitem__(self, which: int | slice | str) -> PreferredInputs:
+        """Return the one at a place, or a part, as a result of its own.
+
+        A text is a unit, such as "fc8:27", or its class, such as "class:lion": all seeds of it are
+        returned. `UnknownName` where the result has none of it.
+        """
+        if isinstance(which, str):
+            found = [self[i] for i, member in enumerate(self.members) if _is_named(member, which)]
+            if not found:
+                targets = [member.target for member in self.members]
+                classes = (f"class:{each.label}" for each in targets if each.label)
+                names = dict.fromkeys([*map(str, targets), *classes])
+                raise UnknownName(f"no unit {which!r} in this result; near: {near(which, names)}")
+            return joined(found)
         if not isinstance(which, slice):
             place = range(len(self))[which]  # `IndexError` where there is none
             which = slice(place, place + 1)
@@ -148,16 +163,23 @@ class PreferredInputs:
         pictures.write_png(into.path / "contact-sheet.png", self.sheet())
         return into.path
 
-    def sheet(self, columns: int = 8) -> pictures.Pixels:
-        """Return all pictures in a grid, labelled with target and score."""
-        return pictures.contact_sheet(*tiles(self), columns=columns)
+    def sheet(self, columns: int = 8, scale: int = 1) -> pictures.Pixels:
+        """Return all pictures in a grid, `scale` times as large, with target and score below."""
+        return pictures.contact_sheet(*tiles(self), columns=columns, scale=scale)
 
     def _repr_png_(self) -> bytes:
         from PIL import Image
 
+        scale = max(1, SHOWN // max(self.images.shape[2:]))
         buffer = io.BytesIO()
-        Image.fromarray(self.sheet()).save(buffer, "png")
+        Image.fromarray(self.sheet(scale=scale)).save(buffer, "png")
         return buffer.getvalue()
+
+
+def _is_named(member: Member, name: str) -> bool:
+    """Return whether a name is that of a member's target, or of its class."""
+    target = member.target
+    return name in (str(target), target.label) or name == f"class:{target.label}"
 
 
 def with_higher(

@@ -1,14 +1,10 @@
-"""The one call for Python: from units of any network to their preferred inputs.
-
-It shows its progress and writes records.
-"""
+"""From units of any network to their preferred inputs, with their records."""
 
 from __future__ import annotations
 
 import hashlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from reprlib import repr as shortened
 from types import MappingProxyType
@@ -18,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadRequest
+from phosphene.notebook._shared import USUAL_SIZE, lent, progress
 from phosphene.pictures import (
     Request,
     check_kept,
@@ -25,13 +22,10 @@ from phosphene.pictures import (
     taken_options,
     weights_of,
 )
-from phosphene.plain import Plain
 from phosphene.priors import Prior, load_prior, prior_options
-from phosphene.probe import borrowed
-from phosphene.progress import shown
 from phosphene.records import Folder
 from phosphene.runtime import chosen
-from phosphene.subjects import Subject, load_subject, wrap
+from phosphene.subjects import Subject
 from phosphene.synthesis import (
     Climb,
     Member,
@@ -43,7 +37,6 @@ from phosphene.synthesis import (
     joined,
     settings,
 )
-from phosphene.tensors import FITS
 from phosphene.units import Direction, Target, Unit
 
 
@@ -55,7 +48,7 @@ def synthesize(
     climb: str | Climb = "default",
     seeds: int | Sequence[int] = 0,
     start: str | Tensor = "random",
-    size: int | tuple[int, int] = (224, 224),
+    size: int | tuple[int, int] = USUAL_SIZE,
     fit: str = "",
     inputs: Mapping[str, Any] = MappingProxyType({}),
     device: str = "auto",
@@ -93,24 +86,17 @@ def synthesize(
         >>> phosphene.synthesize("caffenet-objects", ["class:lion", "conv5:7"], steps=100)
     """
     named = str(subject) if isinstance(subject, (str, Path)) else ""
-    if isinstance(subject, (str, Path)):
-        subject = load_subject(subject, fit=fit, inputs=inputs)
-    elif isinstance(subject, Subject) and (fit or inputs):
-        raise BadRequest("a Subject has its own fit and inputs: give them to phosphene.wrap")
     device, precision = chosen(device, precision)
     device = _checked_machine(device, precision, batch, every_frame)
-    network = subject.network if isinstance(subject, Subject) else subject
-    with borrowed(network) if isinstance(network, nn.Module) else nullcontext():
-        if not isinstance(subject, Subject):  # what is no module is refused by `wrap`
-            subject = wrap(subject, size=size, fit=fit or FITS[0], inputs=inputs)
-        members = _members(subject, units, seeds)
+    with lent(subject, fit, inputs, size) as network:
+        members = _members(network, units, seeds)
         own = {}
         if not isinstance(prior, Prior):
             own = taken_options(str(prior), prior_options(str(prior)), changes)
-        loaded = load_prior(prior, subject, own)
+        loaded = load_prior(prior, network, own)
         how = settings(climb, loaded, **changes)
         request = Request(
-            named or subject.name,
+            named or network.name,
             _name(prior),
             how,
             start if isinstance(start, str) else _image(start),
@@ -118,13 +104,13 @@ def synthesize(
             device=device,
             precision=precision,
             threads=torch.get_num_threads(),
-            reading=subject.reading_version(),
-            fit=subject.fit,
-            inputs=subject.inputs,
+            reading=network.reading_version(),
+            fit=network.fit,
+            inputs=network.inputs,
         )
-        with _progress(len(members) * how.steps, quiet) as report:
+        with progress(len(members) * how.steps, "climbing", "steps", quiet) as report:
             results = _results(
-                request, subject, loaded, members, start, batch, every_frame, arrays, out, report
+                request, network, loaded, members, start, batch, every_frame, arrays, out, report
             )
             return joined(list(results))
 
@@ -211,14 +197,3 @@ def _image(start: object) -> dict[str, str]:
     values = start.detach().cpu().contiguous().numpy().tobytes()
     told = hashlib.sha256(f"{tuple(start.shape)} {start.dtype} ".encode() + values)
     return {"file": "an image given in Python", "sha256": told.hexdigest()}
-
-
-@contextmanager
-def _progress(steps: int, quiet: bool | None) -> Iterator[Callable[[int], None]]:
-    """Lend the function that shows how far the climb has come."""
-    console = Plain(stderr=True)
-    if quiet or (quiet is None and not (console.is_terminal or console.is_jupyter)):
-        yield lambda count: None
-        return
-    with shown(console, steps, "climbing", "steps") as advance:
-        yield advance
