@@ -18,7 +18,7 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).parent.parent
 ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-PAGES = [*(ROOT / name for name in ROOT_PAGES), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*(ROOT / name for name in ROOT_PAGES), *sorted((ROOT / "docs").rglob("*.md"))]
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 MEAN_WORDS, LONG_SENTENCE, LONG_SHARE, LONG_PARAGRAPH = 16, 30, 0.02, 90
