@@ -466,7 +466,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site whose classes, labels and objects are what nobody wants to read."""
     folder = tmp_path_factory.mktemp("hostile")
     names = list(HOSTILE.values())
-    for i, name in enumerate(names):
+    for i, name in enumerate([*names, *names]):
         write_picture(folder / "run", f"{i}", lone(f"fc:{i}", name), pixels=colours(i))
     write_exemplars(
         folder / "exemplars", [f"fc:{i}" for i in range(4)], classes=names, label=names[0]
@@ -491,10 +491,17 @@ def test_a_hostile_name_does_no_harm(page: Any, hostile: Path, kind: str) -> Non
         "index.html",
         "tiny-objects/fc.html",
         f"tiny-objects/fc/{channel}.html",
+        f"tiny-objects/fc/map.html#unit={channel}",
+        f"unit.html#{quote(name)}@0/fc:99",
+        "guess.html",
+        "reading.html",
         f"search.html#q={quote(name)}",
     ):
         visit(page, hostile / path.partition("#")[0], f"#{path.partition('#')[2]}")
-        if path != "index.html":
+        if path == "guess.html":
+            page.locator(".choices button").first.click()
+            expect(page.locator("[data-answer] a")).to_have_count(2)
+        elif path not in ("index.html", "reading.html", "unit.html"):
             expect(page.locator("main")).to_contain_text(name)
         assert page.evaluate("typeof hacked") == "undefined"
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path

@@ -184,7 +184,8 @@ async function goRandom() {
 }
 
 async function followLink(says) {
-  const text = decodeURIComponent(location.hash.slice(1));
+  let text = location.hash.slice(1);
+  try { text = decodeURIComponent(text); } catch { /* a link that somebody wrote by hand */ }
   const [, network, sha256, unit] = text.match(/^(.*)@([^/@]*)\/(.+)$/s) ?? [];
   if (!unit) return;
   const named = (await loadIndex()).filter((entry) => entry.key === unit);

@@ -109,7 +109,8 @@ function startGuess(form) {
   }
 
   const COLUMNS = ["time", "subject", "subject_sha256", "layer", "kind", "unit", "foil", "side", "answer", "correct", "seconds"];
-  const cell = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  const safe = (value) => (/^[=+\-@\t]/.test(value) ? `'${value}` : value); // or a spreadsheet may take a name for a formula
+  const cell = (value) => (/[",\n\r]/.test(value) ? `"${safe(value).replaceAll('"', '""')}"` : safe(value));
 
   function take(kind) {
     const right = answers.filter((each) => each.correct).length, [low, high] = wilson(right, answers.length);
