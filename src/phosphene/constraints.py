@@ -37,7 +37,7 @@ class Constraint(ABC):
 
 
 class Free(Constraint):
-    """Decay towards 0 alone, which for pixels is grey. A decay of 1 is no constraint at all."""
+    """Shrink towards 0 alone, which for pixels is grey. A decay of 1 is no constraint at all."""
 
     def fit(self, statistics: CodeStatistics | None) -> Constrained:
         return lambda codes: codes if self.decay == 1 else self.decay * codes

@@ -65,7 +65,7 @@ class Encoder:
 
 
 class Dictionary(nn.Module):
-    """The features of a dictionary at every position of a layer.
+    """Compute the features of a dictionary at every position of a layer.
 
     It reads (batch, inputs, …) and gives (batch, channels, …). `names` are those of its features,
     where they have any. `sha256` is a hash of the file and of its configuration.

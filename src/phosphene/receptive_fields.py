@@ -149,7 +149,7 @@ class _NoNaN(Exception):
 
 
 class _Spread:
-    """Asks a network which of its units a NaN in a part of its input reaches."""
+    """Ask a network which of its units a NaN in a part of its input reaches."""
 
     def __init__(
         self, network: nn.Module, shape: tuple[int, int, int], batch: int, tokens: Tokens | None

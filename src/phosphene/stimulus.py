@@ -223,7 +223,7 @@ def luminances(images: Tensor) -> Tensor:
 
 
 class _Projection:
-    """The projection of one stimulus for a subject and images of one kind (see `Stimulus`).
+    """Project images of one kind on one stimulus, for a subject (see `Stimulus`).
 
     Images differ from the background by a departure. What the subject is shown is linear in it.
     """

@@ -56,7 +56,7 @@ CLASSES = (
 
 
 class TinyNet(nn.Module):
-    """Two convolutions and a linear layer, from (batch, 3, 14, 14) to ten logits.
+    """Classify by two convolutions and a linear layer, from (batch, 3, 14, 14) to ten logits.
 
     `relu` overwrites its input, as torchvision's networks do.
     """
@@ -74,7 +74,7 @@ class TinyNet(nn.Module):
 
 
 class TinyGenerator(nn.Module):
-    """A code (batch, code) through one hidden layer to an image in (0, 1)."""
+    """Map a code (batch, code) through one hidden layer to an image in (0, 1)."""
 
     def __init__(self, code: int = CODE, size: int = IMAGE, view_size: int = VIEW) -> None:
         super().__init__()

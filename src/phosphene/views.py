@@ -42,7 +42,7 @@ class View:
 
 
 class Extended(nn.Module):
-    """A network that has views under names of their own; it computes what the network computes.
+    """Add views to a network under names of their own; it computes what the network computes.
 
     Its modules have the paths that they have in the network.
     """

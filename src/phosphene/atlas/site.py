@@ -200,7 +200,7 @@ def served(site: Path, port: int) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    """Serves files and says nothing."""
+    """Serve files and say nothing."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

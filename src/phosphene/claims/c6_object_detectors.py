@@ -134,7 +134,7 @@ def numbers(units: Sequence[Mapping[str, Any]], level: float) -> dict[str, Figur
 
 
 class _Nearest:
-    """Which object's mean crop is nearest, in the pooled features of the first judge."""
+    """Find the object whose mean crop is nearest, in the pooled features of the first judge."""
 
     def __init__(self, experiment: Experiment, crops: Mapping[str, Tensor]):
         self._experiment = experiment

@@ -264,7 +264,7 @@ def _noise(multiplicative: float, fano: float, trials: Path | None) -> Noise:
 
 
 class _Loops:
-    """Makes loops of the same settings."""
+    """Make loops of the same settings."""
 
     def __init__(
         self,

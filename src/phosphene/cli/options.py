@@ -38,7 +38,7 @@ class SubjectCommand(TyperCommand):
 
 
 class DeclaredCommand(SubjectCommand):
-    """A command that also takes the options that parts declare."""
+    """Take the options that parts declare beside a command's own."""
 
     panel: str | None = None
     """Where the help shows them."""
@@ -62,7 +62,7 @@ class DeclaredCommand(SubjectCommand):
 
 
 class ClimbCommand(DeclaredCommand):
-    """A command that also takes the options of a climb and of its built-in parts."""
+    """Take the options of a climb and of its built-in parts beside a command's own."""
 
     panel = "Climb"
     whose = "the climb's"
@@ -106,7 +106,7 @@ class StimulusCommand(DeclaredCommand):
 
 
 class StudyCommand(DeclaredCommand):
-    """A command of one study, which also takes that study's options."""
+    """Take the options of one study beside a command's own."""
 
     studies: ClassVar = {"exemplars": "exemplars", "dissect": "dissection"}
 

@@ -23,7 +23,7 @@ from phosphene.images import middle
 
 
 class Outlined:
-    """Photographs whose objects are outlined, read one after the other.
+    """Read photographs whose objects are outlined, one after the other.
 
     Shards with a column `objects` beside `image`: JSON, a list of {"c": number of the object's
     name, "p": [[x, y], …]}, in pixels of the picture counted from 1. The names are

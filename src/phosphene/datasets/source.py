@@ -72,7 +72,7 @@ class Row:
 
 
 class Source(ABC):
-    """One split of photographs, such as a folder's, a hub's, or one of your own.
+    """Read one split of photographs: of a folder, of a hub, or of your own.
 
     A subclass says how many photographs there are and yields them, in an order that is always the
     same. It may set `name`, `classes` and `licence`, which an index or a weights file states. Where

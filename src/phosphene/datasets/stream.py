@@ -63,7 +63,7 @@ class Damage:
 
 
 class Stream:
-    """A split that is read one photograph after the other, whether it has labels or not.
+    """Read a split one photograph after the other, whether it has labels or not.
 
     A photograph that cannot be read keeps its number; `damage` names it.
     """

@@ -20,7 +20,7 @@ from phosphene.loops.loop import Loop, Told, notice
 
 
 class Interleaved:
-    """Loops that are asked and told as one: of several neurons, priors or optimizers.
+    """Run several loops as one: of several neurons, priors or optimizers.
 
     Each loop has a name of its own, with which the ids of its pictures begin, and its own log. The
     pictures of all are of one size. What one loop lacks is shown again beside the next generation

@@ -33,7 +33,7 @@ PATIENCE = 10.0
 
 
 class LoopServer(socketserver.TCPServer):
-    """Serves one rig at a time. `server_address` has the port, `token` what the rig must say."""
+    """Serve one rig at a time. `server_address` has the port, `token` what the rig must say."""
 
     allow_reuse_address = True
 

@@ -25,7 +25,7 @@ Event = dict[str, Any]
 
 
 class Session:
-    """A log of events in a folder, which one process holds at a time."""
+    """Keep a log of events in a folder, which one process holds at a time."""
 
     def __init__(self, folder: Path):
         self.path = folder / NAME

@@ -14,7 +14,7 @@ Means = Mapping[str, float]
 
 
 class Trials:
-    """Responses by picture, trial and channel, of the channels that are wanted."""
+    """Collect responses by picture, trial and channel, of the channels that are wanted."""
 
     def __init__(self, channels: Iterable[str]):
         self.channels = [*channels]

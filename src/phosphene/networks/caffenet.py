@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class CaffeNet(nn.Module):
-    """Krizhevsky et al.'s network in Caffe's layout, with batch norm, for 84-pixel photographs.
+    """Classify photographs of 84 pixels by Krizhevsky et al.'s network, in Caffe's layout.
 
     Its layers carry Caffe's names: `conv1` … `conv5`, `pool5`, `fc6`, `fc7` are values *after* the
     ReLU (the paper's codes), `fc8` holds the logits. The pre-activation of any of them is the

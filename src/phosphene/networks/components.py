@@ -14,7 +14,7 @@ NAME = "principal_components"
 
 
 class Components(nn.Module):
-    """The principal components of a layer's units, at all positions at once.
+    """Project a layer's units, at all positions at once, on their principal components.
 
     It reads (batch, channels, …) and gives (batch, components): the product of what differs from
     the `mean` (units,) with the `axes` (components, units).

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Discriminator(nn.Module):
-    """A discriminator of photographs, given their codes: one small head for each feature map.
+    """Discriminate photographs, given their codes, by one small head for each feature map.
 
     Features of a frozen network let the heads tell objects from their first step (Sauer et al.
     2021, Projected GANs); the code joins in at every position (Miyato & Koyama 2018). `maps` says
@@ -31,7 +31,7 @@ class Discriminator(nn.Module):
 
 
 class Head(nn.Module):
-    """A feature map and a code → a logit at every position of the map, halved so many times."""
+    """Map features and a code to a logit at every position of the map, halved so many times."""
 
     def __init__(self, channels: int, halvings: int, code: int, width: int):
         super().__init__()
@@ -55,7 +55,7 @@ class Head(nn.Module):
 
 
 class CodeRegressor(nn.Module):
-    """A regressor of whitened codes: to latents what the encoder is to images, and cheaper.
+    """Regress whitened codes on latents, as the encoder reads images, and cheaper.
 
     Latents (batch, latent, n, n) → features at n, n / 2 and n / 4 positions a side, and the code
     (batch, code).

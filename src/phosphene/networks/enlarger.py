@@ -64,7 +64,7 @@ class Enlarger(nn.Module):
 
 
 class EnlargedGenerator(nn.Module):
-    """Codes (batch, *code) to RGB in [0, 1], (batch, 3, size, size): drawn small, and doubled.
+    """Map codes (batch, *code) to RGB in [0, 1], (batch, 3, size, size): drawn small, then doubled.
 
     It has what a climb asks of a generator: `image_size` and `view_size` in pixels, twice the first
     stage's, and `code_shape`.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class ImageGenerator(nn.Module):
-    """Codes (batch, *code), as the encoder gives them, to RGB in (0, 1), (batch, 3, size, size).
+    """Map the encoder's codes (batch, *code) to RGB in (0, 1), (batch, 3, size, size).
 
     A code is a vector, its length given, or a map, given as [channels, rows, columns]. The subject
     was shown the central `view_size` pixels of such an image. `code_mean` and `code_std` whiten
@@ -44,7 +44,7 @@ class ImageGenerator(nn.Module):
 
 
 class TwoStageGenerator(ImageGenerator):
-    """Code → latent map → image: a map learnt against an autoencoder's latents, then its decoder.
+    """Map code → latent map → image: a map learned on an autoencoder's latents, then its decoder.
 
     Where the code is a map, `hidden`, `seed_channels` and `rank` mean nothing.
     """
@@ -94,7 +94,7 @@ class TwoStageGenerator(ImageGenerator):
 
 
 class DirectGenerator(ImageGenerator):
-    """The layout of DeePSiM's generators (Dosovitskiy & Brox 2016), at any size and width.
+    """Map codes to images by DeePSiM's layout (Dosovitskiy & Brox 2016), at any size and width.
 
     A vector goes through three fully connected layers, a map through three convolutions, to 4 … 7
     positions a side. From there each transposed convolution doubles, and all but the last two are
@@ -182,7 +182,7 @@ def _with_blocks(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
 
 
 class CodeToLatent(nn.Module):
-    """Whitened codes (batch, code) → latent maps (batch, latent, 2 grid, 2 grid).
+    """Map whitened codes (batch, code) to latent maps (batch, latent, 2 grid, 2 grid).
 
     A linear map of low rank, which has a closed form, plus what a network adds to it: residual
     blocks at `grid` positions a side, where convolutions are cheap and read all of the picture,
@@ -219,7 +219,7 @@ class CodeToLatent(nn.Module):
 
 
 class MapToLatent(nn.Module):
-    """Whitened code maps (batch, channels, rows, columns) → latents (batch, latent, side, side).
+    """Map whitened maps (batch, channels, rows, columns) to latents (batch, latent, side, side).
 
     A convolution, which has a closed form, plus what a network adds to it: residual blocks at the
     code's own resolution, then at that of the latents.
@@ -245,7 +245,7 @@ class MapToLatent(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + two 3×3 convolutions of it, each after a LeakyReLU.
+    """Return x + two 3×3 convolutions of it, each after a LeakyReLU.
 
     The second begins near zero, in place of a norm.
     """
@@ -263,7 +263,7 @@ class Residual(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent maps (batch, latent, n, n) → image logits (batch, 3, 8n, 8n), without a norm.
+    """Map latent maps (batch, latent, n, n) to image logits (batch, 3, 8n, 8n), without a norm.
 
     It runs in every step of a climb: two plain convolutions at each of three resolutions, `blocks`
     residual ones after them, and the last doubling by a pixel shuffle. A binomial filter removes
@@ -301,7 +301,7 @@ def smoothed(x: Tensor) -> Tensor:
 
 
 class _Plain(nn.Module):
-    """x + LeakyReLU(convolution)."""
+    """Return x + LeakyReLU(convolution)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -312,7 +312,7 @@ class _Plain(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """Images (batch, 3, 8n, 8n) in [0, 1] → latent maps (batch, latent, n, n).
+    """Map images (batch, 3, 8n, 8n) in [0, 1] to latent maps (batch, latent, n, n).
 
     It is the first half of the autoencoder.
     """

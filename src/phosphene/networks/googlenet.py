@@ -23,7 +23,7 @@ They are 1×1, (reduce, 3×3), (reduce, 5×5) and after the pool.
 
 
 class GoogLeNet(nn.Module):
-    """Two convolutions, nine inception blocks, pooled features (`pool`, a code), logits (`fc`).
+    """Classify by two convolutions, nine inception blocks, features (`pool`) and logits (`fc`).
 
     `width` is the share of the paper's channels. All named values are after the ReLU. Input (batch,
     3, height, width), normalised; output (batch, classes).
@@ -58,7 +58,7 @@ class GoogLeNet(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches side by side, joined along the channels."""
+    """Join four branches side by side along the channels."""
 
     def __init__(
         self, before: int, one: int, three: tuple[int, int], five: tuple[int, int], pooled: int

@@ -68,7 +68,7 @@ def _loaded(name: str, file: str) -> Any:
 
 
 class WithInputs(nn.Module):
-    """A network that is given fixed inputs with its images, and images as frames.
+    """Give a network fixed inputs with its images, and images as frames.
 
     Its layers are those of the network, under the same names. `fixed` has a value (1, …) for each
     argument of `forward`. With `frames` above 0, the network reads (batch, channels, frames,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ResNet(nn.Module):
-    """Basic blocks in four layers after a stride of four, as He et al. have it for 224 pixels.
+    """Classify by basic blocks in four layers after a stride of four (He et al., for 224 pixels).
 
     `conv1`, `pool1`, `layer1` … `layer4` (values after the ReLU), `pool` (the pooled features, a
     code), `fc` (logits). Input (batch, 3, height, width), normalised; output (batch, classes).
@@ -39,7 +39,7 @@ class ResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """ReLU(shortcut + two 3×3 convolutions with batch norm)."""
+    """Return ReLU(shortcut + two 3×3 convolutions with batch norm)."""
 
     def __init__(self, before: int, after: int, stride: int = 1):
         super().__init__()

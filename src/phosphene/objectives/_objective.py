@@ -18,7 +18,7 @@ Activations = Mapping[str, Tensor]
 
 
 class Objective(ABC):
-    """Scores of a batch of images, of which member i is climbed for target i.
+    """Score a batch of images, of which member i is climbed for target i.
 
     Members never mix. A subclass may declare options, as parameters of its `__init__` that follow
     the targets.
@@ -58,7 +58,7 @@ class Objective(ABC):
 
 
 class FunctionObjective(Objective):
-    """An objective written as a function of one member's activations and its target.
+    """Score by a function of one member's activations and its target.
 
     The function gets a dict from a layer's name to (channels,) or (channels, rows, columns), and
     the `phosphene.units.Target`. It returns a tensor of one number. It is given the layers of the
@@ -99,7 +99,7 @@ class FunctionObjective(Objective):
 
 
 class CheckedObjective(Objective):
-    """Calls another objective, from outside; its mistakes become one line."""
+    """Call another objective, from outside; its mistakes become one line."""
 
     def __init__(self, objective: Objective, name: str):
         super().__init__(objective.targets)

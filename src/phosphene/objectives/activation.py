@@ -21,7 +21,7 @@ and 0.24 to 0.37 where the climb has failed.
 
 
 class Activation(Objective):
-    """The weighted sum of a target's activations.
+    """Score by the weighted sum of a target's activations.
 
     What the climb follows is never flat where a layer's closing ReLU is shut: there it is the value
     before the ReLU.

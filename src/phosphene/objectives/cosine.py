@@ -14,7 +14,7 @@ from phosphene.units import Direction, Target
 
 
 class Cosine(Objective):
-    """The cosine similarity of a target's direction with the activations at its position.
+    """Score by the cosine similarity of a target's direction with the activations at its position.
 
     The target is a sum of directions or units of one layer and one position. Unlike the product
     with a unit vector, it does not grow with the length of the activations: the whole population

@@ -11,7 +11,7 @@ from phosphene.units import Target, Unit
 
 
 class Probability(Activation):
-    """The log-probability of units among their layer's channels, a softmax over them.
+    """Score by the log-probability of units among their layer's channels, a softmax over them.
 
     It also pushes the rivals down, and of several units it leaves none out. Directions keep the
     activation. The activation is what is reported.

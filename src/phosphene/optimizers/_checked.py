@@ -11,7 +11,7 @@ from phosphene.priors import Prior
 
 
 class CheckedOptimizer(Optimizer):
-    """Asks and tells another optimizer, and checks the codes that it returns."""
+    """Ask and tell another optimizer, and check the codes that it returns."""
 
     def __init__(self, optimizer: Optimizer, name: str):
         self.optimizer = optimizer

@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 
 
 class Search(ABC):
-    """A search for one member: asked for codes (population, d), told their scores (population,)."""
+    """Search for one member: ask for codes (population, d), tell their scores (population,)."""
 
     @abstractmethod
     def ask(self) -> Array:

@@ -19,7 +19,7 @@ Gradient = Callable[[], Tensor]
 
 
 class Optimizer(ABC):
-    """A search for codes that score higher, of all members of a batch at once.
+    """Search for codes that score higher, of all members of a batch at once.
 
     Members never mix. Subclasses are dataclasses whose fields with a default are options (see
     `phosphene.parts`). The climb calls `begin` once, then `ask` and `tell` in turns.

@@ -10,7 +10,7 @@ from phosphene.priors import Prior
 
 
 class Adam(GradientAscent):
-    """Adam, upwards, with its usual constants: 0.9, 0.999 and 1e-8."""
+    """Step upwards by Adam, with its usual constants: 0.9, 0.999 and 1e-8."""
 
     def begin(self, codes: Tensor, prior: Prior, steps: int, seeds: list[int]) -> None:
         super().begin(codes, prior, steps, seeds)

@@ -23,7 +23,7 @@ Encode = Callable[[Tensor], Tensor]
 
 
 class Prior(ABC):
-    """A way to write images: from codes (batch, …) to (batch, channels, height, width) in [0, 1].
+    """Make images of codes: (batch, …) to (batch, channels, height, width) in [0, 1].
 
     Images are RGB, unless `channels` says otherwise. A subclass sets `size`, which is (height,
     width), and either `statistics` or its own `start` and `mean`. The subject is shown the central

@@ -17,7 +17,7 @@ MEAN_SHARE = 0.63 / (0.63 + 3 * 3.74)
 
 
 class Deepsim(Generated):
-    """A published generator.
+    """Make images by a published generator.
 
     The release has no statistics: bounds (μ + 3σ) come from a file, or are rough ones.
     """

@@ -17,7 +17,7 @@ LARGEST_NORM = 0.4619524
 
 
 class Fourier(Pixels):
-    """Coefficients of a 2-D Fourier basis scaled by 1 / frequency, in decorrelated colours.
+    """Make images of Fourier coefficients, scaled by 1 / frequency, in decorrelated colours.
 
     Codes are (batch, channels, height, width // 2 + 1, 2). Channels other than RGB are independent.
     Source: Olah et al. (2017).

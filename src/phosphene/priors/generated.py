@@ -24,7 +24,7 @@ from phosphene.tensors import center_crop
 
 
 class Generated(Prior):
-    """A generator's codes (batch, *code). `encoder` names the subject whose `layer` it inverts.
+    """Make images by a generator. `encoder` names the subject whose `layer` it inverts.
 
     With `components`, the code is those of that layer, and `layer` is the one that reads them.
     """

@@ -16,7 +16,7 @@ Side = int | tuple[int, int]
 
 
 class Pixels(Prior):
-    """The image itself, through a sigmoid so that it stays in range.
+    """Make an image of its own pixels, through a sigmoid so that they stay in range.
 
     Codes are (batch, channels, *size). The subject is shown the central `view` pixels.
     """

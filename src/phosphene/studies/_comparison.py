@@ -205,7 +205,7 @@ def _figures(
 
 
 class _Photographs:
-    """The photographs that one layer's comparison needs, in memory for as long as it takes."""
+    """Hold the photographs that one layer's comparison needs, for as long as it takes."""
 
     def __init__(self, natural: NaturalImages, layer: str, channels: Sequence[int]):
         found = natural.exemplars[layer]

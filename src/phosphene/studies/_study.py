@@ -13,7 +13,7 @@ from phosphene.units import Unit
 
 
 class Study(ABC):
-    """A question put to units of a network.
+    """Put a question to units of a network.
 
     A subclass is a frozen dataclass, whose fields are its options (see `parts.option`). Its answer
     is a `StudyTable`, or a form of its own where the atlas has a page for it.

@@ -56,7 +56,7 @@ class Reconstruction:
 
 
 class Observer:
-    """A judge, and photographs that it looks at once for all generators of one size, in pixels.
+    """Let a judge look at photographs, once for all generators of one size, in pixels.
 
     `photographs` is how many held-out ones are measured, evenly spread over their split.
     """

@@ -113,7 +113,7 @@ def cast_once(view: View, members: int) -> Iterator[None]:
 
 
 class Ascent:
-    """One pass: the images of codes (batch, *code), their scores, and on demand the gradient.
+    """Make one pass: images of codes (batch, *code), their scores, and on demand the gradient.
 
     `scores` (batch,) are what the climb follows. `going` are the places in the batch that have not
     stopped. The graph is kept until the gradient was taken.

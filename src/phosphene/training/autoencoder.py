@@ -22,7 +22,7 @@ from phosphene.training.stage import Stage
 
 
 class Autoencoder(nn.Module):
-    """A network from images in [0, 1] to latent maps and back to images in (0, 1)."""
+    """Map images in [0, 1] to latent maps and back to images in (0, 1)."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Autoencoder(nn.Module):
 
 
 class AutoencoderStage(Stage):
-    """Stage 1: the autoencoder on random crops of the photographs.
+    """Train the autoencoder on random crops of the photographs: stage 1.
 
     Its loss is the mean absolute error of the image, and the feature distance by the encoder at
     the recipe's layers. Noise on the latents, and a penalty on their size, make the decoder forgive

@@ -120,7 +120,7 @@ def train_enlarger(
 
 
 class EnlargerStage(Stage):
-    """An enlarger that learns on three kinds of pictures, against a discriminator."""
+    """Train an enlarger on three kinds of pictures, against a discriminator."""
 
     counter = 6
     part = "enlarger"

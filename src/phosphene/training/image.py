@@ -44,7 +44,7 @@ class _Maps:
 
 
 class ImageStage(Stage):
-    """Stage 4: the whole generator on images, with DeePSiM's three losses.
+    """Train the whole generator on images, with DeePSiM's three losses: stage 4.
 
     (Dosovitskiy & Brox 2016, eq. 2.) Where the recipe has `extrapolated`, there are so many more
     codes, between and beyond those of the photographs. Their images should give the code again and

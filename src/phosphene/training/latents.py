@@ -44,7 +44,7 @@ class Views:
 
 
 class _PairStage(Stage):
-    """A stage that learns from pairs of code and latents."""
+    """Train on pairs of code and latents."""
 
     def __init__(self, inversion: Inversion, views: Views, name: str, seed: int):
         self.settings = inversion.recipe[name]
@@ -63,7 +63,7 @@ class _PairStage(Stage):
 
 
 class CodeRegressorStage(_PairStage):
-    """Stage 2: a network that reads the code from a latent map, for the next stage."""
+    """Train a network that reads the code from a latent map, for the next stage: stage 2."""
 
     counter = 6
     part = "code_regressor"
@@ -100,7 +100,9 @@ class CodeRegressorStage(_PairStage):
 
 
 class LatentStage(_PairStage):
-    """Stage 3: squared error of the latents, what the regressor finds in them, and a discriminator.
+    """Train the map from code to latents: stage 3.
+
+    The loss has the latents' squared error, what the regressor finds in them, and a discriminator.
 
     It starts from the closed-form linear regression of latents on codes. The discriminator joins
     when the recipe's `adversarial_from` steps have settled the rest.

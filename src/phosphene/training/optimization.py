@@ -39,7 +39,7 @@ def placed(network: N, device: str) -> N:
 
 
 class Averaged:
-    """An exponential moving average of a network's weights and buffers."""
+    """Keep an exponential moving average of a network's weights and buffers."""
 
     def __init__(self, network: nn.Module, decay: float):
         self.decay = decay

@@ -75,7 +75,7 @@ BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 class _Settings(dict[str, Any]):
-    """A table of a recipe. What it lacks is the recipe's mistake."""
+    """Hold a table of a recipe. What it lacks is the recipe's mistake."""
 
     def __missing__(self, key: str) -> Any:
         raise BadRequest(f"the recipe lacks {key!r}; phosphene's own are in {RECIPES}")

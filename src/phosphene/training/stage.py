@@ -22,7 +22,7 @@ LOGGED = 100
 
 
 class Stage(ABC):
-    """A network that learns by a table of a recipe, the `settings`, and what it does in a step.
+    """Train a network by a table of a recipe, the `settings`.
 
     The `identity` is a hash of all that the result depends on. In a checkpoint the network is
     called `part`. The random numbers of a step are a function of the seed, the stage's `counter`
@@ -104,7 +104,7 @@ def run_stage(stage: Stage) -> RunFolder:
 
 
 class Waiting:
-    """The share of a run's time in which its network waits for a batch, from a sample of its steps.
+    """Measure the share of a run's time in which its network waits for a batch, in some steps.
 
     A sampled step is timed with the device idle before and after each half of it, so few are.
     """

@@ -86,7 +86,7 @@ def train_subject(
 
 
 class SubjectStage(Stage):
-    """A classifier that learns to name photographs.
+    """Train a classifier to name photographs.
 
     After the main epochs comes a `cooldown` on milder crops, since photographs are tested whole
     (Touvron et al. 2019). The data order, crops and dropout are functions of the recipe's seed and

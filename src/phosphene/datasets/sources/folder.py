@@ -66,7 +66,7 @@ def check_apart(made: Path, folder: str | Path) -> None:
 
 
 class ClassFolders(Source):
-    """One split of a folder of class folders, or of pictures without a class."""
+    """Read one split of a folder of class folders, or of pictures without a class."""
 
     def __init__(self, folder: Path, split: str, labelled: bool):
         tree = _pictures(folder, split, labelled)

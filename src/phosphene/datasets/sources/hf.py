@@ -28,7 +28,7 @@ def open_split(place: str, split: str, labelled: bool) -> Source:
 
 
 class Tables(Source):
-    """One split of a data set of the hub, whose classes are numbered by its training split."""
+    """Read one split of a data set of the hub, whose classes are numbered by its training split."""
 
     def __init__(self, place: str, split: str, labelled: bool, tables: Sequence[Any], base: Any):
         self._place = place

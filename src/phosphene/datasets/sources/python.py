@@ -25,7 +25,7 @@ def open_split(place: str, split: str, labelled: bool) -> Source:
 
 
 class _Checked(Source):
-    """A user's source, whose code may fail and whose photographs may be of another form."""
+    """Check a user's source: its code may fail, and its photographs may be of another form."""
 
     def __init__(self, where: str, source: Source, split: str):
         self._where = where

@@ -27,7 +27,7 @@ def open_split(place: str, split: str, labelled: bool) -> Source:
 
 
 class Shards(Source):
-    """One split of a folder of shards, whose classes `meta.json` names."""
+    """Read one split of a folder of shards, whose classes `meta.json` names."""
 
     def __init__(self, folder: Path, files: Sequence[Path], split: str, labelled: bool):
         meta = read_meta(folder)

@@ -45,7 +45,7 @@ class Layout:
 
 
 class DeePSiM(nn.Module):
-    """From a code of CaffeNet to an image; the prior of Nguyen et al. (2016).
+    """Map a code of CaffeNet to an image; the prior of Nguyen et al. (2016).
 
     Codes (batch, *code_shape) as Caffe's CaffeNet gives them (after the ReLU) to RGB float32
     (batch, 3, image_size, image_size). The subject was shown the central `view_size` pixels, from

@@ -83,7 +83,7 @@ def load(text: str) -> LoadedNetwork:
 
 
 class Tower(nn.Module):
-    """The vision tower of a model of images and texts; `embedding` has unit length.
+    """Embed images by the vision tower of a model of images and texts; `embedding` has unit length.
 
     So the product with a text's embedding of unit length is their cosine similarity.
     """
@@ -100,7 +100,7 @@ class Tower(nn.Module):
 
 
 class UnitLength(nn.Module):
-    """Scales each vector (batch, channels) to length one."""
+    """Scale each vector (batch, channels) to length one."""
 
     def forward(self, vectors: Tensor) -> Tensor:
         return vectors / vectors.norm(dim=-1, keepdim=True)

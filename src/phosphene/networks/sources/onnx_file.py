@@ -38,7 +38,7 @@ _DYNAMIC = (
 
 
 class Asked(nn.Module):
-    """A network of which only the answer can be had: ONNX Runtime gives it, without gradients."""
+    """Ask ONNX Runtime for a network's answer, without gradients."""
 
     def __init__(self, session: Any, output: str, why: str):
         super().__init__()
