@@ -176,7 +176,7 @@ def test_the_readme_tells_of_each_claim_what_was_found() -> None:
 
 
 def test_the_report_that_is_kept_is_of_the_networks_that_are_bundled() -> None:
-    """Whoever publishes a network anew measures again what it has a part in."""
+    """Whoever publishes a network again measures again what it has a part in."""
     bundled = {name: entry["sha256"] for name, entry in weights.manifest().items()}
     for claim in json.loads((ROOT / "evidence" / "claims.json").read_text(encoding="utf-8")):
         used = {**claim["identity"]["networks"], **claim["identity"]["weights"]}

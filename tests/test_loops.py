@@ -97,7 +97,7 @@ def test_another_setting_is_refused_and_the_log_stays(tmp_path):
     loop = tiny_loop(tmp_path)
     loop.session.close()
     before = (tmp_path / NAME).read_bytes()
-    with pytest.raises(BadRequest, match="begun with another seed"):
+    with pytest.raises(BadRequest, match="started with another seed"):
         tiny_loop(tmp_path, seed=1)
     assert (tmp_path / NAME).read_bytes() == before
 

@@ -137,6 +137,6 @@ def test_an_index_of_exemplars_opens(
     command = ("exemplars", "subject.safetensors", "layer4:0-2", "--images", "photographs")
     phosphene(*command, "--split", "train", "--out", "exemplars").fine()
     again = json.loads((folder / "exemplars" / "exemplars.json").read_text())["units"]
-    assert index.read_bytes() == before  # it was read, not made anew
+    assert index.read_bytes() == before  # it was read, not made again
     assert [unit["values"] for unit in again] == [unit["values"] for unit in told]
     assert [unit["photographs"] for unit in again] == [unit["photographs"] for unit in told]

@@ -185,7 +185,7 @@ def test_a_simulated_rig_looks_where_the_place_says(tmp_path):
 def test_another_screen_is_refused_and_a_log_from_before_screens_goes_on(tmp_path):
     loop = tiny_loop(tmp_path / "new", screen=SHOWN)
     loop.session.close()
-    with pytest.raises(BadRequest, match="begun with another screen"):
+    with pytest.raises(BadRequest, match="started with another screen"):
         tiny_loop(tmp_path / "new")
     loop = tiny_loop(tmp_path / "plain")
     loop.session.close()

@@ -138,7 +138,7 @@ class Stimulus:
         return level
 
     def changed(self, **changes: Any) -> Stimulus:
-        """Return the same with changes; another mask is read anew."""
+        """Return the same with changes; another mask is read again."""
         if "mask" in changes:
             changes = {"mask_sha256": "", **changes}
         return replace(self, **changes)

@@ -206,7 +206,7 @@ def _of_0_1_0(file: Path, wanted: _Wanted) -> _Decoded | None:
     try:
         with open(file, "rb") as opened_file, np.load(opened_file, allow_pickle=False) as found:
             images = found["images"]
-    except Exception:  # of many kinds: it is decoded anew
+    except Exception:  # of many kinds: it is decoded again
         return None
     # its labels are left: it numbered each split by its own class names
     labels = np.array([row.label for row in wanted.rows()], np.int64)
@@ -214,7 +214,7 @@ def _of_0_1_0(file: Path, wanted: _Wanted) -> _Decoded | None:
         return None
     warnings.warn(
         f"{file} was decoded by version 0.1.0, which followed no colour profile; what began "
-        "with it goes on with it, and another folder decodes anew",
+        "with it goes on with it, and another folder decodes again",
         Notice,
         stacklevel=4,
     )

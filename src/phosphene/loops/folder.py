@@ -94,7 +94,7 @@ def _refuse_leftovers(folder: Path) -> None:
         for left in folder.glob(pattern):
             raise BadRequest(
                 f"{folder} has files of another search, such as {left.name}; give an empty folder, "
-                "or the --out with which that search was begun"
+                "or the --out with which that search was started"
             )
 
 

@@ -230,8 +230,8 @@ class Loop:
         now = json.loads(json.dumps(self.settings))
         if wrong := [name for name in now if former.get(name) != now[name]]:
             raise BadRequest(
-                f"{self.session.path} was begun with another {wrong[0]}; give another folder, "
-                "or what it was begun with"
+                f"{self.session.path} was started with another {wrong[0]}; give another folder, "
+                "or what it was started with"
             )
         for event in events[1:]:
             self._take(event)
@@ -249,7 +249,7 @@ class Loop:
                 raise BadRequest(
                     f"{self.session.path}: the search draws other codes for generation "
                     f"{event['number']} than the log says; go on with the version of phosphene and "
-                    "of its libraries, and on the kind of processor, with which it was begun"
+                    "of its libraries, and on the kind of processor, with which it was started"
                 )
             self._show(tuple(Presentation(*each) for each in event["order"]))
         elif event["event"] == "responses":

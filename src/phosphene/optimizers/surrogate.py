@@ -1,7 +1,7 @@
 """A search that learns which features of another network explain the responses, and climbs those.
 
 A neuron without a gradient is modelled by a linear readout of another network's feature maps, as in
-Bashivan, Kar & DiCarlo 2019 and Walker et al. 2019. Here the model is fitted anew after every
+Bashivan, Kar & DiCarlo 2019 and Walker et al. 2019. Here the model is fitted again after every
 generation, and its gradient runs through the prior.
 """
 
@@ -182,7 +182,7 @@ class Ridge:
         self.weights = torch.zeros(features, device=like.device)
 
     def add(self, rows: Tensor, told: Tensor) -> None:
-        """Add rows (n, features) and their responses (n,), and fit anew."""
+        """Add rows (n, features) and their responses (n,), and fit again."""
         first = self.known
         self.known = last = first + len(rows)
         self.rows[first:last] = rows

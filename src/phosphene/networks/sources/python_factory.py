@@ -56,7 +56,7 @@ def _check_weights(name: str, network: nn.Module) -> None:
 
 
 def _redraw(name: str, network: nn.Module) -> None:
-    """Draw a network's weights anew, each module's by its own `reset_parameters`."""
+    """Draw a network's weights again, each module's by its own `reset_parameters`."""
     for path, module in network.named_modules():
         draw = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
         where = path or "the network"
