@@ -26,6 +26,11 @@ def test_a_factory_takes_arguments_and_options(here: Path) -> None:
     assert str(here) not in sys.path
 
 
+def test_an_option_may_be_called_name(here: Path) -> None:
+    (here / "named_parts.py").write_text("def named(name='a'):\n    return name\n")
+    assert make("python:named_parts:named", name="b") == "b"
+
+
 def test_a_class_is_given_as_it_is(here: Path) -> None:
     assert isinstance(load_factory("python:mine_parts:Part"), type)
 

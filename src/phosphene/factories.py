@@ -67,7 +67,7 @@ def load_factory(name: str) -> Callable[..., Any]:
     return factory  # type: ignore[no-any-return]
 
 
-def make(name: str, *arguments: Any, **options: Any) -> Any:
+def make(name: str, /, *arguments: Any, **options: Any) -> Any:
     """Return what the factory of this name returns for these arguments and options."""
     factory = load_factory(name)
     with _current_directory(), users_code(f"{name}: {name.rpartition(':')[2]}()"):
