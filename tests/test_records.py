@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from phosphene.errors import BadFile, OutOfSpace
 from phosphene.files import without_nan
-from phosphene.forms import Record
+from phosphene.forms import Record, asked
 from phosphene.records import Contents, Folder, pixels_sha256
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
@@ -216,7 +216,10 @@ def test_a_folder_does_not_find_another_request_or_other_weights(tmp_path: Path)
     folder.add("a", RECORD, Contents(PIXELS))
     assert find(folder, subject="other") is None
     assert find(folder, climb={"steps": 4, "decay": 0.99}) is None
-    assert find(folder, member=1) is None
+    assert find(folder, members=[[{"terms": []}, 1]]) is None
+    assert find(folder, batch=8, place=3, threads=2) == RECORD, "batch and threads only round"
+    apart = {"steps": 3, "decay": 0.99, "share": 0.8}
+    assert asked({**RECORD.request, "climb": apart})["members"] == RECORD.request["members"]
     assert folder.find("a", RECORD.request, {"subject": "abc", "prior": "xyz"}) is None
     assert folder.find("b", RECORD.request, RECORD.weights) is None
 

@@ -1041,8 +1041,8 @@ def test_settings_outside_their_range_are_refused_at_the_door(
 def test_other_mistakes_are_refused_at_the_door(subject: Subject, generated: Generated) -> None:
     with pytest.raises(BadRequest, match="no units given"):
         synthesize(subject, [], prior=generated)
-    with pytest.raises(BadRequest, match="at most 20,000"):
-        synthesize(subject, "fc:0-9", prior=generated, seeds=range(3_000))
+    with pytest.raises(BadRequest, match="at most 100,000"):
+        synthesize(subject, "fc:0-9", prior=generated, seeds=range(30_000))
     with pytest.raises(BadRequest, match="default, paper"):
         synthesize(subject, "fc:0", prior=generated, climb="fast")
     with pytest.raises(BadRequest, match="use climb default"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from phosphene.errors import BadFile, OutOfSpace
 from phosphene.files import atomic_path
-from phosphene.forms import Record
+from phosphene.forms import Record, asked
 from phosphene.images import Pixels, read_png, seen_of, write_png
 
 INPUT = ".input.png"
@@ -68,6 +68,20 @@ class Folder:
         for each in former - {record.image, record.input, record.array}:
             (self.path / each).unlink(missing_ok=True)
 
+    def put(self, name: str, files: Mapping[str, bytes]) -> Record:
+        """Write the files of a picture that another process made, its record last; return that.
+
+        `files` are by what their names end in. Others of that picture are removed.
+        """
+        if not {".png", ".json"} <= files.keys() <= set(SUFFIXES):
+            raise BadFile(f"the files of {name} end in {', '.join(files)}")
+        for suffix in sorted(files, key=lambda each: each == ".json"):
+            with atomic_path(self.path / f"{name}{suffix}") as scratch:
+                scratch.write_bytes(files[suffix])
+        for suffix in set(SUFFIXES) - files.keys():
+            (self.path / f"{name}{suffix}").unlink(missing_ok=True)
+        return Record.read(self.path / f"{name}.json")
+
     def _named_by(self, name: str) -> set[str]:
         """Return the input and the array that the record of that name has of its own."""
         try:
@@ -85,13 +99,14 @@ class Folder:
     ) -> Record | None:
         """Return the record of that name, or None.
 
-        It is returned if the same request with the same weights made it and its files are whole.
+        It is returned if the same request with the same weights made it and its files are whole,
+        in whatever batch it climbed (see `forms.asked`).
         `upgraded` returns the request of an older record as this version would write it.
         """
         try:
             record = Record.read(self.path / f"{name}.json")
-            made = json.loads(json.dumps(upgraded(record.request)))
-            same = made == json.loads(json.dumps(request)) and record.weights == weights
+            made = json.loads(json.dumps(asked(upgraded(record.request))))
+            same = made == json.loads(json.dumps(asked(request))) and record.weights == weights
             return record if same and self._is_whole(record) else None
         except BadFile:
             return None
@@ -110,8 +125,9 @@ class Folder:
         """Return whether this picture would replace none of another request."""
         file = self.path / Path(record.image).with_suffix(".json")
         try:
-            return Record.read(file).request == json.loads(json.dumps(record.request))
-        except BadFile:  # none, or no whole one
+            there = Record.read(file).request
+            return asked(there) == asked(json.loads(json.dumps(record.request)))
+        except (BadFile, KeyError, TypeError, IndexError):  # none, or no whole one
             return not (file.exists() or (self.path / record.image).exists())
 
     def picture(self, record: Record) -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -131,6 +132,23 @@ def chosen(device: str, precision: str) -> tuple[str, str]:
         fast = kind == "cuda" or (kind == "cpu" and torch.cpu._is_avx512_bf16_supported())
         precision = "bfloat16" if fast else "float32"
     return device, precision
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held; 0 where this is unknown.
+
+    They are those on the accelerator where it holds some there.
+    """
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextmanager

@@ -72,7 +72,7 @@ of them apart, values of nn.Conv1d and its kind are (batch, channels, length); t
 the test, or of the configuration. 3: images are cut to the subject's proportions, and before they
 were stretched; the priors pixels and fourier have its proportions, and before they were square."""
 
-MAX_TARGETS = 20_000
+MAX_TARGETS = 100_000
 """A longer list of targets in one call is taken for a slip."""
 
 COUPLED = 1e-2

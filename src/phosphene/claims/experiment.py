@@ -200,7 +200,7 @@ class Experiment:
         )
         folder = records.Folder(self.runs / name)
         self.report(f"{name}: {len(members)} pictures")
-        found = list(climb_into(folder, request, network, loaded, members, batch=self.batch))
+        found = climb_into(folder, request, network, loaded, members, batch=self.batch)
         images = as_images([read_png(folder.path / record.image) for record in found])
         channels = [getattr(member.target.terms[0][1], "channel", -1) for member in members]
         scores = [record.score for record in found]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +35,8 @@ from phosphene.errors import BadFile, BadRequest
 if TYPE_CHECKING:
     from phosphene.forms import Record
     from phosphene.pictures import Request
+    from phosphene.pictures.workers import Workers as Processes
+    from phosphene.priors import Prior as AnyPrior
     from phosphene.subjects import Subject
     from phosphene.synthesis import Member
     from phosphene.units import Target
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
 
 OF_A_RECORD = ("record", "subject", "trust", "out_folder", "resume", "device", "as_json")
 """The options that --record leaves open; the record says all others."""
+
+LONG_RUN = 4
+"""Batches of each worker from which on a run's time is measured and told beforehand."""
 
 SCORES = ("score", "start_score", "last_score", "kept_step")
 IN_JSON = ("target", "label", *SCORES, "status", "stimulus", "set")
@@ -110,6 +117,24 @@ Batch = Annotated[
     int, typer.Option(help="Pictures climbed at once.", min=1, max=4096, rich_help_panel="Machine")
 ]
 
+Workers = Annotated[
+    str,
+    typer.Option(
+        help="Processes that climb: how many of this machine, or the address of Dask's scheduler, "
+        "tcp://host:8786.",
+        rich_help_panel="Machine",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only say how long the run would take, and how much memory.",
+        rich_help_panel="Machine",
+    ),
+]
+
 
 def synthesize(
     context: typer.Context,
@@ -132,6 +157,8 @@ def synthesize(
     climb: NamedClimb = "default",
     assigned: Assigned = None,
     batch: Batch = 32,
+    workers: Workers = "",
+    dry_run: DryRun = False,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -153,16 +180,48 @@ def synthesize(
         raise BadRequest(
             "no subject given; for example: phosphene synthesize caffenet-objects class:lion"
         )
+    with _workers(workers) as elsewhere:
+        machine = (elsewhere.machine if elsewhere else choose_machine)(device, precision, threads)
+        network = named_subject(subject, fit, inputs)
+        members = _members(network, units or [], direction or [], least, _starts(seeds, diverse))
+        loaded, options, changes = _prior(context, prior, network, assigned or [])
+        if diverse:
+            changes = {"share": 0.85, **changes}
+        request = _request(subject, network, prior, loaded, climb, changes, start, options, machine)
+        how: dict[str, Any] = {"batch": batch, "resume": resume}
+        if dry_run:
+            _foresee(request, network, loaded, members, out_folder, elsewhere, as_json, **how)
+            return
+        how |= {"animate": animate, "arrays": arrays, "climber": elsewhere}
+        records = _climb(request, network, loaded, members, out_folder, **how)
+    _tell(out_folder, records, as_json)
+
+
+def _workers(where: str) -> AbstractContextManager[Processes | None]:
+    """Lend the workers that were named, None where there are none."""
+    if not where:
+        return nullcontext()
+    from phosphene.pictures.workers import started
+
+    return started(where)
+
+
+def _request(
+    subject: str,
+    network: Subject,
+    prior: str,
+    loaded: AnyPrior,
+    climb: str,
+    changes: dict[str, Any],
+    start: str,
+    options: dict[str, Any],
+    machine: dict[str, Any],
+) -> Request:
+    """Return what is asked for."""
     from phosphene.pictures import Request, start_request
     from phosphene.synthesis import settings
 
-    machine = choose_machine(device, precision, threads)
-    network = named_subject(subject, fit, inputs)
-    members = _members(network, units or [], direction or [], least, _starts(seeds, diverse))
-    loaded, options, changes = _prior(context, prior, network, assigned or [])
-    if diverse:
-        changes = {"share": 0.85, **changes}
-    request = Request(
+    return Request(
         subject,
         prior,
         settings(climb, loaded, **changes),
@@ -173,10 +232,45 @@ def synthesize(
         fit=network.fit,
         inputs=network.inputs,
     )
-    records = _climb(
-        request, network, loaded, members, out_folder, batch, resume, animate=animate, arrays=arrays
-    )
-    _tell(out_folder, records, as_json)
+
+
+def _foresee(
+    request: Request,
+    subject: Subject,
+    prior: AnyPrior,
+    members: list[Member],
+    out_folder: Path,
+    workers: Processes | None,
+    as_json: bool,
+    *,
+    batch: int,
+    resume: bool,
+) -> None:
+    """Print what a run would take, and write nothing."""
+    from phosphene.pictures import estimated, planned
+    from phosphene.pictures.request import read_start
+    from phosphene.records import Folder
+
+    plan = planned(Folder(out_folder), request, subject, prior, members, batch=batch, resume=resume)
+    lacking = [members[i] for places in plan.batches for i in places]
+    told: dict[str, Any] = {"pictures": len(lacking), "kept": len(plan.kept)}
+    if lacking:
+        size = len(plan.batches[0])
+        if workers is None:
+            start = read_start(request.start, subject, prior)
+            found = estimated(request, subject, prior, lacking, start, size)
+        else:
+            found = workers.estimated(request, lacking, size)
+        count = workers.count if workers else 1
+        told |= {"steps": found.steps, "batch": found.batch, "processes": count}
+        told |= {"seconds": found.seconds / min(count, len(plan.batches)), "bytes": found.bytes}
+    if as_json:
+        print_json(told)
+        return
+    kept = f"{len(plan.kept):,} pictures of {len(members):,} are kept"
+    out.print(progress.expected(told) if lacking else kept, soft_wrap=True)
+    if lacking and plan.kept:
+        out.print(kept, soft_wrap=True)
 
 
 def _members(
@@ -222,8 +316,10 @@ def _climb(
     prior: Any,
     members: list[Member],
     out_folder: Path,
+    *,
     batch: int,
     resume: bool,
+    climber: Processes | None,
     **files: bool,
 ) -> list[Record]:
     """Climb into the folder with a progress bar, and tell of pictures that were kept."""
@@ -234,6 +330,11 @@ def _climb(
         hashes = weights_of(subject, prior, request.climb)
         check_kept(Folder(out_folder), request, members, hashes=hashes)
     steps = request.climb.steps
+    if climber and len(members) > LONG_RUN * climber.count * batch:
+        found = climber.estimated(request, members, batch)
+        told = {**asdict(found), "processes": climber.count}
+        told["seconds"] = found.seconds / climber.count
+        err.print(f"phosphene: {progress.expected(told)}", soft_wrap=True)
     kept = 0
 
     def keeping(pictures: int) -> None:
@@ -242,7 +343,7 @@ def _climb(
         advance(pictures * steps)
 
     with progress.bar(len(members) * steps, "climbing", "steps") as advance:
-        records = climb_into(
+        finished = climb_into(
             Folder(out_folder),
             request,
             subject,
@@ -250,11 +351,11 @@ def _climb(
             members,
             batch=batch,
             resume=resume,
+            climber=climber,
             **files,
             report=progress.foreseeing(advance, len(members), steps, subject.at_most(batch)),
             keeping=keeping,
         )
-        finished = list(records)
     if kept:
         pictures = "1 picture" if kept == 1 else f"{kept:,} pictures"
         err.print(

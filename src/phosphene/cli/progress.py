@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from phosphene.cli.shell import err, styled
 from phosphene.progress import shown, span
+from phosphene.runtime import peak_memory
 from phosphene.texts import clean
 
 
@@ -66,21 +67,14 @@ def foreseen(pictures: int, seconds: float, steps: int, batch: int) -> str:
     return f"{told}; {', '.join(remedies)}"
 
 
-def peak_memory() -> int:
-    """Return the most bytes that this process has held; 0 where this is unknown.
-
-    They are those on the accelerator where it holds some there.
-    """
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return int(torch.cuda.max_memory_allocated())
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def expected(told: Mapping[str, Any]) -> str:
+    """Return a line on what a run of some pictures would take."""
+    processes = told["processes"]
+    each = f" in each of {processes:,} processes" if processes > 1 else ""
+    return (
+        f"{told['pictures']:,} pictures of {told['steps']:,} steps, {told['batch']:,} at once: "
+        f"about {span(told['seconds'])} and {told['bytes'] / 1e9:.1f} GB{each}"
+    )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from phosphene.forms.exemplars import Exemplars
 from phosphene.forms.figures import Figure
 from phosphene.forms.form import Entry, Form, StudyForm
 from phosphene.forms.page import AtlasPage
-from phosphene.forms.record import Record
+from phosphene.forms.record import Record, asked
 from phosphene.forms.study import StudyTable
 
 STUDIES: dict[str, type[StudyForm]] = {
@@ -43,5 +43,6 @@ __all__ = [
     "Record",
     "StudyForm",
     "StudyTable",
+    "asked",
     "form_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,12 +10,29 @@ from typing import Any, ClassVar
 from phosphene.errors import BadFile
 from phosphene.forms.form import Entry, Form
 
+MADE_IN = ("batch", "place", "threads")
+"""Parts of a request that decide the last digits of a picture, and are not what is asked for."""
+
+
+def asked(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a picture's request asks for, without the batch that it climbed in.
+
+    A batch of another size, and another number of threads, make the same picture within rounding.
+    A set of pictures that were moved apart stays: each of them depends on all.
+    """
+    own = {name: value for name, value in request.items() if name not in MADE_IN}
+    if not request["climb"].get("share"):
+        own |= {"members": [request["members"][request["member"]]], "member": 0}
+    return own
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Form):
     """Everything that `phosphene synthesize --record FILE` needs, and what came out.
 
-    `request` holds the arguments of the call for this one picture; `weights` the sha256 of each
+    `request` holds the arguments of the call for this one picture, with the size of the batch that
+    it climbed in and its place there. Earlier records, and those of a set of pictures that were
+    moved apart, hold the whole batch. `weights` the sha256 of each
     file that took part; `score` is the target's activation on the picture, `start_score` on the
     start; `status` is "climbed", "no higher than its start", "dead" or "stopped: …"; `image_sha256`
     is of the picture's 8-bit pixels. `kept_step` is the step of the curve that the picture shows,

@@ -13,7 +13,7 @@ from phosphene.errors import BadFile
 from phosphene.forms import Record
 from phosphene.images import Pixels, contact_sheet
 from phosphene.notebook._shared import device_for, progress
-from phosphene.pictures import Request, climb_again, differences
+from phosphene.pictures import Made, climb_again, differences
 from phosphene.records import Folder
 from phosphene.synthesis import PreferredInputs
 
@@ -65,8 +65,8 @@ class SavedPicture:
         record names, `python:…`, runs only where it is the `subject`, or one of those in `trust`.
         """
         where = None if device is None else device_for(device)
-        request, members, _ = Request.from_record(self.record, self.file)
-        steps = request.climb.steps * len(members)
+        made = Made.of(self.record, self.file)
+        steps = made.request.climb.steps * len(made.members)
         with progress(steps, "climbing", "steps", quiet) as advance:
             _, found = climb_again(
                 self.file, trusted=subject, code=trust, device=where, report=advance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as shortened
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from phosphene.pictures import (
     Request,
     check_kept,
     climb_batches,
+    planned,
     taken_options,
     weights_of,
 )
@@ -109,13 +110,12 @@ def synthesize(
             inputs=network.inputs,
         )
         with progress(len(members) * how.steps, "climbing", "steps", quiet) as report:
-            results = _results(
+            return _result(
                 request, network, loaded, members, start, batch, every_frame, arrays, out, report
             )
-            return joined(list(results))
 
 
-def _results(
+def _result(
     request: Request,
     subject: Subject,
     prior: Prior,
@@ -126,19 +126,22 @@ def _results(
     arrays: bool,
     out: str | Path | None,
     report: Callable[[int], None],
-) -> Iterator[PreferredInputs]:
-    """Yield each batch's result with its records, and keep it in the folder where there is one."""
+) -> PreferredInputs:
+    """Return the result with its records, and keep it in the folder where there is one."""
     folder = None if out is None else Folder(Path(out))
     if folder is not None:
         hashes = weights_of(subject, prior, request.climb)
         check_kept(folder, request, members, "give another folder as out to keep it", hashes)
     options: dict[str, Any] = {"batch": batch, "every_frame": every_frame, "arrays": arrays}
-    for result, kept in climb_batches(
-        folder, request, subject, prior, members, start, report=report, **options
-    ):
+    plan = planned(folder, request, subject, prior, members, **options)
+    order: list[int] = []
+    results = []
+    for places, result, kept in climb_batches(plan, subject, prior, start, report):
+        order += places
+        results.append(result)
         if kept:
             report(len(result) * request.climb.steps)
-        yield result
+    return joined(results).taken(sorted(range(len(order)), key=order.__getitem__))
 
 
 def _members(

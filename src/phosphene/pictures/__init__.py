@@ -1,12 +1,11 @@
 """Pictures: climb into a folder, and make a record's picture again."""
 
+from phosphene.pictures.estimate import Estimate, estimated
 from phosphene.pictures.folder import (
     MAX_TILES,
     SHEET,
     check_kept,
     check_places,
-    climb_batches,
-    climb_into,
     file_name,
     weights_of,
 )
@@ -22,12 +21,17 @@ from phosphene.pictures.remake import (
     climb_again,
     remake,
 )
-from phosphene.pictures.request import Request, start_request, taken_options
+from phosphene.pictures.request import Made, Request, start_request, taken_options
+from phosphene.pictures.run import Climber, Plan, climb_batches, climb_into, planned
 from phosphene.pictures.versions import differences, versions
 
 __all__ = [
     "MAX_TILES",
     "SHEET",
+    "Climber",
+    "Estimate",
+    "Made",
+    "Plan",
     "Reconstructed",
     "Request",
     "check_code",
@@ -39,7 +43,9 @@ __all__ = [
     "climb_batches",
     "climb_into",
     "differences",
+    "estimated",
     "file_name",
+    "planned",
     "prior_that_encodes",
     "reconstruct_image",
     "remake",

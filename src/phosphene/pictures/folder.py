@@ -1,9 +1,8 @@
-"""A folder of pictures: climb into it, and keep what is finished."""
+"""A folder of pictures: what climbs and is kept in it, under which names."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import shlex
@@ -24,7 +23,7 @@ from phosphene.errors import BadFile, BadRequest
 from phosphene.factories import code_of, files_of, is_factory
 from phosphene.files import outlet, outlet_folder
 from phosphene.forms import Record
-from phosphene.pictures.request import Request, read_start, told_apart, upgraded
+from phosphene.pictures.request import Request, told_apart, upgraded
 from phosphene.pictures.versions import versions
 from phosphene.priors import Prior
 from phosphene.records import ARRAY, INPUT, SUFFIXES, Contents, Folder, pixels_sha256
@@ -33,10 +32,7 @@ from phosphene.synthesis import (
     Climb,
     Member,
     PreferredInputs,
-    check,
-    checked_batch,
     climb_batch,
-    set_size,
     with_input_scores,
     with_inputs,
 )
@@ -48,106 +44,6 @@ MAX_TILES = 400
 """Pictures on a contact sheet; it shows the first ones of a longer run."""
 SHEET_SECONDS = 60
 """How long a run goes on, at least, before its contact sheet is written again."""
-
-
-def climb_into(
-    folder: Folder,
-    request: Request,
-    subject: Subject,
-    prior: Prior,
-    members: Sequence[Member],
-    *,
-    batch: int = 32,
-    animate: bool = False,
-    arrays: bool = False,
-    resume: bool = True,
-    report: Callable[[int], None] = lambda steps: None,
-    keeping: Callable[[int], None] = lambda pictures: None,
-) -> Iterator[Record]:
-    """Climb batch by batch and yield each record once its picture is safe on disk.
-
-    With `resume`, a batch whose pictures the folder already holds, whole and from the same request,
-    is not climbed again; `keeping` hears of how many pictures are kept, `report` of steps that are
-    climbed. The contact sheet is written at the end, whatever ends the run, and at times before.
-    """
-    with _sheet(folder) as shown:
-        for result, kept in climb_batches(
-            folder,
-            request,
-            subject,
-            prior,
-            members,
-            read_start(request.start, subject, prior),
-            batch=batch,
-            every_frame=max(1, request.climb.steps // 60) if animate else 0,
-            arrays=arrays,
-            resume=resume,
-            report=report,
-        ):
-            if kept:
-                keeping(len(result))
-            shown(result.records)
-            yield from result.records
-
-
-def climb_batches(
-    folder: Folder | None,
-    request: Request,
-    subject: Subject,
-    prior: Prior,
-    members: Sequence[Member],
-    start: str | Tensor,
-    *,
-    batch: int,
-    every_frame: int = 0,
-    arrays: bool = False,
-    resume: bool = True,
-    report: Callable[[int], None] = lambda steps: None,
-) -> Iterator[tuple[PreferredInputs, bool]]:
-    """Climb batch by batch; yield each result with its records, and whether an earlier run made it.
-
-    Without a folder nothing is written, and nothing is kept of an earlier run.
-    """
-    check(members)
-    batch = subject.at_most(set_size(members, request.climb, checked_batch(batch)))
-    chunks = [members[at : at + batch] for at in range(0, len(members), batch)]
-    if folder is not None:
-        check_places(folder, members, *request.files)
-        for chunk in chunks:
-            _check_size(request, chunk)
-        folder.create()
-    hashes = weights_of(subject, prior, request.climb)
-    for chunk in chunks:
-        requests = [request.for_member(chunk, i) for i in range(len(chunk))]
-        kept = _found(folder, chunk, requests, hashes) if folder and resume else []
-        if folder is not None and kept and _complete(folder, kept, every_frame, arrays):
-            yield kept_inputs(folder, kept, chunk, subject, prior, arrays), True
-            continue
-        result = climb(request, subject, prior, chunk, start, every_frame, arrays, report)
-        records = tuple(keep(folder, result, i, asked, hashes) for i, asked in enumerate(requests))
-        yield replace(result, records=records), False
-
-
-def _found(
-    folder: Folder,
-    chunk: Sequence[Member],
-    requests: Sequence[dict[str, Any]],
-    hashes: dict[str, str],
-) -> list[Record]:
-    """Return the records of a batch that the folder holds whole, none where one is missing."""
-    found = [
-        folder.find(file_name(member), asked, hashes, upgraded)
-        for member, asked in zip(chunk, requests, strict=True)
-    ]
-    kept = [record for record in found if record]
-    return kept if len(kept) == len(chunk) else []
-
-
-def _complete(folder: Folder, kept: Sequence[Record], every_frame: int, arrays: bool) -> bool:
-    """Return whether pictures have the animations and the arrays that are asked for."""
-    moving = not every_frame or all(_moves(folder, record) for record in kept)
-    numbers = not arrays or all(record.array or record.status == "dead" for record in kept)
-    return moving and numbers
 
 
 def kept_inputs(
@@ -217,17 +113,6 @@ def check_places(folder: Folder, members: Sequence[Member], *inputs: str | Path)
             outlet(folder.path / name, *inputs)
 
 
-def _check_size(request: Request, chunk: Sequence[Member]) -> None:
-    """Refuse a batch whose records would be too long to be read: each names all members."""
-    length = len(json.dumps(request.for_member(chunk, 0), indent=1))
-    most = Record.max_bytes * 7 // 8  # the curve needs the rest
-    if length > most:
-        raise BadRequest(
-            f"a record names its whole batch, and of {len(chunk)} such targets it would have "
-            f"{length / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are taken: give a smaller batch"
-        )
-
-
 def weights_of(subject: Subject, prior: Prior, climb: Climb | None = None) -> dict[str, str]:
     """Return what the pictures depend on: the identities of the subject and of the prior.
 
@@ -267,18 +152,25 @@ def climb(
     every_frame: int,
     arrays: bool,
     report: Callable[[int], None],
+    *,
+    device: str = "",
+    bound: bool = False,
 ) -> PreferredInputs:
-    """Climb a request's batch; return the result with the subject's inputs and their scores."""
+    """Climb a request's batch; return the result with the subject's inputs and their scores.
+
+    `device` is the one of several of the request's kind, and `bound` is as for `climb_batch`.
+    """
     result = climb_batch(
         subject,
         members,
         prior,
         request.climb,
         start=start,
-        device=request.device,
+        device=device or request.device,
         precision=request.precision,
         every_frame=every_frame,
         report=report,
+        bound=bound,
     )
     result = with_inputs(result, subject, prior, arrays)
     return with_input_scores(result, subject, request.climb)
@@ -353,31 +245,26 @@ def _of_input(result: PreferredInputs, i: int, name: str, contents: Contents) ->
     return said
 
 
-def _moves(folder: Folder, record: Record) -> bool:
-    """Return whether the picture's animation is there; a dead unit has none."""
-    return record.status == "dead" or (folder.path / record.image).with_suffix(".webp").exists()
-
-
 @contextmanager
-def _sheet(folder: Folder) -> Iterator[Callable[[Sequence[Record]], None]]:
-    """Lend the function that shows finished pictures on the contact sheet.
+def sheet_of(folder: Folder) -> Iterator[Callable[[Mapping[int, Record]], None]]:
+    """Lend the function that shows finished pictures, by their places, on the contact sheet.
 
     A sheet takes as long as a hundred pictures, so it is written every `SHEET_SECONDS`, and once
     more at the end where it lacks some.
     """
-    finished: list[Record] = []
+    finished: dict[int, Record] = {}
     written = 0
     last = time.monotonic()
 
     def write() -> None:
         nonlocal written, last
         if len(finished) > written:
-            _write_sheet(folder, finished)
+            _write_sheet(folder, [finished[i] for i in sorted(finished)])
         written = len(finished)
         last = time.monotonic()
 
-    def show(records: Sequence[Record]) -> None:
-        finished.extend(records[: MAX_TILES - len(finished)])
+    def show(records: Mapping[int, Record]) -> None:
+        finished.update({i: record for i, record in records.items() if i < MAX_TILES})
         if time.monotonic() >= last + SHEET_SECONDS:
             write()
 

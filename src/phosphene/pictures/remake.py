@@ -14,11 +14,11 @@ from phosphene.errors import BadFile, BadRequest
 from phosphene.factories import is_factory
 from phosphene.forms import Record
 from phosphene.pictures.folder import check_kept, check_places, climb, keep, made, weights_of
-from phosphene.pictures.request import Request, read_start
+from phosphene.pictures.request import Made, read_start, upgraded
 from phosphene.priors import Prior
 from phosphene.records import Folder
 from phosphene.subjects import Subject
-from phosphene.synthesis import Climb, Member, PreferredInputs
+from phosphene.synthesis import TOGETHER, Climb, Member, PreferredInputs
 from phosphene.units import Unit
 
 
@@ -66,33 +66,52 @@ def climb_again(
 ) -> tuple[Record, PreferredInputs]:
     """Return a record, and its picture as it is climbed again, with the new record.
 
-    The whole batch that it climbed in is climbed, since batches of other sizes may round
-    differently. A subject that is code, `python:…`, runs only where it is the `trusted` one. A
-    prior, an optimizer or an objective that is code runs only where its name is in `code`. Before
-    the climb, `folder` is refused where it cannot take the picture, or has another of that name and
-    not `anew`.
+    A batch of the same size is climbed, since batches of other sizes may round differently: with
+    copies of the member, or with all members where the record names them. Often a small batch gives
+    the same bits, so it is tried first.
+
+    A subject that is code, `python:…`, runs only where it is the `trusted` one. A prior, an
+    optimizer or an objective that is code runs only where its name is in `code`. Before the climb,
+    `folder` is refused where it cannot take the picture, or has another of that name and not
+    `anew`.
     """
     old = Record.read(file)
-    asked, members, member = Request.from_record(old, file)
+    was = Made.of(old, file)
+    asked = was.request
+    member = was.member
     named = f"phosphene synthesize {shlex.quote(asked.subject)} --record {shlex.quote(str(file))}"
     check_trusted(asked.subject, trusted, file, named)
     check_code((asked.prior, asked.climb.optimizer, asked.climb.objective), code, file, old)
     request = asked if device is None else replace(asked, device=device)
     _check_device(request.device, file)
     if folder is not None:
-        check_places(folder, [members[member]], file, *request.files)
+        check_places(folder, [member], file, *request.files)
         if not anew:
-            check_kept(folder, request, [members[member]])
+            check_kept(folder, request, [member])
     if request.threads != torch.get_num_threads():
         torch.set_num_threads(request.threads)
     subject, prior = request.loaded()
-    _check_units(subject, members, file)
+    _check_units(subject, was.members, file)
     check_weights(old, subject, prior, file, request.climb)
     start = read_start(request.start, subject, prior)
-    arrays = bool(old.array)
-    result = climb(request, subject, prior, members, start, 0, arrays, report)[member]
-    record, _ = made(result, 0, asked.for_member(members, member), old.weights)
+    kept = upgraded(old.request)
+    for members, place in _batches(was):
+        batch = climb(
+            request, subject, prior, members, start, 0, bool(old.array), report, bound=was.bound
+        )
+        result = batch[place]
+        record, _ = made(result, 0, kept, old.weights)
+        if record.image_sha256 == old.image_sha256 and record.curve == old.curve:
+            break
     return old, replace(result, records=(record,))
+
+
+def _batches(was: Made) -> list[tuple[list[Member], int]]:
+    """Return the batches that may have a record's bits, each with the picture's place in it."""
+    whole = [(was.members, was.place)]
+    if was.bound or len(was.members) <= 2 * TOGETHER:
+        return whole
+    return [(was.members[:TOGETHER], 0), *whole]
 
 
 def check_code(names: Sequence[object], code: Collection[str], file: Path, record: Record) -> None:

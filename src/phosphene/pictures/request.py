@@ -17,7 +17,14 @@ from phosphene.forms import Record
 from phosphene.parts import KINDS, Option
 from phosphene.priors import Prior, load_prior
 from phosphene.subjects import READINGS, Subject, load_subject
-from phosphene.synthesis import PRECISIONS, Climb, Member, check, setting_names
+from phosphene.synthesis import (
+    PRECISIONS,
+    Climb,
+    Member,
+    check,
+    checked_batch,
+    setting_names,
+)
 from phosphene.tensors import FITS, as_images, recoloured
 from phosphene.units import Target
 
@@ -98,9 +105,16 @@ class Request:
         return {**kept, "climb": self.climb.as_json(), **own}
 
     def for_member(self, members: Sequence[Member], i: int) -> dict[str, Any]:
-        """Return what one picture's record keeps: with it, the whole batch that it climbed in."""
+        """Return what one picture's record keeps: its member, and where in which batch it climbed.
+
+        The size of the batch decides the picture's last digits, but the other members do not. Where
+        pictures are moved apart, the record keeps the whole set.
+        """
         batch = [[member.target.as_json(), member.seed] for member in members]
-        return {**self.as_json(), "members": batch, "member": i}
+        if self.climb.share:
+            return {**self.as_json(), "members": batch, "member": i}
+        own = {"members": [batch[i]], "member": 0, "batch": len(members), "place": i}
+        return {**self.as_json(), **own}
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Request:
@@ -111,25 +125,48 @@ class Request:
             given["prior_options"] = {name: value for name, value in former.items() if value}
         return cls(**given)
 
-    @classmethod
-    def from_record(cls, record: Record, file: Path) -> tuple[Request, list[Member], int]:
-        """Return the request, the batch, and the picture's place in it.
 
-        `BadFile` when the record is not whole.
+@dataclass(frozen=True)
+class Made:
+    """How a record's picture was made: its request, the members of its batch, its place there.
+
+    `bound` says that its bits depend on the other members (see `climb_batch`).
+    """
+
+    request: Request
+    members: list[Member]
+    place: int
+    bound: bool
+
+    @property
+    def member(self) -> Member:
+        """Return the picture's own member."""
+        return self.members[self.place]
+
+    @classmethod
+    def of(cls, record: Record, file: Path) -> Made:
+        """Return how a record's picture was made; `BadFile` when the record is not whole.
+
+        Where the record keeps the size of the batch alone, copies of the picture's member fill it.
         """
         try:
             kept = dict(record.request)
             members = [
                 Member(Target.from_json(target), int(seed)) for target, seed in kept.pop("members")
             ]
-            member = int(kept.pop("member"))
-            request = cls.from_json(kept)
+            place = int(kept.pop("member"))
             check(members)
-            if not 0 <= member < len(members):
-                raise IndexError(f"member {member} of {len(members)}")
+            if not 0 <= place < len(members):
+                raise IndexError(f"member {place} of {len(members)}")
+            bound = "batch" not in kept
+            if not bound:
+                members = [members[place]] * checked_batch(kept.pop("batch"))
+                place = int(kept.pop("place"))
+                if not 0 <= place < len(members):
+                    raise IndexError(f"place {place} of {len(members)}")
+            return cls(Request.from_json(kept), members, place, bound)
         except NOT_WHOLE as error:
             raise BadFile(f"{file}: its request is not whole: {error}") from None
-        return request, members, member
 
 
 def _check_inputs(request: Request, subject: Subject) -> None:
@@ -165,6 +202,9 @@ NOT_WHOLE = (
 )
 """What reading a request raises where a record does not have the form of one."""
 
+OF_A_PICTURE = ("members", "member", "batch", "place")
+"""What a record keeps of one picture beside the run's request."""
+
 DECIDING = ("subject", "prior", "climb", "start", "prior_options", "reading", "fit", "inputs")
 """What a user asks for of a request; the machine is what it happens to be."""
 
@@ -172,9 +212,12 @@ DECIDING = ("subject", "prior", "climb", "start", "prior_options", "reading", "f
 def upgraded(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return a picture's request as this version would write it; `BadFile` where it is none."""
     try:
-        own = {name: value for name, value in request.items() if name not in ("members", "member")}
-        batch = {name: request[name] for name in ("members", "member")}
-        return {**Request.from_json(own).as_json(), **batch}
+        own = {name: value for name, value in request.items() if name not in OF_A_PICTURE}
+        batch = {name: request[name] for name in OF_A_PICTURE if name in request}
+        found = {**Request.from_json(own).as_json(), **batch}
+        if not 0 <= found["member"] < len(found["members"]):
+            raise IndexError(f"member {found['member']} of {len(found['members'])}")
+        return found
     except NOT_WHOLE as error:
         raise BadFile(f"a request is not whole: {error}") from None
 

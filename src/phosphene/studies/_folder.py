@@ -13,7 +13,7 @@ from phosphene.errors import BadFile, BadRequest
 from phosphene.forms import Record, form_of
 from phosphene.forms.form import read_entry
 from phosphene.images import Pixels
-from phosphene.pictures import Request, check_code, check_trusted, check_weights
+from phosphene.pictures import Made, Request, check_code, check_trusted, check_weights
 from phosphene.studies._sums import is_sum, problem_of, with_sums
 from phosphene.subjects import Subject
 from phosphene.synthesis import NOT_ABOVE
@@ -64,14 +64,15 @@ class Run:
         layers: dict[str, dict[int, list[Picture]]] = defaultdict(lambda: defaultdict(list))
         first: Request | None = None
         for file, record in made:
-            request, members, number = Request.from_record(record, file)
+            how = Made.of(record, file)
+            request = how.request
             first = first or request
             if any(getattr(request, part) != getattr(first, part) for part in MADE_BY):
                 raise BadRequest(
                     f"{folder} holds pictures of several subjects or priors; "
                     "evaluate one of them at a time"
                 )
-            member = members[number]
+            member = how.member
             unit = member.target.lone
             # a climb that failed counts too
             shown = record.status in ("climbed", NOT_ABOVE)

@@ -24,7 +24,7 @@ from phosphene.errors import BadRequest
 from phosphene.forms import Record, StudyTable
 from phosphene.objectives import make_objective
 from phosphene.parts import check_options, option
-from phosphene.pictures import Request, check_code, check_trusted, check_weights
+from phosphene.pictures import Made, check_code, check_trusted, check_weights
 from phosphene.priors import Prior
 from phosphene.runtime import Runtime
 from phosphene.stimulus import grey_of
@@ -171,7 +171,8 @@ def importance_of(
     known: dict[str, tuple[Subject, Prior]] = {}
     fills: dict[str, Fills] = {}
     for file, record in read_records(place):
-        request, members, number = Request.from_record(record, file)
+        origin = Made.of(record, file)
+        request = origin.request
         command = f"phosphene importance {place} --subject {request.subject}"
         check_trusted(request.subject, trusted, file, command)
         climb = request.climb
@@ -183,7 +184,7 @@ def importance_of(
             known[key][0].network.to(runtime.device)
             fills[key] = _fills(*known[key], images)
         subject, prior = known[key]
-        target = members[number].target
+        target = origin.member.target
         with subject.reading(target.layers) as read:
             part, options = climb.completed().make("objective")
             objective = make_objective(part, [target], **options)

@@ -21,6 +21,7 @@ from phosphene.synthesis.results import (
     joined,
     tiles,
 )
+from phosphene.synthesis.view import TOGETHER
 
 __all__ = [
     "CLIMBS",
@@ -28,6 +29,7 @@ __all__ = [
     "MAX_SEED",
     "NOT_ABOVE",
     "PRECISIONS",
+    "TOGETHER",
     "UNNAMED",
     "Climb",
     "Member",

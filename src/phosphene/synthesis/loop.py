@@ -24,11 +24,13 @@ from phosphene.synthesis.progress import Progress
 from phosphene.synthesis.results import NOT_ABOVE, Member, PreferredInputs, upright, with_higher
 from phosphene.synthesis.starts import start_codes
 from phosphene.synthesis.view import (
+    TOGETHER,
     Ascent,
     Measured,
     Shifts,
     View,
     cast_once,
+    groups,
     measured,
     scored,
 )
@@ -112,10 +114,15 @@ def climb_batch(
     precision: str = "float32",
     every_frame: int = 0,
     report: Report = silent,
+    bound: bool = False,
 ) -> PreferredInputs:
     """Climb one batch; each member climbs as it would alone, unless `climb.share` makes sets.
 
     `start` is "random", "mean" or an image (channels, height, width). `report` hears of steps done.
+
+    A member's bits depend on the size of the batch, but not on its place nor on the other members:
+    passes that only some members take have `TOGETHER` members, the last of them copies. With
+    `bound` these passes have as many members as need them. Version 0.1.0 climbed so.
 
     The climb takes `steps` forward and backward passes; one of each to see who can start (again, up
     to seven times, for members that cannot); two forward passes that measure the start and the end,
@@ -127,16 +134,22 @@ def climb_batch(
     prior = prior.to(device)
     if climb.lower == "zero":
         prior = prior.above_zero()
+    precision = checked_precision(precision)
+    together = 0 if bound or climb.share else min(len(members), TOGETHER)
     setup = _Setup(
-        subject, prior, climb.completed(), start, device, checked_precision(precision), every_frame
+        subject, prior, climb.completed(), start, device, precision, every_frame, together
     )
     result, failed = _climb_once(setup, members, 0, report)
     for attempt in range(1, climb.tries if isinstance(start, str) and start == "random" else 1):
         if not failed:
             break
-        again, still = _climb_once(setup, [members[i] for i in failed], attempt, silent)
-        result = with_higher(result, failed, again)
-        failed = [failed[j] for j in still]
+        still = []
+        for some in groups(failed, together):
+            again, lost = _climb_once(setup, [members[i] for i in some], attempt, silent)
+            own = list(dict.fromkeys(some))  # copies stand last
+            result = with_higher(result, own, again[: len(own)])
+            still += [own[j] for j in lost if j < len(own)]
+        failed = still
     if climb.share:
         result = with_sets(result, subject, prior, setup.climb, device, precision)
     return upright(result)
@@ -153,6 +166,7 @@ class _Setup:
     device: str
     precision: str
     every_frame: int
+    together: int
 
     def encoding(self) -> AbstractContextManager[Encode]:
         """Lend the function from pictures to their own codes, which only `cycle` needs."""
@@ -183,7 +197,16 @@ def _climb_once(
         setup.encoding() as encoded,
         ExitStack() as casts,
     ):
-        view = View(setup.subject, prior, climb, read, setup.device, setup.precision, project)
+        view = View(
+            setup.subject,
+            prior,
+            climb,
+            read,
+            setup.device,
+            setup.precision,
+            project,
+            setup.together,
+        )
         casts.enter_context(cast_once(view, n))
         codes, alive = start_codes(
             members, objective, view, setup.start, attempt, optimizer.uses_gradient

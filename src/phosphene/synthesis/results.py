@@ -123,6 +123,19 @@ class PreferredInputs:
             cut["frames"] = self.frames[:, which]
         return PreferredInputs(**cut)
 
+    def taken(self, places: Sequence[int]) -> PreferredInputs:
+        """Return the members at some places, in that order, as a result of its own."""
+        at = list(places)
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        cut: dict[str, Any] = {
+            name: value[at] if isinstance(value, Tensor) else tuple(value[i] for i in at)
+            for name, value in parts.items()
+            if value is not None and len(value) and name != "frames"
+        }
+        if self.frames is not None:
+            cut["frames"] = self.frames[:, at]
+        return PreferredInputs(**cut)
+
     def __iter__(self) -> Iterator[PreferredInputs]:
         return (self[i] for i in range(len(self)))
 
@@ -233,6 +246,8 @@ def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
         return torch.cat([getattr(result, name) for result in results])
 
     frames = [result.frames for result in results if result.frames is not None]
+    moving = len(frames) == len(results)
+    sets = [result.sets or ({},) * len(result) for result in results]
     optional = ("inputs", "input_scores", "arrays")
     there = [name for name in optional if all(getattr(r, name) is not None for r in results)]
     return PreferredInputs(
@@ -245,9 +260,9 @@ def joined(results: Sequence[PreferredInputs]) -> PreferredInputs:
         tuple(s for r in results for s in r.statuses),
         together("kept"),
         together("last_scores"),
-        torch.cat(frames, 1) if frames else None,
+        torch.cat(frames, 1) if moving else None,
         tuple(each for result in results for each in result.stimuli),
-        tuple(each for result in results for each in result.sets),
+        tuple(each for own in sets for each in own) if any(map(any, sets)) else (),
         tuple(record for result in results for record in result.records),
         **{name: together(name) for name in there},
     )

@@ -14,7 +14,7 @@ from phosphene.optimizers.mean import paper_unit
 from phosphene.priors import Prior, encode
 from phosphene.synthesis.climb import Climb
 from phosphene.synthesis.results import Member
-from phosphene.synthesis.view import View, gradient_of, is_moving, opened
+from phosphene.synthesis.view import View, gradient_of, groups, is_moving, opened
 from phosphene.units import Target
 
 STARTS = 8
@@ -97,12 +97,13 @@ def _drawn_again(
         waiting = [i for i in waiting if not found[i].answers]
         if not waiting:
             return
-        again = random_codes(view, [members[i] for i in waiting], number)
-        those = promises(again, objective.of(waiting), view)
-        for i, code, promise in zip(waiting, again, those, strict=True):
-            if promise > found[i]:
-                batch[i] = code
-                found[i] = promise
+        for some in groups(waiting, view.together):
+            again = random_codes(view, [members[i] for i in some], number)
+            those = promises(again, objective.of(some), view)
+            for i, code, promise in zip(some, again, those, strict=True):
+                if promise > found[i]:
+                    batch[i] = code
+                    found[i] = promise
 
 
 def promises(codes: Tensor, objective: Objective, view: View) -> list[Promise]:

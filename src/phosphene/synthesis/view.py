@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -26,13 +27,18 @@ FEW = 4
 """Members of a climb in which casting weights counts beside the work with them."""
 CAST = (nn.modules.conv._ConvNd, nn.Linear)
 """Layers whose weights autocast makes bfloat16."""
+TOGETHER = 4
+"""Members of a pass that only some of a batch take."""
 AT_ONCE = 32
 """Images of a pass without a gradient, which may have many candidates for each member."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """How the subject is shown an image during a climb. `read` reads its layers."""
+    """How the subject is shown an image during a climb. `read` reads its layers.
+
+    `together` is the size of passes that only some members take (see `groups`).
+    """
 
     subject: Subject
     prior: Prior
@@ -41,6 +47,7 @@ class View:
     device: str
     precision: str
     project: Project
+    together: int = 0
 
     def drawn(self, codes: Tensor) -> Tensor:
         """Return the images of codes as the climb's stimulus has them.
@@ -79,6 +86,18 @@ class View:
             units = [score.detach().abs() for score in scores]
             rough = rough * torch.stack(units)
         return [score - each for score, each in zip(scores, rough, strict=True)]
+
+
+def groups(places: Sequence[int], size: int) -> list[list[int]]:
+    """Return places in groups of one size, the last filled with copies; one group for size 0.
+
+    A kernel sums in another order for a batch of another size, but not for other neighbours. With
+    one size, a member's bits do not depend on how many others take the same pass.
+    """
+    if not size:
+        return [list(places)]
+    found = [list(places[at : at + size]) for at in range(0, len(places), size)]
+    return [group + group[-1:] * (size - len(group)) for group in found]
 
 
 @contextmanager
@@ -162,16 +181,17 @@ def scored(
 
     No more than `AT_ONCE` images are looked at at once.
     """
+    most = view.subject.at_most(AT_ONCE)
+    even = math.ceil(len(codes) / math.ceil(len(codes) / most))
     images = []
     scores = []
-    for places in torch.arange(len(codes)).split(view.subject.at_most(AT_ONCE)):
-        some = places.tolist()
+    for some in groups(range(len(codes)), even if view.together else most):
         with view.autocast():
             shown = view.drawn(codes[some])
             seen = view.moving(shown, [shifts[i] for i in some] if shifts else None)
             scores.append(torch.stack(view.smooth(objective.of(some)(seen), shown)))
         images.append(shown)
-    return torch.cat(images), torch.cat(scores)
+    return torch.cat(images)[: len(codes)], torch.cat(scores)[: len(codes)]
 
 
 def opened(
@@ -187,14 +207,15 @@ def opened(
     shut = [i for i in going if not moves[i]]
     if not shut:
         return gradient
-    some = codes[shut].detach().requires_grad_()
-    with view.autocast():
-        shown = view.drawn(some)
-        with redirected():
-            seen = view.moving(shown, [shifts[i] for i in shut] if shifts else None)
-            scores = objective.of(shut)(seen)
     gradient = gradient.clone()
-    gradient[shut] = gradient_of(scores, some, range(len(shut)))
+    for group in groups(shut, view.together):
+        some = codes[group].detach().requires_grad_()
+        with view.autocast():
+            shown = view.drawn(some)
+            with redirected():
+                seen = view.moving(shown, [shifts[i] for i in group] if shifts else None)
+                scores = objective.of(group)(seen)
+        gradient[group] = gradient_of(scores, some, range(len(group)))
     return gradient
 
 
