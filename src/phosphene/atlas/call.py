@@ -15,14 +15,14 @@ from phosphene.errors import BadFile, BadRequest, UnknownName, near, type_name
 
 
 class Saved(Protocol):
-    """A result of another call, which can be kept in a folder."""
+    """Require of another call's result that it can be kept in a folder."""
 
     def save(self, folder: str | Path) -> Path:
         """Write the result's files into a folder."""
 
 
 class AtlasPages:
-    """Pages of units in a folder. `pages["conv5:7"]` is the file of a unit's page.
+    """List pages of units in a folder. `pages["conv5:7"]` is the file of a unit's page.
 
     A loop over the pages yields the names of units. `index` is the first page.
     """

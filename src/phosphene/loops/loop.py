@@ -135,6 +135,16 @@ class Loop:
         self.session.close()
 
     def _check(self) -> None:
+        if not isinstance(self.prior, Prior):
+            raise BadRequest(
+                "a loop's prior is a Prior, such as that of "
+                f"phosphene.priors.load_generated('objects-fc6'); got {type_name(self.prior)}"
+            )
+        if not isinstance(self.climb, Climb):
+            raise BadRequest(
+                "a loop's climb is a Climb, such as phosphene.CLIMBS['evolution']; "
+                f"got {type_name(self.climb)}"
+            )
         if self.drift not in DRIFTS:
             raise BadRequest(f"no drift {self.drift!r}; there are: {', '.join(DRIFTS)}")
         for name, least in (

@@ -12,14 +12,14 @@ from torch import nn
 from phosphene import forms
 from phosphene.forms.dissection import UnitOverlap
 from phosphene.notebook._results import StudyResult
-from phosphene.notebook._shared import USUAL_SIZE, Place, device_for, lent, progress
+from phosphene.notebook._shared import USUAL_SIZE, Place, device_for, lent, path_of, progress
 from phosphene.studies.dissection import QUANTILE, Dissection, Search
 from phosphene.subjects import Subject
 from phosphene.tables import Table, detectors_table
 
 
 class DissectionResult(StudyResult[UnitOverlap]):
-    """The object that each channel detects. A notebook shows the table of detectors.
+    """Hold the object that each channel detects. A notebook shows the table of detectors.
 
     `form` is what `dissection.json` says. Each row has its `object`, its overlap `iou`, and others.
     """
@@ -85,11 +85,12 @@ def dissect(
     Examples:
         >>> phosphene.dissect("caffenet-objects", "conv5", "miniplaces-objects")
     """
+    photographs = path_of(images, "images")
     where = device_for(device)
     how = Dissection(split=split, quantile=quantile, batch=batch)
     with lent(subject, fit, inputs, size) as network:
         place = Place(out)
         read = () if isinstance(subject, (Subject, nn.Module)) else (str(subject),)
-        search = Search.of(network, layer, Path(images), place.folder, how, *read)
+        search = Search.of(network, layer, photographs, place.folder, how, *read)
         with progress(search.photographs, "looking", "photographs", quiet) as advance:
             return DissectionResult(search.look(where, advance), place)

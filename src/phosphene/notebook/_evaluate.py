@@ -13,7 +13,7 @@ from phosphene.factories import ALIASES, NETWORKS
 from phosphene.files import write_json
 from phosphene.forms import Evaluation, Figure
 from phosphene.notebook._results import StudyResult, find_row, listed
-from phosphene.notebook._shared import Place, device_for, lent, progress
+from phosphene.notebook._shared import Place, device_for, lent, path_of, progress
 from phosphene.priors import load_generated
 from phosphene.studies import compare
 from phosphene.studies.generator import Fidelity, Observer, measure_prior
@@ -27,7 +27,7 @@ JUDGE = "efficientnet-lite2"
 
 
 class EvaluationResult(StudyResult[dict[str, Any]]):
-    """What was measured of a folder's pictures. A notebook shows the figures of each layer.
+    """Hold what was measured of a folder's pictures. A notebook shows the figures of each layer.
 
     `layers` are the evaluations by layer, as their JSON says. `result["fc8"]` is the one of a
     layer, and `result["fc8:27"]` the row of a unit.
@@ -91,7 +91,7 @@ class EvaluationResult(StudyResult[dict[str, Any]]):
 
 
 class GeneratorResult:
-    """What was measured of a generator. A notebook shows the figures.
+    """Hold what was measured of a generator. A notebook shows the figures.
 
     `fidelity` has all of it, and `result["image_error"]` is one figure.
     """
@@ -174,6 +174,10 @@ def evaluate(
         >>> phosphene.evaluate(preferred, "photos").figures["activation_ratio"].value
     """
     where = device_for(device)
+    _check_photographs(photographs)
+    for path in (images, index):
+        if path is not None:
+            path_of(path, "what evaluate reads")
     if isinstance(run, (str, Path)) and not Path(run).is_dir():
         _refuse_of_generator(run, images, control=control, subject=subject, index=index, out=out)
         with progress(None, "looking at photographs", "photographs", quiet):
@@ -207,10 +211,16 @@ def evaluate(
     return EvaluationResult(found, observer, place)
 
 
+def _check_photographs(photographs: object) -> None:
+    """Refuse a number of photographs that is none."""
+    if not isinstance(photographs, int) or photographs < 1:
+        raise BadRequest(f"photographs is a whole number from 1 on; got {photographs!r}")
+
+
 def _kept(run: PreferredInputs | str | Path, out: str | Path | None) -> Place:
     """Return the folder of a run, or one that gets a result's pictures."""
     if not isinstance(run, PreferredInputs):
-        if not Path(run).is_dir():
+        if not path_of(run, "run").is_dir():
             raise BadRequest(f"{run} is no folder of pictures")
         return Place(run)
     place = Place(out)

@@ -19,6 +19,7 @@ from phosphene.notebook._shared import (
     Place,
     device_for,
     lent,
+    path_of,
     progress,
     since,
     texts_of,
@@ -30,7 +31,7 @@ from phosphene.units import Target, Unit
 
 
 class ExemplarResult(StudyResult[UnitExemplars]):
-    """The exemplars of units. A notebook shows their contact sheet.
+    """Hold the exemplars of units. A notebook shows their contact sheet.
 
     `form` is what `exemplars.json` says. Each row has the activations in `values`, the numbers of
     the photographs and their `files`.
@@ -106,12 +107,13 @@ def exemplars(
         >>> phosphene.exemplars("caffenet-objects", ["class:lion", "conv5:7"], "photos")
     """
     texts = texts_of(units)
+    photographs = path_of(images, "images")
     where = device_for(device)
     how = Exemplars(split=split, k=k, batch=batch)
     with lent(subject, fit, inputs, size) as network:
         place = Place(out)
         read = () if isinstance(subject, (Subject, nn.Module)) else (str(subject),)
-        search = Search.of(network, texts, Path(images), place.folder, how, *read)
+        search = Search.of(network, texts, photographs, place.folder, how, *read)
         with progress(None, "looking", "photographs", quiet) as advance:
             found = search.look(where, since(advance))
             return ExemplarResult(search.describe(found), signed_layers(found), place)

@@ -58,10 +58,10 @@ def _picture(image: object) -> Image.Image:
         return opened(image)
     if not isinstance(image, Tensor):
         raise BadRequest(f"an image is a file, a picture or a tensor; got {type_name(image)}")
-    inside = image.is_floating_point() and bool(((image >= 0) & (image <= 1)).all())
-    if image.ndim != 3 or len(image) not in (1, 3) or not inside:
-        raise BadRequest(
-            "an image is a tensor (3, height, width) of floats in 0 … 1; got "
-            f"{list(image.shape)} of {image.dtype} in {image.min():g} … {image.max():g}"
-        )
+    wanted = "an image is a tensor (3, height, width) of floats in 0 … 1"
+    if image.ndim != 3 or len(image) not in (1, 3) or not image.numel():
+        raise BadRequest(f"{wanted}; got {list(image.shape)}")
+    if not image.is_floating_point() or not bool(((image >= 0) & (image <= 1)).all()):
+        low, high = image.aminmax()
+        raise BadRequest(f"{wanted}; got {low:g} … {high:g} of {image.dtype}")
     return Image.fromarray(to_pixels(image.detach().cpu().float().numpy()))

@@ -12,7 +12,7 @@ from PIL import Image
 from phosphene.errors import BadFile
 from phosphene.forms import Record
 from phosphene.images import Pixels, contact_sheet
-from phosphene.notebook._shared import device_for, progress
+from phosphene.notebook._shared import device_for, path_of, progress
 from phosphene.pictures import Made, climb_again, differences
 from phosphene.records import Folder
 from phosphene.synthesis import PreferredInputs
@@ -20,7 +20,7 @@ from phosphene.synthesis import PreferredInputs
 
 @dataclass(frozen=True, repr=False)
 class SavedPicture:
-    """A picture of a folder, with the `record` that made it. A notebook shows the picture."""
+    """Hold a picture of a folder, and the `record` that made it. A notebook shows the picture."""
 
     file: Path
     record: Record
@@ -91,7 +91,7 @@ def load_record(path: str | Path) -> SavedPicture:
         >>> saved.differences(saved.remake())
         ''
     """
-    file = Path(path)
+    file = path_of(path, "a record")
     if file.is_dir():
         records = sorted(each.name for each in file.glob("[!.]*.json"))
         example = f", such as {file / records[0]}" if records else ""

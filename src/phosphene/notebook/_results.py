@@ -43,7 +43,7 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 
 class StudyResult(ABC, Generic[Row]):
-    """What a study found of units.
+    """Hold what a study found of units.
 
     `result["conv5:7"]` is the row of a unit, and `result[0]` the first one. A loop over the result
     yields all rows. `rows` are what the study's JSON says. `folder` holds its `files`.

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from phosphene.errors import BadRequest
+from phosphene.errors import BadRequest, type_name
 from phosphene.plain import Plain
 from phosphene.probe import borrowed
 from phosphene.progress import shown
@@ -44,6 +44,13 @@ def lent(
         if not isinstance(subject, Subject):  # what is no module is refused by `wrap`
             subject = wrap(subject, size=size, fit=fit or FITS[0], inputs=inputs)
         yield subject
+
+
+def path_of(given: object, what: str) -> Path:
+    """Return a path; `BadRequest` where something else is given as `what`."""
+    if not isinstance(given, (str, Path)):
+        raise BadRequest(f"{what} is a path; got {type_name(given)}")
+    return Path(given)
 
 
 def device_for(device: str) -> str:
@@ -89,7 +96,7 @@ def since(advance: Callable[[int], None]) -> Callable[[int], None]:
 
 
 class Place:
-    """A folder for what a call makes: the one that was given, or one that goes with this value."""
+    """Hold a folder for what a call makes: the one that was given, or one that goes with this value."""
 
     def __init__(self, out: str | Path | None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="phosphene-")) if out is None else Path(out)

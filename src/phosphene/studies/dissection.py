@@ -212,7 +212,7 @@ class Dissection(Study):
 
 @dataclass(frozen=True)
 class Search:
-    """Two passes over photographs with outlined objects for a layer of a network."""
+    """Make two passes over photographs with outlined objects, for a layer of a network."""
 
     subject: Subject
     layer: str

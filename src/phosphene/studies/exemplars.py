@@ -295,7 +295,7 @@ class Exemplars(Study):
 
 @dataclass(frozen=True)
 class Search:
-    """A pass over photographs for units of a network, with its files in a folder.
+    """Make a pass over photographs for units of a network, with its files in a folder.
 
     `units` are what is described; the index has all channels of the `layers`.
     """
