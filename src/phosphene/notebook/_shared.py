@@ -96,7 +96,7 @@ def since(advance: Callable[[int], None]) -> Callable[[int], None]:
 
 
 class Place:
-    """Hold a folder for what a call makes: the one that was given, or one that goes with this value."""
+    """Hold a folder for what a call makes: the given one, or one that goes with this value."""
 
     def __init__(self, out: str | Path | None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="phosphene-")) if out is None else Path(out)
