@@ -1055,6 +1055,7 @@ def test_a_code_is_the_principal_components_of_a_map(
         recipe, zoo / "subject.safetensors", photographs, after_steps, tmp_path
     )
     assert whole.components is not None
+    assert (whole.regression_r2 is not None) == (regress == "codes")
     found = weights.read(tmp_path / "g.safetensors")
     card = {**found.card, "encoder": str(zoo / "subject.safetensors")}
     weights.write(tmp_path / "named.safetensors", found.tensors, card)

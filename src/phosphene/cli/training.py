@@ -12,7 +12,7 @@ import typer
 
 from phosphene.cli import progress
 from phosphene.cli.shell import Device, Interrupted, Threads, choose_machine, out
-from phosphene.errors import BadRequest
+from phosphene.errors import BadFile, BadRequest
 
 if TYPE_CHECKING:
     from phosphene.runtime import Runtime
@@ -119,7 +119,11 @@ def train_generator(
         ),
     ] = None,
     discriminator: Annotated[
-        Path | None, typer.Option(help="What was trained beside it: its NAME-training.safetensors.")
+        Path | None,
+        typer.Option(
+            help="What was trained beside it: its NAME-training.safetensors, "
+            "or its own file where that holds it."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="What to call it.", show_default="the recipe's name")
@@ -154,7 +158,9 @@ def train_generator(
     network = load_subject(encoder)
     steps = with_code(asked, network, layer)
     initial = load_generated(init_from) if init_from else None
-    beside = weights.read(discriminator, "training") if discriminator else None
+    beside = weights.read(discriminator) if discriminator else None
+    if beside and not beside.part("image_discriminator"):
+        raise BadFile(f"{beside.path} is a {beside.card['kind']} that holds no discriminator")
     with progress.status("decoding photographs"):
         train = datasets.load_joined(data, "train", run / "cache", labelled=False)
         val = datasets.load_joined(data, "val", run / "cache", labelled=False)

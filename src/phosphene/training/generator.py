@@ -48,7 +48,8 @@ class Trained:
 
     That is its code's `statistics`, the networks that only training needs, by name, whether the
     recipe's end was reached, the sha256 of the weights files that the run began from, and the
-    `components` that are the code, where it is such.
+    `components` that are the code, where it is such. `regression_r2` tells how well its code gives
+    that of its teacher, where it began so.
     """
 
     generator: ImageGenerator
@@ -57,6 +58,7 @@ class Trained:
     finished: bool
     init_from: tuple[str, ...] = ()
     components: Components | None = None
+    regression_r2: float | None = None
 
 
 def train_generator(
@@ -90,8 +92,10 @@ def train_generator(
         return _train_all_stages(inversion, last)
     beside = (discriminator.sha256,) if discriminator else ()
     state = discriminator.part("image_discriminator") if discriminator else None
+    r2 = None
     if init_from is None:
         begun = initialized(inversion)
+        r2 = begun.translation.r2 if begun.translation else None
         generator, statistics, parents = begun.generator, begun.statistics, begun.parents
         parents += beside
         if state and begun.translation:
@@ -104,7 +108,9 @@ def train_generator(
     stage = last(generator, parents=parents, discriminator_state=state)
     finished = run_stage(stage).finished
     helpers: dict[str, nn.Module] = {"image_discriminator": stage.discriminator}
-    return Trained(stage.trained(), statistics, helpers, finished, parents, inversion.components)
+    return Trained(
+        stage.trained(), statistics, helpers, finished, parents, inversion.components, r2
+    )
 
 
 def _train_all_stages(
@@ -166,9 +172,11 @@ def generator_card(
     inversion = Inversion(recipe, encoder, train, Runtime(Path()), trained.components)
     size = recipe["architecture"]["view_size"]
     read, layer = inversion.code_encoder, inversion.layer
+    r2 = trained.regression_r2
     return {
         **inversion.card(name),
         "init_from": list(trained.init_from),
+        **({} if r2 is None else {"regression_r2": r2}),
         "measured": held_out_errors(layer, size, read, val, trained.generator),
     }
 
