@@ -38,14 +38,4 @@ def shown(told: Mapping[str, Any]) -> str:
     return f"{told['value']:.0%} ({told['low']:.0%} to {told['high']:.0%})"
 
 
-def made_again(found: Mapping[str, Any]) -> str:
-    """Return a row for each prior whose reconstructions were measured."""
-    lines = [["prior", "steps", "R² of the regression", "image error", "code cosine"]]
-    for name, told in found["reconstructions"].items():
-        r2 = f"{told['regression_r2']:.2f}" if "regression_r2" in told else "–"
-        figures = [f"{told['image_error']:.3f}", f"{told['cosine']:.3f}"]
-        lines.append([f"`{name}`", str(told.get("steps", "–")), r2, *figures])
-    return table(lines)
-
-
-TABLES = {"climbed": climbed, "made-again": made_again}
+TABLES = {"climbed": climbed}
