@@ -86,6 +86,7 @@ def test_other_values_make_another_subject() -> None:
         ({"state": "words"}, "is not a .npy array"),
         ({"state": object()}, "is no array of numbers"),
         ({"state": np.zeros((0, 3))}, "holds no numbers"),
+        ({"state": np.array([1.0, np.nan])}, "has NaN in 1 of its 2 numbers"),
         ({"state": STATE, "pupil": PUPIL, "pupils": PUPIL}, "unexpected keyword argument 'pupils'"),
     ],
 )

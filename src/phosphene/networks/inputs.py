@@ -55,6 +55,11 @@ def _read(name: str, given: Any) -> FixedInput:
         raise BadRequest(f"input {name!r} is no array of numbers: {one_line(error)}") from None
     if not tensor.numel():
         raise BadRequest(f"input {name!r} holds no numbers; its shape is {tuple(tensor.shape)}")
+    if tensor.isnan().any():  # infinities are left: masks of attention have them
+        raise BadRequest(
+            f"input {name!r} has NaN in {int(tensor.isnan().sum())} of its {tensor.numel():,} "
+            "numbers, so no score would be a number; replace them"
+        )
     batched = tensor if tensor.ndim and len(tensor) == 1 else tensor[None]
     return FixedInput(batched.contiguous(), file)
 
