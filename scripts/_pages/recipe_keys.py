@@ -39,7 +39,14 @@ KEYS: dict[str, dict[str, dict[str, str]]] = {
             "code_layer": "the encoder's layer; `--layer` names another",
             "architecture": "the generator, [below](#architectures)",
         },
+        "code": {
+            "layer": "the encoder's layer whose map is read",
+            "components": "principal components of the map, which are the code",
+            "views": "views of photographs in which the components are found",
+        },
         "init_from": {
+            "regress": "`latents`, or `codes`: what is regressed on the code, the decoder's "
+            "latents or the teacher's codes",
             "generator": "the trained generator whose decoder is taken over; without it only the "
             "code's statistics are found",
             "views": "views of photographs for the ridge regression and the statistics",
