@@ -26,6 +26,7 @@ DEFAULT = CLIMBS["default"]
 VARIANTS: dict[str, Climb] = {
     "paper": CLIMBS["paper"],
     "default": DEFAULT,
+    "short": CLIMBS["short"],
     "rate 0.1": DEFAULT.changed(rate=0.1),
     "rate 0.4": DEFAULT.changed(rate=0.4),
     "decay 0.96": DEFAULT.changed(decay=0.96),

@@ -20,6 +20,7 @@ from phosphene.errors import BadRequest, Notice, PhospheneError
 from phosphene.images import crossed_out, to_pixels
 from phosphene.notebook import synthesize
 from phosphene.optimizers.adam import Adam
+from phosphene.optimizers.whitened import Whitened
 from phosphene.priors import Generated, Prior, load_prior
 from phosphene.priors.fourier import Fourier
 from phosphene.priors.pixels import Pixels
@@ -274,6 +275,25 @@ def test_the_papers_settings_are_the_papers() -> None:
         0.0,
         0,
     )
+
+
+def test_momentum_steps_along_the_mean_of_the_gradients_on_the_way(generated: Generated) -> None:
+    """Two gradients, where natural codes are white, give the directions by hand."""
+    start = generated.start(0)[None]
+    first, second = torch.randn(2, *start.shape, generator=torch.Generator().manual_seed(0))
+
+    def unit(white: Tensor) -> Tensor:
+        return white / white.square().mean().sqrt()
+
+    optimizer = Whitened(rate=0.5, last_rate=0.5, momentum=0.75)
+    optimizer.begin(start, generated, 2, [0])
+    for gradient in (first, second):
+        codes = optimizer.ask()
+        optimizer.tell(codes, torch.zeros(1, 1), lambda gradient=gradient: gradient[:, None])
+    white = [unit(generated.statistics.whitened(each, 1.0)) for each in (first, second)]
+    directions = [white[0], unit(0.75 * 0.25 * white[0] + 0.25 * white[1])]
+    steps = [generated.statistics.whitened(0.5 * each, 1.0) for each in directions]
+    torch.testing.assert_close(optimizer.current(), start + steps[0] + steps[1])
 
 
 # ---------------------------------------------------------------- batches, seeds, counts
@@ -1043,7 +1063,7 @@ def test_other_mistakes_are_refused_at_the_door(subject: Subject, generated: Gen
         synthesize(subject, [], prior=generated)
     with pytest.raises(BadRequest, match="at most 100,000"):
         synthesize(subject, "fc:0-9", prior=generated, seeds=range(30_000))
-    with pytest.raises(BadRequest, match="default, paper"):
+    with pytest.raises(BadRequest, match="default, short, paper"):
         synthesize(subject, "fc:0", prior=generated, climb="fast")
     with pytest.raises(BadRequest, match="use climb default"):
         synthesize(subject, "fc:0", prior="pixels", climb="paper")
