@@ -264,8 +264,8 @@ CLIMBS: dict[str, Climb] = {
 }
 """Settings by name.
 
-They are ours, ours with momentum in a third of the steps, the paper's as coded (method: §2), the two
-for baselines without a learned prior, and those of a search that needs no gradient.
+They are ours, ours in fewer steps with momentum, the paper's as coded (method: §2), the two for
+baselines without a learned prior, and those of a search that needs no gradient.
 """
 
 
