@@ -1794,13 +1794,13 @@ def test_whether_a_class_is_kept_goes_by_names(encoder: Subject) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, IMAGE, IMAGE, 3), np.uint8)
     labels = np.arange(40) % 10
     val = Photographs("some", images, labels, encoder.classes, "", "")
-    recipe = with_code(copy.deepcopy(GENERATOR), encoder, "fc6")
-    wanted = held_out_errors(recipe, encoder, val, generator)
+    read = ("fc6", VIEW, encoder)
+    wanted = held_out_errors(*read, val, generator)
     backwards = replace(val, labels=9 - labels, classes=encoder.classes[::-1])
-    assert held_out_errors(recipe, encoder, backwards, generator) == wanted
+    assert held_out_errors(*read, backwards, generator) == wanted
     assert 0 < wanted["class_kept"] < 1
     for other in (replace(val, classes=()), replace(val, labels=labels - 1)):
-        assert "class_kept" not in held_out_errors(recipe, encoder, other, generator)
+        assert "class_kept" not in held_out_errors(*read, other, generator)
 
 
 def test_extra_classes_of_held_out_photographs_may_have_none(photographs: Make) -> None:
