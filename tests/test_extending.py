@@ -42,7 +42,15 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_example_is_short_and_needs_no_other_file() -> None:
-    assert PARTS.keys() == {"gan", "taesd", "contrast", "evolution", "gradients", "activity"}
+    assert PARTS.keys() == {
+        "gan",
+        "taesd",
+        "contrast",
+        "both",
+        "evolution",
+        "gradients",
+        "activity",
+    }
     code = {
         name: [
             line for line in text.splitlines() if line and not line.startswith(("import", "from"))
