@@ -39,6 +39,8 @@ __all__ = [
     "signed_layers",
 ]
 
+NAME = "exemplars"
+"""What the files of a search are called, but for their endings."""
 MAX_ROWS, MAX_COLUMNS = 50, 20
 """Units on a contact sheet, and exemplars of each."""
 MAX_STRIP, MAX_TILE = 16_000_000, 2048
@@ -325,16 +327,15 @@ class Search:
         layers = list(dict.fromkeys(unit.layer for unit in named))
         layers = layers or [name for name, shape in outer_layers(subject.shapes()).items() if shape]
         check_apart(folder, photographs)
-        found = cls(subject, named, layers, _stream(subject, photographs, how.split), folder, how)
-        for each in (found.file, found.file.with_suffix(".json"), found.file.with_suffix(".png")):
-            outlet(each, *read)
+        for kind in (".safetensors", ".json", ".png"):
+            outlet(folder / f"{NAME}{kind}", *read)
         outlet_folder(folder / "tiles")
-        return found
+        return cls(subject, named, layers, _stream(subject, photographs, how.split), folder, how)
 
     @property
     def file(self) -> Path:
         """Return the file of the index."""
-        return self.folder / "exemplars.safetensors"
+        return self.folder / f"{NAME}.safetensors"
 
     def look(
         self, device: str, report: Callable[[int], None] = lambda photographs: None
