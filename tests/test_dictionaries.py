@@ -222,7 +222,7 @@ def test_the_option_takes_several_directions_at_any_position(
     ).json()
     assert [each["label"] for each in made] == ["rows0", "rows1", "rows2"]
     request = json.loads(Path(made[1]["image"]).with_suffix(".json").read_text())["request"]
-    kept = request["members"][1][0]["terms"][0][1]
+    kept = request["members"][0][0]["terms"][0][1]
     assert kept["vector"] == rows[1].tolist(), "as the file has them"
     assert kept["position"] == "max"
     said = phosphene("synthesize", name, "--direction", f"conv5@9,99={tmp_path / 'rows.npy'}")
