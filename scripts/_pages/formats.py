@@ -63,7 +63,8 @@ def overview() -> Iterator[str]:
 
 def number(form: type[Form]) -> int:
     """Return the number of a form's present format."""
-    return next(int(each.default) for each in fields(form) if each.name == "format")  # type: ignore[arg-type]
+    defaults = {each.name: each.default for each in fields(form)}
+    return int(str(defaults["format"]))
 
 
 def keys(kind: type) -> Iterator[str]:

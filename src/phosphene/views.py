@@ -25,7 +25,7 @@ _PROJECTIONS = ("proj", "out_proj", "o_proj", "output.dense")
 
 @dataclass(frozen=True)
 class View:
-    """A layer that is made of another layer's values, mostly position by position.
+    """Make a layer of another layer's values, mostly position by position.
 
     `values` takes the values of `layer`, (batch, channels, …), and returns (batch, `channels`, …).
     `opened` returns those from before a closing activation with a flat part; None where there is

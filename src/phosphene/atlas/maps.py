@@ -35,7 +35,7 @@ SHEET = ((600, 64), (2500, 48))
 
 @dataclass(frozen=True)
 class Map:
-    """The places of a layer's units.
+    """Hold the places of a layer's units.
 
     Each of the layer's cards has a place and a cell, or None where it has nothing to show.
     """

@@ -274,7 +274,7 @@ def measure_name(key: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A number that units of a layer can be sorted by, and its value for each card."""
+    """Describe a number that units of a layer can be sorted by, with its value for each card."""
 
     key: str
     values: tuple[float | None, ...]

@@ -47,7 +47,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Shelf:
-    """A layer with its network, and its map where it has one."""
+    """Hold a layer with its network, and its map where it has one."""
 
     subject: Subject
     layer: Layer

@@ -24,10 +24,10 @@ MESSAGE = "Publish the unit atlas"
 
 @dataclass(frozen=True)
 class Destination:
-    """A branch of a remote, the repository that knows the remote, and what the branch holds."""
+    """Name a branch of a remote and the repository that knows it; hold what is on the branch."""
 
     repository: Path
-    """The folder that git keeps the repository in."""
+    """Hold the path of the folder that git keeps the repository in."""
     remote: str
     branch: str
     tip: str = ""
@@ -47,7 +47,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Published:
-    """What became of a branch: its commit, how many files of the site it has, and other files."""
+    """Tell what became of a branch: its commit, its files of the site, and its other files."""
 
     commit: str
     files: int

@@ -10,7 +10,7 @@ from phosphene.forms.form import Form, Shown
 
 @dataclass(frozen=True, kw_only=True)
 class AtlasPage(Form):
-    """The content of a page.
+    """Hold the content of a page.
 
     `kind` is front, layer, map, unit or combinations. A page of one network names it, and so on
     down to the layer. Paths are relative to the file. `units` has one entry on a unit's page, and

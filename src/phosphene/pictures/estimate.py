@@ -23,7 +23,7 @@ FEW, MANY = 1, 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes of one process.
+    """Tell what a run takes of one process.
 
     `seconds` is the time of all of `pictures` in batches of `batch`, with their `steps`; `bytes` is
     what the process holds at most.

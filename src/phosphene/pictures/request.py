@@ -128,7 +128,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Made:
-    """How a record's picture was made: its request, the members of its batch, its place there.
+    """Tell how a record's picture was made: request, members of its batch, place there.
 
     `bound` says that its bits depend on the other members (see `climb_batch`).
     """

@@ -32,7 +32,7 @@ AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run asks for, what its folder holds of it, and the batches that are to be climbed.
+    """Hold what a run asks for, what its folder has of it, and the batches that are left.
 
     `kept` holds records by their member's place in `members`, and a batch is a list of places.
     `hashes` are those of `weights_of`. `every_frame` and `arrays` are as for `climb`.
@@ -53,7 +53,7 @@ class Plan:
 
 
 class Climber(Protocol):
-    """What climbs a plan's batches, here or elsewhere, and keeps their pictures in the folder."""
+    """Climb a plan's batches, here or elsewhere, and keep their pictures in the folder."""
 
     def climbed(
         self, plan: Plan, report: Callable[[int], None]

@@ -61,7 +61,7 @@ def dask_setup(worker: Any) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Workers:
-    """Processes that climb: `client` is Dask's, `where` is what the user named."""
+    """Hold the processes that climb: `client` is Dask's, `where` is what the user named."""
 
     client: Any
     where: str

@@ -35,7 +35,7 @@ AT_ONCE = 32
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """How the subject is shown an image during a climb. `read` reads its layers.
+    """Show the subject an image during a climb. `read` reads its layers.
 
     `together` is the size of passes that only some members take (see `groups`).
     """

@@ -33,7 +33,7 @@ SHARED = (*DECODER, "size")
 
 @dataclass(frozen=True, eq=False)
 class Initialized:
-    """A generator that has seen no image, its code's statistics, and its teacher's sha256.
+    """Hold a generator that has seen no image, its code's statistics, and its teacher's sha256.
 
     `translation` is that from its code to its teacher's, where it began so.
     """

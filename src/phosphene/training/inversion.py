@@ -34,7 +34,7 @@ STAGES = ("views", "code_regressor", "latent", "image")
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """A recipe for a generator, the encoder of which it inverts a layer, and photographs.
+    """Hold a recipe for a generator, the encoder whose layer it inverts, and photographs.
 
     Where the code is the principal components of that layer, they are `components`. `known` are
     the codes of the first views, half precision, where they have been found already.

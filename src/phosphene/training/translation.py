@@ -18,7 +18,7 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Translation:
-    """A linear map of whitened codes, `weight` (theirs, own) and `offset` (theirs,).
+    """Hold a linear map of whitened codes, `weight` (theirs, own) and `offset` (theirs,).
 
     `r2` is the share of the variance that it explains in pairs held out.
     """
