@@ -39,7 +39,7 @@ from phosphene.priors import Generated, encode, load_generated
 from phosphene.runtime import Processes, Runtime, deadline_in, silent
 from phosphene.subjects import Subject, load_subject
 from phosphene.synthesis import CLIMBS
-from phosphene.tensors import as_images, center_crop
+from phosphene.tensors import as_images, center_crop, resized
 from phosphene.testing import CLASSES, GENERATOR_ARCHITECTURE, IMAGE, VIEW, lively, write_subject
 from phosphene.training import run as runs
 from phosphene.training import verify
@@ -1106,6 +1106,23 @@ def test_a_generator_draws_what_its_teacher_draws_of_translated_codes() -> None:
         agreed = other(pictures, codes)[0] - other(pictures, torch.zeros_like(codes))[0]
         wanted = judge(pictures, teacher.whitened(theirs))[0] - judge(pictures, codes * 0)[0]
         torch.testing.assert_close(agreed, wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_a_larger_generator_begins_as_its_teachers_picture_doubled() -> None:
+    torch.manual_seed(0)
+    larger = {"decoder": [8, 8, 8, 4], "decoder_blocks": [1, 0, 1, 0], "size": 2 * IMAGE}
+    teacher = build(GENERATOR_ARCHITECTURE)
+    generator = build({**GENERATOR_ARCHITECTURE, **larger, "view_size": 2 * VIEW})
+    codes = torch.randn(300, 16)
+    for network in (teacher, generator):
+        whiten_code(network, codes)
+    whitened = teacher.whitened(codes)
+    translation_of(whitened, whitened).compose(generator, teacher)
+    with torch.no_grad():
+        small, large = teacher(codes), generator(codes)
+    assert large.shape == (300, 3, 2 * IMAGE, 2 * IMAGE)
+    doubled = resized(small, (2 * IMAGE, 2 * IMAGE))
+    assert (large - doubled).abs().mean() < 0.1 * (small - small.mean()).abs().mean()
 
 
 @pytest.mark.parametrize(

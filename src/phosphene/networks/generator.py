@@ -68,11 +68,14 @@ class TwoStageGenerator(ImageGenerator):
         decoder_blocks: Sequence[int] = (0, 0, 0),
     ):
         super().__init__(code, size, view_size)
-        if size != 16 * grid or not all(0 <= number <= 64 for number in (*blocks, *decoder_blocks)):
+        doubled = 2 ** (1 + len(decoder))
+        if not 3 <= len(decoder) <= 5 or size != doubled * grid:
             raise ValueError(
-                "size is 16 × grid, blocks at most 64; "
-                f"got {size}, {grid}, {blocks}, {decoder_blocks}"
+                "the decoder has 3 to 5 widths, and size is 16 × grid, doubled for each after the "
+                f"third; got {decoder}, {size}, {grid}"
             )
+        if not all(0 <= number <= 64 for number in (*blocks, *decoder_blocks)):
+            raise ValueError(f"blocks are 0 … 64; got {blocks}, {decoder_blocks}")
         self.register_buffer("latent_mean", torch.zeros(1, latent, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent, 1, 1))
         self.map: CodeToLatent | MapToLatent
@@ -267,23 +270,48 @@ class Decoder(nn.Module):
 
     It runs in every step of a climb: two plain convolutions at each of three resolutions, `blocks`
     residual ones after them, and the last doubling by a pixel shuffle. A binomial filter removes
-    the shuffle's checkerboard, to which an encoder that strides is blind.
+    the shuffle's checkerboard, to which an encoder that strides is blind. Each width after the
+    third doubles the picture once more, and adds detail that begins near nothing.
     """
 
     def __init__(self, latent: int, widths: Sequence[int], blocks: Sequence[int] = (0, 0, 0)):
         super().__init__()
-        a, b, c = widths
-        low, middle, high = blocks
+        if len(blocks) != len(widths):
+            raise ValueError(f"one number of blocks for each width; got {widths}, {blocks}")
+        a, b, c, *finer = widths
+        low, middle, high, *more = blocks
         self.low = _resolution(latent, a, low)
         self.middle = _resolution(a, b, middle)
         self.high = _resolution(b, c, high)
         self.last = nn.Conv2d(c, 12, 3, padding=1)
+        self.finer = nn.ModuleList()
+        for inputs, outputs, number in zip([c, *finer], finer, more, strict=False):
+            self.finer.append(_Finer(inputs, outputs, number))
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.low(latents.contiguous(memory_format=torch.channels_last))
         x = self.middle(F.interpolate(x, scale_factor=2))
         x = self.high(F.interpolate(x, scale_factor=2))
-        return smoothed(F.pixel_shuffle(self.last(x), 2))
+        image = smoothed(F.pixel_shuffle(self.last(x), 2))
+        for finer in self.finer:
+            x, image = finer(x, image)
+        return image
+
+
+class _Finer(nn.Module):
+    """Double maps and the logits that were drawn from them, and add the detail between."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int):
+        super().__init__()
+        self.maps = _resolution(inputs, outputs, blocks)
+        self.last = nn.Conv2d(outputs, 12, 3, padding=1)
+        nn.init.normal_(self.last.weight, std=1e-3)
+        nn.init.zeros_(cast("Tensor", self.last.bias))
+
+    def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.maps(F.interpolate(x, scale_factor=2))
+        doubled = F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+        return x, doubled + smoothed(F.pixel_shuffle(self.last(x), 2))
 
 
 def _resolution(inputs: int, outputs: int, blocks: int) -> nn.Sequential:

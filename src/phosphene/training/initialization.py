@@ -20,7 +20,7 @@ from phosphene.kept import Content, kept
 from phosphene.networks import build
 from phosphene.networks.generator import ImageGenerator, MapToLatent, TwoStageGenerator
 from phosphene.priors import Generated, load_generated
-from phosphene.tensors import center_crop
+from phosphene.tensors import center_crop, resized
 from phosphene.training.components import principal, shown
 from phosphene.training.inversion import DECODER, Inversion
 from phosphene.training.latents import Views, regress, whiten, whiten_code
@@ -87,12 +87,17 @@ def _made(inversion: Inversion, generator: ImageGenerator, teacher: Generated | 
         codes = views.codes
         follower = cast("TwoStageGenerator", generator)
         theirs = cast("TwoStageGenerator", teacher.generator)
-        follower.decoder.load_state_dict(theirs.decoder.state_dict())
+        _taken_over(follower.decoder, theirs.decoder.state_dict())
         whiten(follower, views, inversion.damped)
         initialize_map(follower, views)
     more |= {f"network.{name}": value for name, value in generator.state_dict().items()}
     statistics = code_statistics(codes, inversion.axes)
     return more | {f"code.{name}": value for name, value in statistics.items()}
+
+
+def _taken_over(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights of a teacher; what the network has beyond them stays as it is."""
+    network.load_state_dict({**network.state_dict(), **state})
 
 
 def _translates(table: dict[str, Any]) -> bool:
@@ -123,7 +128,8 @@ def _check(table: dict[str, Any], own: dict[str, Any], teacher: Generated | None
     theirs = teacher.card.get("architecture", {})
     inner = [part for part in own if part not in ("code", "view_size")]
     shared = inner if _translates(table) else SHARED
-    differs = [part for part in shared if own.get(part) != theirs.get(part)]
+    coarse = _as_coarse(own, theirs)
+    differs = [part for part in shared if coarse.get(part) != theirs.get(part)]
     if _translates(table) and not (
         isinstance(own["code"], int) and isinstance(theirs["code"], int)
     ):
@@ -133,6 +139,16 @@ def _check(table: dict[str, Any], own: dict[str, Any], teacher: Generated | None
         raise BadRequest(
             f"[init_from] generator is {table['generator']!r}, which is none with {wanted}"
         )
+
+
+def _as_coarse(own: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Return an architecture without the doublings that it has beyond a teacher's."""
+    widths, fewer = own.get("decoder", []), len(theirs.get("decoder", []))
+    if not 0 < fewer < len(widths):
+        return own
+    parts = [part for part in ("decoder", "decoder_blocks") if part in own]
+    coarse = {part: own[part][:fewer] for part in parts}
+    return own | coarse | {"size": own["size"] >> (len(widths) - fewer)}
 
 
 def _shown(inversion: Inversion) -> Iterator[tuple[Tensor, Tensor]]:
@@ -155,11 +171,14 @@ def _both(inversion: Inversion, teacher: Generated) -> Iterator[tuple[Tensor, Te
     """Yield codes of some views, and the teacher's codes of the same views."""
     device = inversion.runtime.device
     own = teacher.load_encoder(inversion.encoder.name)
+    size = (teacher.image_size, teacher.image_size)
     placed(own.network, device)
     with own.reading([teacher.layer]) as read, torch.no_grad():
         for mine, x in _shown(inversion):
             with mixed_precision(device):
-                theirs = read(own.prepare(center_crop(x, teacher.view_size)))[teacher.layer]
+                theirs = read(own.prepare(center_crop(resized(x, size), teacher.view_size)))[
+                    teacher.layer
+                ]
             yield mine, theirs.float().reshape(len(x), *teacher.statistics.mean.shape)
 
 

@@ -43,7 +43,7 @@ class Translation:
         state["map.first.bias"] = state["map.first.bias"] + to_latent.first.weight @ self.offset
         added = outward.weight @ (inward.weight @ self.offset)
         state["map.linear.1.bias"] = state["map.linear.1.bias"] + added
-        generator.load_state_dict(state)
+        generator.load_state_dict({**generator.state_dict(), **state})
 
     def discriminator(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights of the teacher's discriminator for the generator's own codes."""
