@@ -4,12 +4,16 @@
     python benchmarks/enlarger.py ENLARGER PHOTOGRAPHS --keep FOLDER [--out FILE.json]
         [--prior objects-fc6] [--subjects NAME …] [--judges NAME …] [--every 40] [--number 500]
         [--sets small again] [--through] [--only-climb]
+        [--direct FILE] [--autoencoder FOLDER]
 
 ENLARGER is a weights file, PHOTOGRAPHS a folder with photographs of 192 pixels and more, of the
 judges' classes, that had no part in its training. Judged are
 
 * preferred inputs of every so many output units of the subjects, climbed once through the prior and
   kept in FOLDER; with --through also climbed through prior and enlarger, which costs a climb more;
+* with --direct, climbed through a generator of twice the pixels; with --autoencoder, the small
+  picture enlarged, encoded and decoded by TAESD of 🤗 diffusers, whose files are in FOLDER, and
+  climbed on from there in its latents, in 50 steps;
 * of the `--sets`, "again", the prior's reconstructions of the photographs, and "small", the
   photographs made small.
 
@@ -25,7 +29,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,20 +38,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene import datasets, weights
+from phosphene.code_statistics import CodeStatistics
 from phosphene.errors import BadRequest
 from phosphene.files import write_json
 from phosphene.images import contact_sheet, to_pixels, write_png
 from phosphene.metrics import features, judge_channels, recognised
 from phosphene.networks import build
 from phosphene.networks.enlarger import EnlargedGenerator, Enlarger, enlarged
-from phosphene.priors import Generated, load_generated
+from phosphene.priors import Generated, Prior, load_generated
 from phosphene.statistics import Figure, mean, share
 from phosphene.subjects import Subject, load_subject
-from phosphene.synthesis import CLIMBS, Member, climb_all, joined
+from phosphene.synthesis import CLIMBS, Member, climb_all, climb_batch, joined, settings
 from phosphene.tensors import as_images, center_crop, resized
 
 BATCH = 25
 SHOWN = 24
+ON = 50
+"""Steps that a picture is climbed on."""
 SETS = ("small", "again")
 
 Way = Callable[[Tensor], Tensor]
@@ -79,6 +86,8 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--through", action="store_true")
+    parser.add_argument("--direct", type=Path)
+    parser.add_argument("--autoencoder", type=Path)
     parser.add_argument(
         "--only-climb", action="store_true", help="climb through the prior, keep it, and stop"
     )
@@ -128,6 +137,16 @@ def main() -> None:
                 subject, double, options.every, options.keep, f"through-{options.enlarger.stem}"
             )
             made["climbed through it"] = through
+        if options.direct:
+            larger = load_generated(options.direct)
+            made[f"through {options.direct.stem}"], _ = kept_climb(
+                subject, larger, options.every, options.keep, options.direct.stem
+            )
+        if options.autoencoder:
+            tiny = Taesd(options.autoencoder, 2 * prior.image_size)
+            start = bicubic(images)
+            made["TAESD"] = torch.cat([tiny.images(tiny.encoded(part)) for part in start.split(5)])
+            made["climbed on in TAESD"] = climbed_on(subject, tiny, start, units, options.keep)
         others = [judge for judge in judges if judge.name != subject.name]
         found[f"climbs of {subject.name}"] = tell(
             f"climbs of {subject.name}", others, made, units, subject.classes, seen
@@ -135,6 +154,54 @@ def main() -> None:
         show(options.keep / f"climbs-{plain(subject.name)}.png", made)
     if options.out:
         write_json(options.out, found)
+
+
+class Taesd(Prior):
+    """Write a square picture as latents of a tiny autoencoder, of one eighth of its pixels."""
+
+    def __init__(self, folder: Path, size: int):
+        from diffusers import AutoencoderTiny
+
+        self.network = AutoencoderTiny.from_pretrained(folder).eval().requires_grad_(False)
+        self.size = (size, size)
+        self.statistics = CodeStatistics.standard(4, size // 8, size // 8)
+
+    @property
+    def view_size(self) -> tuple[int, int]:
+        """Return the part that the generator's subjects are shown: 84 of 96 pixels."""
+        return (self.size[0] * 7 // 8, self.size[1] * 7 // 8)
+
+    def images(self, codes: Tensor) -> Tensor:
+        """Decode latents (n, 4, h, w)."""
+        return (self.network.decode(codes).sample / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def encoded(self, images: Tensor) -> Tensor:
+        """Encode pictures (n, 3, 8h, 8w)."""
+        return self.network.encode(2 * images - 1).latents
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode one picture, without a batch axis."""
+        return self.encoded(image[None])[0]
+
+
+def climbed_on(subject: Subject, tiny: Taesd, start: Tensor, units: Tensor, folder: Path) -> Tensor:
+    """Climb each unit in latents, from its own picture, without a pull to the mean; kept."""
+    from safetensors.torch import load_file, save_file
+
+    file = folder / f"{plain(subject.name)}-taesd.safetensors"
+    if not file.exists():
+        climb = replace(CLIMBS["default"], steps=ON)
+        climb = settings(climb, tiny, decay=1.0)
+        found = []
+        for unit, picture in zip(units.tolist(), start, strict=True):
+            member = Member(subject.targets(f"{subject.output}:{unit}")[0], 0)
+            result = climb_batch(
+                subject, [member], tiny, climb, start=picture, precision="bfloat16"
+            )
+            found.append(result.images)
+        save_file({"images": torch.cat(found).contiguous()}, file)
+    return load_file(file)["images"]
 
 
 def load_enlarger(file: Path) -> Enlarger:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+import phosphene
 from phosphene.errors import BadRequest, Unavailable
 from phosphene.forms import Record
 from phosphene.pictures import Request, climb_into, estimated, planned, workers
@@ -107,6 +108,19 @@ def test_workers_write_animations_and_arrays_and_climb_only_what_lacks(
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     there(two, resume=False)
     assert not list((tmp_path / "there").glob("*.webp")), "they were of another climb"
+
+
+def test_python_gives_batches_to_workers_too(files: tuple[Path, Path], tmp_path: Path) -> None:
+    subject, generator = map(str, files)
+    how: dict[str, Any] = {"prior": generator, "steps": 3, "batch": 4, "quiet": True}
+    here = phosphene.synthesize(subject, UNITS, out=tmp_path / "here", **how)
+    there = phosphene.synthesize(subject, UNITS, out=tmp_path / "there", workers=2, **how)
+    assert torch.equal(here.images, there.images)
+    assert here.members == there.members
+    with pytest.raises(BadRequest, match="give one as out"):
+        phosphene.synthesize(subject, UNITS, workers=2, **how)
+    with pytest.raises(BadRequest, match="by their names"):
+        phosphene.synthesize(load_subject(subject), UNITS, out=tmp_path, workers=2, **how)
 
 
 def order(plan: Plan, **changes: Any) -> dict[str, Any]:

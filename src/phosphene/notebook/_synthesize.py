@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from reprlib import repr as shortened
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from phosphene.errors import BadRequest
 from phosphene.notebook._shared import USUAL_SIZE, lent, progress
 from phosphene.pictures import (
+    Plan,
     Request,
     check_kept,
     climb_batches,
@@ -40,6 +42,9 @@ from phosphene.synthesis import (
 )
 from phosphene.units import Direction, Target, Unit
 
+if TYPE_CHECKING:
+    from phosphene.pictures.workers import Workers
+
 
 def synthesize(
     subject: Subject | nn.Module | str | Path,
@@ -58,6 +63,7 @@ def synthesize(
     every_frame: int = 0,
     arrays: bool = False,
     out: str | Path | None = None,
+    workers: int | str = 0,
     quiet: bool | None = None,
     **changes: Any,
 ) -> PreferredInputs:
@@ -80,6 +86,7 @@ def synthesize(
         arrays: keep in the result, and in `out`, the normalised numbers that the network reads.
         out: a folder that keeps each finished picture with its record, from which the same call
             goes on. It holds no codes: those of pictures that were kept are NaN.
+        workers: processes of this machine that climb into `out`, or a Dask scheduler's address.
         quiet: no progress; unless told, it is shown on a terminal and in a notebook.
         **changes: settings of the climb (see `Climb`), and options of its parts and of the prior.
 
@@ -87,9 +94,12 @@ def synthesize(
         >>> phosphene.synthesize("caffenet-objects", ["class:lion", "conv5:7"], steps=100)
     """
     named = str(subject) if isinstance(subject, (str, Path)) else ""
-    device, precision = chosen(device, precision)
-    device = _checked_machine(device, precision, batch, every_frame)
-    with lent(subject, fit, inputs, size) as network:
+    checked_batch(batch)
+    with (
+        _lent_workers(workers, named, prior, start, out) as elsewhere,
+        lent(subject, fit, inputs, size) as network,
+    ):
+        machine = (elsewhere.machine if elsewhere else _machine)(device, precision, 0)
         members = _members(network, units, seeds)
         own = {}
         if not isinstance(prior, Prior):
@@ -102,46 +112,74 @@ def synthesize(
             how,
             start if isinstance(start, str) else _image(start),
             own,
-            device=device,
-            precision=precision,
-            threads=torch.get_num_threads(),
+            **machine,
             reading=network.reading_version(),
             fit=network.fit,
             inputs=network.inputs,
         )
         with progress(len(members) * how.steps, "climbing", "steps", quiet) as report:
-            return _result(
-                request, network, loaded, members, start, batch, every_frame, arrays, out, report
-            )
+            options = {"batch": batch, "every_frame": _checked_frames(every_frame)}
+            folder = None if out is None else Folder(Path(out))
+            given = (folder, request, network, loaded, members)
+            if folder is not None:
+                hashes = weights_of(network, loaded, how)
+                check_kept(*given[:2], members, "give another folder as out to keep it", hashes)
+            plan = planned(*given, arrays=arrays, **options)
+            if elsewhere and folder:
+                folder.create()
+                report(len(plan.kept) * how.steps)
+                for _ in elsewhere.climbed(plan, report):
+                    pass
+                plan, report = planned(*given, arrays=arrays, **options), _unheard
+            return _collected(plan, network, loaded, start, report)
 
 
-def _result(
-    request: Request,
+def _unheard(steps: int) -> None:
+    """Report nothing: these steps were reported before."""
+
+
+def _collected(
+    plan: Plan,
     subject: Subject,
     prior: Prior,
-    members: Sequence[Member],
     start: str | Tensor,
-    batch: int,
-    every_frame: int,
-    arrays: bool,
-    out: str | Path | None,
     report: Callable[[int], None],
 ) -> PreferredInputs:
-    """Return the result with its records, and keep it in the folder where there is one."""
-    folder = None if out is None else Folder(Path(out))
-    if folder is not None:
-        hashes = weights_of(subject, prior, request.climb)
-        check_kept(folder, request, members, "give another folder as out to keep it", hashes)
-    options: dict[str, Any] = {"batch": batch, "every_frame": every_frame, "arrays": arrays}
-    plan = planned(folder, request, subject, prior, members, **options)
+    """Return the result with its records, in the order of the members."""
     order: list[int] = []
     results = []
     for places, result, kept in climb_batches(plan, subject, prior, start, report):
         order += places
         results.append(result)
         if kept:
-            report(len(result) * request.climb.steps)
+            report(len(result) * plan.request.climb.steps)
     return joined(results).taken(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _lent_workers(
+    workers: int | str,
+    subject: str,
+    prior: str | Path | Prior,
+    start: str | Tensor,
+    out: str | Path | None,
+) -> AbstractContextManager[Workers | None]:
+    """Lend the workers that were asked for, None where there are none."""
+    if not workers:
+        return nullcontext()
+    if isinstance(workers, bool) or not isinstance(workers, (int, str)):
+        raise BadRequest(
+            f"workers is a number of processes or a scheduler's address; got {workers!r}"
+        )
+    if not subject or isinstance(prior, Prior) or not isinstance(start, str):
+        raise BadRequest(
+            "workers load subject and prior by their names and begin at random or mean codes; "
+            "give names, or leave workers out"
+        )
+    if out is None:
+        raise BadRequest("workers climb into a folder; give one as out")
+    from phosphene.pictures.workers import started
+
+    return started(str(workers))
 
 
 def _members(
@@ -176,13 +214,18 @@ def _targets(subject: Subject, unit: object) -> list[Target]:
     raise BadRequest(f"a unit is a text such as {example!r}; got {shortened(unit)}")
 
 
-def _checked_machine(device: str, precision: str, batch: int, every_frame: int) -> str:
-    """Return the device's name; `BadRequest` where the machine or a number is none."""
-    checked_precision(precision)
-    checked_batch(batch)
+def _machine(device: str, precision: str, threads: int) -> dict[str, Any]:
+    """Return where and how this process computes; `BadRequest` where the machine has no such."""
+    device, precision = chosen(device, precision)
+    device = checked_device(device)
+    threads = threads or torch.get_num_threads()
+    return {"device": device, "precision": checked_precision(precision), "threads": threads}
+
+
+def _checked_frames(every_frame: object) -> int:
     if not isinstance(every_frame, int) or every_frame < 0:
         raise BadRequest(f"every_frame must be a whole number from 0 on; got {every_frame!r}")
-    return checked_device(device)
+    return every_frame
 
 
 def _name(prior: str | Path | Prior) -> str:
