@@ -118,19 +118,20 @@ def synthesize(
             inputs=network.inputs,
         )
         with progress(len(members) * how.steps, "climbing", "steps", quiet) as report:
-            options = {"batch": batch, "every_frame": _checked_frames(every_frame)}
+            options: dict[str, Any] = {"batch": batch, "arrays": arrays}
+            options["every_frame"] = _checked_frames(every_frame)
             folder = None if out is None else Folder(Path(out))
             given = (folder, request, network, loaded, members)
             if folder is not None:
                 hashes = weights_of(network, loaded, how)
-                check_kept(*given[:2], members, "give another folder as out to keep it", hashes)
-            plan = planned(*given, arrays=arrays, **options)
+                check_kept(folder, request, members, "give another folder to keep it", hashes)
+            plan = planned(*given, **options)
             if elsewhere and folder:
                 folder.create()
                 report(len(plan.kept) * how.steps)
                 for _ in elsewhere.climbed(plan, report):
                     pass
-                plan, report = planned(*given, arrays=arrays, **options), _unheard
+                plan, report = planned(*given, **options), _unheard
             return _collected(plan, network, loaded, start, report)
 
 
