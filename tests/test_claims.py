@@ -30,6 +30,7 @@ from phosphene.claims import (
     Findings,
     Result,
     c1_learned_prior,
+    c4_other_architecture,
     c5_hidden_units,
     runner,
 )
@@ -147,6 +148,41 @@ def test_a_verdict_follows_from_the_interval(
     low: float, high: float, least: float, verdict: str
 ) -> None:
     assert Expectation("x", "x", least).verdict(Figure((low + high) / 2, low, high, 9)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "n", "needed"),
+    [
+        (0.1, -0.1, 0.4, 50, 200),
+        (-0.1, -0.4, 0.1, 50, 200),
+        (0.2, 0.0, 0.5, 50, 51),
+        (0.1, 0.05, 0.15, 50, None),
+        (-0.1, -0.15, -0.05, 50, None),
+        (0.0, -0.1, 0.1, 50, None),
+        (1.0, 1.0, 1.0, 3, MIN_VALUES),
+        (NAN, NAN, NAN, 0, None),
+    ],
+)
+def test_an_open_figure_says_how_many_values_would_decide_it(
+    value: float, low: float, high: float, n: int, needed: int | None
+) -> None:
+    """By hand: an interval of four times as many values has half the length."""
+    assert Expectation("x", "x").needed(Figure(value, low, high, n)) == needed
+    assert Expectation("x", "x", 7).needed(Figure(7 + value, 7 + low, 7 + high, n)) == needed
+
+
+def test_so_many_values_decide_it() -> None:
+    """Drawn from one normal distribution, with the same mean: few values, and as many as needed."""
+
+    def found(n: int, mean: float) -> Figure:
+        drawn = np.random.default_rng(0).normal(size=n)
+        return bootstrap(((drawn - drawn.mean()) / drawn.std() + mean).tolist())
+
+    each, few = Expectation("x", "x"), found(40, 0.1)
+    needed = each.needed(few)
+    assert needed
+    verdicts = [each.verdict(found(needed, 0.1 * part)) for part in (0.8, 1.2)]
+    assert verdicts == ["open", "holds"]
 
 
 def simple(*numbers: str, measure: Any = None, needs: tuple[str, ...] = ()) -> Claim:
@@ -535,6 +571,7 @@ def test_the_report_says_all_that_was_found(tmp_path: Path) -> None:
         "3 intervals at 98.33 %",
         "12345",
         "5 min",
+        "about 69 would decide, not 20",
     ):
         assert words in page.text, words
     assert "3.25 (3.00 … 3.50)" in page.text, "numbers of which nothing was expected"
@@ -716,7 +753,7 @@ def test_claims_of_a_network_of_ones_own(phosphene: Run, there: Path) -> None:
         for _, name in each["pictures"]:
             assert (there / "claims" / "pictures" / name).is_file()
     assert found == json.loads((there / "claims" / "claims.json").read_text())
-    again = phosphene("claims", "all", *OWN)
+    again = phosphene("claims", "C1", "C5", "C7", *OWN)
     assert "over pixels, L2" in again.fine()
     assert "claims/report.html" in again.out
     assert found == json.loads((there / "claims" / "claims.json").read_text()), (
@@ -728,6 +765,24 @@ def test_claims_of_a_network_of_ones_own(phosphene: Run, there: Path) -> None:
     )
     other = phosphene("claims", "C5", *OWN, "--out", "other", "--seed", 1, "--json").json()
     assert other[0]["numbers"] != found[1]["numbers"]
+
+
+def test_the_encoder_s_units_are_compared_with_those_of_another_network(
+    phosphene: Run, there: Path
+) -> None:
+    write_subject(there / "another.safetensors", name="another")
+    words = ("--subject", "another.safetensors", *OWN[2:])
+    (found,) = phosphene("claims", "C4", *words, "--json").json()
+    assert [each["number"] for each in found["expected"]] == [c4_other_architecture.LESS]
+    arms = [str(there / "subject.safetensors"), "another.safetensors"]
+    for unit in found["units"]:
+        assert unit["subject"] == arms[1]
+        assert unit["unit"] == f"fc8:{CLASSES.index(unit['label'])}"
+        assert list(unit["named"]) == list(unit["activation"]) == arms
+    tested = {unit["label"] for unit in found["units"]}
+    assert len(tested) == len(found["units"]) == found["numbers"]["among five"]["n"]
+    assert [row["pictures"] for row in found["rows"]] == [*arms, "photographs of 16 pixels"]
+    assert "inverts" in phosphene("claims", "C4", *OWN, "--out", "own").refused()
 
 
 def test_claims_of_a_network_that_is_code(phosphene: Run, there: Path) -> None:
@@ -798,7 +853,7 @@ def test_of_ones_own_network_some_claims_cannot_be_asked(
     phosphene: Run, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "CLAIMS", {**CLAIMS, "C0": simple("a")})
-    assert "C1, C5" in phosphene("claims", "C0", *OWN).refused()
+    assert "C1, C4, C5" in phosphene("claims", "C0", *OWN).refused()
 
 
 def test_another_file_by_the_same_name_is_another_network(there: Path) -> None:

@@ -88,6 +88,12 @@ def c4(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
     return c4_other_architecture.numbers(units, CLAIMS["C4"].level)
 
 
+def c4_any(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
+    units = [{"named": {"encoder": yes(rng, sign), "other": yes(rng, -sign)}} for _ in range(60)]
+    level = c4_other_architecture.ANY_NETWORK.level
+    return c4_other_architecture.numbers_any(units, "encoder", "other", level)
+
+
 def c6(sign: int, rng: np.random.Generator) -> Mapping[str, Figure]:
     objects = ["tree", "car", "sea", "bed"]
     units = []
@@ -145,6 +151,7 @@ PLANTED: dict[str, tuple[Claim, Numbers]] = {
             ("C2", "C3", "C4", "C6", "C7", "C8"), (c2, c3, c4, c6, c7, c8), strict=True
         )
     },
+    "C4, any network": (c4_other_architecture.ANY_NETWORK, c4_any),
     "C7's control": (c7_neuron_or_prior.ANY_NETWORK, c7_control),
 }
 

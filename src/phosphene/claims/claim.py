@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,19 @@ class Expectation:
         if found.low > self.least:
             return "holds"
         return "fails" if found.high < self.least else "open"
+
+    def needed(self, found: Figure) -> int | None:
+        """Return about how many values would decide an open figure, if its value stays.
+
+        An interval of n values is shorter by the root of n. So its end, which lies `reach` from the
+        value, passes the limit where n grows by (reach / distance of the value from the limit)².
+        None where the figure is decided, and where the value lies at the limit.
+        """
+        off = found.value - self.least
+        if self.verdict(found) != "open" or not off or not math.isfinite(off):
+            return None
+        reach = found.value - found.low if off > 0 else found.high - found.value
+        return max(MIN_VALUES, found.n + 1, math.ceil(found.n * (reach / off) ** 2))
 
 
 @dataclass

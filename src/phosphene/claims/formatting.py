@@ -61,6 +61,18 @@ def formatted(value: Any) -> str:
     return str(value)
 
 
+def undecided(judged: Mapping[str, Any]) -> str:
+    """Return how many values would decide an open expectation of JSON, or "".
+
+    It has two digits, as it rests on the value that was found.
+    """
+    needed = judged.get("needed")
+    if not needed:
+        return ""
+    step = 10 ** max(0, len(str(needed)) - 2)
+    return f"about {math.ceil(needed / step) * step:,} would decide, not {judged['found']['n']:,}"
+
+
 def percent(error: float) -> str:
     """Return the level of an interval that misses with this chance."""
     return f"{100 * (1 - error):.4g} %"

@@ -11,7 +11,15 @@ from phosphene import __version__
 from phosphene.atlas.pages import templates_of
 from phosphene.claims import forest_plot
 from phosphene.claims.claim import MIN_VALUES
-from phosphene.claims.formatting import SIGNS, duration, figure, formatted, is_figure, percent
+from phosphene.claims.formatting import (
+    SIGNS,
+    duration,
+    figure,
+    formatted,
+    is_figure,
+    percent,
+    undecided,
+)
 from phosphene.files import atomic_path, without_nan, write_json
 from phosphene.texts import slug
 
@@ -47,7 +55,7 @@ def write_report(results: Sequence[dict[str, Any]], out: Path) -> Path:
 def environment() -> Environment:
     """Return the template's environment, with the functions that it calls."""
     made = templates_of("phosphene.claims", "claims")
-    for called in (formatted, percent, duration, figure, columns, others, address):
+    for called in (formatted, percent, duration, figure, columns, others, address, undecided):
         made.filters[called.__name__] = called
     made.tests["figure"] = is_figure
     made.globals |= {"signs": SIGNS, "fewest": MIN_VALUES}

@@ -66,7 +66,12 @@ class Result:
         """Return all that a reader needs to check it; pictures are files beside it."""
         found = self.findings
         expected = [
-            Judged(**asdict(each), found=found.numbers[each.number], verdict=verdict)
+            Judged(
+                **asdict(each),
+                found=found.numbers[each.number],
+                verdict=verdict,
+                needed=each.needed(found.numbers[each.number]),
+            )
             for each, verdict in zip(self.claim.expected, self.verdicts, strict=True)
         ]
         form = ClaimResult(

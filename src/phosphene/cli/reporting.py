@@ -291,7 +291,7 @@ def _chosen(names: Sequence[str], default: bool) -> list[Claim]:
 
 def _tell_claims(results: Sequence[dict[str, Any]]) -> None:
     """Print results, as JSON has them: each claim, and below it each of its expectations."""
-    from phosphene.claims.formatting import SIGNS, formatted
+    from phosphene.claims.formatting import SIGNS, formatted, undecided
     from phosphene.files import without_nan
 
     table = Table("claim", "verdict", "found", title="The paper's claims")
@@ -305,5 +305,6 @@ def _tell_claims(results: Sequence[dict[str, Any]]) -> None:
         )
         for each in result["expected"]:
             word = each["verdict"]
-            table.add_row(f"  {each['number']}", f"{SIGNS[word]} {word}", formatted(each["found"]))
+            found = "; ".join(filter(None, [formatted(each["found"]), undecided(each)]))
+            table.add_row(f"  {each['number']}", f"{SIGNS[word]} {word}", found)
     print_table(table)

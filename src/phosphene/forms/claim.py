@@ -14,13 +14,18 @@ Table = list[dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A number that should lie above `least`, what was found, and what follows from that."""
+    """A number that should lie above `least`, what was found, and what follows from that.
+
+    About `needed` values would decide an open one, if what was found stays. Older files do not have
+    this number.
+    """
 
     number: str
     says: str
     least: float = 0.0
     found: Figure
     verdict: str
+    needed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
