@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from _tables.markdown import in_percent, table, with_interval
+from phosphene.claims.formatting import undecided
 
 FILE = "evidence/claims.json"
 LITE2, RESNET = "efficientnet-lite2", "resnet18-objects"
@@ -30,7 +31,8 @@ def expectations(name: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
         lines = [["number", "what should lie above 0", "found", "verdict"]]
         for each in of(found, name)["expected"]:
             number = with_interval(each["found"], ".3f")
-            lines.append([f"`{each['number']}`", each["says"], number, each["verdict"]])
+            verdict = "; ".join(filter(None, [each["verdict"], undecided(each)]))
+            lines.append([f"`{each['number']}`", each["says"], number, verdict])
         return table(lines)
 
     return make

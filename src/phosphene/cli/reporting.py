@@ -178,7 +178,7 @@ def claims(
     What another version's code measured is shown with a note that says so, or with --anew measured
     again.
 
-    Of a network of your own, C1, C5 and C7's control can be measured.
+    Of a network of your own, C1, C4, C5 and C7's control can be measured.
     """
     from phosphene.claims import Experiment
     from phosphene.claims.report import ready
