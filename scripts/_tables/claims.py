@@ -31,7 +31,9 @@ def expectations(name: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
         lines = [["number", "what should lie above 0", "found", "verdict"]]
         for each in of(found, name)["expected"]:
             number = with_interval(each["found"], ".3f")
-            verdict = "; ".join(filter(None, [each["verdict"], undecided(each)]))
+            verdict = each["verdict"]
+            if more := undecided(each):
+                verdict += f"; {more}, not {each['found']['n']:,}"
             lines.append([f"`{each['number']}`", each["says"], number, verdict])
         return table(lines)
 

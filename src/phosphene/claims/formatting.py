@@ -70,7 +70,7 @@ def undecided(judged: Mapping[str, Any]) -> str:
     if not needed:
         return ""
     step = 10 ** max(0, len(str(needed)) - 2)
-    return f"about {math.ceil(needed / step) * step:,} would decide, not {judged['found']['n']:,}"
+    return f"about {math.ceil(needed / step) * step:,} would decide"
 
 
 def percent(error: float) -> str:
