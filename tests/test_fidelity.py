@@ -113,6 +113,8 @@ def test_by_command(phosphene: Run, zoo: Path, tmp_path: Path) -> None:
         "a judge that knows the photographs' classes names them"
     )
     assert lite["figures"]["recognised_top5"]["n"] == 30
+    page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert not {name for name in lite["figures"] if f"`{name}`" not in page}
     assert "measured on photographs" in phosphene(*words).refused()
     assert (
         "no weights" in phosphene("evaluate", tmp_path / "nowhere", "--images", CI_SAMPLE).refused()

@@ -95,6 +95,17 @@ def test_the_site_says_what_it_has_to_a_program(site: Path) -> None:
     links = re.findall(r"\]\(([^)]+)\): \S", text)
     assert len(links) > 20
     assert all((site / link).exists() for link in links)
+    assert ".ipynb" not in text
+
+
+def test_each_metric_is_defined_in_full() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    metrics = [each for each in page.split("\n## ")[1:] if "| definition |" in each]
+    assert len(metrics) == page.count("\n| | |\n") > 10
+    for metric in metrics:
+        rows = re.findall(r"^\| (\w+) \|", metric, re.M)
+        wanted = ["key", "definition", "range", "better", "interval", "source"]
+        assert [row.removesuffix("s") for row in rows][:6] == wanted, metric.split("\n")[0]
 
 
 def tables_of(recipe: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
