@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -1134,6 +1135,8 @@ def test_a_judge_with_the_same_classes_needs_no_names_compared() -> None:
     assert judge_channels(judge, classes) == [0, 1, 2, 3]
     with pytest.raises(BadRequest, match="several classes named 'crane'"):
         judge_channels(judge, classes[:1])
+    with pytest.raises(BadRequest, match="judge judge has no class named 'crane'"):
+        judge_channels(replace(judge, classes=()), classes)
 
 
 def test_evaluate_counts_what_a_judge_recognises(

@@ -21,7 +21,14 @@ import numpy as np
 import pytest
 import torch
 
-from phosphene.errors import BadFile, BadRequest, Notice, OutOfSpace, Unavailable
+from phosphene.errors import (
+    BadFile,
+    BadRequest,
+    Notice,
+    OutOfSpace,
+    PhospheneError,
+    Unavailable,
+)
 from phosphene.images import read_png
 from phosphene.loops import Interleaved, Loop, Noise, Readout, Response
 from phosphene.loops.folder import serve_folder, take_responses
@@ -179,6 +186,21 @@ def test_a_response_of_wrong_types_is_refused(tmp_path, given):
     loop.ask()
     with pytest.raises(BadRequest, match="a response is"):
         loop.tell(given)
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        (lambda loop, folder: loop.ask().pixels("9999-000"), "no picture '9999-000' here; near"),
+        (lambda loop, folder: Readout.of(3), "a readout is a text such as 'channel:3'; got an int"),
+        (lambda loop, folder: tiny_loop(folder / "b", readout="channel:0"), "got a str"),
+        (lambda loop, folder: tiny_loop(None), "a loop's folder is a path; got None"),
+    ],
+)
+def test_a_slip_is_one_line(tmp_path, slip, said):
+    loop = tiny_loop(tmp_path / "a")
+    with pytest.raises(PhospheneError, match=said):
+        slip(loop, tmp_path)
 
 
 def test_it_goes_on_without_a_picture_that_never_answers(tmp_path):

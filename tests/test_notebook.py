@@ -6,6 +6,7 @@ Every slip is one clear line, results can be cut and kept, and a stopped call go
 from __future__ import annotations
 
 import gc
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,17 @@ def photos(tmp_path: Path) -> Path:
         (lambda s, p: phosphene.atlas("nowhere"), "nowhere is not a folder"),
         (lambda s, p: phosphene.atlas([]), "no folder or result given"),
         (lambda s, p: phosphene.atlas([3]), "pages are of folders and of results; got an int"),
+        (lambda s, p: phosphene.atlas(p, out=3), "out is a path; got an int"),
+        (lambda s, p: phosphene.atlas(p, title=3), "a title is a text; got an int"),
+        (lambda s, p: phosphene.synthesize(s, "fc:0", out=3), "out is a path; got an int"),
+        (lambda s, p: phosphene.exemplars(s, "fc:0", p, out=3), "out is a path; got an int"),
+        (lambda s, p: phosphene.reconstruct("x.jpg", out=3), "out is a path; got an int"),
+        (lambda s, p: phosphene.evaluate(p, p, trust=3), "trust is a name or several; got 3"),
+        (lambda s, p: phosphene.layers("caffenet-objects", inputs=[1]), "inputs are a dict of"),
+        (lambda s, p: phosphene.layers("mine.safetensors"), "mine.safetensors does not exist"),
+        (lambda s, p: phosphene.layers(str(p)), "is a folder; give a .safetensors file"),
+        (lambda s, p: phosphene.layers(s)[None], "has no layer None; near: "),
+        (lambda s, p: phosphene.layers(s).save(3), "file is a path; got an int"),
     ],
 )
 def test_a_slip_of_any_call_is_one_line(
@@ -333,7 +345,9 @@ def test_a_slip_of_any_call_is_one_line(
     assert hook_count(subject.network) == 0
 
 
-def test_the_table_of_layers_is_that_of_the_command_line(phosphene: Any, zoo: Path) -> None:
+def test_the_table_of_layers_is_that_of_the_command_line(
+    phosphene: Any, zoo: Path, tmp_path: Path
+) -> None:
     from phosphene.notebook import layers
 
     name = str(zoo / "subject.safetensors")
@@ -341,7 +355,8 @@ def test_the_table_of_layers_is_that_of_the_command_line(phosphene: Any, zoo: Pa
     assert found.as_json() == phosphene("layers", name, "--json").json()
     printed = phosphene("layers", name).fine()
     assert all(cell in printed for layer in found for cell in layer.cells())
-    assert found["fc8"] == found[-1]
+    assert found["fc8"] == found[-1] == found[np.int64(len(found) - 1)]
+    assert json.loads(found.save(tmp_path / "layers.json").read_text()) == found.as_json()
     assert [layer.name for layer in found] == [found[i].name for i in range(len(found))]
     assert len(repr(found)) < 300
     assert "<th>receptive field</th>" in found._repr_html_()
@@ -418,6 +433,8 @@ def test_a_record_is_loaded_and_makes_its_picture_again(zoo: Path, tmp_path: Pat
     assert torch.equal(again.images, made[1].images)
     other = phosphene.synthesize(**files, units="fc8:1", steps=4, seeds=1)
     assert saved.differences(other)
+    with pytest.raises(BadRequest, match=r"a result of 2, so take one: result\[0\]"):
+        saved.differences(made)
     assert saved._repr_png_().startswith(b"\x89PNG")
 
 

@@ -40,10 +40,10 @@ class Notice(UserWarning):
     """
 
 
-def near(wanted: str, known: Iterable[str]) -> str:
+def near(wanted: object, known: Iterable[str]) -> str:
     """Return the names nearest to the one wanted, or the first ones, or "none"."""
     names = list(known)
-    return ", ".join(get_close_matches(wanted, names, n=3, cutoff=0.4) or names[:3]) or "none"
+    return ", ".join(get_close_matches(str(wanted), names, n=3, cutoff=0.4) or names[:3]) or "none"
 
 
 def one_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from phosphene.errors import BadRequest, OutOfSpace, Unavailable
+from phosphene.errors import BadRequest, OutOfSpace, Unavailable, type_name
 
 FORGOTTEN = 86_400
 """Seconds after which scratch of another machine or container counts as left behind."""
@@ -31,6 +31,13 @@ _OLDER = re.compile(
 """What version 0.1.0 called its scratch."""
 _lent: set[str] = set()
 _swept: set[str] = set()
+
+
+def path_of(given: object, what: str) -> Path:
+    """Return a path; `BadRequest` where something else is given as `what`."""
+    if not isinstance(given, (str, Path)):
+        raise BadRequest(f"{what} is a path; got {type_name(given)}")
+    return Path(given)
 
 
 @contextmanager

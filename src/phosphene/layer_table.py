@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, SupportsIndex
 
 from phosphene.errors import UnknownName, near
+from phosphene.files import path_of, write_json
 from phosphene.probe import kind_of
 from phosphene.receptive_fields import Box, central_boxes
 from phosphene.subjects import Subject, outer_layers
@@ -92,9 +94,9 @@ class LayerTable:
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
 
-    def __getitem__(self, which: int | str) -> Layer:
+    def __getitem__(self, which: SupportsIndex | str) -> Layer:
         """Return a layer by its place or its name; `UnknownName` where no layer has that name."""
-        if isinstance(which, int):
+        if isinstance(which, SupportsIndex):
             return self.layers[which]
         names = [layer.name for layer in self.layers]
         if which not in names:
@@ -133,6 +135,12 @@ class LayerTable:
             "output": subject.output,
             "layers": [layer.as_json() for layer in self],
         }
+
+    def save(self, file: str | Path) -> Path:
+        """Write what `phosphene layers --json` prints into a file."""
+        place = path_of(file, "file")
+        write_json(place, self.as_json())
+        return place
 
     def _input(self) -> str:
         """Return a line on what a subject reads: its size, its channels, and its normalisation."""

@@ -40,7 +40,7 @@ def judge_channels(judge: Subject, classes: Sequence[str]) -> list[int]:
         fits = [
             (len({*words} & {*other}) + (words[0] == other[0]), i) for i, other in enumerate(known)
         ]
-        best = max(fits)[0]
+        best = max(fits, default=(0, 0))[0]
         if best == 0 or sum(fit == best for fit, _ in fits) > 1:
             having = "several classes" if best else "no class"
             raise BadRequest(

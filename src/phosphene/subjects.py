@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from phosphene import weights
 from phosphene.axes import Tokens, tokens_of
 from phosphene.dictionaries import read_dictionary
-from phosphene.errors import BadFile, BadRequest, PhospheneError, UnknownName, one_line
+from phosphene.errors import (
+    BadFile,
+    BadRequest,
+    PhospheneError,
+    UnknownName,
+    one_line,
+    type_name,
+)
 from phosphene.factories import ALIASES, is_factory
 from phosphene.networks import build
 from phosphene.networks.components import NAME as COMPONENTS
@@ -483,6 +490,8 @@ def load_subject(
     the control of what training did. `SUBJECT+NAME:LAYER=FILE` is the subject with the features of
     a dictionary on one of its layers as a layer of this name.
     """
+    if not isinstance(inputs, Mapping):
+        raise BadRequest(f"inputs are a dict of names and arrays; got {type_name(inputs)}")
     added = _ADDED.fullmatch(str(name))
     if added is not None and not Path(name).exists():
         subject = load_subject(added[1], fit=fit, inputs=inputs)

@@ -12,6 +12,7 @@ from typing import Protocol
 from phosphene.atlas.cards import Atlas
 from phosphene.atlas.site import build
 from phosphene.errors import BadFile, BadRequest, UnknownName, near, type_name
+from phosphene.files import path_of
 
 
 class Saved(Protocol):
@@ -87,6 +88,10 @@ def atlas(
         >>> preferred = phosphene.synthesize("caffenet-objects", ["class:lion", "conv5:7"])
         >>> phosphene.atlas(preferred, out="pages").index
     """
+    site = path_of(out, "out")
+    place = None if templates is None else path_of(templates, "templates")
+    if not isinstance(title, str):
+        raise BadRequest(f"a title is a text; got {type_name(title)}")
     one = isinstance(runs, (str, Path)) or hasattr(runs, "save")
     given = [runs] if one else runs
     if not isinstance(given, (list, tuple)) or not given:
@@ -100,8 +105,7 @@ def atlas(
                 folders.append(_saved(run, scratch))
             else:
                 raise BadRequest(f"pages are of folders and of results; got {type_name(run)}")
-        place = None if templates is None else Path(templates)
-        return AtlasPages(build(folders, Path(out), title, place), Path(out))
+        return AtlasPages(build(folders, site, title, place), site)
 
 
 def _there(folder: Path) -> Path:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
-from phosphene.errors import BadRequest
+from phosphene.errors import BadRequest, UnknownName, near
 from phosphene.images import Pixels, contact_sheet, to_pixels
 from phosphene.screen import Place, for_psychopy
 
@@ -88,7 +88,12 @@ class Generation:
         return to_pixels(self.image(picture).numpy())
 
     def image(self, picture: str) -> Tensor:
-        """Return the image (channels, height, width) of a picture, in [0, 1]."""
+        """Return the image (channels, height, width) of a picture, in [0, 1].
+
+        `UnknownName` where the generation has no such picture.
+        """
+        if picture not in self.ids:
+            raise UnknownName(f"no picture {picture!r} here; near: {near(picture, self.ids)}")
         return self.images[self.ids.index(picture)]
 
     def shown(self, picture: str) -> Pixels:

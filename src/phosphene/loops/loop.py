@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadFile, BadRequest, Notice, type_name
+from phosphene.files import path_of
 from phosphene.images import to_pixels
 from phosphene.loops.generation import (
     BLANK,
@@ -101,7 +102,7 @@ class Loop:
     screen: Screen | None = None
 
     def __post_init__(self) -> None:
-        self.folder = Path(self.folder)
+        self.folder = path_of(self.folder, "a loop's folder")
         self._check()
         self.optimizer = self.climb.make_optimizer()
         self._constrained = self.climb.make_constraint().fit(self.prior.statistics)
@@ -144,6 +145,11 @@ class Loop:
             raise BadRequest(
                 "a loop's climb is a Climb, such as phosphene.CLIMBS['evolution']; "
                 f"got {type_name(self.climb)}"
+            )
+        if not isinstance(self.readout, Readout):
+            raise BadRequest(
+                "a loop's readout is a Readout, such as phosphene.loops.Readout.of('channel:3'); "
+                f"got {type_name(self.readout)}"
             )
         if self.drift not in DRIFTS:
             raise BadRequest(f"no drift {self.drift!r}; there are: {', '.join(DRIFTS)}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from phosphene.errors import BadRequest
+from phosphene.errors import BadRequest, type_name
 from phosphene.units import parse
 
 
@@ -34,6 +34,8 @@ class Readout:
         `channel:3` is one channel, `channel:A7 - 0.5*channel:B2` a weighted sum, `-1*channel:3` the
         least response. A bare name is a channel.
         """
+        if not isinstance(text, str):
+            raise BadRequest(f"a readout is a text such as 'channel:3'; got {type_name(text)}")
         terms = parse(text if ":" in text else f'channel:"{text.strip()}"')
         weights: dict[str, float] = {}
         for term in terms:

@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from phosphene import forms
+from phosphene.files import path_of
 from phosphene.forms.dissection import UnitOverlap
 from phosphene.notebook._results import StudyResult
-from phosphene.notebook._shared import USUAL_SIZE, Place, device_for, lent, path_of, progress
+from phosphene.notebook._shared import USUAL_SIZE, Place, device_for, lent, progress
 from phosphene.studies.dissection import QUANTILE, Dissection, Search
 from phosphene.subjects import Subject
 from phosphene.tables import Table, detectors_table

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from phosphene.errors import BadRequest, UnknownName, near
 from phosphene.factories import ALIASES, NETWORKS
-from phosphene.files import write_json
+from phosphene.files import path_of, write_json
 from phosphene.forms import Evaluation, Figure
 from phosphene.notebook._results import StudyResult, find_row, listed
-from phosphene.notebook._shared import Place, device_for, lent, path_of, progress
+from phosphene.notebook._shared import Place, device_for, lent, names_of, progress
 from phosphene.priors import load_generated
 from phosphene.studies import compare
 from phosphene.studies.generator import Fidelity, Observer, measure_prior
@@ -56,10 +57,10 @@ class EvaluationResult(StudyResult[dict[str, Any]]):
         """Return a row for each unit, with what was measured of it."""
         return rows_table(self.rows)
 
-    def __getitem__(self, which: int | str) -> Any:
+    def __getitem__(self, which: SupportsIndex | str) -> Any:
         """Return a layer's evaluation, or the row of a unit; `UnknownName` where there is none."""
-        if isinstance(which, int):
-            return self.rows[which]
+        if isinstance(which, SupportsIndex):
+            return self.rows[operator.index(which)]
         if which in self.layers:
             return self.layers[which]
         if which not in self._labels():
@@ -133,8 +134,9 @@ class GeneratorResult:
 
     def save(self, file: str | Path) -> Path:
         """Write what `phosphene evaluate --json` prints of the generator."""
-        write_json(Path(file), asdict(self.fidelity))
-        return Path(file)
+        place = path_of(file, "file")
+        write_json(place, asdict(self.fidelity))
+        return place
 
 
 def evaluate(
@@ -174,6 +176,7 @@ def evaluate(
         >>> phosphene.evaluate(preferred, "photos").figures["activation_ratio"].value
     """
     where = device_for(device)
+    trusted = names_of(trust, "trust")
     _check_photographs(photographs)
     for path in (images, index):
         if path is not None:
@@ -202,7 +205,7 @@ def evaluate(
             own=own,
             control=None if beside is None else beside.folder,
             trusted="" if given else str(subject),
-            code=trust,
+            code=trusted,
             photographs=photographs,
             index=None if index is None else Path(index),
             device=where,

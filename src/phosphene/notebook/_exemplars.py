@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from torch import nn
 
 from phosphene import forms
+from phosphene.files import path_of
 from phosphene.forms.exemplars import UnitExemplars
 from phosphene.images import Pixels, read_png
 from phosphene.notebook._results import StudyResult
@@ -19,7 +20,6 @@ from phosphene.notebook._shared import (
     Place,
     device_for,
     lent,
-    path_of,
     progress,
     since,
     texts_of,
@@ -54,7 +54,7 @@ class ExemplarResult(StudyResult[UnitExemplars]):
         """Return the contact sheet: the parts of photographs that excite each unit."""
         return read_png(self.folder / "exemplars.png")
 
-    def photographs(self, which: int | str) -> list[Pixels]:
+    def photographs(self, which: SupportsIndex | str) -> list[Pixels]:
         """Return the whole photographs of a unit (height, width, 3), best first."""
         row = self[which]
         strip = read_png(self.folder / row.whole)

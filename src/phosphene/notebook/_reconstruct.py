@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene.errors import BadRequest, type_name
+from phosphene.files import path_of
 from phosphene.images import kind_of, opened, to_pixels
 from phosphene.pictures import Reconstructed, prior_that_encodes, reconstruct_image
 from phosphene.priors import Prior
@@ -35,7 +36,7 @@ def reconstruct(
         >>> phosphene.reconstruct("photo.jpg").error
     """
     if out is not None:
-        kind_of(Path(out))
+        kind_of(path_of(out, "out"))
     picture = _picture(image)
     called = "" if isinstance(prior, Prior) else str(prior)
     if isinstance(prior, Prior):

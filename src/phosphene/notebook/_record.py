@@ -9,10 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from phosphene.errors import BadFile
+from phosphene.errors import BadFile, BadRequest, type_name
+from phosphene.files import path_of
 from phosphene.forms import Record
 from phosphene.images import Pixels, contact_sheet
-from phosphene.notebook._shared import device_for, path_of, progress
+from phosphene.notebook._shared import device_for, names_of, progress
 from phosphene.pictures import Made, climb_again, differences
 from phosphene.records import Folder
 from phosphene.synthesis import PreferredInputs
@@ -65,16 +66,23 @@ class SavedPicture:
         record names, `python:…`, runs only where it is the `subject`, or one of those in `trust`.
         """
         where = None if device is None else device_for(device)
+        trusted = names_of(trust, "trust")
         made = Made.of(self.record, self.file)
         steps = made.request.climb.steps * len(made.members)
         with progress(steps, "climbing", "steps", quiet) as advance:
             _, found = climb_again(
-                self.file, trusted=subject, code=trust, device=where, report=advance
+                self.file, trusted=subject, code=trusted, device=where, report=advance
             )
         return found
 
     def differences(self, again: PreferredInputs) -> str:
         """Return what differs of a picture that was made again, "" where the bits are the same."""
+        if not isinstance(again, PreferredInputs):
+            raise BadRequest(f"a picture made again is a result; got {type_name(again)}")
+        if len(again.records) != 1:
+            raise BadRequest(
+                f"a record is of one picture; got a result of {len(again)}, so take one: result[0]"
+            )
         (new,) = again.records
         if new.image_sha256 == self.record.image_sha256:
             return ""

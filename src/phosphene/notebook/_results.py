@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, SupportsIndex, TypeVar
 
 from phosphene.errors import UnknownName, near
-from phosphene.files import outlet_folder
+from phosphene.files import outlet_folder, path_of
 from phosphene.tables import Table
 
 Row = TypeVar("Row")
@@ -21,16 +22,17 @@ def told(row: Any, key: str) -> str:
     return str(found)
 
 
-def find_row(rows: Sequence[Row], which: int | str, kind: str) -> Row:
+def find_row(rows: Sequence[Row], which: SupportsIndex | str, kind: str) -> Row:
     """Return the row at a place, of a unit, or of a unit's label.
 
     `UnknownName` where there is none of that name, `IndexError` where there is no such place.
     """
-    if isinstance(which, int):
-        return rows[which]
+    if isinstance(which, SupportsIndex):
+        return rows[operator.index(which)]
+    name = str(which).removeprefix("class:")
     for key in ("unit", "label"):
         for row in rows:
-            if told(row, key) == which.removeprefix("class:"):
+            if told(row, key) == name:
                 return row
     names = [told(row, "unit") for row in rows]
     raise UnknownName(f"no unit {which!r} in this {kind}; near: {near(which, names)}")
@@ -64,7 +66,7 @@ class StudyResult(ABC, Generic[Row]):
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
-    def __getitem__(self, which: int | str) -> Row:
+    def __getitem__(self, which: SupportsIndex | str) -> Row:
         """Return a unit's row; `UnknownName` where the result has no such unit."""
         return find_row(self.rows, which, "result")
 
@@ -77,7 +79,7 @@ class StudyResult(ABC, Generic[Row]):
 
     def save(self, folder: str | Path) -> Path:
         """Copy the study's files into a folder, as the command line leaves them."""
-        into = outlet_folder(Path(folder))
+        into = outlet_folder(path_of(folder, "folder"))
         for name in self.files:
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             if (into / name).resolve() != (self.folder / name).resolve():

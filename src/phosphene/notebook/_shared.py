@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from reprlib import repr as shortened
@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from phosphene.errors import BadRequest, type_name
+from phosphene.errors import BadRequest
+from phosphene.files import path_of
 from phosphene.plain import Plain
 from phosphene.probe import borrowed
 from phosphene.progress import shown
@@ -46,11 +47,12 @@ def lent(
         yield subject
 
 
-def path_of(given: object, what: str) -> Path:
-    """Return a path; `BadRequest` where something else is given as `what`."""
-    if not isinstance(given, (str, Path)):
-        raise BadRequest(f"{what} is a path; got {type_name(given)}")
-    return Path(given)
+def names_of(given: object, what: str) -> tuple[str, ...]:
+    """Return one name or several; `BadRequest` where something else is given as `what`."""
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise BadRequest(f"{what} is a name or several; got {shortened(given)}")
+    return tuple(names)
 
 
 def device_for(device: str) -> str:
@@ -99,6 +101,7 @@ class Place:
     """Hold a folder for what a call makes: the given one, or one that goes with this value."""
 
     def __init__(self, out: str | Path | None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="phosphene-")) if out is None else Path(out)
+        made = tempfile.mkdtemp(prefix="phosphene-") if out is None else out
+        self.folder = path_of(made, "out")
         if out is None:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)

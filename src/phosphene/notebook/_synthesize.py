@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import BadRequest
+from phosphene.files import path_of
 from phosphene.notebook._shared import USUAL_SIZE, lent, progress
 from phosphene.pictures import (
     Plan,
@@ -94,6 +95,7 @@ def synthesize(
         >>> phosphene.synthesize("caffenet-objects", ["class:lion", "conv5:7"], steps=100)
     """
     named = str(subject) if isinstance(subject, (str, Path)) else ""
+    folder = None if out is None else Folder(path_of(out, "out"))
     checked_batch(batch)
     with (
         _lent_workers(workers, named, prior, start, out) as elsewhere,
@@ -120,7 +122,6 @@ def synthesize(
         with progress(len(members) * how.steps, "climbing", "steps", quiet) as report:
             options: dict[str, Any] = {"batch": batch, "arrays": arrays}
             options["every_frame"] = _checked_frames(every_frame)
-            folder = None if out is None else Folder(Path(out))
             given = (folder, request, network, loaded, members)
             if folder is not None:
                 hashes = weights_of(network, loaded, how)

@@ -17,6 +17,7 @@ from torch import Tensor
 from phosphene import images
 from phosphene.errors import BadRequest
 from phosphene.factories import is_factory, users_code
+from phosphene.files import path_of
 from phosphene.parts import read_options
 from phosphene.priors import Prior, encode, load_generated, load_prior, prior_options
 from phosphene.tensors import as_images, recoloured
@@ -51,9 +52,10 @@ class Reconstructed:
 
     def save(self, file: str | Path) -> Path:
         """Write both side by side, in the format that the name's suffix says."""
-        images.kind_of(Path(file))
-        images.write_picture(Path(file), self.sheet())
-        return Path(file)
+        place = path_of(file, "file")
+        images.kind_of(place)
+        images.write_picture(place, self.sheet())
+        return place
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from phosphene import images as pictures
 from phosphene.errors import BadRequest, UnknownName, near
+from phosphene.files import path_of
 from phosphene.forms import Record
 from phosphene.records import Contents, Folder
 from phosphene.tensors import per_row
@@ -110,7 +111,7 @@ class PreferredInputs:
             found = [self[i] for i, member in enumerate(self.members) if _is_named(member, which)]
             if not found:
                 targets = [member.target for member in self.members]
-                classes = (f"class:{each.label}" for each in targets if each.label)
+                classes = (f"class:{each.label}" for each in targets if each.label != str(each))
                 names = dict.fromkeys([*map(str, targets), *classes])
                 raise UnknownName(f"no unit {which!r} in this result; near: {near(which, names)}")
             return joined(found)
@@ -163,7 +164,7 @@ class PreferredInputs:
             raise BadRequest("there is no picture in this part of the result")
         if len(self.records) != len(self):
             raise BadRequest("only what phosphene.synthesize returned has records to save")
-        into = Folder(Path(folder))
+        into = Folder(path_of(folder, "folder"))
         into.create()
         for record in self.records:
             if not (anew or into.may_hold(record)):

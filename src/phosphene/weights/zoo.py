@@ -44,6 +44,11 @@ def check_name(name: str, others: Iterable[str]) -> None:
 
 
 def _unknown(name: str, known: Iterable[str]) -> UnknownName:
+    path = Path(name)
+    if path.is_dir():
+        return UnknownName(f"{name!r} is a folder; give a .safetensors file, or a bundled name")
+    if path.suffix == ".safetensors":
+        return UnknownName(f"{name} does not exist; phosphene zoo list prints the bundled names")
     there = near(name, known)
     return UnknownName(f"no weights {name!r}; near: {there}; or give a .safetensors file")
 
