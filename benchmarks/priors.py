@@ -36,6 +36,7 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--baseline", default="objects-fc6")
+    parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
     judges = {name: load_subject(name) for name in JUDGES}
