@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,13 @@ def test_a_release_that_fails_gives_the_files_back(clone: Path) -> None:
     assert "CITATION.cff has no version" in refused(clone, "9.0.0")
     assert git(clone, "status", "--porcelain") == ""
     assert git(clone, "tag") == ""
+
+
+def test_what_a_shell_adds_to_the_path_is_not_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    run = runpy.run_path(str(ROOT / "scripts" / "release"))["run"]
+    told = run([sys.executable, "-c", "import os; print(os.environ.get('PYTHONPATH'))"])
+    assert told == "None\n"
 
 
 def test_the_version_is_the_same_everywhere() -> None:
