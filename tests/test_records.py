@@ -274,7 +274,7 @@ def test_the_hash_tells_shapes_apart() -> None:
 # ---------------------------------------------------------------- the disk
 
 
-@pytest.mark.parametrize("where", ["write_text", "replace"])
+@pytest.mark.parametrize("where", ["write_bytes", "replace"])
 def test_a_full_disk_keeps_the_record_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -298,6 +298,35 @@ def test_a_record_never_lacks_its_picture(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OutOfSpace):
         Folder(tmp_path).add("a", RECORD, Contents(PIXELS))
     assert os.listdir(tmp_path) == []
+
+
+def test_pictures_that_are_written_together_are_each_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path)
+    records = {name: dataclasses.replace(RECORD, image=f"{name}.png") for name in "abc"}
+    contents = Contents(PIXELS, input=255 - PIXELS, frames=[PIXELS])
+    folder.add("a", records["a"], contents)
+    replace = os.replace
+    placed: list[str] = []
+
+    def killed(source: Path, target: Path) -> None:
+        if len(placed) == 3:
+            raise KeyboardInterrupt
+        placed.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.put({name: Contents(PIXELS).files(each) for name, each in records.items()})
+    assert placed == ["a.png", "a.json", "b.png"], "a record follows its picture"
+    kept = {"a.png", "a.json", "a.webp", "a.input.png", "b.png"}
+    assert set(os.listdir(tmp_path)) == kept, "no scratch is left"
+    monkeypatch.undo()
+    folder.put({name: Contents(PIXELS).files(each) for name, each in records.items()})
+    assert sorted(os.listdir(tmp_path)) == [
+        f"{n}.{kind}" for n in "abc" for kind in ("json", "png")
+    ]
 
 
 def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from phosphene.errors import BadRequest, OutOfSpace, Unavailable, type_name
 
 FORGOTTEN = 86_400
 """Seconds after which scratch of another machine or container counts as left behind."""
+WAITING = 8
+"""Threads that wait for a disk."""
 _OURS = re.compile(r"\..+\.phosphene-([0-9a-f]{8})-(\d+)\.tmp")
 _OLDER = re.compile(
     r"\..+\.(?:png|webp|json|jsonl|safetensors|npz|pt|html|svg)\.(\d+)\.tmp|\.atlas-[a-z0-9_]{8}"
@@ -53,14 +56,45 @@ def atomic_path(path: Path) -> Iterator[Path]:
         place.parent.mkdir(parents=True, exist_ok=True)
         with _scratch(place.parent, place.name) as scratch:
             yield scratch
-            with open(scratch, "rb+") as file:
-                os.fsync(file)  # or a power cut might leave the new name with nothing under it
+            _on_disk(scratch)
             _take_the_place(scratch, place)
     except OSError as error:
-        reason = error.strerror or error
-        raise OutOfSpace(
-            f"cannot write {path}: {reason}; what was finished before is kept"
-        ) from None
+        raise _out_of_space(path, error) from None
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files, each whole or not at all, and put them in their places in this order.
+
+    None takes its place before all are on the disk. Several threads wait for the disk, which
+    confirms many files at once in a third of the time. Otherwise as `atomic_path`.
+    """
+    path = next(iter(files), Path())
+    try:
+        with ExitStack() as lent:
+            places = {}
+            for path, content in files.items():
+                place = outlet(path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                scratch = lent.enter_context(_scratch(place.parent, place.name))
+                scratch.write_bytes(content)
+                places[scratch] = place
+            with ThreadPoolExecutor(WAITING) as threads:
+                list(threads.map(_on_disk, places))
+            for scratch, place in places.items():
+                _take_the_place(scratch, place)
+    except OSError as error:
+        raise _out_of_space(path, error) from None
+
+
+def _on_disk(path: Path) -> None:
+    """Wait until a file is on the disk, or a power cut might leave its new name with nothing."""
+    with open(path, "rb+") as file:
+        os.fsync(file)
+
+
+def _out_of_space(path: Path, error: OSError) -> OutOfSpace:
+    reason = error.strerror or error
+    return OutOfSpace(f"cannot write {path}: {reason}; what was finished before is kept")
 
 
 @contextmanager
@@ -326,9 +360,13 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     with atomic_path(path) as scratch:
-        text = json.dumps(without_nan(value), indent=1, ensure_ascii=False) + "\n"
-        # Half a character becomes JSON's \udXXX.
-        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
+        scratch.write_bytes(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return what a file of JSON holds."""
+    text = json.dumps(without_nan(value), indent=1, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # half a character becomes JSON's \udXXX
 
 
 def without_nan(value: Any) -> Any:

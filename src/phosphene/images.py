@@ -290,7 +290,16 @@ def from_pixels(pixels: Pixels, channels: int) -> npt.NDArray[np.float32]:
 
 def write_png(path: Path, pixels: Pixels) -> None:
     """Write a PNG whole or not at all, a grey one of grey; `OutOfSpace` on a full disk."""
-    _write(path, "png", [Image.fromarray(pixels[..., 0] if is_grey(pixels) else pixels)])
+    _write(path, "png", [_grey_or_rgb(pixels)])
+
+
+def _grey_or_rgb(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if is_grey(pixels) else pixels)
+
+
+def png_bytes(pixels: Pixels) -> bytes:
+    """Return what `write_png` writes."""
+    return _encoded("png", [_grey_or_rgb(pixels)])
 
 
 def write_webp(path: Path, pixels: Pixels) -> None:
@@ -318,10 +327,9 @@ def write_picture(path: Path, pixels: Pixels) -> None:
     _write(path, kind, [Image.fromarray(pixels)], **lossy.get(kind, {}))
 
 
-def write_animation(path: Path, frames: Sequence[Pixels], milliseconds: int = 60) -> None:
-    """Write the climb as an animated WebP that holds its last frame for a second."""
-    _write(
-        path,
+def animation_bytes(frames: Sequence[Pixels], milliseconds: int = 60) -> bytes:
+    """Return a climb as an animated WebP that holds its last frame for a second."""
+    return _encoded(
         "webp",
         [Image.fromarray(frame) for frame in frames],
         duration=[milliseconds] * (len(frames) - 1) + [1000],
@@ -405,8 +413,14 @@ def _fitting(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
 
 def _write(path: Path, kind: str, frames: list[Image.Image], **options: object) -> None:
     with atomic_path(path) as scratch:
-        more = {"append_images": frames[1:]} if len(frames) > 1 else {}
-        frames[0].save(scratch, format=kind, **more, **options)
+        scratch.write_bytes(_encoded(kind, frames, **options))
+
+
+def _encoded(kind: str, frames: list[Image.Image], **options: object) -> bytes:
+    more = {"append_images": frames[1:]} if len(frames) > 1 else {}
+    file = io.BytesIO()
+    frames[0].save(file, format=kind, **more, **options)
+    return file.getvalue()
 
 
 def crossed_out(pixels: Pixels) -> Pixels:

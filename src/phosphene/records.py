@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from phosphene.errors import BadFile, OutOfSpace
-from phosphene.files import atomic_path
+from phosphene.files import write_together
 from phosphene.forms import Record, asked
-from phosphene.images import Pixels, read_png, seen_of, write_png
+from phosphene.images import Pixels, animation_bytes, png_bytes, read_png, seen_of
 
 INPUT = ".input.png"
 ARRAY = ".npy"
@@ -28,14 +29,29 @@ Numbers = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """What is written of one picture: its pixels, the subject's input, and that as numbers.
+    """Hold what is written of one picture: its pixels, the subject's input, and that as numbers.
 
-    `input` is None where the picture itself is the input, or where there is none.
+    `input` is None where the picture itself is the input, or where there is none. `frames` are
+    those of the climb's animation, without the picture.
     """
 
     pixels: Pixels
     input: Pixels | None = None
     array: Numbers | None = None
+    frames: Sequence[Pixels] = ()
+
+    def files(self, record: Record) -> dict[str, bytes]:
+        """Return the files of a picture and its record, by what their names end in."""
+        found = {".png": png_bytes(self.pixels)}
+        if self.input is not None:
+            found[INPUT] = png_bytes(self.input)
+        if self.array is not None:
+            stream = io.BytesIO()
+            np.save(stream, self.array, allow_pickle=False)
+            found[ARRAY] = stream.getvalue()
+        if self.frames:
+            found[".webp"] = animation_bytes([*self.frames, self.pixels])
+        return {**found, ".json": record.as_bytes()}
 
 
 @dataclass(frozen=True)
@@ -52,43 +68,25 @@ class Folder:
             raise OutOfSpace(f"cannot make the folder {self.path}: {error.strerror}") from None
 
     def add(self, name: str, record: Record, contents: Contents) -> None:
-        """Write the picture, its input, then its record: a record never lacks its pictures.
+        """Write a picture with its record, as `put` does."""
+        self.put({name: contents.files(record)})
 
-        An input or an array that an earlier record of that name has is removed.
+    def put(self, pictures: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Write the files of pictures, each one's record last: a record never lacks its pictures.
+
+        `pictures` are by their names, and the files of each by what their names end in. Others of
+        such a picture, which an earlier climb left, are removed.
         """
-        former = self._named_by(name)
-        write_png(self.path / f"{name}.png", contents.pixels)
-        if contents.input is not None:
-            write_png(self.path / f"{name}{INPUT}", contents.input)
-        if contents.array is not None:
-            write = atomic_path(self.path / f"{name}{ARRAY}")
-            with write as scratch, open(scratch, "wb") as stream:
-                np.save(stream, contents.array, allow_pickle=False)
-        record.write(self.path / f"{name}.json")
-        for each in former - {record.image, record.input, record.array}:
-            (self.path / each).unlink(missing_ok=True)
-
-    def put(self, name: str, files: Mapping[str, bytes]) -> Record:
-        """Write the files of a picture that another process made, its record last; return that.
-
-        `files` are by what their names end in. Others of that picture are removed.
-        """
-        if not {".png", ".json"} <= files.keys() <= set(SUFFIXES):
-            raise BadFile(f"the files of {name} end in {', '.join(files)}")
-        for suffix in sorted(files, key=lambda each: each == ".json"):
-            with atomic_path(self.path / f"{name}{suffix}") as scratch:
-                scratch.write_bytes(files[suffix])
-        for suffix in set(SUFFIXES) - files.keys():
-            (self.path / f"{name}{suffix}").unlink(missing_ok=True)
-        return Record.read(self.path / f"{name}.json")
-
-    def _named_by(self, name: str) -> set[str]:
-        """Return the input and the array that the record of that name has of its own."""
-        try:
-            record = Record.read(self.path / f"{name}.json")
-        except BadFile:  # none, or no whole one
-            return set()
-        return {record.input, record.array} & {f"{name}{INPUT}", f"{name}{ARRAY}"}
+        written = {}
+        for name, files in pictures.items():
+            if not {".png", ".json"} <= files.keys() <= set(SUFFIXES):
+                raise BadFile(f"the files of {name} end in {', '.join(files)}")
+            for suffix in sorted(files, key=lambda each: each == ".json"):
+                written[self.path / f"{name}{suffix}"] = files[suffix]
+        write_together(written)
+        for name, files in pictures.items():
+            for suffix in set(SUFFIXES) - files.keys():
+                (self.path / f"{name}{suffix}").unlink(missing_ok=True)
 
     def find(
         self,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from phosphene.atlas.cards import Atlas, Card, Exemplars, Picture
 from phosphene.errors import BadFile
-from phosphene.images import MAX_WEBP, opened, seen_of, write_png
+from phosphene.images import MAX_WEBP, opened, png_bytes, seen_of
 from phosphene.records import pixels_sha256
 
 MAX_SIDE = 1024
@@ -70,7 +70,8 @@ def _pictures(pictures: Sequence[Picture], folder: Path, name: str, side: int) -
         image = shown = _checked(picture.image, picture.image_sha256, picture)
         if picture.input:
             own = _checked(picture.input, picture.input_sha256, picture)
-            write_png(folder / f"{folder.name}-{name}-{i}.input.png", np.asarray(own))
+            file = folder / f"{folder.name}-{name}-{i}.input.png"
+            file.write_bytes(png_bytes(np.asarray(own)))
             shown = Image.fromarray(seen_of(np.asarray(image), np.asarray(own)))
         if i == 0:
             _write_tile(shown, folder / f"{name}.webp", side)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, Union, get_args,
 from typing import get_type_hints as type_hints
 
 from phosphene.errors import BadFile
-from phosphene.files import read_json, write_json
+from phosphene.files import json_bytes, read_json, write_json
 from phosphene.texts import clean
 
 F = TypeVar("F", bound="Form")
@@ -139,6 +139,10 @@ class Form:
     def as_json(self) -> dict[str, Any]:
         """Return what the file holds."""
         return asdict(self)
+
+    def as_bytes(self) -> bytes:
+        """Return the file itself."""
+        return json_bytes(self.as_json())
 
     def write(self, file: Path) -> None:
         """Write the file whole or not at all."""

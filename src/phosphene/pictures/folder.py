@@ -179,22 +179,20 @@ def climb(
 def keep(
     folder: Folder | None,
     result: PreferredInputs,
-    i: int,
-    request: dict[str, Any],
+    requests: Sequence[dict[str, Any]],
     hashes: dict[str, str],
-) -> Record:
-    """Return one member's record; write it, its picture, and its animation, into the folder."""
-    record, contents = made(result, i, request, hashes)
-    if folder is None:
-        return record
-    name = file_name(result.members[i])
-    animation = folder.path / f"{name}.webp"
-    animation.unlink(missing_ok=True)  # it may be of another climb
-    if record.status != "dead" and result.frames is not None:
-        frames = [images.to_pixels(frame.numpy()) for frame in result.frames[:, i]]
-        images.write_animation(animation, [*frames, contents.pixels])
-    folder.add(name, record, contents)
-    return record
+) -> list[Record]:
+    """Return the members' records; write them, pictures and animations into the folder."""
+    records = []
+    files = {}
+    for i, request in enumerate(requests):
+        record, contents = made(result, i, request, hashes)
+        records.append(record)
+        if folder is not None:
+            files[file_name(result.members[i])] = contents.files(record)
+    if folder is not None:
+        folder.put(files)
+    return records
 
 
 def made(
@@ -204,6 +202,9 @@ def made(
     member = result.members[i]
     name = file_name(member)
     contents = result.contents(i)
+    if result.frames is not None and result.statuses[i] != "dead":
+        frames = [images.to_pixels(frame.numpy()) for frame in result.frames[:, i]]
+        contents = replace(contents, frames=frames)
     subject, climb = request["subject"], request["climb"]
     parts = (request["prior"], climb["optimizer"], climb["objective"])
     code = [subject] if is_factory(subject) else []  # it has to be named

@@ -50,7 +50,7 @@ def remake(
     (new,) = result.records
     if not own:
         folder.create()
-        new = keep(folder, result, 0, new.request, old.weights)
+        (new,) = keep(folder, result, [new.request], old.weights)
     return old, new
 
 

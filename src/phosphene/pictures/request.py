@@ -110,10 +110,13 @@ class Request:
         The size of the batch decides the picture's last digits, but the other members do not. Where
         pictures are moved apart, the record keeps the whole set.
         """
-        batch = [[member.target.as_json(), member.seed] for member in members]
-        if self.climb.share:
-            return {**self.as_json(), "members": batch, "member": i}
-        own = {"members": [batch[i]], "member": 0, "batch": len(members), "place": i}
+        kept = members if self.climb.share else [members[i]]
+        own: dict[str, Any] = {
+            "members": [[member.target.as_json(), member.seed] for member in kept],
+            "member": i,
+        }
+        if not self.climb.share:
+            own |= {"member": 0, "batch": len(members), "place": i}
         return {**self.as_json(), **own}
 
     @classmethod

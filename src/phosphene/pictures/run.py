@@ -228,10 +228,8 @@ def climb_chunk(
     """Climb one batch, and keep it where the plan has a folder; return the result with records."""
     request = plan.request
     result = climb(request, subject, prior, chunk, start, plan.every_frame, plan.arrays, report)
-    records = [
-        keep(plan.folder, result, i, request.for_member(chunk, i), plan.hashes)
-        for i in range(len(chunk))
-    ]
+    own = [request.for_member(chunk, i) for i in range(len(chunk))]
+    records = keep(plan.folder, result, own, plan.hashes)
     return replace(result, records=tuple(records))
 
 

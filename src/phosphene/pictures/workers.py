@@ -20,7 +20,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -29,11 +28,10 @@ from phosphene import __version__
 from phosphene.errors import BadRequest, Notice, Unavailable, one_line
 from phosphene.forms import Record
 from phosphene.pictures.estimate import Estimate, estimated
-from phosphene.pictures.folder import climb, file_name, keep, weights_of
+from phosphene.pictures.folder import climb, file_name, made, weights_of
 from phosphene.pictures.request import Request, read_start
 from phosphene.pictures.run import Plan
 from phosphene.priors import Prior
-from phosphene.records import SUFFIXES, Folder
 from phosphene.runtime import chosen
 from phosphene.subjects import Subject
 from phosphene.synthesis import Member
@@ -107,7 +105,8 @@ class Workers:
             places = places_of[future.key]
             files = self._result(future)
             names = [file_name(member) for member in plan.chunk(places)]
-            records = [plan.folder.put(*each) for each in zip(names, files, strict=True)]
+            plan.folder.put(dict(zip(names, files, strict=True)))
+            records = [Record.read(plan.folder.path / f"{name}.json") for name in names]
             report(len(places) * plan.request.climb.steps)
             yield places, records
 
@@ -196,7 +195,7 @@ def _order(request: Request, members: Sequence[Member]) -> dict[str, Any]:
 
 def climbed_files(order: Mapping[str, Any]) -> list[dict[str, bytes]]:
     """Climb one batch on a worker; return the files of each picture, by what their names end in."""
-    with _turn, TemporaryDirectory() as place:
+    with _turn:
         request, subject, prior, members = _opened(order)
         hashes = weights_of(subject, prior, request.climb)
         for part, was in order["hashes"].items():
@@ -216,15 +215,11 @@ def climbed_files(order: Mapping[str, Any]) -> list[dict[str, bytes]]:
             lambda steps: None,
             device=_device(request.device, _name()),
         )
-        folder = Folder(Path(place))
+        files = []
         for i in range(len(members)):
-            keep(folder, result, i, request.for_member(members, i), hashes)
-        return [_files(folder, file_name(member)) for member in members]
-
-
-def _files(folder: Folder, name: str) -> dict[str, bytes]:
-    paths = {suffix: folder.path / f"{name}{suffix}" for suffix in SUFFIXES}
-    return {suffix: path.read_bytes() for suffix, path in paths.items() if path.exists()}
+            record, contents = made(result, i, request.for_member(members, i), hashes)
+            files.append(contents.files(record))
+        return files
 
 
 def _opened(order: Mapping[str, Any]) -> tuple[Request, Subject, Prior, list[Member]]:
