@@ -644,7 +644,7 @@ def test_the_rig_of_the_page_answers(tmp_path):
 
 
 def test_the_socket_rig_of_the_page_answers(tmp_path):
-    page = (Path(__file__).parent.parent / "docs" / "closed-loop.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "docs" / "own-rig.md").read_text(encoding="utf-8")
     source = page.partition("<!-- file: my_socket_rig.py -->\n```python\n")[2].partition("```")[0]
     names = {"__name__": "my_socket_rig"}
     exec(compile(source, "my_socket_rig.py", "exec"), names)
