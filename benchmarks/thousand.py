@@ -9,7 +9,8 @@ judge each other's pictures; EfficientNet-Lite2 judges all. A judge sees what th
 bits. It sees photographs at their full size, and made as small as the prior's pictures. Told are
 the shares that are named first and among five, out of a thousand classes, with Wilson's intervals;
 and the activation against that of the photographs: the highest of all, and the median of those of
-the unit's class. CAFFE_NETWORKS is the folder of the weights (see caffe_networks.py).
+the unit's class. A file that is there keeps what it says of other runs. CAFFE_NETWORKS is the
+folder of the weights (see caffe_networks.py).
 `scripts/tables` writes the tables.
 """
 
@@ -40,6 +41,7 @@ JUDGES = {
     "python:caffe_networks:squeezenet": "SqueezeNet 1.1",
 }
 NAMES = {**JUDGES, "efficientnet-lite0": "EfficientNet-Lite0"}
+BUNDLED = "objects-fc6"
 SMALL = 84
 """Pixels a side of what a subject sees of the prior's pictures."""
 TILE = 120
@@ -59,7 +61,10 @@ def main() -> None:
     parser.add_argument("--sheets", type=Path, help="folder for a contact sheet of each run")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    write_json(options.out, judged(options.photographs, options.runs))
+    found = judged(options.photographs, options.runs)
+    if options.out.exists():
+        found["shown"] = json.loads(options.out.read_text())["shown"] | found["shown"]
+    write_json(options.out, found)
     if options.sheets:
         for run in options.runs:
             sheet(run, options.sheets)
@@ -84,9 +89,14 @@ def judged(photographs: str, runs: Sequence[Path]) -> dict[str, Any]:
             for name, judge in judges.items()
             if name != subject.name
         }
-        found["shown"][subject.name] = seen
-        found["shown"][subject.name]["activation"] = activations(subject, images, labels, records)
+        seen["activation"] = activations(subject, images, labels, records)
+        found["shown"][set_name(subject.name, records[0]["request"]["prior"])] = seen
     return found
+
+
+def set_name(subject: str, prior: str) -> str:
+    """Return what a run's pictures are called: their subject, and the prior if it is another."""
+    return subject if prior == BUNDLED else f"{subject} through {prior}"
 
 
 def read_run(run: Path) -> tuple[Tensor, Tensor, list[dict[str, Any]]]:
