@@ -35,6 +35,8 @@ SUBJECT = "python:whole_network:resnet50"
 CLIMB = ["--prior", "pixels", "--steps", "2", "--tries", "1", "--batch", "128"]
 CPU = ["--device", "cpu", "--precision", "bfloat16"]
 BLOCKS = (3, 4, 6, 3)
+PAUSE = 2
+"""Seconds between looks at a command, which take CPU time as well."""
 TURNS = 5
 """How often Chromium opens each page."""
 
@@ -110,7 +112,7 @@ def climbed(folder: Path, units: Sequence[str], workers: int) -> dict[str, Any]:
             os.kill(worker.pid, signal.SIGKILL)
             killed = {"after_seconds": time.perf_counter() - watched.begun}
             killed["pictures"] = len(list(run.glob("*.json")))
-        time.sleep(0.5)
+        time.sleep(PAUSE)
     there = len(list(run.glob("*.json")))
     if not killed or there != count:
         sys.exit(f"killed: {killed}; {there} of {count} pictures are there")
@@ -128,7 +130,7 @@ def built(folder: Path) -> dict[str, Any]:
     command = [*PHOSPHENE, "atlas", "run", "--out", "site", "--title", "ResNet-50, untrained"]
     watched = Watched(command, folder)
     while watched.running():
-        time.sleep(0.5)
+        time.sleep(PAUSE)
     return {**watched.told(), **size_of(folder / "site")}
 
 
