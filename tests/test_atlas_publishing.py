@@ -76,7 +76,7 @@ def test_a_branch_holds_the_site_and_the_work_stays_as_it_was(phosphene: Run, wo
     assert shown == (site / "tiny-objects" / "old" / "0-0.webp").read_bytes()
     first = git(bare, "rev-parse", "gh-pages")
     again = phosphene("atlas", "--out", site, "--publish", "gh-pages").out
-    assert again == "gh-pages of origin: is as it was\n"
+    assert again == "gh-pages of origin: nothing has changed\n"
     assert git(bare, "rev-parse", "gh-pages") == first
     phosphene("atlas", "../two", "--out", site, "--publish", "gh-pages")
     names = in_branch(work)

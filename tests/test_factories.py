@@ -35,6 +35,16 @@ def test_a_class_is_given_as_it_is(here: Path) -> None:
     assert isinstance(load_factory("python:mine_parts:Part"), type)
 
 
+def test_a_torchvision_of_another_torch_is_told_with_its_cure(here: Path) -> None:
+    """Torch raises such an error when torchvision registers what it was not built with."""
+    (here / "seeing_parts.py").write_text(
+        "import torch\n@torch.library.register_fake('torchvision::no_such')\ndef fake(): ...\n"
+    )
+    cure = r"no_such does not exist .* pip install --force-reinstall"
+    with pytest.raises(BadRequest, match=cure):
+        load_factory("python:seeing_parts:fake")
+
+
 @pytest.mark.parametrize(
     ("name", "error", "says"),
     [

@@ -64,7 +64,7 @@ def test_files_and_folders_are_printed_as_they_are(phosphene: Run, tmp_path: Pat
     write_picture(tmp_path / "run", "a", lone("fc:0"))
     site = tmp_path / ":cat:[red]"
     said = phosphene("atlas", tmp_path / "run", "--out", site).fine()
-    assert said == f"{site}/index.html: 1 units of 1 layers\n"
+    assert said == f"{site}/index.html: 1 unit of 1 layer\n"
 
 
 def test_on_a_terminal_too(tmp_path: Path) -> None:

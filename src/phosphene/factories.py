@@ -130,8 +130,18 @@ def users_code(doing: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise BadRequest(
-            f"{doing} raised {type(error).__name__}: {one_line(error)}{_where(error)}"
+            f"{doing} raised {type(error).__name__}: {one_line(error)}{_where(error)}{_cure(error)}"
         ) from error
+
+
+def _cure(error: BaseException) -> str:
+    """Return what helps where torchvision was built for another torch, "" for any other error."""
+    if "operator torchvision::" not in str(error):
+        return ""
+    return (
+        "; this torchvision is not the one of this torch: pip install --force-reinstall torch "
+        "torchvision, both from the same index"
+    )
 
 
 def _module(name: str, module: str) -> Any:

@@ -203,7 +203,7 @@ def _pushed(to: Destination, tree: str) -> str:
     except BadRequest as error:
         again = "rejected" in str(error) or "fetch first" in str(error)
         why = "it changed meanwhile, so run the command again" if again else str(error)
-        raise Unavailable(f"{to} was not written, and is as it was: {why}") from None
+        raise Unavailable(f"{to} was not written, and nothing has changed there: {why}") from None
     return commit
 
 

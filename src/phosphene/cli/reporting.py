@@ -96,7 +96,7 @@ def atlas(
         layers = [layer for subject in made.subjects for layer in subject.layers]
         units = sum(len(layer.cards) for layer in layers)
         out.print(
-            f"{site / 'index.html'}: {units:,} units of {len(layers):,} layers",
+            f"{site / 'index.html'}: {_number(units, 'unit')} of {_number(len(layers), 'layer')}",
             soft_wrap=True,
         )
     if to:
@@ -108,14 +108,19 @@ def atlas(
             forever()
 
 
+def _number(number: int, noun: str) -> str:
+    """Return a number with its noun, in the singular for one."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
 def _publish(site: Path, to: Destination) -> None:
     """Publish a site, and tell what the branch holds."""
     from phosphene.atlas import publish
 
     with progress.status(f"publishing {site}"):
         done = publish(site, to)
-    what = f"{done.files:,} files, commit {done.commit[:12]}" if done.changed else "is as it was"
-    out.print(f"{to}: {what}", soft_wrap=True)
+    what = f"{_number(done.files, 'file')}, commit {done.commit[:12]}"
+    out.print(f"{to}: {what if done.changed else 'nothing has changed'}", soft_wrap=True)
     if others := done.others:
         more = f" and {len(others) - 5:,} more" if len(others) > 5 else ""
         out.print(f"kept there: {', '.join(map(clean, others[:5]))}{more}", soft_wrap=True)
