@@ -17,7 +17,9 @@ def expected(found: Sequence[Mapping[str, Any]]) -> str:
     lines = [["subject", "prior", "encoder's pictures less the subject's", "verdict"]]
     for claim in found:
         (each,) = claim["expected"]
-        verdict = "; ".join(filter(None, [each["verdict"], undecided(each)]))
+        verdict = each["verdict"]
+        if more := undecided(each):
+            verdict += f"; {more}, not {each['found']['n']:,}"
         prior = f"`{claim['identity']['prior']}`"
         lines.append([subject(claim), prior, with_interval(each["found"]), verdict])
     return table(lines)
