@@ -74,9 +74,10 @@ class Folder:
     def put(self, pictures: Mapping[str, Mapping[str, bytes]]) -> None:
         """Write the files of pictures, each one's record last: a record never lacks its pictures.
 
-        `pictures` are by their names, and the files of each by what their names end in. Others of
-        such a picture, which an earlier climb left, are removed.
+        `pictures` are by their names, and the files of each by what their names end in. Others
+        that an earlier climb left are removed.
         """
+        former = {name: self._left_of(name) for name in pictures}
         written = {}
         for name, files in pictures.items():
             if not {".png", ".json"} <= files.keys() <= set(SUFFIXES):
@@ -85,8 +86,19 @@ class Folder:
                 written[self.path / f"{name}{suffix}"] = files[suffix]
         write_together(written)
         for name, files in pictures.items():
-            for suffix in set(SUFFIXES) - files.keys():
-                (self.path / f"{name}{suffix}").unlink(missing_ok=True)
+            for each in former[name] - {f"{name}{suffix}" for suffix in files}:
+                (self.path / each).unlink(missing_ok=True)
+
+    def _left_of(self, name: str) -> set[str]:
+        """Return files of a name that an earlier climb may have left.
+
+        An array is one only if the record names it: others write files of this kind as well.
+        """
+        ours = {f"{name}.webp", f"{name}{INPUT}"}
+        try:
+            return ours | ({Record.read(self.path / f"{name}.json").array} & {f"{name}{ARRAY}"})
+        except BadFile:  # none, or no whole one
+            return ours
 
     def find(
         self,
