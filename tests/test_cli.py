@@ -213,9 +213,9 @@ def test_a_wrong_unit_is_one_line_that_names_near_ones(
         ("caffenet-object", "weights"),
         ("python:", "python:package.module:factory"),
         ("python:nowhere:net", "nowhere"),
-        ("nowhere.safetensors", "weights"),
-        ("/", "weights"),
-        (".", "weights"),
+        ("nowhere.safetensors", "does not exist; phosphene zoo list"),
+        ("/", "is a folder; give a .safetensors file"),
+        (".", "is a folder; give a .safetensors file"),
         ("", "no subject given"),
     ],
 )
