@@ -101,11 +101,12 @@ def ours(climb: str, setting: Setting, units: Sequence[int], steps: int) -> Look
     subject = setting.subject
     members = [Member(subject.targets(f"{LAYER}:{unit}")[0], setting.seed) for unit in units]
     every = max(1, steps // LOOKS)
+    once = {"tries": 1} if steps <= MANY else {}  # or a short climb might try again
     result = climb_batch(
         subject,
         members,
         setting.prior,
-        CLIMBS[climb].changed(steps=steps, tries=1 if steps <= MANY else None),
+        CLIMBS[climb].changed(steps=steps, **once),
         precision=setting.precision,
         every_frame=every,
     )
