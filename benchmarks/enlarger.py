@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -143,7 +143,7 @@ def main() -> None:
                 subject, larger, options.every, options.keep, options.direct.stem
             )
         if options.autoencoder:
-            tiny = Taesd(options.autoencoder, 2 * prior.image_size)
+            tiny = Taesd(options.autoencoder, prior)
             start = bicubic(images)
             made["TAESD"] = torch.cat([tiny.images(tiny.encoded(part)) for part in start.split(5)])
             made["climbed on in TAESD"] = climbed_on(subject, tiny, start, units, options.keep)
@@ -157,19 +157,20 @@ def main() -> None:
 
 
 class Taesd(Prior):
-    """Write a square picture as latents of a tiny autoencoder, of one eighth of its pixels."""
+    """Write pictures of twice a generator's pixels as latents of a tiny autoencoder."""
 
-    def __init__(self, folder: Path, size: int):
+    def __init__(self, folder: Path, prior: Generated):
         from diffusers import AutoencoderTiny
 
         self.network = AutoencoderTiny.from_pretrained(folder).eval().requires_grad_(False)
-        self.size = (size, size)
-        self.statistics = CodeStatistics.standard(4, size // 8, size // 8)
+        height, width = self.size = (2 * prior.size[0], 2 * prior.size[1])
+        self.shown = (2 * prior.view_size[0], 2 * prior.view_size[1])
+        self.statistics = CodeStatistics.standard(4, height // 8, width // 8)
 
     @property
     def view_size(self) -> tuple[int, int]:
-        """Return the part that the generator's subjects are shown: 84 of 96 pixels."""
-        return (self.size[0] * 7 // 8, self.size[1] * 7 // 8)
+        """Return the part that the generator's subjects are shown, doubled."""
+        return self.shown
 
     def images(self, codes: Tensor) -> Tensor:
         """Decode latents (n, 4, h, w)."""
@@ -191,8 +192,7 @@ def climbed_on(subject: Subject, tiny: Taesd, start: Tensor, units: Tensor, fold
 
     file = folder / f"{plain(subject.name)}-taesd.safetensors"
     if not file.exists():
-        climb = replace(CLIMBS["default"], steps=ON)
-        climb = settings(climb, tiny, decay=1.0)
+        climb = settings("default", tiny, steps=ON, decay=1.0)
         found = []
         for unit, picture in zip(units.tolist(), start, strict=True):
             member = Member(subject.targets(f"{subject.output}:{unit}")[0], 0)

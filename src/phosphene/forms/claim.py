@@ -14,7 +14,7 @@ Table = list[dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A number that should lie above `least`, what was found, and what follows from that.
+    """Hold a number that should lie above `least`, what was found, and what follows from that.
 
     About `needed` values would decide an open one, if what was found stays. Older files do not have
     this number.
